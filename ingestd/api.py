@@ -1,0 +1,256 @@
+"""The Python API: manifest, runs and histories as frames, one raw file staged or read.
+
+Every function takes `data_root` (default: that of the settings in force) and `config` (a config file; found as the
+commands find it unless given).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError, shown
+from ingestd.histories import chip as chip_histories
+from ingestd.histories.runs import unknown
+from ingestd.ingest import opened
+from ingestd.layout import Layout
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.view import read_view
+from ingestd.raw.run import parse_run
+from ingestd.raw.settling import QUEUED_REASONS, Observation, State
+from ingestd.settings import Settings, load_settings
+from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
+from ingestd.traces import read_reject
+from ingestd.writers import look
+
+Place = str | Path | None
+
+_SHORTEST_BEGINNING = 6
+
+
+def load_manifest(data_root: Place = None, *, config: Place = None, all_versions: bool = False) -> pl.DataFrame:
+    """Load the manifest, one row a run: `manifest.parquet` and what the log holds beyond it, at one instant.
+
+    Columns are the fields of `ingestd.manifest.row.ManifestRow` in their order, units in the names, times in UTC; rows
+    are in order of start time. Rows that a later edit superseded are left out unless `all_versions`. No lock is taken:
+    the service and other commands may be at work.
+
+    Raises:
+        UsageError: there is no manifest.
+        Corrupt: manifest or log is damaged or of a newer version.
+    """
+    return _manifest(_settings(data_root, config).layout, all_versions=all_versions)
+
+
+def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
+    """Load the staged rows of one run, in the order of the raw file; columns are those of its procedure.
+
+    `run_id` may be its beginning (6 digits or more) where that names one run only.
+
+    Raises:
+        UsageError: no run, or more than one, has that id; near ones are named.
+        Corrupt: the staged Parquet is missing or damaged.
+    """
+    layout = _settings(data_root, config).layout
+    rows = _manifest(layout, all_versions=True)
+    row = rows.row(by_predicate=pl.col("run_id") == _full_run_id(run_id.strip().lower(), rows), named=True)
+    if row["superseded_by"] is not None:
+        raise UsageError(
+            f"run {row['run_id']} was superseded: the start time in {shown(row['source_file'], 200)} was edited",
+            next_step=f"load run {row['superseded_by']}",
+        )
+    path = layout.staged_file(row["proc"], row["date_local"], row["run_id"])
+    try:
+        return pl.read_parquet(path, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise Corrupt(
+            f"the Parquet of this run cannot be read: {str(error).splitlines()[0]}",
+            place=str(path),
+            next_step="`ingestd backfill --force` stages it again; nothing was overwritten",
+        ) from error
+
+
+def load_history(chip: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
+    """Load the history of a chip as its CSV has it: columns `ingestd.histories.chip.HISTORY_SCHEMA`, in its order.
+
+    `start_time` is Float64, epoch seconds; dates and times are local.
+
+    Raises:
+        UsageError: there is no history of that chip; near names are in the message.
+    """
+    layout = _settings(data_root, config).layout
+    path = layout.history_file(chip)
+    if not path.is_file():
+        chip_histories.require_chip(_manifest(layout, all_versions=True), chip)
+        raise UsageError(
+            f"chip {shown(chip)} has runs and no history yet",
+            place=str(path),
+            next_step="write it: `ingestd chip-histories`",
+        )
+    return chip_histories.load_history(path)
+
+
+def build_chip_history(chip: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
+    """Make the history of a chip from the manifest as it is now, without reading or writing a CSV.
+
+    Columns are `ingestd.histories.chip.HISTORY_SCHEMA`; `start_time` is text, as the header has it.
+
+    Raises:
+        UsageError: the manifest has no run of that chip; near names are in the message.
+    """
+    settings = _settings(data_root, config)
+    layout = settings.layout
+    return chip_histories.build_chip_history(
+        _manifest(layout, all_versions=False), chip, settings.time.local_tz, parquet_path=staged_names(layout)
+    )
+
+
+def stage_run(source: str | Path, data_root: Place = None, *, config: Place = None) -> ManifestRow:
+    """Stage one finished raw file of the raw root in this process, as `ingestd backfill` would; return its row.
+
+    `source` is its path, or its path relative to the raw root. A file that is staged already is not read again; a copy
+    of a staged file gives the row of its original. The chip's history is brought up to date.
+
+    Raises:
+        UsageError: there is no such file below the raw root.
+        Reject: its content cannot be staged; that is remembered, as after a backfill.
+        Retry: it is not over yet, or the disk refused; try again later.
+    """
+    settings = _settings(data_root, config)
+    name = source_name(settings.layout, str(source))
+    with opened(settings) as ingest:
+        status = _settled_stat(settings, name)
+        catalog = ingest.store.catalog
+        if not catalog.is_current(name, status.size, status.mtime_ns):
+            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), look().writer_of(status))
+            (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
+            if ingest.commit([outcome]).again:
+                raise Retry("another process decides about it right now", place=name, next_step="try again")
+            _raise_unless_decided(outcome, name)
+            ingest.refresh_histories()
+        note = ingest.store.catalog.notes.get(name)
+        if note is not None and note.outcome == "rejected":
+            raise _remembered(read_reject(settings.layout, name))
+        if note is not None and note.outcome == "queued":
+            raise Retry(QUEUED_REASONS[note.code or "no-rows"], place=name, next_step="stage it when the run is over")
+        here = ingest.store.catalog.live_at(name)
+        run_id = note.run_id if note is not None and note.run_id else here[0].run_id
+        return ingest.store.full_rows([run_id])[run_id]
+
+
+def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFrame:
+    """Read any one raw CSV as the frame its staged Parquet would hold; nothing is staged or remembered.
+
+    Columns are those of its procedure, canonical names with units, missing optional ones null; complete rows only.
+
+    Raises:
+        Reject: its content cannot be read; code, line and what was expected are in the error.
+        Retry: the file cannot be opened.
+        UsageError: it is no regular file, or the config file has a mistake.
+    """
+    settings, place = _settings(None, config), Path(path)
+    limit = int(settings.stage.max_file_mib * 2**20)
+    with files.world(place):
+        read = files.read_raw(place, limit)
+    if read is None:
+        raise UsageError("this is no regular file", place=str(place), next_step="give the path of a raw CSV")
+    if len(read.data) > limit:
+        raise UsageError(
+            f"the file has more than {limit:,} bytes", place=str(place), next_step="raise stage.max_file_mib"
+        )
+    frame = pl.from_arrow(parse_run(read.data, settings.registry).table)
+    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+
+
+# ---- what the functions above and the commands share ----------------------------------------------------------------
+
+
+def staged_names(layout: Layout) -> chip_histories.ParquetPath:
+    """Give the function that names a run's Parquet as histories do: relative to the data root."""
+    return lambda proc, day, run_id: layout.relative(layout.staged_file(proc, day, run_id))
+
+
+def source_name(layout: Layout, given: str) -> str:
+    """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
+
+    Raises:
+        UsageError: it leads to no file below the raw root.
+    """
+    root, real = layout.raw_root, layout.raw_root.resolve()
+    pairs = ((root, root / given), (root, Path(given).absolute()), (real, Path(given).resolve()))
+    below = [(base, Path(os.path.normpath(path))) for base, path in pairs]
+    names = [path.relative_to(base).as_posix() for base, path in below if path.is_relative_to(base) and path != base]
+    for name in names:
+        if os.path.lexists(root / name):
+            return name
+    raise UsageError(
+        "this is no file below the raw root",
+        place=shown(given, 200),
+        next_step=f"give its path below {layout.raw_root}, or check --data-root and --raw-root",
+    )
+
+
+def _settings(data_root: Place, config: Place) -> Settings:
+    root = None if data_root is None else Path(data_root)
+    return load_settings(None if config is None else Path(config), {"paths": {"data_root": root}})
+
+
+def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:
+    require_manifest(layout)
+    rows = read_view(layout)
+    return rows if all_versions else rows.filter(pl.col("superseded_by").is_null())
+
+
+def require_manifest(layout: Layout) -> None:
+    """Check that something was staged before it is read.
+
+    Raises:
+        UsageError: neither manifest nor log are there.
+    """
+    if not layout.manifest_path.exists() and not layout.wal_dir.is_dir():
+        raise UsageError(
+            "there is no manifest here",
+            place=str(layout.manifest_path),
+            next_step="check the data root (`ingestd config show` lists the paths), or make it: `ingestd backfill`",
+        )
+
+
+def _full_run_id(wanted: str, rows: pl.DataFrame) -> str:
+    known = rows["run_id"]
+    found = known.filter(known.str.starts_with(wanted)).to_list() if len(wanted) >= _SHORTEST_BEGINNING else []
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        raise UsageError(
+            f"{len(found)} runs have an id that begins with {wanted}", next_step="give more digits: " + ", ".join(found)
+        )
+    raise unknown("id", wanted, known)
+
+
+def _settled_stat(settings: Settings, name: str) -> files.FileStat:
+    path = settings.layout.raw_file(name)
+    with files.world(path):
+        status = files.stat_of(path.lstat())
+    young_s = settings.settle.settle_s - abs(time.time() - status.mtime_ns / 1e9)
+    if young_s > 0:
+        time.sleep(young_s)  # a file changed in the meantime is told by its bytes not being as expected
+    return status
+
+
+def _raise_unless_decided(outcome: Outcome, name: str) -> None:
+    match outcome:
+        case Failed(message=message, place=place, next_step=step):
+            raise Retry(message, place=place or name, next_step=step)
+        case Waiting(state=state, reason=reason) if state is not State.QUEUED:
+            raise Retry(f"{state.value}: {reason}", place=name, next_step="stage it when the run is over")
+
+
+def _remembered(content: Mapping[str, Any]) -> Reject:
+    texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
+    return Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)

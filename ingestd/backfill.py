@@ -1,0 +1,352 @@
+"""An archive in one shot: everything in `01_raw` that is settled and not yet decided, staged in parallel.
+
+One process scans, decides and writes the log; worker processes read, parse and write Parquet. Batches are committed in
+the order they were handed out, so the result does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from ingestd.cluster import DaskEngine
+from ingestd.engine import Engine, ProcessEngine
+from ingestd.errors import Retry, UsageError
+from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
+from ingestd.ingest import Clock, Ingest, opened, utc_now
+from ingestd.manifest.record import Event, Reason, Record
+from ingestd.manifest.store import ManifestStore
+from ingestd.raw.settling import QUEUED_REASONS, Observation, State, judge_outside
+from ingestd.settings import Settings
+from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
+from ingestd.writers import Writers, look
+
+LOOKS = 3
+"""How often one run looks at a file that changed, or was decided by another process, while it ran."""
+
+COMPACT_FROM = 5000
+"""Records in the log from which a run compacts on its way: their rows are in memory until then, a few kB each.
+
+In a manifest of many rows a tenth of them, so that rewriting it takes a small share of the run.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far."""
+
+    source_file: str
+    state: State
+    reason: str
+    age_s: float
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFile:
+    """A file whose content was refused."""
+
+    source_file: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that the world kept from being staged; it is tried again next time."""
+
+    source_file: str
+    message: str
+    place: str
+    next_step: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What one backfill saw and did.
+
+    `events` counts decisions by event. `known` files needed no look; `rejected_before` are those of them whose content
+    was refused by an earlier run and has not changed. `to_do` is set by a dry run only: file -> `new` or `changed`.
+    `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
+    those of them that may hide a measurement.
+    """
+
+    scanned: int = 0
+    known: int = 0
+    to_do: dict[str, str] = field(default_factory=dict)
+    events: Counter[Event] = field(default_factory=Counter)
+    waiting: list[WaitingFile] = field(default_factory=list)
+    rejected: list[RejectedFile] = field(default_factory=list)
+    rejected_before: list[str] = field(default_factory=list)
+    failed: list[FailedFile] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
+    histories: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    stopped_by: Retry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a backfill is: files looked at, of how many, and the last of them."""
+
+    done: int
+    total: int
+    source_file: str
+
+
+def engine_of(context: StageContext, settings: Settings) -> AbstractContextManager[Engine]:
+    """Return the engine the settings name.
+
+    Raises:
+        UsageError: it is the Dask engine, and no scheduler is named.
+    """
+    if settings.stage.engine == "processes":
+        return ProcessEngine(context, workers=settings.workers, threads=settings.stage.polars_threads)
+    if not settings.stage.scheduler:
+        raise UsageError("the Dask engine needs a scheduler", next_step="--scheduler ADDRESS, or stage.scheduler")
+    return DaskEngine(context, scheduler=settings.stage.scheduler)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run a backfill.
+
+    `force` stages again what is staged; `histories` and `compact` may be left to another command; `only` limits it to
+    these files. `stop` is asked between batches; `on_progress` and `on_record` are told of each file and decision.
+    `engine` opens what stages: what the settings name, or `InlineEngine` within this process.
+    """
+
+    force: bool = False
+    histories: bool = True
+    compact: bool = True
+    only: frozenset[str] | None = None
+    stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[Progress], None] = lambda _: None
+    on_record: Callable[[Record], None] = lambda _: None
+    clock: Clock = utc_now
+    engine: Callable[[StageContext, Settings], AbstractContextManager[Engine]] = engine_of
+
+
+def backfill(settings: Settings, options: Options | None = None) -> Report:
+    """Stage everything that is settled and not yet decided; write histories; compact.
+
+    Whatever ends it (a stop, a full disk, a kill), what was committed stays, and the next run goes on from there.
+
+    Raises:
+        UsageError: another process holds the manifest's lock too long.
+        Retry: the raw root cannot be read.
+        Corrupt: manifest or log is damaged; nothing was changed.
+    """
+    options = options or Options()
+    with world(settings.layout.raw_root):  # before anything is made below a root that is mistyped or not mounted
+        os.scandir(settings.layout.raw_root).close()
+    with opened(settings, options.clock) as ingest:
+        with options.engine(ingest.context, settings) as engine:
+            run = _Run(ingest, engine, options)
+            run.stage_everything()
+        if run.report.stopped_by is None:
+            run.finish()
+        return run.report
+
+
+def dry_run(settings: Settings) -> Report:
+    """Tell what a backfill would look at, without opening a raw file or writing anything."""
+    store = ManifestStore(settings.layout)
+    scan = scan_csvs(settings.layout.raw_root)
+    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=len(scan.files))
+    for name, status in sorted(scan.files.items()):
+        if not store.catalog.is_current(name, status.size, status.mtime_ns):
+            report.to_do[name] = "changed" if store.catalog.is_known(name) else "new"
+    report.known = report.scanned - len(report.to_do)
+    return report
+
+
+class _Run:
+    """One backfill under way."""
+
+    def __init__(self, ingest: Ingest, engine: Engine, options: Options) -> None:
+        self.ingest = ingest
+        self.settings = ingest.settings
+        self.engine = engine
+        self.options = options
+        self.report = Report()
+        self._waiting: dict[str, WaitingFile] = {}
+        self._again: dict[str, FileStat] = {}
+        self._total = 0
+        self._compact_at = COMPACT_FROM
+        self._done = 0
+
+    def stage_everything(self) -> None:
+        """Scan, stage and commit, and look again at what was too young or changed meanwhile."""
+        scan = scan_csvs(self.settings.layout.raw_root)
+        scanned_at = time.monotonic()
+        self.report.scanned = len(scan.files)
+        self.report.passed_over, self.report.unreachable = _passed_over(scan), _unreachable(scan)
+        pending = self._to_do(scan.files)
+        self._total = len(pending)
+        try:
+            self._stage(pending, steady_s=0.0)
+            for _ in range(LOOKS - 1):
+                if not self._again or self.options.stop():
+                    break
+                time.sleep(max(0.0, scanned_at + self.settings.settle.settle_s - time.monotonic()))
+                pending, same = self._look_again()
+                self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
+            if not self.options.stop():
+                self._commit(self.ingest.lost_originals(scan.files.get))
+        except Retry as error:
+            self.report.stopped_by = error
+        self.report.waiting = [self._waiting[name] for name in sorted(self._waiting)]
+        self.report.rejected_before.sort()
+        self.report.interrupted = self.options.stop()
+
+    def finish(self) -> None:
+        """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
+        try:
+            if self.options.histories:
+                self.report.histories = self.ingest.refresh_histories()
+            if self.options.compact:
+                self.ingest.compact()
+        except Retry as error:
+            self.report.stopped_by = error
+
+    def _to_do(self, found: dict[str, FileStat]) -> dict[str, FileStat]:
+        """Pick the files that need a look, new paths before changed ones.
+
+        A copy is told from its original by the bytes the original had when it was staged; so a copy made before an
+        edit must be decided before the edit is.
+        """
+        catalog, options = self.ingest.store.catalog, self.options
+        wanted = {
+            name: status
+            for name, status in found.items()
+            if (options.only is None or name in options.only)
+            and (options.force or not catalog.is_current(name, status.size, status.mtime_ns))
+        }
+        self.report.known = len(found) - len(wanted)
+        for note in catalog.notes.values():
+            if note.source_file not in found or note.source_file in wanted:
+                continue
+            if note.outcome == "rejected":
+                self.report.rejected_before.append(note.source_file)
+            elif note.outcome == "queued":
+                status, reason = found[note.source_file], QUEUED_REASONS[note.code or "no-rows"]
+                self._waiting[note.source_file] = WaitingFile(note.source_file, State.QUEUED, reason, self._age(status))
+        return {name: wanted[name] for name in sorted(wanted, key=lambda name: (catalog.is_known(name), name))}
+
+    # ---- one pass ---------------------------------------------------------------------------------------------------
+
+    def _stage(self, pending: dict[str, FileStat], steady_s: float) -> None:
+        """Stage and commit the files that nobody writes to; note the others as waiting.
+
+        One look at all processes serves the pass: a file that had the same size and mtime before the look and has them
+        when it is read was settled at the moment of the look.
+        """
+        self._again = {}
+        batches = self._batches(pending, look(), steady_s)
+        for outcomes in self.engine.stage(batches, self.options.stop):
+            for outcome in outcomes:
+                self._account(outcome)
+            self._commit(outcomes)
+
+    def _batches(self, pending: dict[str, FileStat], writers: Writers, steady_s: float) -> Iterator[list[StageTask]]:
+        limit_files = self.settings.stage.batch_files
+        limit_bytes = self.settings.stage.batch_mib * 2**20
+        batch: list[StageTask] = []
+        size = 0
+        for name, status in pending.items():
+            task = self._task(name, status, writers, steady_s)
+            if task is None:
+                continue
+            if batch and (len(batch) >= limit_files or size + status.size > limit_bytes):
+                yield batch
+                batch, size = [], 0
+            batch.append(task)
+            size += status.size
+        if batch:
+            yield batch
+
+    def _task(self, name: str, status: FileStat, writers: Writers, steady_s: float) -> StageTask | None:
+        age = self._age(status)
+        seen = Observation(max(abs(age), steady_s), writers.writer_of(status))
+        verdict = judge_outside(seen, self.ingest.context.patience)
+        if verdict.state is State.SETTLED:
+            return self.ingest.task_for(name, status, seen, force=self.options.force)
+        self._waiting[name] = WaitingFile(name, verdict.state, verdict.reason, age)
+        if seen.writer == "":
+            self._again[name] = status
+        self._advance(name)
+        return None
+
+    def _age(self, status: FileStat) -> float:
+        """Seconds since the last change; negative for an mtime in the future."""
+        return self.options.clock().timestamp() - status.mtime_ns / 1e9
+
+    def _account(self, outcome: Outcome) -> None:
+        name = outcome.task.source_file
+        self._waiting.pop(name, None)
+        match outcome:
+            case Waiting():
+                age = self._age(outcome.task.status)
+                self._waiting[name] = WaitingFile(name, outcome.state, outcome.reason, age, outcome.rows)
+                if outcome.rows == 0 and outcome.state is State.RUNNING:
+                    self._again[name] = outcome.task.status
+            case Failed(ours=True):
+                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+            case Failed():
+                self.report.failed.append(FailedFile(name, outcome.message, outcome.place, outcome.next_step))
+        self._advance(name)
+
+    def _advance(self, name: str) -> None:
+        self._done = min(self._done + 1, self._total)
+        self.options.on_progress(Progress(self._done, self._total, name))
+
+    def _commit(self, outcomes: Sequence[Outcome]) -> None:
+        done = self.ingest.commit(outcomes)
+        for outcome in done.again:
+            self._again[outcome.task.source_file] = outcome.task.status
+        for record in done.records:
+            self.report.events[record.event] += 1
+            if record.event is Event.REJECTED and record.reason is not None:
+                self.report.rejected.append(RejectedFile(record.source_file, record.reason))
+            self.options.on_record(record)
+        self._bound_log()
+
+    def _bound_log(self) -> None:
+        if self.options.compact and self.ingest.store.pending >= self._compact_at:
+            done = self.ingest.compact()
+            self._compact_at = max(COMPACT_FROM, done.rows // 10 if done else 0)
+
+    def _look_again(self) -> tuple[dict[str, FileStat], bool]:
+        """Stat the files of the last pass that deserve another look; tell whether all stood still since the scan."""
+        pending: dict[str, FileStat] = {}
+        same = True
+        catalog = self.ingest.store.catalog
+        for name, before in self._again.items():
+            self._waiting.pop(name, None)
+            try:
+                status = stat_of(self.settings.layout.raw_file(name).lstat())
+            except OSError:
+                continue
+            if not catalog.is_current(name, status.size, status.mtime_ns):
+                pending[name] = status
+                same = same and status == before
+        return pending, same
+
+
+def _passed_over(scan: Scan) -> dict[str, str]:
+    reasons = (
+        (scan.links, "a symbolic link; links are not followed"),
+        (scan.specials, "not a regular file"),
+        (scan.undecodable, "its name is not UTF-8: rename it"),
+    )
+    found = {name: reason for names, reason in reasons for name in names}
+    return found | {f"{name}/": f"this folder cannot be listed: {why}" for name, why in scan.unreadable}
+
+
+def _unreachable(scan: Scan) -> list[str]:
+    return sorted([*scan.undecodable, *(f"{name}/" for name, _ in scan.unreadable)])

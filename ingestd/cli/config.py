@@ -1,0 +1,123 @@
+"""`config show`, `config validate` and `config generate`: the settings, and where each came from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingestd.cli.options import AsJson, Config, DataRoot, as_flags
+from ingestd.cli.output import count, near, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from ingestd.settings import Settings
+
+commands = typer.Typer()
+config_ = typer.Typer(no_args_is_help=True, help="Show, check or generate the settings.")
+commands.add_typer(config_, name="config")
+
+File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The config file; the one in force unless given.")]
+
+
+@config_.command("show")
+def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
+    """Show every setting in force.
+
+    Each with its value and where it came from: default, config file, environment or option.
+
+    \b
+    Examples:
+      ingestd config show
+      ingestd config show --data-root data --json
+    """
+    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
+
+    flags = as_flags({"data_root": data_root})
+    settings = load_settings(config, flags)
+    rows = _in_force(settings, flags)
+    if as_json:
+        say_json(
+            {
+                "config_file": settings.config_file and str(settings.config_file),
+                "settings": {key: {"value": value, "from": source} for key, value, source in rows},
+                "procedures": sorted(settings.registry.procedures),
+            }
+        )
+        return
+    say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else 'none'}")
+    say()
+    say_table(["SETTING", "VALUE", "FROM"], [(key, _written(value), source) for key, value, source in rows])
+    say()
+    own = f", {', '.join(settings.procedures)} from the config file" if settings.procedures else ""
+    say(f"{count(len(settings.registry.procedures), 'procedure')}{own}")
+
+
+@config_.command("validate")
+def validate(file: File = None, config: Config = None, data_root: DataRoot = None) -> None:
+    """Check the config file.
+
+    Every key, value and procedure, and the INGESTD_... variables of the environment.
+
+    \b
+    Examples:
+      ingestd config validate
+      ingestd config validate config.toml
+    """
+    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
+
+    settings = load_settings(file or config, as_flags({"data_root": data_root}))
+    given = [key for key, _, source in _in_force(settings, {}) if source != "default"]
+    name = near(settings.config_file.absolute()) if settings.config_file else "no config file"
+    say(f"{name}: valid; {count(len(given), 'setting')} given, all others at their default")
+
+
+@config_.command("generate")
+def generate() -> None:
+    """Print a config file to start from.
+
+    Every setting stands in it at its default, commented out, with its meaning.
+
+    \b
+    Example:
+      ingestd config generate > my-config.toml
+    """
+    from ingestd.cli.config_text import config_toml  # noqa: PLC0415  # loads polars: not for --help
+
+    sys.stdout.write(config_toml())
+
+
+def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
+    """List key, value and origin of every setting; an unset path or number as what it amounts to."""
+    from ingestd.cli.config_text import environment_name  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.settings import sections  # noqa: PLC0415
+
+    file = tomllib.loads(settings.config_file.read_text("utf-8-sig")) if settings.config_file else {}
+    environment = {name.upper() for name in os.environ}
+    rows: list[tuple[str, Any, str]] = []
+    for section, model in sections().items():
+        for key in model.model_fields:
+            if flags.get(section, {}).get(key) is not None:
+                source = "option"
+            elif environment_name(section, key) in environment:
+                source = f"environment {environment_name(section, key)}"
+            else:
+                source = "config file" if key in file.get(section, {}) else "default"
+            rows.append((f"{section}.{key}", _value(settings, section, key), source))
+    return rows
+
+
+def _value(settings: Settings, section: str, key: str) -> Any:
+    value = getattr(getattr(settings, section), key)
+    if section == "paths":
+        value = getattr(settings.layout, key)
+    elif (section, key) == ("stage", "workers"):
+        value = settings.workers
+    return str(value) if isinstance(value, Path) else value
+
+
+def _written(value: Any) -> str:
+    return "unset" if value is None else str(value)

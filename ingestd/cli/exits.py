@@ -1,0 +1,135 @@
+"""How a command ends: exit codes with names, errors as messages, signals as requests to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import typer
+
+from ingestd.cli.output import complain
+from ingestd.errors import IngestdError
+
+OK: Final = 0
+SOME_REJECTED: Final = 1
+"""Some files were rejected, failed or could not be read; for `compare-histories`: the histories differ."""
+COULD_NOT_RUN: Final = 2
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C (SIGINT)."""
+OUTPUT_CLOSED: Final = 141
+"""Whoever read our output went away, as `| head` does."""
+TERMINATED: Final = 143
+"""Ended by SIGTERM."""
+
+CommandLineError: Final[type[Exception]] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What typer raises for a wrong option or argument, and explains itself; it exports the derived classes only."""
+
+_SIGNAL_CODES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_SHOW_CURSOR: Final = "\r\x1b[2K\x1b[?25h"
+
+
+@contextlib.contextmanager
+def explained(*, debug: bool) -> Iterator[None]:
+    """Turn an error of the block into a message on stderr and an exit code; with `debug` print the traceback too."""
+    try:
+        try:
+            yield
+        except typer.Exit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort, CommandLineError):
+        raise
+    except BrokenPipeError:
+        forsake_output()
+        raise typer.Exit(OUTPUT_CLOSED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except IngestdError as error:
+        _traceback_if(debug)
+        complain(error.message, place=error.place, next_step=error.next_step)
+        raise typer.Exit(COULD_NOT_RUN) from None
+    except Exception as error:
+        _traceback_if(debug)
+        complain(
+            f"ingestd itself failed: {type(error).__name__}: {error}",
+            place=_innermost(error),
+            next_step="please report it to whoever maintains ingestd here, with the output of the same command begun "
+            "as `ingestd --debug ...`",
+        )
+        raise typer.Exit(COULD_NOT_RUN) from None
+
+
+def forsake_output() -> None:
+    """Write no more to a stdout nobody reads, not even what is buffered."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _traceback_if(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+
+
+def _innermost(error: Exception) -> str:
+    """Name the line of ingestd's own code that was at work."""
+    package = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    if not ours:
+        return ""
+    return f"{Path(ours[-1].filename).relative_to(package.parent).as_posix()}:{ours[-1].lineno}"
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM as a request: the first is noted, for `asked`; the second ends the process at once.
+
+    Ending at once is safe: what is decided is durable, and worker processes end when their parent is gone.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    def asked(self) -> bool:
+        """Tell whether a stop was asked for."""
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that tells of the signal; `OK` without one."""
+        return _SIGNAL_CODES[signal.Signals(self._signal)] if self._signal is not None else OK
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Take the signals for the block."""
+        before = {number: signal.signal(number, self._take) for number in _SIGNAL_CODES}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        # A handler may not use a stream that the interrupted code is writing to, so it writes to the descriptor.
+        clear = _SHOW_CURSOR if os.isatty(2) else ""
+        if self._signal is not None:
+            _tell(f"{clear}stopped at once; run the same command again to go on\n")
+            os._exit(_SIGNAL_CODES[signal.Signals(number)])
+        self._signal = number
+        _tell(f"{clear}stopping: finishing what is in hand, then histories and manifest (once more: stop at once)\n")
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())

@@ -1,0 +1,162 @@
+"""`chip-histories`, `export-metadata` and `compare-histories`: what people read, made from the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingestd.cli import exits
+from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, as_date, with_settings
+from ingestd.cli.output import count, near, say, say_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingestd.histories.chip import HistoryChange
+    from ingestd.histories.metadata import MetadataExport
+    from ingestd.settings import Settings
+
+commands = typer.Typer()
+
+OutCsv = Annotated[
+    Path | None, typer.Option("--out-csv", metavar="FILE", help="Write one file of all the runs meant, not one a day.")
+]
+Old = Annotated[Path, typer.Argument(metavar="OLD", help="A history, or a folder of *_history.csv.")]
+New = Annotated[Path, typer.Argument(metavar="NEW", help="The same, of the other side.")]
+
+
+@commands.command()
+@with_settings("stage_root", "manifest_path", "history_out", "local_tz")
+def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = False) -> None:
+    """Write the history of every chip from the manifest.
+
+    With --chip only those named. A file whose content stays the same is not touched.
+
+    \b
+    Examples:
+      ingestd chip-histories
+      ingestd chip-histories --chip Biotite3 --history-out build/histories
+    """
+    changes = write_histories(settings, chip or None)
+    if as_json:
+        histories = [
+            {"chip": change.chip, "path": str(change.path), "runs": change.runs, "changed": change.changed}
+            for change in changes
+        ]
+        say_json({"histories": histories})
+        return
+    for change in changes:
+        state = "written" if change.changed else "unchanged"
+        say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
+    say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
+
+
+@commands.command()
+@with_settings("stage_root", "manifest_path", "local_tz")
+def export_metadata(
+    settings: Settings,
+    *,
+    date: Day = None,
+    proc: Proc = None,
+    chip: Chip = None,
+    out_csv: OutCsv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write every day's metadata.csv.
+
+    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file. A
+    day's file always holds the whole day, so --proc and --chip go with --out-csv.
+
+    \b
+    Examples:
+      ingestd export-metadata
+      ingestd export-metadata --date 2026-03-12
+      ingestd export-metadata --chip Biotite3 --proc IVg --out-csv build/biotite3.csv
+    """
+    exports = write_metadata(settings, date=date, proc=proc, chip=chip, out_csv=out_csv)
+    if as_json:
+        say_json({"files": [{"path": str(one.path), "runs": one.runs, "changed": one.changed} for one in exports]})
+        return
+    for one in exports:
+        state = "written" if one.changed else "unchanged"
+        say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
+
+
+@commands.command()
+@with_settings("manifest_path")
+def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = False) -> None:
+    """Compare old histories with new ones.
+
+    For the cut-over from earlier histories: known differences are named and counted, all others listed one by one.
+    Runs that wait as `queued` in the data root in force are no difference.
+
+    Exit codes: 0 all differences are explained, 1 some are not, 2 could not compare.
+
+    \b
+    Example:
+      ingestd compare-histories data/histories data/histories
+    """
+    from ingestd.histories.compare import compare_histories as compare  # noqa: PLC0415  # loads polars
+    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
+
+    notes = ManifestStore(settings.layout).catalog.notes.values()
+    waiting = {note.source_file: note.outcome for note in notes if note.outcome == "queued"}
+    result = compare(old, new, waiting=waiting)
+    if as_json:
+        say_json(result.as_dict())
+    else:
+        for line in result.lines():
+            say(line)
+    raise typer.Exit(exits.OK if result.same else exits.SOME_REJECTED)
+
+
+def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
+    """Bring the histories of these chips (None: of all) up to date with the manifest.
+
+    Raises:
+        UsageError: no manifest, or no run of a chip named.
+    """
+    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories import chip as histories  # noqa: PLC0415
+    from ingestd.manifest.view import read_view  # noqa: PLC0415
+
+    layout = settings.layout
+    api.require_manifest(layout)
+    rows = read_view(layout)
+    for chip in chips or ():
+        histories.require_chip(rows, chip)
+    return histories.write_histories(
+        rows, chips, layout.histories_dir, settings.time.local_tz, parquet_path=api.staged_names(layout)
+    )
+
+
+def write_metadata(
+    settings: Settings,
+    *,
+    date: str | None = None,
+    proc: str | None = None,
+    chip: str | None = None,
+    out_csv: Path | None = None,
+) -> list[MetadataExport]:
+    """Write the metadata of every day, or of what the filters leave.
+
+    Raises:
+        UsageError: no manifest, no run matches, or filters that do not go with a day's file.
+    """
+    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories import metadata  # noqa: PLC0415
+    from ingestd.manifest.view import read_view  # noqa: PLC0415
+
+    layout = settings.layout
+    api.require_manifest(layout)
+    return metadata.export_metadata(
+        read_view(layout),
+        tz=settings.time.local_tz,
+        date=as_date(date),
+        proc=proc,
+        chip=chip,
+        directory=layout.metadata_dir if out_csv is None else None,
+        out_csv=out_csv and out_csv.absolute(),
+    )

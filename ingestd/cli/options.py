@@ -1,0 +1,178 @@
+"""Every option that more than one command takes, once; and the settings that follow from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
+
+import typer
+
+from ingestd.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from ingestd.settings import Settings
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Config file to use. [default: $INGESTD_CONFIG, else ./config.toml, else /etc/ingestd/config.toml]",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+Chips = Annotated[list[str] | None, typer.Option("--chip", metavar="NAME", help="Only this chip; may be repeated.")]
+Chip = Annotated[str | None, typer.Option("--chip", metavar="NAME", help="Only runs of this chip.")]
+Proc = Annotated[str | None, typer.Option("--proc", metavar="NAME", help="Only runs of this procedure.")]
+
+
+def _day(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007  # a date has no zone
+        except ValueError:
+            raise typer.BadParameter(f"{shown(text)!r} is no date like 2025-09-23") from None
+    return text
+
+
+Day = Annotated[
+    str | None, typer.Option("--date", metavar="YYYY-MM-DD", callback=_day, help="Only runs of this local date.")
+]
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="DIR", help="Folder that holds 01_raw, 02_stage, histories and metadata."),
+]
+
+
+def _folder(flag: str, words: str) -> Any:
+    return Annotated[Path | None, typer.Option(flag, metavar="DIR", help=words)]
+
+
+def _number(flag: str, words: str) -> Any:
+    return Annotated[int | None, typer.Option(flag, metavar="N", help=words)]
+
+
+SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
+    "data_root": ("paths", "data_root", DataRoot),
+    "raw_root": ("paths", "raw_root", _folder("--raw-root", "Folder of the instrument program's CSVs; only read.")),
+    "stage_root": ("paths", "stage_root", _folder("--stage-root", "Folder for staged Parquet, manifest and rejects.")),
+    "manifest_path": (
+        "paths",
+        "manifest_path",
+        Annotated[Path | None, typer.Option("--manifest-path", metavar="FILE", help="The manifest.")],
+    ),
+    "history_out": ("paths", "histories_dir", _folder("--history-out", "Folder for the chip histories.")),
+    "local_tz": (
+        "time",
+        "local_tz",
+        Annotated[str | None, typer.Option("--local-tz", metavar="ZONE", help="Time zone of dates and histories.")],
+    ),
+    "engine": (
+        "stage",
+        "engine",
+        Annotated[
+            Literal["processes", "dask"] | None,
+            typer.Option("--engine", help="Where to stage: processes of its own, or a Dask cluster."),
+        ],
+    ),
+    "scheduler": (
+        "stage",
+        "scheduler",
+        Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The Dask cluster's scheduler.")],
+    ),
+    "workers": ("stage", "workers", _number("--workers", "Processes that stage in parallel.")),
+    "polars_threads": ("stage", "polars_threads", _number("--polars-threads", "Threads of each of them.")),
+}
+"""Option -> the section and key it sets, and how it is typed."""
+
+EVERYWHERE: Final = ("data_root",)
+STAGING: Final = (
+    "raw_root",
+    "stage_root",
+    "manifest_path",
+    "local_tz",
+    "workers",
+    "polars_threads",
+    "engine",
+    "scheduler",
+)
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function that takes `settings` first: `--config`, `--data-root` and `names` become options.
+
+    The settings are loaded before the function is called; `names` are keys of `SETTINGS`.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = _own_parameters(function)
+
+        def command(config: Path | None = None, **given: Any) -> None:
+            flags = {name: given.pop(name) for name in (*EVERYWHERE, *names)}
+            function(load(config, flags), **given)
+
+        shared = [*((name, SETTINGS[name][2]) for name in (*names, *EVERYWHERE)), ("config", Config)]
+        parameters = [*own, *(_keyword(name, annotation, None) for name, annotation in shared)]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
+
+
+def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+    # The first parameter's type is imported for type checkers only: it would load polars for `--help`.
+    hints = get_type_hints(function, localns={"Settings": object}, include_extras=True)
+    return [
+        _keyword(parameter.name, hints[parameter.name], parameter.default)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    ]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def load(config: Path | None, flags: dict[str, Any]) -> Settings:
+    """Load the settings in force with the options given; None means not given.
+
+    Raises:
+        UsageError: see `ingestd.settings.load_settings`.
+    """
+    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
+
+    return load_settings(config, as_flags(flags))
+
+
+def as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort options by the section they set."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        section, key, _ = SETTINGS[name]
+        sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def as_date(text: str | None) -> date | None:
+    """Read the text of `--date`."""
+    return None if text is None else date.fromisoformat(text)
+
+
+def require_raw_root(settings: Settings) -> None:
+    """Check that there is a raw root before anything is made in a data root that may be a slip of the pen.
+
+    Raises:
+        UsageError: there is none.
+    """
+    root = settings.layout.raw_root
+    if not root.is_dir():
+        raise UsageError(
+            "there is no such folder of raw files",
+            place=str(root),
+            next_step="check --data-root, --raw-root or paths.raw_root (`ingestd config show`); is the share mounted?",
+        )

@@ -1,0 +1,252 @@
+"""`rejects list`, `rejects show` and `rejects retry`: the files whose content cannot be staged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.cells import cell_len
+
+from ingestd.cli import exits, report
+from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
+from ingestd.cli.output import count, near, quoted, say, say_below, say_json, say_table, say_verbatim
+from ingestd.cli.staging import run
+from ingestd.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingestd.backfill import Report
+    from ingestd.layout import Layout
+    from ingestd.settings import Settings
+
+commands = typer.Typer()
+rejects = typer.Typer(no_args_is_help=True, help="List, explain and retry rejected files.")
+commands.add_typer(rejects, name="rejects")
+
+BEFORE_CARET = 60
+AFTER_CARET = 40
+"""How much of the offending line is shown around the fault, in characters."""
+
+LONGEST_RAW_LINE = 1 << 20
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="The raw file: a path, or its path below the raw root.")]
+Files = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="The raw files, as `show` takes them.")]
+All = Annotated[bool, typer.Option("--all", help="Retry every rejected file.")]
+
+
+@rejects.command("list")
+@with_settings("raw_root", "stage_root", "manifest_path")
+def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
+    """List every rejected file.
+
+    One line each: file, reject code, line, what is wrong.
+
+    \b
+    Examples:
+      ingestd rejects list
+      ingestd rejects list --json
+    """
+    found = [_reject(settings.layout, name) for name in _rejected(settings)]
+    if as_json:
+        say_json({"rejects": found})
+        return
+    if not found:
+        say("no file is rejected")
+        return
+    rows = [[one["source_file"], one["code"], str(one.get("line") or "-"), one["message"]] for one in found]
+    say_table(["FILE", "CODE", "LINE", "WHAT IS WRONG"], rows)
+
+
+@rejects.command("show")
+@with_settings("raw_root", "stage_root", "manifest_path")
+def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None:
+    """Tell why a file is rejected.
+
+    What is wrong, in which line, what was expected and found, and what to do next.
+
+    \b
+    Example:
+      ingestd rejects show 2026-03-12/IV2026-03-12_3.csv
+    """
+    layout = settings.layout
+    reject = _reject(layout, _named(settings, file, _rejected(settings)))
+    if as_json:
+        say_json(reject)
+        return
+    line = reject.get("line")
+    path = near(layout.raw_file(reject["source_file"]))
+    say(f"{path}{f', line {line}' if line else ''}", style="bold")
+    say(f"rejected: {reject['code']}", style="bold red")
+    say_below(reject["message"], indent=2)
+    for key in ("expected", "found"):
+        if reject.get(key):
+            say(f"  {key + ':':<10}{reject[key]}")
+    _show_line(layout, reject)
+    say_verbatim(f"next: {reject.get('next_step') or 'correct the file'}")
+    say()
+    say("When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.")
+    say(f"After a change of settings instead: ingestd rejects retry {quoted(reject['source_file'])}")
+
+
+@rejects.command("retry")
+@with_settings(*STAGING, "history_out")
+def retry_rejects(settings: Settings, files: Files = None, every: All = False, as_json: AsJson = False) -> None:
+    """Stage rejected files anew.
+
+    After a change of settings or of ingestd. A file that changed needs no retry: it is looked at again anyway.
+
+    Exit codes as `ingestd backfill`.
+
+    \b
+    Examples:
+      ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
+      ingestd rejects retry --all
+    """
+    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
+
+    if bool(files) == every:
+        raise UsageError("which files are meant?", next_step="name them, or give --all (and not both)")
+    require_raw_root(settings)
+    known = _rejected(settings)
+    names = known if every else sorted({_named(settings, file, known) for file in files or ()})
+    decided: dict[str, str] = {}
+    with exits.StopRequest().listening() as stop:
+        with opened(settings) as ingest:
+            ingest.forget(names)
+        found = run(
+            settings,
+            stop,
+            only=frozenset(names),
+            on_record=lambda record: decided.update({record.source_file: record.event.value}),
+        )
+    _keep_only(found, names)
+    code = stop.exit_code or report.exit_code(found)
+    states = _states(settings, found, names, decided)
+    if as_json:
+        say_json(report.as_json(found, settings.layout, code) | {"retried": states})
+        raise typer.Exit(code)
+    report.tell_problems(found)
+    for name, state in states.items():
+        if state not in {"rejected", "failed", *(file.state.value for file in found.waiting)}:
+            say(name, lead=f"{state:<10}")
+    say(f"{count(len(names), 'file')} retried, {report.staged(found)} staged")
+    report.tell_stop(found)
+    raise typer.Exit(code)
+
+
+def _keep_only(found: Report, names: Sequence[str]) -> None:
+    """Leave out of a report what is not about these files: it was not asked for."""
+    found.waiting = [file for file in found.waiting if file.source_file in names]
+    found.rejected_before = []
+    found.passed_over = {}
+    found.unreachable = []
+
+
+def _states(settings: Settings, found: Report, names: Sequence[str], decided: dict[str, str]) -> dict[str, str]:
+    """Say in a word what became of each file: the decision about it, or why there is none."""
+    undecided = {file.source_file: "failed" for file in found.failed}
+    undecided |= {file.source_file: file.state.value for file in found.waiting}
+    absent = {name: "gone" for name in names if not os.path.lexists(settings.layout.raw_file(name))}
+    return {name: decided.get(name) or undecided.get(name) or absent.get(name, "not tried") for name in names}
+
+
+def _rejected(settings: Settings) -> list[str]:
+    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
+
+    api.require_manifest(settings.layout)
+    notes = ManifestStore(settings.layout).catalog.notes.values()
+    return sorted(note.source_file for note in notes if note.outcome == "rejected")
+
+
+def _named(settings: Settings, given: str, known: Sequence[str]) -> str:
+    """Find the rejected file a person means.
+
+    Raises:
+        UsageError: it is not rejected; near names are in the message.
+    """
+    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+
+    if given in known:
+        return given
+    with contextlib.suppress(UsageError):
+        name = api.source_name(settings.layout, given)
+        if name in known:
+            return name
+    near_ones = get_close_matches(given, known, n=3, cutoff=0.7)
+    hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
+    raise UsageError(
+        "this file is not among the rejects", place=shown(given, 200), next_step=f"{hint}see `ingestd rejects list`"
+    )
+
+
+def _reject(layout: Layout, name: str) -> dict[str, Any]:
+    """Read what is recorded of a reject; its JSON may be missing for a moment after a crash."""
+    from ingestd.traces import read_reject  # noqa: PLC0415
+
+    try:
+        return read_reject(layout, name)
+    except (UsageError, ValueError):
+        return {
+            "source_file": name,
+            "code": "unknown",
+            "message": "its reject JSON is missing or damaged",
+            "next_step": f"ingestd rejects retry {quoted(name)}",
+        }
+
+
+# ---- the offending line ---------------------------------------------------------------------------------------------
+
+
+def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
+    """Print the offending line of the raw file with a mark below the fault, if file, line and fault are there."""
+    number = reject.get("line")
+    if not number:
+        return
+    path = layout.raw_file(reject["source_file"])
+    try:
+        status = path.lstat()
+        text = _line(path, number)
+    except OSError as error:
+        say(f"  (the file cannot be read now: {error.strerror})")
+        return
+    if (status.st_size, status.st_mtime_ns) != (reject.get("source_size"), reject.get("source_mtime_ns")):
+        say("  (the file has changed since; the next backfill looks at it again)")
+        return
+    if text is None:
+        return
+    before, fault, after = _around(text, str(reject.get("found") or ""))
+    label = f"{number:>6} | "
+    say()
+    say(f"{label}{before}{fault}{after}")
+    if fault:
+        say(" " * (cell_len(label) - 2) + "| " + " " * cell_len(before) + "^" * max(1, cell_len(fault)))
+    say()
+
+
+def _line(path: Path, number: int) -> str | None:
+    from ingestd.files import open_raw  # noqa: PLC0415
+
+    with os.fdopen(open_raw(path), "rb") as file:
+        for count_, raw in enumerate(iter(lambda: file.readline(LONGEST_RAW_LINE), b""), start=1):
+            if count_ == number:
+                return raw.rstrip(b"\r\n").decode("utf-8", "replace")
+    return None
+
+
+def _around(text: str, found: str) -> tuple[str, str, str]:
+    """Part a line into what stands before the fault, the fault and what follows, escaped and cut for reading.
+
+    A fault that is the whole line, or whose text stands in it more than once, is not marked.
+    """
+    if not found or text.count(found) != 1 or found == text.strip():
+        return shown(text, BEFORE_CARET + AFTER_CARET), "", ""
+    at = text.find(found)
+    before, after = text[:at], text[at + len(found) :]
+    cut = "…" + before[-BEFORE_CARET:] if len(before) > BEFORE_CARET else before
+    return shown(cut, 500), shown(found, 500), shown(after, AFTER_CARET)

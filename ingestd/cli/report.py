@@ -1,0 +1,200 @@
+"""A backfill's report as lines for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ingestd.cli import exits
+from ingestd.cli.output import LONG_LIST, complain, count, near, note, on_terminal, quoted, say, say_below
+
+if TYPE_CHECKING:
+    from ingestd.backfill import FailedFile, RejectedFile, Report, WaitingFile
+    from ingestd.layout import Layout
+
+STAGED_EVENTS = {
+    "ingested": "new",
+    "updated": "grown",
+    "edited": "edited",
+    "superseded": "with another start time",
+    "restaged": "staged again",
+}
+"""Event that put a file's content into the stage -> what the file was, in words."""
+
+OTHER_EVENTS = {
+    "moved": "moved: same run, new path",
+    "duplicate": "copies of runs that are staged already: no second row",
+    "unchanged": "touched, same content",
+}
+
+Item = TypeVar("Item")
+
+_UNITS = (("day", 86400.0), ("h", 3600.0), ("min", 60.0))
+
+
+def exit_code(report: Report) -> int:
+    """Choose the exit code of a backfill that was not stopped by a signal."""
+    if report.stopped_by is not None:
+        return exits.COULD_NOT_RUN
+    bad = report.rejected or report.rejected_before or report.failed or report.unreachable
+    return exits.SOME_REJECTED if bad else exits.OK
+
+
+JSON_KEYS = {
+    "exit_code": "the exit code of the command",
+    "dry_run": "whether this only tells what would be done",
+    "raw_root": "the folder of raw files",
+    "manifest": "the manifest",
+    "histories_dir": "the folder of the histories",
+    "scanned": "how many raw files there are",
+    "known": "how many of them were decided already and are unchanged; they were not opened",
+    "to_do": "dry run only: file -> `new` or `changed`",
+    "staged": "how many files' content was staged",
+    "events": "event -> how many decisions of that kind were made",
+    "waiting": "files that are not over yet: `source_file`, `state`, `reason`, `age_s` (since the last change), `rows`",
+    "rejected": "files rejected now: `source_file`, `code`, `message`, `line`, `expected`, `found`, `next_step`",
+    "rejected_before": "files rejected earlier and not changed since",
+    "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",
+    "passed_over": "name -> why it is no raw file",
+    "unreachable": "those of the passed over that may hide a measurement",
+    "histories": "chips whose history was written",
+    "interrupted": "whether Ctrl-C or SIGTERM ended it early",
+    "stopped_by": "null, or what ended it early: `message`, `place`, `next_step`",
+}
+"""Key of the JSON object that `--json` prints -> its meaning."""
+
+
+def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False) -> dict[str, Any]:
+    """Give the report as values for `json.dumps`, with the keys of `JSON_KEYS`."""
+    stopped = report.stopped_by
+    values = {
+        "exit_code": code,
+        "dry_run": dry_run,
+        "raw_root": str(layout.raw_root),
+        "manifest": str(layout.manifest_path),
+        "histories_dir": str(layout.histories_dir),
+        "staged": staged(report),
+        "events": {event.value: number for event, number in sorted(report.events.items())},
+        "waiting": [asdict(file) for file in report.waiting],
+        "rejected": [{"source_file": file.source_file, **file.reason.model_dump()} for file in report.rejected],
+        "failed": [asdict(file) for file in report.failed],
+        "stopped_by": stopped and {"message": stopped.message, "place": stopped.place, "next_step": stopped.next_step},
+    }
+    return {key: values[key] if key in values else getattr(report, key) for key in JSON_KEYS}
+
+
+def staged(report: Report) -> int:
+    """Count the files whose content was staged."""
+    return sum(number for event, number in report.events.items() if event.value in STAGED_EVENTS)
+
+
+def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
+    """Print what a backfill saw and did: what needs a person first, then the sums, then where everything is."""
+    tell_problems(report)
+    say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
+    for number, words in _sums(report):
+        say(f"{number:>8,}  {words}")
+    if histories:
+        say(f"{count(len(report.histories), 'history', 'histories')} written in {near(layout.histories_dir)}")
+    say(f"manifest: {near(layout.manifest_path)}")
+    tell_stop(report)
+
+
+def tell_problems(report: Report) -> None:
+    """Print the files that were not staged, each with its reason and what to do."""
+    _list(report.rejected, _tell_rejected, "`ingestd rejects list`")
+    _list(report.failed, _tell_failed, "`--json`")
+    _list(report.waiting, _tell_waiting, "`--json`")
+    _tell_passed_over(report)
+
+
+def tell_stop(report: Report) -> None:
+    """Print that the backfill ended early, if it did, and why."""
+    if report.interrupted:
+        note("stopped before the end; the same command goes on from there")
+    if report.stopped_by is not None:
+        error = report.stopped_by
+        complain(error.message, place=error.place, next_step=error.next_step)
+
+
+def tell_dry_run(report: Report, layout: Layout) -> None:
+    """Print what a backfill would look at."""
+    _list(sorted(report.to_do.items()), lambda item: say(item[0], lead=f"{item[1]:<10}", style="bold"), "`--json`")
+    _tell_passed_over(report)
+    say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
+    kinds = list(report.to_do.values())
+    for number, words in (
+        (kinds.count("new"), "new"),
+        (kinds.count("changed"), "changed since they were decided"),
+        (report.known, "known and unchanged: would not be opened"),
+    ):
+        say(f"{number:>8,}  {words}")
+    say("dry run: nothing was written")
+
+
+def _tell_passed_over(report: Report) -> None:
+    _list(
+        sorted(report.passed_over.items()),
+        lambda item: say(f"{item[0]}: {item[1]}", lead="passed over  ", style="bold yellow"),
+        "`--json`",
+    )
+
+
+def _sums(report: Report) -> Iterator[tuple[int, str]]:
+    events = {event.value: number for event, number in report.events.items()}
+    kinds = ", ".join(f"{events[event]:,} {words}" for event, words in STAGED_EVENTS.items() if event in events)
+    yield staged(report), f"staged ({kinds})" if kinds else "staged"
+    queued_before = sum(file.state.value == "queued" for file in report.waiting) - events.get("queued", 0)
+    known = report.known - len(report.rejected_before) - max(0, queued_before)
+    rows = [(events.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
+    rows += [
+        (known, "known already and unchanged: not opened"),
+        (len(report.waiting), "waiting: not over yet, they are looked at again next time"),
+        (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
+        (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
+        (len(report.failed), "failed: see above; they are tried again next time"),
+    ]
+    yield from ((number, words) for number, words in rows if number)
+
+
+def _list(items: Iterable[Item], tell_one: Callable[[Item], None], all_of_them: str) -> None:
+    found = list(items)
+    for item in found[:LONG_LIST]:
+        tell_one(item)
+    if len(found) > LONG_LIST:
+        say(f"... and {len(found) - LONG_LIST:,} more: {all_of_them} lists all")
+    if found:
+        say()
+
+
+def _tell_rejected(file: RejectedFile) -> None:
+    reason = file.reason
+    line = f", line {reason.line}" if reason.line is not None else ""
+    say(f"{file.source_file}{line}", lead="rejected  ", style="bold red")
+    say_below(f"{reason.message} [{reason.code}]")
+    step, _, rest = reason.next_step.partition("\n")
+    more = f" (`ingestd rejects show {quoted(file.source_file)}` prints it)" if rest else ""
+    say_below(f"next: {step.removesuffix(':')}{more}")
+
+
+def _tell_failed(file: FailedFile) -> None:
+    say(file.source_file, lead="failed    ", style="bold red")
+    say_below(file.message)
+    say_below(f"next: {file.next_step}" if file.next_step else "next: it is tried again by the next backfill")
+
+
+def _tell_waiting(file: WaitingFile) -> None:
+    # How long it has been waiting differs from run to run: it is for people, not for a file.
+    age = f" (for {duration(file.age_s)})" if on_terminal() and file.age_s > 0 else ""
+    say(file.source_file, lead=f"{file.state.value:<10}", style="bold yellow")
+    say_below(f"{file.reason}{age}")
+
+
+def duration(seconds: float) -> str:
+    """Say a duration in its greatest fitting unit."""
+    for name, size in _UNITS:
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {name}{'s' if name == 'day' and number > 1 else ''}"
+    return f"{seconds:.0f} s"

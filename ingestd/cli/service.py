@@ -1,0 +1,194 @@
+"""`run`, `status`, `tail`: the service, how it is, and what it says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ingestd.cli.options import AsJson, Chip, with_settings
+from ingestd.cli.output import LONG_LIST, count, say, say_json, say_text
+from ingestd.errors import Retry, UsageError
+
+if TYPE_CHECKING:
+    from ingestd.service.status import StatusReport, WaitingPart
+    from ingestd.settings import Settings
+
+commands = typer.Typer()
+
+FOLLOW_S = 0.2
+"""How often `tail -f` looks for new lines, in seconds."""
+
+PATHS = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
+
+
+@commands.command()
+@with_settings(*PATHS)
+def run(settings: Settings) -> None:
+    """Run the service, in the foreground.
+
+    It watches 01_raw and stages every run as soon as it is over.
+
+    SIGTERM or Ctrl-C finishes the run in hand, writes histories, compacts the log and ends; a second one ends at once,
+    which is safe. One service a data root; every other command may run beside it.
+
+    A 01_raw that is not there yet (a share that is late) is waited for.
+
+    Exit codes: 0 stopped, 1 the disk refused at the start, or an error of ingestd itself (systemd restarts it), 2 a
+    person is needed: a wrong setting, another service on this data root, a damaged manifest.
+
+    \b
+    Example:
+      ingestd run --data-root data
+    """
+    import structlog  # noqa: PLC0415  # not for --help
+
+    from ingestd.service.daemon import Exit, run_service  # noqa: PLC0415  # loads polars, watchdog and the scheduler
+    from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415
+
+    logs = configure_logs(
+        level=settings.log.level,
+        file=settings.layout.log_file,
+        stream=sys.stderr,
+        journal=to_journal(sys.stderr, os.environ),
+        terminal=sys.stderr.isatty(),
+        zone=settings.zone,
+        max_bytes=None if settings.log.file else int(settings.log.max_mib * 2**20),
+    )
+    try:
+        code = int(run_service(settings))
+    except Retry as error:
+        structlog.get_logger("ingestd").error(
+            "failed", problem=error.message, place=error.place, next_step=error.next_step
+        )
+        code = int(Exit.FAILED)
+    finally:
+        logs.close()
+    raise typer.Exit(code)
+
+
+@commands.command()
+@with_settings(*PATHS)
+def status(settings: Settings, as_json: AsJson = False) -> None:
+    """Tell how the service is, and what waits.
+
+    Which files wait and why, the last runs, rejects, troubles. It works with the service down too.
+
+    Exit codes: 0 all is well, 1 something needs a person (rejects, retries, troubles), 2 could not run, 3 the service
+    is not running.
+
+    \b
+    Examples:
+      ingestd status
+      ingestd status --json
+    """
+    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars
+    from ingestd.service.status import read_status  # noqa: PLC0415  # loads polars
+
+    found = read_status(settings, utc_now())
+    if as_json:
+        say_json({**found.model_dump(mode="json"), "exit_code": int(found.health)})
+    else:
+        _tell(found)
+    raise typer.Exit(int(found.health))
+
+
+def _tell(found: StatusReport) -> None:
+    service = found.service
+    if service.phase == "down":
+        say("is not running", lead="service   ", style="bold red")
+    else:
+        say(
+            f"{service.phase} (pid {service.pid} on {service.host}): {service.doing}",
+            lead="service   ",
+            style="bold green",
+        )
+        say(f"watching {service.watching}", lead="          ")
+    answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
+    say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
+    free = "" if found.free_bytes is None else f"; {found.free_bytes / 2**30:.1f} GiB free"
+    say(
+        f"{count(found.runs, 'run')}, {count(found.log_records, 'record')} in the log{free}",
+        lead="manifest  ",
+        style="bold",
+    )
+    for trouble in found.troubles:
+        say(f"{trouble.message} ({trouble.place})", lead="trouble   ", style="bold red")
+        say(f"next: {trouble.next_step}", lead="          ")
+    _tell_waiting(found.waiting)
+    for reject in found.rejects[:LONG_LIST]:
+        say(f"{reject.source_file}  {reject.code}", lead="rejected  ", style="bold yellow")
+    if found.rejects:
+        more = f"{len(found.rejects) - LONG_LIST} more; " if len(found.rejects) > LONG_LIST else ""
+        say(f"{more}`ingestd rejects show FILE` tells why", lead="          ")
+    for last in found.last_runs:
+        say(f"{last.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC  {last.summary}", lead="last run  ", style="bold")
+
+
+def _tell_waiting(waiting: list[WaitingPart]) -> None:
+    for file in waiting[:LONG_LIST]:
+        rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
+        say(
+            f"{file.source_file}  {file.state} for {_age(file.age_s)}{rows}: {file.reason}",
+            lead="waiting   ",
+            style="bold",
+        )
+    if len(waiting) > LONG_LIST:
+        say(f"... and {len(waiting) - LONG_LIST} more (--json lists all)", lead="          ")
+
+
+def _age(seconds: float) -> str:
+    if seconds < 0:
+        return "a time in the future"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing lines as they come, until Ctrl-C.")]
+Lines = Annotated[int, typer.Option("--lines", "-n", min=0, metavar="N", help="Begin with the last N lines.")]
+Level = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option("--level", help="Only lines at least this severe."),
+]
+
+
+@commands.command()
+@with_settings("stage_root", "manifest_path", "local_tz")
+def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: Level = None, chip: Chip = None) -> None:
+    """Show the service's log, for people.
+
+    A line a decision: local time, what was decided, which file and chip.
+
+    \b
+    Examples:
+      ingestd tail -f
+      ingestd tail -n 100 --level warning
+      ingestd tail --chip Alisson67
+    """
+    from ingestd.service.tail import follow_log, read_log, render_line  # noqa: PLC0415  # not for --help
+
+    path = settings.layout.log_file
+    if not follow and not path.exists():
+        raise UsageError(
+            "the service has not logged anything here yet",
+            place=str(path),
+            next_step="start it (`ingestd run`), or check --data-root; a backfill tells what it does on the terminal",
+        )
+    found = (
+        follow_log(path, last=lines, level=level, chip=chip, wait=_wait_a_moment)
+        if follow
+        else read_log(path, last=lines, level=level, chip=chip)
+    )
+    for line in found:
+        say_text(render_line(line, settings.zone))
+
+
+def _wait_a_moment() -> bool:
+    sys.stdout.flush()
+    time.sleep(FOLLOW_S)
+    return True

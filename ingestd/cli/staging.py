@@ -1,0 +1,143 @@
+"""`backfill`, `stage-all` and `full-pipeline`: everything in 01_raw that is settled becomes staged runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingestd.cli import exits, report
+from ingestd.cli.exports import write_histories, write_metadata
+from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
+from ingestd.cli.output import count, near, say, say_json
+from ingestd.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from ingestd.backfill import Report
+    from ingestd.manifest.record import Record
+    from ingestd.settings import Settings
+
+commands = typer.Typer()
+
+Force = Annotated[bool, typer.Option("--force", help="Stage again what is staged already, from the same raw files.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be looked at; open and write nothing.")]
+
+
+@commands.command()
+@with_settings(*STAGING, "history_out")
+def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, as_json: AsJson = False) -> None:
+    """Stage every finished run that is not staged yet.
+
+    Then write the histories that changed and compact the manifest. What waits, was rejected or failed is listed
+    with its reason and what to do. Running it again looks only at what is new or changed. Ctrl-C (or SIGTERM) finishes
+    the files in hand first: what was staged is in the manifest.
+
+    Exit codes: 0 all good (waiting files are), 1 some files are rejected, failed or could not be reached, 2 could not
+    run, 130 stopped by Ctrl-C, 143 by SIGTERM.
+
+    \b
+    Examples:
+      ingestd backfill
+      ingestd backfill --dry-run
+      ingestd backfill --data-root data --workers 2 --json
+    """
+    if dry_run:
+        _dry_run(settings, as_json=as_json)
+    with exits.StopRequest().listening() as stop:
+        found = run(settings, stop, force=force)
+    code = stop.exit_code or report.exit_code(found)
+    if as_json:
+        say_json(report.as_json(found, settings.layout, code))
+    else:
+        report.tell(found, settings.layout)
+    raise typer.Exit(code)
+
+
+@commands.command()
+@with_settings(*STAGING)
+def stage_all(settings: Settings, dry_run: DryRun = False, force: Force = False, as_json: AsJson = False) -> None:
+    """Do what backfill does, without the histories.
+
+    The next `ingestd backfill` or `ingestd chip-histories` writes them.
+
+    Exit codes as `ingestd backfill`.
+
+    \b
+    Example:
+      ingestd stage-all --raw-root data/01_raw --stage-root data/02_stage
+    """
+    if dry_run:
+        _dry_run(settings, as_json=as_json)
+    with exits.StopRequest().listening() as stop:
+        found = run(settings, stop, force=force, histories=False)
+    code = stop.exit_code or report.exit_code(found)
+    if as_json:
+        say_json(report.as_json(found, settings.layout, code))
+    else:
+        report.tell(found, settings.layout, histories=False)
+    raise typer.Exit(code)
+
+
+@commands.command()
+@with_settings(*STAGING, "history_out")
+def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = False) -> None:
+    """Do what backfill does, and export metadata.
+
+    All histories and every day's metadata.csv are brought up to date, also where an earlier one was deleted.
+
+    Exit codes as `ingestd backfill`.
+
+    \b
+    Example:
+      ingestd full-pipeline --local-tz America/Santiago
+    """
+    with exits.StopRequest().listening() as stop:
+        found = run(settings, stop, force=force)
+        days = [] if found.stopped_by or stop.asked() else _bring_up_to_date(settings, found)
+    code = stop.exit_code or report.exit_code(found)
+    if as_json:
+        say_json(report.as_json(found, settings.layout, code) | {"metadata": days})
+    else:
+        report.tell(found, settings.layout)
+        say(f"metadata of {count(len(days), 'day')} written in {near(settings.layout.metadata_dir)}")
+    raise typer.Exit(code)
+
+
+def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
+    """Write what is missing or old of all histories and metadata files; return the days written."""
+    written = {change.chip for change in write_histories(settings) if change.changed}
+    found.histories = sorted({*found.histories, *written})
+    return [export.path.parent.name for export in write_metadata(settings) if export.changed]
+
+
+def _dry_run(settings: Settings, *, as_json: bool) -> None:
+    from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
+
+    require_raw_root(settings)
+    found = dry_run(settings)
+    if as_json:
+        say_json(report.as_json(found, settings.layout, exits.OK, dry_run=True))
+    else:
+        report.tell_dry_run(found, settings.layout)
+    raise typer.Exit(exits.OK)
+
+
+def run(
+    settings: Settings,
+    stop: exits.StopRequest,
+    *,
+    force: bool = False,
+    histories: bool = True,
+    only: frozenset[str] | None = None,
+    on_record: Callable[[Record], None] = lambda _: None,
+) -> Report:
+    """Run a backfill with a progress bar; `stop` ends it early."""
+    from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
+
+    require_raw_root(settings)
+    with progress_bar("staging") as show:
+        options = Options(
+            force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record
+        )
+        return backfill(settings, options)

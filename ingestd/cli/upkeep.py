@@ -1,0 +1,215 @@
+"""`verify`, `repair`, `rebuild-manifest`, `explain`: whether all is well, and what to do where it is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ingestd.cli import exits
+from ingestd.cli.options import AsJson, with_settings
+from ingestd.cli.output import LONG_LIST, count, say, say_json
+
+if TYPE_CHECKING:
+    from ingestd.settings import Settings
+    from ingestd.upkeep.explain import Story
+    from ingestd.upkeep.repair import Repair
+    from ingestd.upkeep.verify import Verification
+
+commands = typer.Typer()
+
+PATHS = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
+SHOWN_PATHS = 5
+
+Deep = Annotated[bool, typer.Option("--deep", help="Read every raw file again; compare every cell and header line.")]
+RepairDeep = Annotated[bool, typer.Option("--deep", help="Mend what only `verify --deep` sees, too.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without it the repair is only planned and shown.")]
+From = Annotated[
+    Literal["stage", "raw"],
+    typer.Option("--from", help="`stage`: from the rows inside the staged Parquet; `raw`: then stage all files again."),
+]
+Asked = Annotated[str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id.")]
+
+
+@commands.command()
+@with_settings(*PATHS)
+def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> None:
+    """Check what is staged, and change nothing.
+
+    Raw files, manifest, staged Parquet and histories are compared with each other.
+
+    Works beside the running service. Notes are for you to know (a raw file that is gone, a copy, a reject); damage is
+    what `ingestd repair` mends.
+
+    Exit codes: 0 nothing is damaged, 1 something is, 2 could not run.
+
+    \b
+    Examples:
+      ingestd verify
+      ingestd verify --deep --json
+    """
+    from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars
+
+    done = checks.verify(settings, deep=deep)
+    if as_json:
+        say_json({**_plain(done), "clean": done.clean})
+    else:
+        _tell_verification(done, deep=deep)
+    raise typer.Exit(exits.OK if done.clean else exits.SOME_REJECTED)
+
+
+def _plain(value: object) -> dict[str, object]:
+    import dataclasses  # noqa: PLC0415  # only for --json
+
+    return dataclasses.asdict(value)  # type: ignore[call-overload,no-any-return]  # every caller passes a dataclass
+
+
+def _tell_verification(done: Verification, *, deep: bool) -> None:
+    for level, style in (("damage", "bold red"), ("note", "bold")):
+        found = [finding for finding in done.findings if finding.level == level]
+        for finding in found[:LONG_LIST]:
+            say(f"{finding.path}: {finding.message}", lead=f"{finding.kind}  ", style=style)
+        if len(found) > LONG_LIST:
+            say(f"... and {len(found) - LONG_LIST} more (--json lists all)")
+    histories = count(done.histories, "chip history", "chip histories")
+    say(f"{count(done.runs, 'run')}, {count(done.raw_files, 'raw file')}, {histories} checked")
+    if deep:
+        say(f"{done.cells} cells compared with the raw files")
+    if done.clean:
+        say("Nothing is damaged.", style="bold green")
+    else:
+        command = "ingestd repair --deep" if deep else "ingestd repair"
+        say(f"Something is damaged. Next: `{command}` shows what it would do.", style="bold red")
+
+
+@commands.command()
+@with_settings(*PATHS, "workers", "polars_threads")
+def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, as_json: AsJson = False) -> None:
+    """Mend what `ingestd verify` calls damage.
+
+    It shows the plan; with --apply it carries it out. Nothing is deleted.
+
+    What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`; the manifest is restored from what is
+    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. Stop the service first.
+
+    Exit codes: 0 nothing is damaged (any more), 1 damage is left, or was found without --apply, 2 could not run.
+
+    \b
+    Examples:
+      ingestd repair
+      ingestd repair --apply
+    """
+    from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars
+
+    done = mending.repair(settings, apply=apply, deep=deep)
+    if as_json:
+        say_json(_plain(done))
+    else:
+        _tell_repair(done)
+    open_damage = done.left if apply else done.steps
+    raise typer.Exit(exits.SOME_REJECTED if open_damage else exits.OK)
+
+
+def _tell_repair(done: Repair) -> None:
+    if not done.steps:
+        say("Nothing is damaged; there is nothing to do.", style="bold green")
+        return
+    say("Done:" if done.applied else "This is the plan:", style="bold")
+    for number, step in enumerate(done.steps, 1):
+        say(f"{number}. {step.message}")
+        for path in step.paths[:SHOWN_PATHS]:
+            say(f"     {path}")
+        if len(step.paths) > SHOWN_PATHS:
+            say(f"     ... and {len(step.paths) - SHOWN_PATHS} more (--json lists all)")
+    if not done.applied:
+        say("Nothing was changed. Next: stop the service, then `ingestd repair --apply`.", style="bold")
+        return
+    if done.aside is not None:
+        say(f"What was replaced or did not belong is kept in {done.aside}")
+    for finding in done.left:
+        say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
+    if not done.left:
+        say("Nothing is damaged any more.", style="bold green")
+
+
+@commands.command()
+@with_settings(*PATHS, "workers", "polars_threads")
+def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson = False) -> None:
+    """Make the manifest anew.
+
+    It has the same rows as before, but for the time of ingest. The old one is kept aside.
+
+    Exit codes: 0 done, 1 done and some raw files are rejected or failed, 2 could not run.
+
+    \b
+    Example:
+      ingestd rebuild-manifest --from stage
+    """
+    from ingestd.cli import report  # noqa: PLC0415  # loads polars
+    from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
+
+    rows, found = rebuild(settings, from_raw=source == "raw")
+    code = exits.OK if found is None else report.exit_code(found)
+    if as_json:
+        staged = None if found is None else report.as_json(found, settings.layout, code)
+        say_json({"rows_from_stage": rows, "staged_again": staged})
+    else:
+        say(f"The manifest is made anew from the stage: {count(rows, 'row')}.", style="bold")
+        if found is not None:
+            report.tell(found, settings.layout)
+    raise typer.Exit(code)
+
+
+@commands.command()
+@with_settings(*PATHS)
+def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
+    """Tell the whole story of one raw file or run.
+
+    The raw file, the decisions about it, its Parquet, its manifest row and its history line.
+
+    \b
+    Examples:
+      ingestd explain 2026-03-12/IVg2026-03-12_1.csv
+      ingestd explain a473efd53460229b3363
+    """
+    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars
+    from ingestd.upkeep import explain as stories  # noqa: PLC0415  # loads polars
+
+    story = stories.explain(settings, asked, utc_now())
+    if as_json:
+        content = _plain(story)
+        content["note"] = story.note.model_dump(mode="json") if story.note else None
+        content["rows"] = [row.model_dump(mode="json") for row in story.rows]
+        say_json(content)
+    else:
+        _tell_story(story)
+
+
+def _tell_story(story: Story) -> None:
+    say(story.source_file, style="bold")
+    say(story.verdict)
+    say()
+    raw = story.raw
+    if raw["exists"] and "size" in raw:
+        what = f"{raw['size']} bytes, {count(raw['rows'], 'row')}, {raw['state']}"
+        say(f"raw file   {what}, SHA-256 {raw['sha256'][:16]}…")
+    else:
+        say(f"raw file   {raw.get('problem', 'not there')}")
+    for event in story.events:
+        note = f": {event['note']}" if event.get("note") else ""
+        say(f"event      {event['at']}  #{event['seq']} {event['event']}{note}")
+    if story.reject is not None:
+        line = f", line {story.reject['line']}" if story.reject.get("line") else ""
+        say(f"reject     {story.reject['code']}{line}: {story.reject['message']}")
+        say(f"           next: {story.reject['next_step']}")
+    for row in story.rows:
+        state = "live" if row.live else f"superseded by {row.superseded_by}"
+        say(f"row        {row.run_id}  {row.proc}  {row.start_time_utc.isoformat()} ({row.start_time_origin}), {state}")
+        for warning in row.warnings:
+            say(f"           warning: {warning}")
+    for staged in story.staged:
+        size = staged.get("problem") or f"{staged['size']} bytes"
+        say(f"parquet    {staged['path']}  ({size})")
+    for entry in story.history:
+        what = entry.get("problem") or f"line {entry['seq']}: {entry['summary']}"
+        say(f"history    {entry['file']}  {what}")

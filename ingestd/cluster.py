@@ -1,0 +1,137 @@
+"""Stage on an existing Dask cluster whose workers see the data root: the very same tasks, elsewhere.
+
+Needs the extra `ingestd[dask]`. Decisions, log and histories stay with the one process that runs the backfill; workers
+read raw files and write undecided Parquet into its folder below `_tmp`, on the file system all of them share.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+from ingestd.errors import Retry, UsageError
+from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, stage_batch
+
+CONNECT_S = 10
+"""Seconds to wait for the scheduler's answer."""
+
+BATCHES_A_THREAD = 3
+"""Batches in hand for every worker thread: enough that none waits for the network."""
+
+
+class DaskEngine:
+    """Stages on a Dask cluster. Use it as a context manager.
+
+    Tasks are submitted as impure, so that a changed file is staged anew under the same arguments. Dask itself runs a
+    batch again whose worker died; a batch that killed several is staged file by file, and a file that does so alone is
+    answered as `Failed`. A worker that comes or goes meanwhile changes nothing but the time it takes.
+    """
+
+    def __init__(self, context: StageContext, *, scheduler: str) -> None:
+        self._context = context
+        self._scheduler = scheduler
+        self._client: Any = None  # a distributed.Client
+        self._executor: Executor | None = None
+
+    def __enter__(self) -> DaskEngine:
+        """Connect, and check that every worker sees the raw root and can write where Parquet is staged.
+
+        Raises:
+            UsageError: the extra is not installed, or a worker does not see the data root.
+            Retry: the scheduler does not answer, or has no workers.
+        """
+        try:
+            from distributed import Client  # noqa: PLC0415  # an extra
+        except ImportError:
+            raise UsageError(
+                "the Dask engine is not installed", next_step="pip install 'ingestd[dask]', or leave --engine away"
+            ) from None
+        try:
+            self._client = Client(  # type: ignore[no-untyped-call]  # the library has no types
+                self._scheduler, timeout=CONNECT_S, set_as_default=False
+            )
+        except (OSError, ValueError) as error:
+            raise Retry(
+                f"the Dask scheduler does not answer: {error}",
+                place=self._scheduler,
+                next_step="check the address, and that it runs: `dask scheduler` prints it",
+            ) from error
+        try:
+            self._check_workers(self._client)
+        except BaseException:
+            self._client.close()
+            raise
+        self._executor = self._client.get_executor(pure=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _check_workers(self, client: Any) -> None:
+        places = (self._context.raw_root, self._context.temporary)
+        answers: dict[str, str] = client.run(_blind_to, *places)
+        if not answers:
+            raise Retry("the Dask scheduler has no workers", place=self._scheduler, next_step="start `dask worker`")
+        for worker, problem in sorted(answers.items()):
+            if problem:
+                raise UsageError(
+                    f"worker {worker} {problem}",
+                    place=self._scheduler,
+                    next_step="mount the data root under the same path on every worker, writable for its user",
+                )
+
+    def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
+        """Stage the batches; answers in their order, a few batches a worker thread in hand."""
+        in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]] = deque()
+        for batch in batches:
+            if stop():
+                break
+            in_hand.append((batch, self._submit(batch)))
+            if len(in_hand) > BATCHES_A_THREAD * self._threads():
+                yield self._answer(*in_hand.popleft())
+        while in_hand:
+            yield self._answer(*in_hand.popleft())
+
+    def _threads(self) -> int:
+        threads: dict[str, int] = self._client.nthreads()
+        return max(1, sum(threads.values()))
+
+    def _submit(self, batch: list[StageTask]) -> Future[list[Outcome]]:
+        if self._executor is None:
+            raise RuntimeError("the engine is not open")
+        return self._executor.submit(stage_batch, batch, self._context)
+
+    def _answer(self, batch: list[StageTask], future: Future[list[Outcome]]) -> list[Outcome]:
+        from distributed import KilledWorker  # noqa: PLC0415  # an extra
+
+        try:
+            return future.result()
+        except KilledWorker as error:
+            if len(batch) > 1:
+                alone = [([task], self._submit([task])) for task in batch]
+                return [outcome for one in alone for outcome in self._answer(*one)]
+            return [self._gave_up(batch[0], error)]
+
+    def _gave_up(self, task: StageTask, error: Exception) -> Failed:
+        return Failed(
+            task,
+            f"several workers died staging it (out of memory?): {error}",
+            str(self._context.raw_root / task.source_file),
+            "give the workers more memory; it is tried again next time",
+        )
+
+
+def _blind_to(raw_root: Path, temporary: Path) -> str:
+    """Say what a worker cannot see or write; "" when all is well. Runs on the worker."""
+    import os  # noqa: PLC0415  # runs elsewhere
+
+    if not os.access(raw_root, os.R_OK | os.X_OK):
+        return f"cannot read {raw_root}"
+    if not os.access(temporary, os.W_OK | os.X_OK):
+        return f"cannot write to {temporary}"
+    return ""

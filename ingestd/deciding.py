@@ -1,0 +1,232 @@
+"""Which measurement a staged file is, and what follows: one record, and Parquet put in its place.
+
+The rules: content first, then the path, then new; see "Which measurement a file is" in `docs/architecture.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ingestd.files import FileStat
+from ingestd.layout import Layout
+from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.originals import Originals
+from ingestd.stage import run as stage
+from ingestd.stage.identity import compute_distinct_run_id
+from ingestd.stage.placing import Placing
+from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
+
+
+class Decider:
+    """Decides about staged files, one by one, on what the store's catalog knows."""
+
+    def __init__(self, layout: Layout, store: ManifestStore, context: StageContext, originals: Originals) -> None:
+        self.layout = layout
+        self.store = store
+        self.context = context
+        self.originals = originals
+
+    def decide(self, outcome: Outcome, placing: Placing) -> Record | None:
+        """Decide about one file; None when another process's decision overtook it and it must be looked at again.
+
+        What must stand before the record may be written is added to `placing`. Call it inside a transaction.
+        """
+        match outcome:
+            case Staged():
+                return self._decide_staged(outcome, placing)
+            case Same():
+                return self._decide_same(outcome, placing)
+            case Refused():
+                return self._decide_refused(outcome)
+            case Waiting():
+                return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.code))
+            case Failed():
+                raise AssertionError("a failed file is never decided")
+
+    def _decide_staged(self, outcome: Staged, placing: Placing) -> Record | None:
+        catalog, row, task = self.store.catalog, outcome.row, outcome.task
+        same = catalog.live_with(row.source_sha256)
+        if same is not None and task.force and same.run_id == row.run_id and same.source_file == row.source_file:
+            return self._put(Event.RESTAGED, outcome, placing)
+        if same is not None:
+            stage.discard([outcome])
+            return self._decide_same(Same(task, row.source_sha256), placing)
+        prior = occupant(self.store.catalog, row.source_file)
+        if (prior and prior_of(prior)) != task.prior:
+            return None
+        if any(run.run_id == row.run_id for run in catalog.live_at(row.source_file)):
+            return self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
+        if prior is None:
+            return self._put(Event.INGESTED, self._distinct(outcome), placing)
+        return self._supersede(prior, self._distinct(outcome), placing)
+
+    def _distinct(self, outcome: Staged) -> Staged:
+        """Stage once more under another id when the plain id belongs to a run of another file."""
+        row = outcome.row
+        taken = self.store.catalog.run(row.run_id)
+        if taken is None or taken.source_file == row.source_file:
+            return outcome
+        run_id = compute_distinct_run_id(row.source_file, row.start_time_utc, row.source_sha256)
+        stage.discard([outcome])
+        return stage.stage_one(replace(outcome.task, run_id=run_id, known=frozenset()), self.context) or outcome
+
+    def _put(self, event: Event, outcome: Staged, placing: Placing, old: KnownRun | None = None) -> Record:
+        """Record a row with its Parquet: what was staged before under the same run is kept aside when it was edited."""
+        row, kept = outcome.row, []
+        old = old or self.store.catalog.run(row.run_id)
+        target = self.layout.staged_file(row.proc, row.date_local, row.run_id)
+        if old is not None and not old.superseded_by:
+            was = self.layout.staged_file(old.proc, old.date_local, old.run_id)
+            if event in {Event.EDITED, Event.SUPERSEDED}:
+                aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
+                placing.kept.append((was, aside))
+                kept.append(aside.relative_to(self.layout.stage_root).as_posix())
+            if was != target:
+                placing.removed.append(was)
+        placing.renamed.append((outcome.temporary, target))
+        return Record(
+            seq=self.store.next_seq,
+            at=outcome.task.now,
+            event=event,
+            source_file=row.source_file,
+            run_id=row.run_id,
+            rows=[row],
+            files=self._cleared(row, old),
+            superseded_parquet=kept,
+        )
+
+    def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
+        record = self._put(Event.SUPERSEDED, outcome, placing, old)
+        replaced = self.store.full_rows([old.run_id])[old.run_id]
+        retired = replaced.model_copy(update={"superseded_by": outcome.row.run_id})
+        return record.model_copy(
+            update={"rows": [retired, outcome.row], "note": f"its start time changed; it was run {old.run_id}"}
+        )
+
+    def _decide_same(self, outcome: Same, placing: Placing) -> Record | None:
+        catalog, task = self.store.catalog, outcome.task
+        note = catalog.notes.get(task.source_file)
+        if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest:
+            return self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
+        run = catalog.live_with(outcome.digest)
+        decided = note is None and catalog.is_current(task.source_file, task.status.size, task.status.mtime_ns)
+        if run is None or decided:
+            return None
+        if run.source_file == task.source_file:
+            return self._touched(run, outcome)
+        if self.originals.holds(self.store.catalog, run, task.now):
+            copy = FileNote(
+                source_file=task.source_file,
+                source_sha256=outcome.digest,
+                outcome="duplicate",
+                run_id=run.run_id,
+                **_state(task.status),
+            )
+            event = (
+                Event.UNCHANGED
+                if note and note.outcome == "duplicate" and note.run_id == run.run_id
+                else Event.DUPLICATE
+            )
+            return self._noted(event, outcome, copy)
+        return self._moved(run, outcome, placing)
+
+    def _touched(self, run: KnownRun, outcome: Same) -> Record:
+        row = self.store.full_rows([run.run_id])[run.run_id].model_copy(update=_state(outcome.task.status))
+        return Record(
+            seq=self.store.next_seq,
+            at=outcome.task.now,
+            event=Event.UNCHANGED,
+            source_file=row.source_file,
+            run_id=row.run_id,
+            rows=[row],
+            files=self._cleared(row, run),
+        )
+
+    def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | None:
+        """Give a run its new path: staged again from there, because file number and summary come from the name."""
+        task = replace(outcome.task, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
+        staged = stage.stage_one(task, self.context)
+        if staged is None or staged.row.source_sha256 != outcome.digest:
+            return None
+        record = self._put(Event.MOVED, staged, placing, run)
+        return record.model_copy(update={"note": f"it was {run.source_file}"})
+
+    def _decide_refused(self, outcome: Refused) -> Record:
+        note = self._note(outcome, "rejected", outcome.reason.code)
+        return self._noted(Event.REJECTED, outcome, note, outcome.reason)
+
+    def _note(self, outcome: Refused | Waiting, kind: NoteOutcome, code: str) -> FileNote:
+        """Note a file that is no run now, and which run it was before: it may be that one again."""
+        before = occupant(self.store.catalog, outcome.task.source_file)
+        return FileNote(
+            source_file=outcome.task.source_file,
+            source_sha256=outcome.digest,
+            outcome=kind,
+            run_id=before and before.run_id,
+            code=code,
+            **_state(outcome.task.status),
+        )
+
+    def _noted(
+        self, event: Event, outcome: Same | Refused | Waiting, note: FileNote, reason: Reason | None = None
+    ) -> Record:
+        return Record(
+            seq=self.store.next_seq,
+            at=outcome.task.now,
+            event=event,
+            source_file=note.source_file,
+            run_id=note.run_id,
+            files=[note],
+            reason=reason,
+        )
+
+    def _cleared(self, row: ManifestRow, old: KnownRun | None) -> list[FileNote]:
+        """Bring the notes up to date about the path that a run is now made from, and the one it was made from before.
+
+        Where other live rows were made from the same path (files that were overwritten by a rename), it is noted that
+        this run occupies it; else nothing is left to be said of it.
+        """
+        notes, path = self.store.catalog.notes, row.source_file
+        cleared = []
+        own = {row.run_id, old.run_id if old else ""}
+        if any(run.run_id not in own for run in self.store.catalog.live_at(path)):
+            cleared.append(
+                FileNote(
+                    source_file=path,
+                    source_size=row.source_size,
+                    source_mtime_ns=row.source_mtime_ns,
+                    source_sha256=row.source_sha256,
+                    outcome="occupied",
+                    run_id=row.run_id,
+                )
+            )
+        elif path in notes:
+            cleared.append(forgotten(notes[path]))
+        left = notes.get(old.source_file) if old and old.source_file != path else None
+        if left is not None and (left.outcome, left.run_id) == ("occupied", row.run_id):
+            cleared.append(forgotten(left))
+        return cleared
+
+
+def occupant(catalog: Catalog, source_file: str) -> KnownRun | None:
+    """Find the run that the file at this path was when it was last decided; None when it was a copy of another."""
+    note = catalog.notes.get(source_file)
+    here = catalog.live_at(source_file)
+    return here[0] if here and (note is None or note.outcome != "duplicate") else None
+
+
+def prior_of(run: KnownRun) -> Prior:
+    """Reduce a known run to what staging its file again needs."""
+    return Prior(run.run_id, run.source_sha256, run.source_size, run.start_time_utc, run.start_time_origin)  # type: ignore[arg-type]  # the manifest's own origins
+
+
+def forgotten(note: FileNote) -> FileNote:
+    """Return the note that takes a note back."""
+    return note.model_copy(update={"outcome": "forgotten", "run_id": None, "code": None})
+
+
+def _state(status: FileStat) -> dict[str, int]:
+    return {"source_size": status.size, "source_mtime_ns": status.mtime_ns}

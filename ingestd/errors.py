@@ -1,0 +1,108 @@
+"""What can go wrong, in four kinds, each with its cause, its place and the next command to type.
+
+`Reject`  the raw file's content is at fault; permanent until its bytes change.
+`Retry`   the world is at fault (disk full, permission, share gone); try again later, never a reject.
+`Corrupt` our own files are at fault; nothing is overwritten, `ingestd repair` is named.
+`UsageError` the caller is at fault: a setting, an option or an argument.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RejectCode(StrEnum):
+    """Stable reject codes: programs compare them, `docs/formats.md` explains them. Never reuse one."""
+
+    BAD_CELL = "bad-cell"
+    BAD_CHIP = "bad-chip"
+    BAD_COLUMN_NAME = "bad-column-name"
+    BAD_ENCODING = "bad-encoding"
+    BAD_HEADER_LINE = "bad-header-line"
+    BAD_PARAMETER = "bad-parameter"
+    BAD_START_TIME = "bad-start-time"
+    BAD_UNIT = "bad-unit"
+    DUPLICATE_COLUMN = "duplicate-column"
+    LONE_CARRIAGE_RETURN = "lone-carriage-return"
+    MISSING_CHIP = "missing-chip"
+    MISSING_COLUMN = "missing-column"
+    MISSING_COLUMN_LINE = "missing-column-line"
+    NOT_PYMEASURE = "not-pymeasure"
+    NUL_BYTES = "nul-bytes"
+    ROW_TOO_LONG = "row-too-long"
+    ROW_TOO_SHORT = "row-too-short"
+    SECOND_HEADER = "second-header"
+    TOO_LARGE = "too-large"
+    UNKNOWN_PROCEDURE = "unknown-procedure"
+
+
+class IngestdError(Exception):
+    """Base of every error ingestd raises on purpose.
+
+    `message` says what is wrong, `place` where (`path:line`, `segment@offset`), `next_step` what to do or type next.
+    """
+
+    def __init__(self, message: str, *, place: str = "", next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text}\n  next: {self.next_step}" if self.next_step else text
+
+
+class Reject(IngestdError):
+    """The content of one raw file cannot be staged; it stays so until the file's bytes change.
+
+    `line` is the 1-based line number in the file (None when the whole file is meant); `expected` and `found` are short
+    texts for people, `found` shortened and free of control characters.
+    """
+
+    def __init__(
+        self,
+        code: RejectCode,
+        message: str,
+        *,
+        line: int | None = None,
+        expected: str = "",
+        found: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(message, place="" if line is None else f"line {line}", next_step=next_step)
+        self.code = code
+        self.line = line
+        self.expected = expected
+        self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {"line": self.line, "expected": self.expected, "found": self.found, "next_step": self.next_step}
+        return _revive_reject, (self.code, self.message, state)
+
+
+def _revive_reject(code: RejectCode, message: str, state: dict[str, object]) -> Reject:
+    return Reject(code, message, **state)  # type: ignore[arg-type]  # the keys are __reduce__'s own
+
+
+class Retry(IngestdError):
+    """The world is at fault: disk full, I/O error, permission, vanished folder. Try again later."""
+
+
+class Corrupt(IngestdError):
+    """One of ingestd's own files is damaged or of a newer version. Nothing was overwritten."""
+
+
+class UsageError(IngestdError):
+    """A setting, an option or an argument is wrong; nothing was started."""
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """Return `text` safe to print: control characters escaped, shortened to `limit` characters."""
+    if len(text) <= limit and text.isprintable():
+        return text
+    safe = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for c in text[: limit + 1]  # a hostile text may be gigabytes long
+    )
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"

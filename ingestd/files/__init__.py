@@ -1,0 +1,51 @@
+"""The only hands on the disk: durable writes, flushes, locks, scans, safe names."""
+
+from __future__ import annotations
+
+from ingestd.files.durable import (
+    SYNCFS_FROM,
+    dead_temporaries,
+    flush_file_systems,
+    flush_path,
+    flush_paths,
+    free_bytes,
+    make_folders,
+    preserve,
+    remove_leftovers,
+    replacing,
+    retry_from,
+    temporary_beside,
+    world,
+    write_atomic,
+)
+from ingestd.files.lock import Lock
+from ingestd.files.look import FileStat, RawBytes, Scan, open_raw, read_raw, scan_csvs, sha256_of, stat_of
+from ingestd.files.names import NAME_LIMIT, safe_name
+
+__all__ = [
+    "NAME_LIMIT",
+    "SYNCFS_FROM",
+    "FileStat",
+    "Lock",
+    "RawBytes",
+    "Scan",
+    "dead_temporaries",
+    "flush_file_systems",
+    "flush_path",
+    "flush_paths",
+    "free_bytes",
+    "make_folders",
+    "open_raw",
+    "preserve",
+    "read_raw",
+    "remove_leftovers",
+    "replacing",
+    "retry_from",
+    "safe_name",
+    "scan_csvs",
+    "sha256_of",
+    "stat_of",
+    "temporary_beside",
+    "world",
+    "write_atomic",
+]

@@ -1,0 +1,198 @@
+"""Durable and atomic writes, and what an error of the disk means.
+
+Durable means: after the call returns, a power cut does not undo it. A file is written to a temporary name, flushed,
+renamed over the final name, and the folder is flushed, so a reader sees the old bytes or the new, never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ingestd.errors import Retry
+
+SYNCFS_FROM = 4
+"""From this many files on, one `syncfs` of the file system is cheaper than one `fsync` a file."""
+
+_PROCESS = secrets.token_hex(4)
+"""Tells the temporary files of this process from those a dead one with the same pid left (containers reuse pids)."""
+
+_TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})[0-9a-f]{8}\.tmp$")
+
+
+@contextlib.contextmanager
+def world(place: str | Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `Retry` that names the place and what to look at."""
+    try:
+        yield
+    except OSError as error:
+        raise retry_from(error, place) from error
+
+
+def retry_from(error: OSError, place: str | Path) -> Retry:
+    """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
+    step = {
+        errno.ENOSPC: "free some space on that disk; ingestd resumes by itself",
+        errno.EDQUOT: "the disk quota is used up: free some space; ingestd resumes by itself",
+        errno.EACCES: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
+        errno.EPERM: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
+        errno.EROFS: "the file system is mounted read-only: remount it for writing",
+        errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
+        errno.ESTALE: "the network share went away: check that it is mounted",
+    }.get(error.errno or 0, "check that the disk or share is there; ingestd tries again")
+    return Retry(error.strerror or str(error), place=os.fspath(error.filename or place), next_step=step)
+
+
+def _load_syncfs() -> Callable[[int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int]
+    function.restype = ctypes.c_int
+    return function
+
+
+_syncfs = _load_syncfs()
+
+
+def flush_path(path: Path) -> None:
+    """Flush one file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_paths(paths: Iterable[Path]) -> None:
+    """Flush files and folders of one file system: each by itself when few, with one `syncfs` when many."""
+    unique = list(dict.fromkeys(paths))
+    if len(unique) < SYNCFS_FROM or _syncfs is None:
+        for path in unique:
+            flush_path(path)
+        return
+    flush_file_systems(unique[:1])
+
+
+def flush_file_systems(paths: Iterable[Path]) -> None:
+    """Flush all there is on the file systems of these paths, deletions too; absent paths are passed over."""
+    for path in {path.stat().st_dev: path for path in paths if path.exists()}.values():
+        if _syncfs is None:
+            return os.sync()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), os.fspath(path))
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def make_folders(path: Path) -> list[Path]:
+    """Create `path` and its missing parents; return every folder that got a new entry and so needs a flush."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+    return [folder.parent for folder in missing]
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a temporary file in the folder of `path` that no other process uses and no reader takes for data."""
+    name = os.fsencode(path.name)[:100].decode("utf-8", "ignore")  # bytes are what the file system counts
+    return path.parent / f".{name}.{os.getpid()}-{_PROCESS}{secrets.token_hex(4)}.tmp"
+
+
+def dead_temporaries(folder: Path) -> list[Path]:
+    """List the temporary files (`temporary_beside`) in a folder that processes left which do not live any more."""
+    found = [(path, _TEMPORARY.search(path.name)) for path in folder.glob(".*.tmp")] if folder.is_dir() else []
+    return sorted(path for path, name in found if name is not None and not _lives(int(name[1]), name[2]))
+
+
+def _lives(pid: int, process: str) -> bool:
+    if pid == os.getpid():
+        return process == _PROCESS
+    try:
+        os.kill(pid, 0)  # sends nothing; unlike /proc, it answers where other users' processes are hidden
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Give the block a temporary file to write; put it in the place of `path` when the block ends well.
+
+    With `flush=False` the replacement is still atomic but may be undone by a power cut: for what can be made anew.
+    """
+    with world(path):
+        touched = make_folders(path.parent)
+        temporary = temporary_beside(path)
+        try:
+            yield temporary
+            if flush:
+                flush_path(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if flush:
+            for folder in dict.fromkeys([path.parent, *touched]):
+                flush_path(folder)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left in the folder of `path`; those of living ones stay."""
+    with world(path.parent):
+        for leftover in dead_temporaries(path.parent):
+            leftover.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
+    """Replace `path` by `data`; return False and touch nothing when it holds exactly these bytes already.
+
+    `flush` as in `replacing`.
+    """
+    with world(path):
+        if _holds(path, data):
+            return False
+        with replacing(path, flush=flush) as temporary:
+            temporary.write_bytes(data)
+    return True
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
+
+
+def preserve(path: Path, aside: Path) -> None:
+    """Keep the bytes of `path` under the name `aside` as well: a hard link where the file system can, else a copy."""
+    make_folders(aside.parent)
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}:
+            raise
+        write_atomic(aside, path.read_bytes())
+
+
+def free_bytes(path: Path) -> int:
+    """Tell how many bytes an unprivileged process may still write on the file system of `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

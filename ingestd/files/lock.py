@@ -1,0 +1,91 @@
+"""A lock between processes, freed by the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ingestd.errors import UsageError
+from ingestd.files.durable import make_folders, retry_from, world
+
+
+class Lock:
+    """An exclusive `flock` on a file of its own, freed by the kernel when its holder dies; never deleted.
+
+    The holder's pid and host stand in the file, for the message another process shows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the lock, waiting up to `timeout_s` seconds.
+
+        Raises:
+            UsageError: another process holds it; the message names its pid and host.
+        """
+        descriptor = self._take(fcntl.LOCK_EX, timeout_s)
+        holder = f"pid {os.getpid()} on {socket.gethostname()}\n".encode()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
+            os.pwrite(descriptor, holder, 0)
+            os.ftruncate(descriptor, len(holder))
+
+    def _take(self, kind: int, timeout_s: float) -> int:
+        with world(self.path):
+            make_folders(self.path.parent)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return self._wait(descriptor, kind, timeout_s)
+
+    def _wait(self, descriptor: int, kind: int, timeout_s: float) -> int:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+                    os.close(descriptor)
+                    raise UsageError(
+                        f"{holder} holds this lock", place=str(self.path), next_step="wait for it to finish, or stop it"
+                    ) from None
+                time.sleep(0.002)
+            except OSError as error:
+                os.close(descriptor)
+                raise retry_from(error, self.path) from error
+            else:
+                self._descriptor = descriptor
+                return descriptor
+
+    def release(self) -> None:
+        """Free the lock; the file stays, because deleting it would let a second holder in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def probe(self) -> None:
+        """Raise `UsageError`, naming the holder, while another process holds the lock; take and write nothing.
+
+        A process that begins to wait for the lock at the same instant waits a moment longer, no more.
+        """
+        with world(self.path):
+            try:
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+        self._wait(descriptor, fcntl.LOCK_SH, 0.0)
+        self.release()
+
+    @contextlib.contextmanager
+    def held(self, timeout_s: float = 60.0) -> Iterator[None]:
+        """Hold the lock for the block."""
+        self.acquire(timeout_s)
+        try:
+            yield
+        finally:
+            self.release()

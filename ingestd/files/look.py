@@ -1,0 +1,181 @@
+"""Looking at raw files: one state, one reading, one scan; nothing is left behind and nothing is followed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ingestd.files.durable import world
+
+
+class FileStat(NamedTuple):
+    """What tells one state of a raw file from the next: bytes, mtime in ns, inode, device, owner."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    device: int
+    uid: int
+
+
+def stat_of(status: os.stat_result) -> FileStat:
+    """Reduce an `os.stat_result` to what identifies a state of a file."""
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_uid)
+
+
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_raw(path: Path) -> int:
+    """Open a raw file for reading without leaving a trace; return the descriptor.
+
+    Never blocks on a FIFO, never follows a symbolic link, and leaves the access time alone where that is allowed.
+    """
+    try:
+        return os.open(path, _READ_FLAGS | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, _READ_FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class RawBytes:
+    """One reading of a raw file: its bytes and the file's state before and after, on the same handle."""
+
+    data: bytes
+    before: FileStat
+    after: FileStat
+
+
+def read_raw(path: Path, limit: int) -> RawBytes | None:
+    """Read a regular file whole; None when it is not a regular file. At most `limit` + 1 bytes are read."""
+    descriptor = open_raw(path)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return None
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        data = _read_up_to(file.read, min(status.st_size, limit) + 1)
+        return RawBytes(data, stat_of(status), stat_of(os.fstat(descriptor)))
+
+
+def _read_up_to(read: Callable[[int], bytes | None], count: int) -> bytes:
+    first = read(count) or b""
+    if not first or len(first) == count:
+        return first
+    parts, total = [first], len(first)
+    while total < count and (part := read(count - total)):
+        parts.append(part)
+        total += len(part)
+    return b"".join(parts) if len(parts) > 1 else first
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hash a regular file in blocks; None when it is gone or no regular file."""
+    try:
+        descriptor = open_raw(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(slots=True)
+class Scan:
+    """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
+
+    `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
+    counts the folders, the root among them.
+    """
+
+    files: dict[str, FileStat]
+    links: list[str]
+    specials: list[str]
+    undecodable: list[str]
+    unreadable: list[tuple[str, str]]
+    folders: int = 0
+
+
+def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None) -> Scan:
+    """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
+
+    Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
+    folders too. A folder that cannot be listed is reported, not raised; a missing root is a `Retry`. `on_folder` is
+    called before each folder is listed: a scan of a slow share may take long.
+    """
+    found = Scan({}, [], [], [], [])
+    with world(root):
+        os.scandir(root).close()
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        on_folder()
+        found.folders += 1
+        try:
+            with os.scandir(os.path.join(root, prefix)) as entries:  # noqa: PTH118  # hot: one call a folder, no Path
+                for entry in entries:
+                    if entry.name[0] != ".":
+                        _visit(entry, prefix + entry.name, found, pending)
+        except FileNotFoundError:
+            continue  # removed while we looked: the next scan sees what is there then
+        except OSError as error:
+            found.unreadable.append((_shown_name(prefix.rstrip("/")), error.strerror or str(error)))
+    return found
+
+
+def _visit(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        pending.append(name + "/")
+        return
+    measurement = name[-4:].lower() == ".csv"
+    if entry.is_symlink():
+        if measurement or _leads_to_folder(entry):
+            found.links.append(_shown_name(name))
+        return
+    if not measurement:
+        return
+    if not name.isascii() and _undecodable(name):
+        found.undecodable.append(_shown_name(name))
+        return
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError as error:  # one file of the folder: the others are looked at all the same
+        found.unreadable.append((name, error.strerror or str(error)))
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.files[name] = stat_of(status)
+    else:
+        found.specials.append(name)
+
+
+def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_dir()
+    except OSError:  # a link to itself, or into a folder that is closed to us
+        return False
+
+
+def _shown_name(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _undecodable(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

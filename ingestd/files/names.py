@@ -1,0 +1,38 @@
+"""One path component out of any text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_UNSAFE = re.compile(r"[^\w.+@=,()\- ]")
+_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
+NAME_LIMIT = 200
+"""Longest component ingestd makes, in UTF-8 bytes: room is left for a suffix below the 255 of Linux file systems."""
+
+
+def safe_name(text: str) -> str:
+    """Make one path component out of any text, readable where possible and never ambiguous with a path.
+
+    Letters and digits of any script, space and `_.+@=,()-` stay; everything else is percent-encoded as UTF-8, and so
+    are a leading dot, names reserved by Windows, and a trailing dot or space. Longer than `NAME_LIMIT` bytes: cut, and
+    16 hex digits of the text's SHA-1 appended. Different texts give different names.
+    """
+    name = _UNSAFE.sub(_percent, text)
+    if not name or name[0] == "." or _RESERVED.match(name):
+        name = _percent_all(name[:1]) + name[1:]
+    if name[-1:] in {".", " "}:
+        name = name[:-1] + _percent_all(name[-1])
+    raw = name.encode("utf-8")
+    if len(raw) <= NAME_LIMIT:
+        return name
+    digest = hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:16]
+    return raw[: NAME_LIMIT - 17].decode("utf-8", "ignore") + "~" + digest
+
+
+def _percent(match: re.Match[str]) -> str:
+    return _percent_all(match.group())
+
+
+def _percent_all(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass")) or "%"

@@ -1,0 +1,232 @@
+"""Chip histories: for every chip the ordered list of what was measured on it, one CSV a chip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import UsageError, shown
+from ingestd.histories.cells import read_cells, render_csv, restored
+from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+
+ParquetPath = Callable[[str, date, str], str]
+"""(proc, date_local, run_id) -> path of the run's Parquet relative to the data root, POSIX."""
+
+HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
+    "seq": pl.Int64(),
+    "date": pl.Date(),
+    "time_hms": pl.String(),
+    "proc": pl.String(),
+    "summary": pl.String(),
+    "source_file": pl.String(),
+    "file_idx": pl.Int64(),
+    "start_time": pl.String(),
+    "day_folder": pl.String(),
+    "has_light": pl.Boolean(),
+    "chip_group": pl.String(),
+    "chip_number": pl.Int64(),
+    "run_id": pl.String(),
+    "parquet_path": pl.String(),
+}
+"""Columns of a history, in order: a contract that plotters read by name and position.
+
+`start_time` is text, so that the header's digits survive; `load_history` gives it as Float64 seconds.
+"""
+
+HISTORY_SUFFIX: Final = "_history.csv"
+
+EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
+"""The file of a chip whose runs all turned out to be another's: the header line only."""
+
+_ANY_RUN: Final = "0" * 20
+_ALWAYS: Final = {"seq", "date", "start_time"}
+_NEEDED: Final = (
+    *("chip_name", "run_id", "source_file", "proc", "date_local", "start_time_utc", "start_time_origin", "file_idx"),
+    *("has_light", "summary", "chip_group", "chip_number", "parameters"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryChange:
+    """One history looked at: its chip, its file, how many runs it has, and whether its bytes changed."""
+
+    chip: str
+    path: Path
+    runs: int
+    changed: bool
+
+
+def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath) -> pl.DataFrame:
+    """Make the history of one chip from its manifest rows, in any order; superseded rows are left out.
+
+    Columns are `HISTORY_SCHEMA`; date and time are those of `tz`; `seq` counts from 1 by start time, file index
+    (unknown ones last) and source file; a run directly below the raw root has an empty `day_folder`. An unknown text
+    is empty, never null.
+
+    Raises:
+        UsageError: there is no time zone `tz`.
+    """
+    return _histories(rows, tz, parquet_path).drop("chip_name")
+
+
+def build_chip_history(
+    manifest: pl.DataFrame | pl.LazyFrame, chip_name: str, tz: str, *, parquet_path: ParquetPath
+) -> pl.DataFrame:
+    """Make the history of the chip `chip_name`, as `history_frame` does.
+
+    Raises:
+        UsageError: the manifest has no run of that chip; the nearest chip names are in the message.
+    """
+    require_chip(manifest, chip_name)
+    return history_frame(manifest.lazy().filter(pl.col("chip_name") == chip_name), tz, parquet_path=parquet_path)
+
+
+def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
+    """Check that the manifest has a run of the chip, superseded ones included.
+
+    Raises:
+        UsageError: it has none; the nearest chip names are in the message.
+    """
+    names = manifest.lazy().select(pl.col("chip_name").drop_nulls().unique()).collect()["chip_name"].to_list()
+    if chip_name not in names:
+        raise unknown("chip", chip_name, names)
+
+
+def render_history(frame: pl.DataFrame) -> bytes:
+    """Render a `history_frame` as its CSV file; the same frame gives the same bytes. Format: see `cells`."""
+    return render_csv(frame.select(list(HISTORY_SCHEMA)))
+
+
+def history_path(directory: Path, chip_name: str) -> Path:
+    """Name the history file of a chip; no chip name leads out of `directory`."""
+    return directory / (files.safe_name(chip_name) + HISTORY_SUFFIX)
+
+
+def write_histories(
+    manifest: pl.DataFrame | pl.LazyFrame,
+    chips: Iterable[str] | None,
+    directory: Path,
+    tz: str,
+    *,
+    parquet_path: ParquetPath,
+) -> list[HistoryChange]:
+    """Bring the history files of `chips` up to date with the manifest; files whose bytes stay are not touched.
+
+    Each file is replaced atomically. A chip that has a history but no live run any more keeps a file with the header
+    line only; one that has neither gets none. With `chips` None every chip is meant: those of the manifest, and the
+    histories of ours in `directory` whose chip has no live run. Changes come in order of chip name.
+
+    Raises:
+        UsageError: there is no time zone `tz`.
+        Retry: the disk refuses a write.
+    """
+    wanted = None if chips is None else sorted(set(chips))
+    files.remove_leftovers(directory / HISTORY_SUFFIX)
+    runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
+    if wanted is not None:
+        runs = runs.filter(pl.col("chip_name").is_in(wanted))
+    parts = _histories(runs, tz, parquet_path).partition_by("chip_name", include_key=False, as_dict=True)
+    by_chip = {str(chip): frame for (chip,), frame in parts.items()}
+    changes = [_write(chip, history_path(directory, chip), by_chip.get(chip)) for chip in wanted or sorted(by_chip)]
+    if wanted is None:
+        current = {change.path for change in changes}
+        changes += [_write(_chip_of(path), path, None) for path in own_histories(directory) if path not in current]
+    return sorted(changes, key=lambda change: change.chip)
+
+
+def load_history(path: Path) -> pl.DataFrame:
+    """Read a history file back: columns and types of `HISTORY_SCHEMA`, but `start_time` as Float64 epoch seconds.
+
+    Texts are as they were before they were made harmless for a spreadsheet.
+
+    Raises:
+        UsageError: the file cannot be read or is no history of ours; the place names the line.
+    """
+    try:
+        data = path.read_bytes()
+        cells = pl.read_csv(io.BytesIO(data), infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError):
+        read_cells(path)  # names the line at fault
+        raise _no_history(path, 1, "it is no CSV of the form ingestd writes") from None
+    if not data.startswith(EMPTY_HISTORY.rstrip()) or cells.columns != list(HISTORY_SCHEMA):
+        raise _no_history(path, 1, f"the first line is not {EMPTY_HISTORY.decode().rstrip()}")
+    texts = [name for name, dtype in HISTORY_SCHEMA.items() if dtype == pl.String() and name != "start_time"]
+    typed = cells.with_columns(
+        *(restored(pl.col(name).fill_null("")).alias(name) for name in texts),
+        *(pl.col(name).cast(pl.Int64, strict=False) for name in ("seq", "file_idx", "chip_number")),
+        pl.col("date").str.to_date("%Y-%m-%d", strict=False),
+        pl.col("start_time").cast(pl.Float64, strict=False),
+        pl.col("has_light").replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean),
+    )
+    _refuse_lost_cells(path, cells, typed)
+    return typed
+
+
+def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: ParquetPath) -> pl.DataFrame:
+    start = local_start(tz)
+    runs = in_run_order(live_runs(rows).select(_NEEDED).collect(), "chip_name")
+    columns = {
+        "seq": pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("chip_name"),
+        "date": start.dt.date(),
+        "time_hms": start.dt.strftime("%H:%M:%S"),
+        "start_time": start_time_text(),
+        "day_folder": pl.col("source_file").str.extract(r"(?s)(?:^|/)([^/]+)/[^/]*$").fill_null(""),
+        "chip_group": pl.col("chip_group").fill_null(""),
+    }
+    named = _with_parquet_path(runs, parquet_path).with_columns(**columns)
+    return named.select("chip_name", *HISTORY_SCHEMA)
+
+
+def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.DataFrame:
+    # One call a folder, not a run: a million runs share a few thousand folders.
+    folders = runs.select("proc", "date_local").unique(maintain_order=True)
+    paths = [parquet_path(proc, day, _ANY_RUN).rpartition(_ANY_RUN) for proc, day in folders.iter_rows()]
+    ends = {"head": [head for head, _, _ in paths], "tail": [tail for _, _, tail in paths]}
+    around = folders.hstack(pl.DataFrame(ends, schema={"head": pl.String, "tail": pl.String}))
+    joined = runs.join(around, on=["proc", "date_local"], how="left", maintain_order="left")
+    return joined.with_columns(pl.concat_str("head", "run_id", "tail").alias("parquet_path")).drop("head", "tail")
+
+
+def _write(chip: str, path: Path, frame: pl.DataFrame | None) -> HistoryChange:
+    if frame is None:
+        return HistoryChange(chip, path, 0, path.exists() and files.write_atomic(path, EMPTY_HISTORY))
+    return HistoryChange(chip, path, frame.height, files.write_atomic(path, render_history(frame)))
+
+
+def own_histories(directory: Path) -> list[Path]:
+    """List the histories ingestd wrote: another program's file of the same name pattern is not ours to judge."""
+    found = []
+    with files.world(directory):
+        for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if directory.is_dir() else []:
+            with path.open("rb") as file:
+                if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
+                    found.append(path)
+    return found
+
+
+def _chip_of(path: Path) -> str:
+    return path.name.removesuffix(HISTORY_SUFFIX)
+
+
+def _refuse_lost_cells(path: Path, cells: pl.DataFrame, typed: pl.DataFrame) -> None:
+    for name in HISTORY_SCHEMA:
+        lost = typed[name].is_null() if name in _ALWAYS else typed[name].is_null() & cells[name].is_not_null()
+        if name == "parquet_path":  # the last cell of a line cut short
+            lost = cells[name].is_null()
+        for row in lost.arg_true().head(1):
+            raise _no_history(path, row + 2, f"{shown(cells[name][row] or '')!r} cannot be a {name}")
+
+
+def _no_history(path: Path, line: int, message: str) -> UsageError:
+    return UsageError(
+        f"this is no chip history of ingestd: {message}",
+        place=f"{path}:{line}",
+        next_step="make it anew with `ingestd chip-histories`",
+    )

@@ -1,0 +1,362 @@
+"""Comparing histories for the cut-over: which differences are known and named, and which nobody can explain.
+
+Runs are matched by `source_file`. The known differences between the histories of the lab's earlier script and ours are
+the keys of `EXPLAINED`; everything else is a `Difference`, named cell by cell.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from ingestd.errors import UsageError, shown
+from ingestd.histories.cells import read_cells, restored
+from ingestd.histories.chip import HISTORY_SCHEMA, HISTORY_SUFFIX
+
+Row = dict[str, str]
+
+REQUIRED: Final = tuple(HISTORY_SCHEMA)[:10]
+"""The columns every history has had."""
+
+ADDED: Final = tuple(HISTORY_SCHEMA)[10:]
+"""The columns histories have had since ingestd writes them."""
+
+EXPLAINED: Final = {
+    "proc-spelling": "proc It is now ITS",
+    "summary-spelling": "summary `It  ` is now `ITS `",
+    "source-file-prefix": "source_file differs in its leading folder or in / and \\",
+    "seq-shift": "seq moved because a run above stands on one side only or elsewhere",
+    "waiting": "run rightly without a row in NEW, for the reason given",
+    "extra-columns": "columns only NEW has",
+}
+"""Stable name of a known difference -> what it is, in words."""
+
+SHOWN_DIFFERENCES: Final = 20
+"""How many differences of a chip `Comparison.lines` prints; `as_dict` has all."""
+
+_NUMBERS: Final = frozenset({"file_idx", "start_time", "chip_number"})
+_OLD_SUMMARY: Final = re.compile(r"^(\S+ )?It  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that differs unexplained. `column` may be `row` (a run on one side only), `order` or `seq`.
+
+    `seq` is the run's number in OLD, in NEW for a run that only NEW has, 0 where the whole file is meant.
+    """
+
+    chip: str
+    seq: int
+    source_file: str
+    column: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        where = f"seq {self.seq}, {shown(self.source_file, 120)}" if self.seq else "whole file"
+        return f"{where}: {self.column} was {shown(self.old, 120)!r}, is {shown(self.new, 120)!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChipComparison:
+    """One chip: its runs on both sides, how many agree, what is explained and how often, and what is not.
+
+    `equal_rows` counts the runs on both sides with nothing unexplained. `explained` has the keys of `EXPLAINED`;
+    `waiting` maps the source file of a run without a row in NEW to the reason given for it.
+    """
+
+    chip: str
+    rows_old: int
+    rows_new: int
+    equal_rows: int
+    explained: dict[str, int]
+    waiting: dict[str, str]
+    unexplained: list[Difference]
+
+    def lines(self) -> Iterator[str]:
+        """Say the result in a line that stands alone, and one more a detail."""
+        verdict = f"{len(self.unexplained)} unexplained differences" if self.unexplained else "same"
+        counts = f"{self.rows_old} runs in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
+        yield f"{shown(self.chip)}: {verdict}; {counts}"
+        for kind, count in self.explained.items():
+            yield f"    explained: {EXPLAINED[kind]} ({count})"
+        for source, reason in self.waiting.items():
+            yield f"    waiting: {shown(source, 120)}: {shown(reason)}"
+        for difference in self.unexplained[:SHOWN_DIFFERENCES]:
+            yield f"    DIFFERS: {difference}"
+        if len(self.unexplained) > SHOWN_DIFFERENCES:
+            yield f"    ... and {len(self.unexplained) - SHOWN_DIFFERENCES} more (--json lists all)"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All chips compared. `old_prefix` and `new_prefix` are the leading folders passed over in `source_file`."""
+
+    old_prefix: str
+    new_prefix: str
+    chips: list[ChipComparison] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether every difference found is a known one."""
+        return not any(chip.unexplained for chip in self.chips)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything as values that `json.dumps` takes."""
+        return {"same": self.same, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """Say the result as plain text: a line a chip, its details below it, and the sum last."""
+        told = [line for chip in self.chips for line in chip.lines()]
+        for side, prefix in (("OLD", self.old_prefix), ("NEW", self.new_prefix)):
+            if prefix:
+                told.append(f"source_file in {side} begins with {shown(prefix)}/")
+        differing = sum(bool(chip.unexplained) for chip in self.chips)
+        verdict = f"{differing} of {len(self.chips)} histories differ" if differing else "all histories are the same"
+        old, new = sum(chip.rows_old for chip in self.chips), sum(chip.rows_new for chip in self.chips)
+        agree = sum(chip.equal_rows for chip in self.chips)
+        return [*told, f"{verdict}: {len(self.chips)} chips, {old} runs in OLD, {new} in NEW, {agree} agree"]
+
+
+def compare_histories(old: Path, new: Path, *, waiting: Mapping[str, str] | None = None) -> Comparison:
+    """Compare the histories OLD with NEW, each one CSV or a folder of `*_history.csv`.
+
+    Checked are sequence, counts and every column both sides have; `start_time` must be the same number as written.
+    `waiting` maps the source file (relative to the raw root) of a run that rightly has no row in NEW to the reason,
+    such as `queued`. A chip that one side lacks counts as one without runs there.
+
+    Raises:
+        UsageError: OLD or NEW is not there, holds no history, or holds a file that is none; the place names the line.
+    """
+    pairs = {chip: (_history(a), _history(b)) for chip, a, b in _pairs(old, new)}
+    known = waiting or {}
+    old_sources = {_posix(row["source_file"]) for before, _ in pairs.values() for row in before.rows}
+    new_chips = {_posix(row["source_file"]): chip for chip, (_, after) in pairs.items() for row in after.rows}
+    old_prefix, new_prefix = _prefixes(old_sources, {*new_chips, *known})
+    chip_of = {_without(new_prefix, source): chip for source, chip in new_chips.items()}
+    sides = _Sides(old_prefix, new_prefix, known, chip_of)
+    chips = [_compare_chip(chip, before, after, sides) for chip, (before, after) in sorted(pairs.items())]
+    return Comparison(old_prefix, new_prefix, chips)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    columns: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+def _pairs(old: Path, new: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
+    for path in (old, new):
+        if not path.exists():
+            raise UsageError("there is no such file or folder", place=str(path), next_step="check the path")
+    if old.is_dir() and new.is_dir():
+        before, after = _histories_in(old), _histories_in(new)
+        for name in sorted({*before, *after}):
+            yield name.removesuffix(HISTORY_SUFFIX), before.get(name), after.get(name)
+        return
+    a = _histories_in(old).get(new.name, old / new.name) if old.is_dir() else old
+    b = _histories_in(new).get(old.name, new / old.name) if new.is_dir() else new
+    yield b.name.removesuffix(HISTORY_SUFFIX).removesuffix(".csv"), a, b
+
+
+def _histories_in(folder: Path) -> dict[str, Path]:
+    found = {path.name: path for path in folder.glob("*" + HISTORY_SUFFIX) if path.is_file()}
+    if not found:
+        raise UsageError(
+            f"the folder holds no *{HISTORY_SUFFIX}", place=str(folder), next_step="give the folder of the histories"
+        )
+    return found
+
+
+def _history(path: Path | None) -> _History:
+    if path is None:
+        return _History()
+    header, rows = read_cells(path)
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise UsageError(
+            f"this is no chip history: it has no column {missing[0]}, its first line is {shown(','.join(header))}",
+            place=f"{path}:1",
+            next_step=f"a history has the columns {','.join(REQUIRED)}",
+        )
+    cells = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String()), orient="row")
+    if set(ADDED) <= set(header):  # earlier scripts wrote text as it came
+        cells = cells.with_columns(restored(pl.col(name)) for name in HISTORY_SCHEMA)
+    return _History(tuple(header), tuple(cells.iter_rows(named=True)))
+
+
+def _prefixes(old: set[str], new: set[str]) -> tuple[str, str]:
+    """Find the leading folder that one side has and the other lacks: the one that lets most runs meet."""
+    ahead, behind = _votes(old, new), _votes(new, old)
+    if sum(ahead.values()) >= sum(behind.values()):
+        return _most_voted(ahead), ""
+    return "", _most_voted(behind)
+
+
+def _votes(longer: set[str], shorter: set[str]) -> Counter[str]:
+    votes: Counter[str] = Counter()
+    for source in longer:
+        parts = source.split("/")
+        for depth in range(min(len(parts), 16)):
+            if "/".join(parts[depth:]) in shorter:
+                votes["/".join(parts[:depth])] += 1
+                break
+    return votes
+
+
+def _most_voted(votes: Counter[str]) -> str:
+    return min(votes, key=lambda prefix: (-votes[prefix], len(prefix), prefix), default="")
+
+
+def _posix(source: str) -> str:
+    return source.replace("\\", "/")
+
+
+def _without(prefix: str, source: str) -> str:
+    return source.removeprefix(prefix + "/") if prefix else source
+
+
+# ---- one chip -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    old_prefix: str
+    new_prefix: str
+    waiting: Mapping[str, str]
+    new_chips: Mapping[str, str]
+
+
+def _compare_chip(chip: str, before: _History, after: _History, sides: _Sides) -> ChipComparison:
+    explained: Counter[str] = Counter()
+    waiting: dict[str, str] = {}
+    old_keys = _keys(before.rows, sides.old_prefix)
+    new_keys = _keys(after.rows, sides.new_prefix)
+    differences = list(_column_differences(chip, before, after, explained))
+    for (source, nth), index in old_keys.items():
+        if (source, nth) in new_keys:
+            continue
+        if source in sides.waiting:
+            waiting[source] = sides.waiting[source]
+            explained["waiting"] += 1
+        else:
+            other = sides.new_chips.get(source, chip)
+            found = "missing" if other == chip else f"under chip {other}"
+            differences.append(_difference(chip, before.rows[index], "row", "present", found))
+    for key, index in new_keys.items():
+        if key not in old_keys:
+            differences.append(_difference(chip, after.rows[index], "row", "missing", "present"))
+    matched = [(index, new_keys[key]) for key, index in old_keys.items() if key in new_keys]
+    by_row = list(_matched_differences(chip, before, after, matched, explained))
+    differences += [difference for found in by_row for difference in found]
+    kept = {kind: explained[kind] for kind in EXPLAINED if explained[kind]}
+    return ChipComparison(chip, len(before.rows), len(after.rows), by_row.count([]), kept, waiting, differences)
+
+
+def _matched_differences(
+    chip: str, before: _History, after: _History, matched: list[tuple[int, int]], explained: Counter[str]
+) -> Iterator[list[Difference]]:
+    """Give the unexplained differences of each run that both sides have; count the explained ones."""
+    shared = [name for name in before.columns if name in after.columns and name not in {"seq", "source_file"}]
+    in_order = _in_order([position for _, position in matched])
+    for a, b in matched:
+        row, other = before.rows[a], after.rows[b]
+        explained["source-file-prefix"] += row["source_file"] != other["source_file"]
+        yield [
+            *_place_differences(chip, (a, row), (b, other), b in in_order, explained),
+            *_cell_differences(chip, row, other, shared, explained),
+        ]
+
+
+def _keys(rows: Iterable[Row], prefix: str) -> dict[tuple[str, int], int]:
+    """Name each row by its source file and, for a file named twice, by which time it is."""
+    seen: Counter[str] = Counter()
+    keys = {}
+    for index, row in enumerate(rows):
+        source = _without(prefix, _posix(row["source_file"]))
+        keys[source, seen[source]] = index
+        seen[source] += 1
+    return keys
+
+
+def _column_differences(chip: str, before: _History, after: _History, explained: Counter[str]) -> Iterator[Difference]:
+    if not before.columns or not after.columns:
+        return
+    for name in after.columns:
+        if name not in before.columns and name in ADDED:
+            explained["extra-columns"] += 1
+        elif name not in before.columns:
+            yield Difference(chip, 0, "", name, "no such column", "column")
+    for name in before.columns:
+        if name not in after.columns:
+            yield Difference(chip, 0, "", name, "column", "no such column")
+
+
+def _in_order(positions: list[int]) -> set[int]:
+    """Pick the longest run of positions that rise: what stands outside it has changed places."""
+    tails: list[int] = []
+    ends: list[tuple[int, int]] = []  # (length of the longest rise ending here, position)
+    for position in positions:
+        at = bisect.bisect_left(tails, position)
+        tails[at : at + 1] = [position]
+        ends.append((at + 1, position))
+    rising: set[int] = set()
+    wanted = len(tails)
+    for length, position in reversed(ends):
+        if length == wanted:  # the last such one is also the smallest: it fits below what was picked
+            rising.add(position)
+            wanted -= 1
+    return rising
+
+
+def _place_differences(
+    chip: str, old: tuple[int, Row], new: tuple[int, Row], in_order: bool, explained: Counter[str]
+) -> Iterator[Difference]:
+    (a, row), (b, other) = old, new
+    if not _same_number(row["seq"], str(a + 1)) or not _same_number(other["seq"], str(b + 1)):
+        yield _difference(chip, row, "seq", f"{row['seq']} in row {a + 1}", f"{other['seq']} in row {b + 1}")
+    if not in_order:
+        yield _difference(chip, row, "order", row["seq"], other["seq"])
+    elif a != b:
+        explained["seq-shift"] += 1
+
+
+def _cell_differences(
+    chip: str, row: Row, other: Row, columns: Iterable[str], explained: Counter[str]
+) -> Iterator[Difference]:
+    renamed = row["proc"] == "It" and other["proc"] == "ITS"
+    for name in columns:
+        old, new = row[name], other[name]
+        if old == new or (name in _NUMBERS and _same_number(old, new)):
+            continue
+        if name == "has_light" and old.lower() == new.lower():
+            continue
+        if name == "proc" and renamed:
+            explained["proc-spelling"] += 1
+        elif name == "summary" and _OLD_SUMMARY.sub(r"\1ITS ", old) == new:
+            explained["summary-spelling"] += 1
+        else:
+            yield _difference(chip, row, name, old, new)
+
+
+def _same_number(old: str, new: str) -> bool:
+    try:
+        return Decimal(old) == Decimal(new)
+    except InvalidOperation:
+        return old == new
+
+
+def _difference(chip: str, row: Row, column: str, old: str, new: str) -> Difference:
+    seq = int(row["seq"]) if re.fullmatch("[0-9]{1,18}", row["seq"]) else 0
+    return Difference(chip, seq, row["source_file"], column, old, new)

@@ -1,0 +1,144 @@
+"""The per-day `metadata.csv`: one row a run, one column a header line, for people; ingestd never reads it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt, UsageError
+from ingestd.histories.cells import render_csv
+from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+
+FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
+"""Columns after those of the header lines, always there, in this order."""
+
+METADATA_NAME: Final = "metadata.csv"
+
+_NEEDED: Final = (
+    *("run_id", "source_file", "proc", "start_time_utc", "start_time_origin", "file_idx", "has_light", "parameters"),
+    *("chip_name", "superseded_by"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataExport:
+    """One file exported: where, of how many runs, and whether its bytes changed."""
+
+    path: Path
+    runs: int
+    changed: bool
+
+
+def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFrame:
+    """Make the table of a day's runs from their manifest rows, in any order; superseded rows are left out.
+
+    Rows are in the order of a history. First one String column a header parameter, then one a metadata line other than
+    `Start time`, each in order of first appearance, values as written in the header, null where a run has no such
+    line; then `FIXED_COLUMNS`. A parameter named like a fixed column becomes `<name> (header)`, a metadata line named
+    like a parameter or a fixed column `<name> (metadata)`, so no value hides another.
+
+    Raises:
+        UsageError: there is no time zone `tz`.
+        Corrupt: the header kept in a manifest row is no JSON of the manifest's form.
+    """
+    start = local_start(tz)
+    runs = in_run_order(live_runs(day_rows).select(_NEEDED).collect())
+    blocks: dict[str, dict[str, list[str | None]]] = {"parameters": {}, "metadata": {}}
+    for index, (run_id, text) in enumerate(runs.select("run_id", "parameters").iter_rows()):
+        header = _header(run_id, text)
+        for block, columns in blocks.items():
+            for name, value in header[block].items():
+                columns.setdefault(name, [None] * runs.height)[index] = str(value)
+    blocks["metadata"].pop("Start time", None)
+    named: dict[str, list[str | None]] = {}
+    for suffix, columns in ((" (header)", blocks["parameters"]), (" (metadata)", blocks["metadata"])):
+        for name, values in columns.items():
+            named[_free_name(name, suffix, named)] = values
+    fixed = runs.select(
+        "has_light",
+        "source_file",
+        start_time_text().alias("start_time"),
+        start.dt.strftime("%H:%M:%S").alias("time_hms"),
+    )
+    return pl.DataFrame(named, schema=dict.fromkeys(named, pl.String())).hstack(fixed) if named else fixed
+
+
+def export_metadata(
+    manifest: pl.DataFrame | pl.LazyFrame,
+    *,
+    tz: str,
+    date: date | None = None,
+    proc: str | None = None,
+    chip: str | None = None,
+    directory: Path | None = None,
+    out_csv: Path | None = None,
+) -> list[MetadataExport]:
+    """Write metadata tables: with `directory` a `<YYYY-MM-DD>/metadata.csv` a day, with `out_csv` one file of all runs.
+
+    `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
+    so `proc` and `chip` go with `out_csv` only. Files are replaced atomically, and only when their bytes change.
+
+    Raises:
+        UsageError: both or neither of `directory` and `out_csv`, a filter that does not go with `directory`, a filter
+            no run matches, or no time zone `tz`.
+        Retry: the disk refuses a write.
+    """
+    if (directory is None) == (out_csv is None):
+        raise UsageError("one place to write to is needed", next_step="give --out-csv FILE or a folder, not both")
+    runs = live_runs(manifest).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
+    runs = _matching(runs, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
+    if out_csv is not None:
+        return [_export(runs, tz, out_csv)]
+    if directory is None or proc is not None or chip is not None:
+        raise UsageError(
+            "a day's metadata.csv holds all runs of the day", next_step="give --out-csv FILE with --proc or --chip"
+        )
+    days = runs.partition_by("day", as_dict=True)
+    return [_export(part, tz, directory / str(day) / METADATA_NAME) for (day,), part in sorted(days.items())]
+
+
+def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:
+    kept = runs
+    for kind, (column, value) in filters.items():
+        if value is None:
+            continue
+        matching = kept.filter(pl.col(column) == value)
+        if matching.is_empty():
+            raise unknown(kind, str(value), _names(kept[column]))
+        kept = matching
+    return kept
+
+
+def _names(column: pl.Series) -> Iterable[str]:
+    return [str(value) for value in column.drop_nulls().unique().sort()]
+
+
+def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
+    data = render_csv(metadata_frame(rows, tz))
+    files.remove_leftovers(path)
+    return MetadataExport(path, rows.height, files.write_atomic(path, data))
+
+
+def _header(run_id: str, text: str) -> dict[str, dict[str, Any]]:
+    try:
+        header = json.loads(text)
+        return {block: dict(header.get(block) or {}) for block in ("parameters", "metadata")}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Corrupt(
+            f"the header kept for run {run_id} is damaged ({error})",
+            place="manifest, column parameters",
+            next_step="`ingestd repair`",
+        ) from error
+
+
+def _free_name(name: str, suffix: str, taken: Iterable[str]) -> str:
+    while name in FIXED_COLUMNS or name in taken:
+        name += suffix
+    return name

@@ -1,0 +1,67 @@
+"""What every export says of a run: which rows are live, their order, their local time, the start time as written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+import polars as pl
+
+from ingestd.errors import UsageError, shown
+
+_HEADER_START: Final = r'(?i)[{,]\s*"Start time"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
+_SAME_INSTANT_S: Final = 1e-3
+"""A header number further than this from the start time is no epoch time (`20251013` is an ISO 8601 date)."""
+
+
+def live_runs(manifest: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
+    """Keep the rows that stand for their measurement: those no later row superseded."""
+    return manifest.lazy().filter(pl.col("superseded_by").is_null())
+
+
+def in_run_order(runs: pl.DataFrame, *first: str) -> pl.DataFrame:
+    """Sort runs by `first`, then start time, file index (unknown ones last) and source file; no two runs tie."""
+    keys = [*first, "start_time_utc", "file_idx", "source_file", "run_id"]
+    return runs.sort(keys, nulls_last=[name == "file_idx" for name in keys])
+
+
+def local_start(tz: str) -> pl.Expr:
+    """Express a run's start in the zone `tz`.
+
+    Raises:
+        UsageError: there is no such zone.
+    """
+    try:
+        start = pl.col("start_time_utc").dt.convert_time_zone(tz)
+        pl.DataFrame(schema={"start_time_utc": pl.Datetime("us", "UTC")}).select(start)
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(
+            f"there is no time zone named {shown(tz)}",
+            place="local_tz",
+            next_step="write a zone of the IANA database, such as America/Santiago",
+        ) from error
+    return start
+
+
+def start_time_text() -> pl.Expr:
+    """Write a run's start as epoch seconds: the header's digits where it gave them, else as Python prints floats."""
+    seconds = pl.col("start_time_utc").dt.epoch("us") / 1_000_000
+    header = pl.col("parameters").str.extract(_HEADER_START)
+    told = (pl.col("start_time_origin") == "header") & (
+        (header.cast(pl.Float64, strict=False) - seconds).abs() < _SAME_INSTANT_S
+    )
+    return pl.when(told).then(header).otherwise(seconds.cast(pl.String))
+
+
+def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:
+    """Describe a `kind` (chip, procedure, date) no run has, with the nearest names that some run does have."""
+    by_folded = {name.casefold(): name for name in known}
+    near = [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, n=5, cutoff=0.5)]
+    if near:
+        step = "did you mean " + " or ".join(shown(name) for name in near) + "?"
+    elif by_folded:
+        step = "known are, among others: " + ", ".join(shown(name) for name in sorted(by_folded.values())[:5])
+    else:
+        step = "no run is known yet: `ingestd backfill` stages what lies in 01_raw"
+    return UsageError(f"the manifest has no run of {kind} {shown(wanted)}", next_step=step)

@@ -1,0 +1,213 @@
+"""One settled file's whole life: from what staging answered to one decision, durable in the log.
+
+The order of one run never changes: staged Parquet durable, then the log record durable (now the run is *ingested*),
+then the event JSON. Decisions are made under the manifest's lock, on everything any process has decided before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingestd.deciding import Decider, forgotten, occupant, prior_of
+from ingestd.errors import Retry
+from ingestd.files import FileStat
+from ingestd.histories.chip import HistoryChange, ParquetPath, write_histories
+from ingestd.layout import Layout
+from ingestd.manifest.record import Event, Record
+from ingestd.manifest.store import Compaction, ManifestStore
+from ingestd.manifest.view import read_view
+from ingestd.originals import Originals, Present
+from ingestd.raw.settling import Observation, Patience, State
+from ingestd.settings import Settings
+from ingestd.stage import run as stage
+from ingestd.stage.placing import Placing
+from ingestd.stage.run import Outcome, Refused, Same, StageContext, Staged, StageTask, Waiting
+from ingestd.stage.workspace import workspace
+from ingestd.traces import write_traces
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Tell the time, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a batch came to: the records written, and the outcomes that must be looked at once more."""
+
+    records: list[Record] = field(default_factory=list)
+    again: list[Outcome] = field(default_factory=list)
+
+
+class Ingest:
+    """Decides about staged files and commits the decisions. Open it with `opened`."""
+
+    def __init__(self, settings: Settings, store: ManifestStore, temporary: Path, clock: Clock) -> None:
+        self.settings = settings
+        self.layout = settings.layout
+        self.store = store
+        self.clock = clock
+        self.context = StageContext(
+            raw_root=self.layout.raw_root,
+            temporary=temporary,
+            registry=settings.registry,
+            zone=settings.zone,
+            patience=Patience(settings.settle.settle_s, settings.settle.quiet_s),
+            limit=int(settings.stage.max_file_mib * 2**20),
+        )
+        self.originals = Originals(self.layout, self.context)
+        self._decider = Decider(self.layout, store, self.context, self.originals)
+        self._untraced: list[Record] = []
+
+    # ---- before staging ---------------------------------------------------------------------------------------------
+
+    def task_for(self, source_file: str, status: FileStat, seen: Observation, *, force: bool = False) -> StageTask:
+        """Prepare the staging of a file with what is known of its path and size."""
+        catalog = self.store.catalog
+        prior = occupant(self.store.catalog, source_file)
+        known = catalog.digests_of_size(status.size)
+        note = catalog.notes.get(source_file)
+        if note is not None and note.outcome == "rejected":
+            known |= {note.source_sha256}
+        return StageTask(
+            source_file=source_file,
+            status=status,
+            seen=seen,
+            now=self.clock(),
+            known=frozenset() if force else known,
+            prior=prior and prior_of(prior),
+            force=force,
+        )
+
+    def lost_originals(self, present: Present) -> list[Same]:
+        """List the known copies whose original is gone: each may take its place. Opens nothing."""
+        return self.originals.lost(self.store.catalog, present, self.clock())
+
+    # ---- committing -------------------------------------------------------------------------------------------------
+
+    def commit(self, outcomes: Sequence[Outcome]) -> Committed:
+        """Decide about a batch and make the decisions durable: one flush of the stage, one write of the log.
+
+        A queued file is noted, so that it is not opened again before it changes; running and failed ones are passed
+        over. `again` lists those that another process's decision overtook.
+
+        Raises:
+            Retry: the disk refused; nothing of the batch counts, and what it wrote is taken away again.
+        """
+        done = Committed()
+        decidable = [
+            outcome
+            for outcome in outcomes
+            if isinstance(outcome, Staged | Same | Refused)
+            or (isinstance(outcome, Waiting) and outcome.state is State.QUEUED)
+        ]
+        if not decidable:
+            return done
+        try:
+            with self.store.transaction():
+                placing = Placing()
+                for outcome in decidable:
+                    record = self._decider.decide(outcome, placing)
+                    if record is None:
+                        done.again.append(outcome)
+                    else:
+                        self.store.decide(record)
+                        done.records.append(record)
+                with placing.done(self.layout.stage_root):
+                    self.store.commit()
+        except BaseException:
+            stage.discard(decidable)
+            raise
+        stage.discard(done.again)
+        self._trace(done.records)
+        return done
+
+    # ---- after staging ----------------------------------------------------------------------------------------------
+
+    def forget(self, source_files: Sequence[str]) -> list[Record]:
+        """Forget what is remembered of rejected files, so that the next look stages them anew; return the records."""
+        with self.store.transaction():
+            records = []
+            for source_file in source_files:
+                note = self.store.catalog.notes.get(source_file)
+                if note is not None and note.outcome == "rejected":
+                    record = Record(
+                        seq=self.store.next_seq,
+                        at=self.clock(),
+                        event=Event.FORGOTTEN,
+                        source_file=source_file,
+                        files=[forgotten(note)],
+                    )
+                    self.store.decide(record)
+                    records.append(record)
+            self.store.commit()
+        self._trace(records)
+        return records
+
+    def refresh_histories(self) -> list[str]:
+        """Write the histories of the chips that changed; return the chips whose file is different now.
+
+        What made a chip's history stale stands in the log until it is written, so a kill in between forgets none.
+        """
+        stale, through = sorted(self.store.catalog.stale_chips), self.store.next_seq - 1
+        if not stale:
+            return []
+        changes = self.write_histories(stale)
+        with self.store.transaction():
+            record = Record(
+                seq=self.store.next_seq, at=self.clock(), event=Event.HISTORIES, chips=stale, through=through
+            )
+            self.store.append([record])
+        return [change.chip for change in changes if change.changed]
+
+    def write_histories(self, chips: Sequence[str] | None) -> list[HistoryChange]:
+        """Bring the histories of these chips (None: of all) up to date with the manifest."""
+        return write_histories(
+            read_view(self.layout, chips),
+            chips,
+            self.layout.histories_dir,
+            self.settings.time.local_tz,
+            parquet_path=history_parquet_path(self.layout),
+        )
+
+    def compact(self) -> Compaction | None:
+        """Compact the log; every event JSON it stands for is durable before a record of the log is deleted."""
+
+        def complete(foreign: list[Record]) -> None:
+            self._write_traces(sorted([*foreign, *self._untraced], key=lambda record: record.seq), durable=True)
+            self._untraced = []
+
+        return self.store.compact(before_drop=complete)
+
+    def _trace(self, records: Sequence[Record]) -> None:
+        """Write the event JSONs of decisions that count already: where the disk refuses, the compaction owes them."""
+        try:
+            self._write_traces(records, durable=False)
+        except Retry:
+            self._untraced += records
+
+    def _write_traces(self, records: Sequence[Record], *, durable: bool) -> None:
+        write_traces(self.layout, self.settings.zone, records, self.store.catalog.notes, durable=durable)
+
+
+def history_parquet_path(layout: Layout) -> ParquetPath:
+    """Return how a history names a run's Parquet: relative to the data root."""
+    return lambda proc, day, run_id: layout.relative(layout.staged_file(proc, day, run_id))
+
+
+@contextmanager
+def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
+    """Open a data root for ingesting, and make the stage's folders; any number of processes may do so at once.
+
+    Raises:
+        Corrupt: manifest or log is damaged; nothing was changed.
+    """
+    store = ManifestStore(settings.layout, lock_timeout_s=settings.manifest.lock_timeout_s)
+    with workspace(settings.layout.temporary_root) as temporary:
+        yield Ingest(settings, store, temporary, clock)

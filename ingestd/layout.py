@@ -1,0 +1,93 @@
+"""The one grammar of names below the data root: every path ingestd makes or reads is made here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path, PurePosixPath
+
+from ingestd import files
+
+PART_NAME = "part-000.parquet"
+STAGED_FOLDER = "raw_measurements"
+EVENTS_PER_FOLDER = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is, as absolute paths; see SPEC of the data root in `docs/formats.md`."""
+
+    data_root: Path
+    raw_root: Path
+    stage_root: Path
+    manifest_path: Path
+    wal_dir: Path
+    events_dir: Path
+    rejects_dir: Path
+    histories_dir: Path
+    metadata_dir: Path
+    log_file: Path
+
+    @property
+    def known_files_path(self) -> Path:
+        """The compacted notes about files without a row of their own."""
+        return self.manifest_path.with_name("known_files.parquet")
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock held for an append or a compaction."""
+        return self.manifest_path.with_name("lock")
+
+    @property
+    def staged_root(self) -> Path:
+        """The root of the live staged Parquet, partitioned Hive style."""
+        return self.stage_root / STAGED_FOLDER
+
+    @property
+    def superseded_root(self) -> Path:
+        """Where staged data is kept that a later edit replaced."""
+        return self.stage_root / "_superseded"
+
+    @property
+    def temporary_root(self) -> Path:
+        """Where Parquet is written before it is decided; whatever a killed process left here is rubbish."""
+        return self.stage_root / "_tmp"
+
+    def raw_file(self, source_file: str) -> Path:
+        """Locate a raw file by its path relative to the raw root."""
+        return self.raw_root / source_file
+
+    def staged_file(self, proc: str, day: date, run_id: str) -> Path:
+        """Locate the Parquet of a run."""
+        return self.staged_root / partition(proc, day, run_id) / PART_NAME
+
+    def superseded_file(self, proc: str, day: date, run_id: str, digest: str) -> Path:
+        """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""
+        return self.superseded_root / partition(proc, day, run_id) / f"{digest[:16]}.parquet"
+
+    def event_file(self, day: date, seq: int, name: str) -> Path:
+        """Locate the event JSON of record `seq`: at most `EVENTS_PER_FOLDER` in a folder."""
+        block = f"{seq // EVENTS_PER_FOLDER * EVENTS_PER_FOLDER:09d}"
+        return self.events_dir / day.isoformat() / block / f"{seq:09d}-{files.safe_name(name)}.json"
+
+    def reject_file(self, source_file: str) -> Path:
+        """Locate the reject JSON of a raw file: its path below `_rejects`, components made safe.
+
+        A folder `x.csv.json` would stand where the reject of `x.csv` belongs: its `.json` is written `%2Ejson`.
+        """
+        *folders, name = [files.safe_name(part) for part in PurePosixPath(source_file).parts] or [files.safe_name("")]
+        parts = [folder[:-5] + "%2Ejson" if folder.endswith(".json") else folder for folder in folders]
+        return self.rejects_dir.joinpath(*parts, name + ".json")
+
+    def history_file(self, chip_name: str) -> Path:
+        """Locate the history of a chip."""
+        return self.histories_dir / f"{files.safe_name(chip_name)}_history.csv"
+
+    def relative(self, path: Path) -> str:
+        """Show a path relative to the data root where it lies below it."""
+        return path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else str(path)
+
+
+def partition(proc: str, day: date, run_id: str) -> str:
+    """Name the Hive partition of a run below the staged root."""
+    return f"proc={files.safe_name(proc)}/date={day.isoformat()}/run_id={run_id}"

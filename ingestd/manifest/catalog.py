@@ -1,0 +1,183 @@
+"""Every raw file and run that is known, in memory: what decisions about a file are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from ingestd.manifest.record import Event, FileNote, Record
+from ingestd.manifest.row import ManifestRow
+
+
+class KnownRun(NamedTuple):
+    """What a decision needs of a row; the field names are the manifest's."""
+
+    run_id: str
+    source_file: str
+    source_size: int
+    source_mtime_ns: int
+    source_sha256: str
+    proc: str
+    date_local: date
+    start_time_utc: datetime
+    start_time_origin: str
+    chip_name: str | None
+    superseded_by: str | None
+
+
+def known_run(row: ManifestRow) -> KnownRun:
+    """Reduce a row to what decisions need."""
+    return KnownRun(*(getattr(row, name) for name in KnownRun._fields))
+
+
+class Catalog:
+    """The known runs and files; `apply` keeps it current record by record.
+
+    `rows` are the rows of records not yet compacted, `notes` the files without a live row of their own, `stale_chips`
+    maps a chip to the record that made its history out of date.
+    """
+
+    def __init__(self, base: pl.DataFrame, notes: Iterable[FileNote], stale_chips: dict[str, int]) -> None:
+        self._base = base
+        self.rows: dict[str, ManifestRow] = {}
+        self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
+        self.changed_notes: dict[str, FileNote] = {}
+        self.stale_chips = dict(stale_chips)
+        self._finders: dict[str, _Finder] = {}
+        self._listed: dict[tuple[str, str | int], set[str]] = {}  # of the live ones among `rows`: column, value -> runs
+        live = base.filter(pl.col("superseded_by").is_null())
+        self._seen: dict[str, tuple[int, int]] = dict(
+            zip(
+                live["source_file"].to_list(),
+                zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
+                strict=True,
+            )
+        )
+        for note in self.notes.values():
+            self._seen[note.source_file] = (note.source_size, note.source_mtime_ns)
+
+    # ---- questions --------------------------------------------------------------------------------------------------
+
+    def is_current(self, source_file: str, size: int, mtime_ns: int) -> bool:
+        """Tell whether the file in this state was decided already, so that nobody needs to open it."""
+        return self._seen.get(source_file) == (size, mtime_ns)
+
+    def is_known(self, source_file: str) -> bool:
+        """Tell whether the path was ever decided."""
+        return source_file in self._seen
+
+    def run(self, run_id: str) -> KnownRun | None:
+        """Look a run up by its id, superseded ones too."""
+        if (row := self.rows.get(run_id)) is not None:
+            return known_run(row)
+        return next(self._compacted("run_id", run_id), None)
+
+    def live_at(self, source_file: str) -> list[KnownRun]:
+        """List the live runs made from this path, the one that occupies it now first."""
+        note = self.notes.get(source_file)
+        runs = sorted(self._live("source_file", source_file), key=lambda run: run.run_id)
+        return sorted(runs, key=lambda run: note is None or note.run_id != run.run_id)
+
+    def live_with(self, digest: str) -> KnownRun | None:
+        """Find the live run whose raw file had exactly these bytes (SHA-256, hex)."""
+        return min(self._live("source_sha256", digest), key=lambda run: run.run_id, default=None)
+
+    def digests_of_size(self, size: int) -> frozenset[str]:
+        """List the hashes of live runs with a raw file of this size: a file with one of them needs no parsing."""
+        return frozenset(run.source_sha256 for run in self._live("source_size", size))
+
+    def duplicates(self) -> Iterator[FileNote]:
+        """List the files known as copies of a run."""
+        return (note for note in list(self.notes.values()) if note.outcome == "duplicate")
+
+    # ---- changes ----------------------------------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """Take one record in. Applying it twice changes nothing."""
+        if record.event is Event.HISTORIES:
+            for chip in record.chips:
+                if self.stale_chips.get(chip, 0) <= record.through:
+                    self.stale_chips.pop(chip, None)
+            return
+        for row in record.rows:
+            self._put_row(row, record.seq)
+        for note in record.files:
+            self._put_note(note)
+
+    def _put_row(self, row: ManifestRow, seq: int) -> None:
+        new = known_run(row)
+        if (old := self.run(row.run_id)) is not None:
+            self._unlist(old)
+            self._mark_stale(old.chip_name, seq)
+        self.rows[row.run_id] = row
+        self._mark_stale(row.chip_name, seq)
+        if row.live:
+            for place in _places(new):
+                self._listed.setdefault(place, set()).add(row.run_id)
+        for path in {row.source_file, old.source_file if old else row.source_file}:
+            self._look_again(path)
+
+    def _put_note(self, note: FileNote) -> None:
+        self.changed_notes[note.source_file] = note
+        if note.outcome == "forgotten":
+            self.notes.pop(note.source_file, None)
+        else:
+            self.notes[note.source_file] = note
+        self._look_again(note.source_file)
+
+    def _look_again(self, path: str) -> None:
+        """Settle in which state a path is current: its note's, else its last live row's, as after opening."""
+        if (note := self.notes.get(path)) is not None:
+            self._seen[path] = (note.source_size, note.source_mtime_ns)
+        elif runs := self.live_at(path):
+            last = max(runs, key=lambda run: (run.start_time_utc, run.run_id))
+            self._seen[path] = (last.source_size, last.source_mtime_ns)
+        else:
+            self._seen.pop(path, None)
+
+    def _mark_stale(self, chip: str | None, seq: int) -> None:
+        if chip is not None:
+            self.stale_chips[chip] = seq
+
+    def _unlist(self, run: KnownRun) -> None:
+        for place in _places(run):
+            if (listed := self._listed.get(place)) is not None:
+                listed.discard(run.run_id)
+
+    # ---- looking up: rows of the log in dicts, compacted ones in sorted columns --------------------------------------
+
+    def _live(self, column: str, value: str | int) -> Iterator[KnownRun]:
+        for run_id in self._listed.get((column, value), ()):
+            yield known_run(self.rows[run_id])
+        for run in self._compacted(column, value):
+            if run.superseded_by is None and run.run_id not in self.rows:
+                yield run
+
+    def _compacted(self, column: str, value: str | int) -> Iterator[KnownRun]:
+        if self._base.is_empty():
+            return iter(())
+        if column not in self._finders:
+            self._finders[column] = _Finder(self._base[column])
+        positions = self._finders[column].find(value)
+        return map(KnownRun._make, self._base[positions].iter_rows()) if len(positions) else iter(())
+
+
+def _places(run: KnownRun) -> Iterator[tuple[str, str | int]]:
+    yield "source_file", run.source_file
+    yield "source_sha256", run.source_sha256
+    yield "source_size", run.source_size
+
+
+class _Finder:
+    """Finds the positions of a value in a column, by halving a sorted copy: dicts of a million runs take gigabytes."""
+
+    def __init__(self, column: pl.Series) -> None:
+        self._order = column.arg_sort()
+        self._sorted = column.gather(self._order)
+
+    def find(self, value: str | int) -> pl.Series:
+        begin, end = (self._sorted.search_sorted(value, side) for side in ("left", "right"))
+        return self._order[begin:end]

@@ -1,0 +1,316 @@
+"""The write-ahead log on disk: numbered segments, appended under the manifest's lock, read by anyone.
+
+The format is the package docstring's. Only the last segment may have a torn end; damage anywhere is named and nothing
+is guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from ingestd import files
+from ingestd.errors import Corrupt
+from ingestd.manifest.record import (
+    Damage,
+    Frames,
+    NewerVersionError,
+    Record,
+    SegmentHead,
+    decode_head,
+    decode_records,
+    encode,
+    split,
+)
+
+_SEGMENT = re.compile(r"^(\d{8})\.log$")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the log: everything before it is known. `next_seq` is the number the next record carries."""
+
+    segment: int
+    offset: int
+    next_seq: int
+
+
+class SegmentGoneError(Exception):
+    """A compaction deleted a segment between listing and reading it."""
+
+
+@dataclass(slots=True)
+class Replay:
+    """Records read in order, the head of the first segment read, and the position after the last record.
+
+    `latest` is the head of the last segment read, and `before_latest` counts the records before it.
+    """
+
+    head: SegmentHead
+    records: list[Record] = field(default_factory=list)
+    position: Position = Position(1, 0, 1)
+    latest: SegmentHead | None = None
+    before_latest: int = 0
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """Name segment `number`."""
+    return directory / f"{number:08d}.log"
+
+
+def segments(directory: Path) -> list[int]:
+    """List the segment numbers in order.
+
+    Raises:
+        Corrupt: one is missing between two others.
+    """
+    try:
+        names = [path.name for path in directory.iterdir()]
+    except FileNotFoundError:
+        return []
+    numbers = sorted(int(match[1]) for name in names if (match := _SEGMENT.match(name)))
+    for number, following in itertools.pairwise(numbers):
+        if following != number + 1:
+            raise corrupt(segment_path(directory, number + 1), "this segment of the log is missing")
+    return numbers
+
+
+def create(directory: Path, head: SegmentHead) -> Position:
+    """Start segment `head.segment`, durably; return the position of its first record."""
+    line, path = encode(head), segment_path(directory, head.segment)
+    files.remove_leftovers(path)
+    files.write_atomic(path, line)
+    return Position(head.segment, len(line), head.next_seq)
+
+
+def replay(directory: Path) -> Replay | None:
+    """Read the whole log; None when there is none.
+
+    Raises:
+        SegmentGoneError: a compaction took a segment away meanwhile; read table and log again.
+        Corrupt: a damaged or missing record, or a newer format; the message names segment and offset.
+    """
+    numbers = segments(directory)
+    if not numbers:
+        return None
+    head = _read_head(directory, numbers[0])
+    return (
+        None if head is None else _read_on(directory, numbers, Replay(head, [], Position(numbers[0], 0, head.next_seq)))
+    )
+
+
+def follow(directory: Path, position: Position) -> Replay | None:
+    """Read what was appended after `position`; None when the whole log must be read again.
+
+    That is when its segment was compacted away, or when what was read before `position` is not in the log any more: a
+    write that another process could not finish and took back.
+    """
+    numbers = [number for number in segments(directory) if number >= position.segment]
+    if not numbers or numbers[0] != position.segment:
+        return None
+    head = SegmentHead(segment=position.segment, next_seq=position.next_seq)
+    try:
+        if segment_path(directory, position.segment).stat().st_size < position.offset:
+            return None
+        return _read_on(directory, numbers, Replay(head, [], position))
+    except (SegmentGoneError, FileNotFoundError, Corrupt):
+        return None
+
+
+def _read_on(directory: Path, numbers: Sequence[int], found: Replay) -> Replay:
+    for number in numbers:
+        offset = found.position.offset if number == found.position.segment else 0
+        path = segment_path(directory, number)
+        frames = _frames(path, offset, last=number == numbers[-1])
+        payloads = frames.payloads
+        if offset == 0:
+            if not payloads:
+                raise corrupt(path, "the segment has no head")
+            found.latest = check_head(path, payloads[0][1], number, found.position.next_seq)
+            found.before_latest = len(found.records)
+            payloads = payloads[1:]
+        records = _decode(path, payloads)
+        _check_sequence(path, payloads, records, found.position.next_seq)
+        found.records += records
+        found.position = Position(number, frames.end, found.position.next_seq + len(records))
+    return found
+
+
+def _frames(path: Path, offset: int, *, last: bool) -> Frames:
+    with _opened(path) as file:
+        file.seek(offset)
+        frames = split(file.read())
+    if frames.torn_at is not None and not last:
+        frames.damages.append(Damage(frames.torn_at, 0, "the segment ends in the middle of a record"))
+    _refuse_damage(path, frames, offset)
+    frames.end += offset
+    return frames
+
+
+def _refuse_damage(path: Path, frames: Frames, offset: int) -> None:
+    if frames.damages:
+        raise corrupt(
+            path,
+            "; ".join(
+                f"@{offset + damage.offset} ({damage.length} bytes): {damage.cause}" for damage in frames.damages
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with files.world(path):
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise SegmentGoneError(str(path)) from error
+        with file:
+            yield file
+
+
+def _read_head(directory: Path, number: int) -> SegmentHead:
+    path = segment_path(directory, number)
+    with _opened(path) as file:
+        frames = split(file.readline())
+    if not frames.payloads:
+        raise corrupt(path, "@0: the segment's head is damaged")
+    return check_head(path, frames.payloads[0][1], number, None)
+
+
+def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) -> SegmentHead:
+    """Read the head of segment `number`, which begins with record `next_seq` where that is known.
+
+    Raises:
+        Corrupt: it is damaged, another segment's, or written by a newer ingestd.
+    """
+    try:
+        head = decode_head(payload)
+    except NewerVersionError as error:
+        raise Corrupt(
+            f"written by a newer ingestd ({error})", place=str(path), next_step="install that version or a later one"
+        ) from error
+    except ValueError as error:
+        raise corrupt(path, f"@0: the segment's head cannot be read: {error}") from error
+    if head.segment != number or (next_seq is not None and head.next_seq != next_seq):
+        raise corrupt(
+            path, f"@0: the head names segment {head.segment} and record {head.next_seq}, not {number}, {next_seq}"
+        )
+    return head
+
+
+def _decode(path: Path, payloads: Sequence[tuple[int, bytes]]) -> list[Record]:
+    try:
+        return decode_records([payload for _, payload in payloads])
+    except ValueError as error:
+        raise corrupt(path, f"a record that checks cannot be understood: {error}") from error
+
+
+def _check_sequence(path: Path, payloads: Sequence[tuple[int, bytes]], records: Sequence[Record], first: int) -> None:
+    for expected, ((offset, _), record) in enumerate(zip(payloads, records, strict=True), start=first):
+        if record.seq != expected:
+            raise corrupt(path, f"@{offset}: record {record.seq} stands where {expected} belongs")
+
+
+def torn_segment(directory: Path) -> Path | None:
+    """Name the last segment when its end is torn; nothing is touched. A write under way looks the same."""
+    numbers = segments(directory)
+    if not numbers:
+        return None
+    path = segment_path(directory, numbers[-1])
+    with files.world(path):
+        return path if split(path.read_bytes()).torn_at is not None else None
+
+
+def mend(directory: Path, known: Position | None = None) -> Path | None:
+    """Set the torn end of the last segment aside and cut it; return where it was kept, None when nothing was torn.
+
+    A segment that ends at the `known` position needs no second reading. Call it under the manifest's lock only: a torn
+    end that another process is still writing is no torn end.
+
+    Raises:
+        Corrupt: the segment is damaged; nothing was changed.
+    """
+    numbers = segments(directory)
+    if not numbers:
+        return None
+    path = segment_path(directory, numbers[-1])
+    with files.world(path):
+        if known is not None and known.segment == numbers[-1] and _ends_at(path, known.offset):
+            return None
+        data = path.read_bytes()
+        frames = split(data)
+        _refuse_damage(path, frames, 0)
+        if frames.unterminated:
+            _rewrite_end(path, len(data.rstrip(b"\0")), b"\n")
+        if frames.torn_at is None or frames.unterminated:
+            return None
+        aside = path.with_name(f"{path.stem}.torn-{frames.torn_at}")
+        files.write_atomic(aside, data[frames.torn_at :])
+        _rewrite_end(path, frames.torn_at, b"")
+    return aside
+
+
+def _ends_at(path: Path, offset: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(2) == b"\n"
+
+
+def _rewrite_end(path: Path, size: int, end: bytes) -> None:
+    with path.open("r+b") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(end)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append(directory: Path, position: Position, records: Sequence[Record]) -> Position:
+    """Append a batch in one write and one flush; return the position after it. Call it under the manifest's lock.
+
+    Raises:
+        Retry: the disk refused; the segment is cut back to where it was, so nothing of the batch is there.
+    """
+    path = segment_path(directory, position.segment)
+    data = b"".join(map(encode, records))
+    with files.world(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _write_all(descriptor, data, position.offset)
+        except OSError:
+            os.ftruncate(descriptor, position.offset)
+            os.fsync(descriptor)
+            raise
+        finally:
+            os.close(descriptor)
+    return Position(position.segment, position.offset + len(data), position.next_seq + len(records))
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+    os.fsync(descriptor)
+
+
+def drop(directory: Path, before: int) -> None:
+    """Delete the sealed segments below number `before`, oldest first."""
+    with files.world(directory):
+        for number in segments(directory):
+            if number < before:
+                segment_path(directory, number).unlink()
+        files.flush_path(directory)
+
+
+def corrupt(path: Path, cause: str) -> Corrupt:
+    """Describe damage of the log; nothing was changed."""
+    return Corrupt(
+        cause, place=str(path), next_step="ingestd repair (nothing was overwritten; the raw files are untouched)"
+    )

@@ -1,0 +1,244 @@
+"""The manifest as one thing: table, log and catalog, opened, followed, appended to and compacted.
+
+Any number of processes may have it open. A `transaction` takes the lock, mends a torn end, and reads what others
+appended, so that what is decided inside it is decided on the whole truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt, Retry
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.manifest.log import Position, Replay
+from ingestd.manifest.record import FILE_NOTES, Record, SegmentHead
+from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
+
+Result = TypeVar("Result")
+
+READ_TRIES = 50
+"""How often a reader begins again when compactions keep replacing what it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did: records taken in, rows in the table after it."""
+
+    records: int
+    rows: int
+
+
+class ManifestStore:
+    """The door to `_manifest/`. Opening reads; nothing is created before the first `transaction`."""
+
+    def __init__(self, layout: Layout, *, lock_timeout_s: float = 60.0) -> None:
+        self.layout = layout
+        self._lock = files.Lock(layout.lock_path)
+        self._timeout_s = lock_timeout_s
+        self._locked = False
+        self._pending = 0
+        self._draft: list[Record] = []
+        self._foreign: list[Record] = []
+        self.catalog, self.position = self._load()
+
+    @property
+    def next_seq(self) -> int:
+        """The number the next record carries, drafts of the transaction in hand counted."""
+        return self.position.next_seq + len(self._draft)
+
+    @property
+    def pending(self) -> int:
+        """How many records the log holds that are not compacted."""
+        return self._pending
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def _load(self) -> tuple[Catalog, Position]:
+        layout = self.layout
+
+        def read() -> tuple[Catalog, Replay | None]:
+            base = table.read_manifest(layout.manifest_path, KnownRun._fields)
+            notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
+            found = log.replay(layout.wal_dir)
+            check_whole(layout, found, base.height)
+            return Catalog(base, notes, found.head.stale_chips if found else {}), found
+
+        catalog, found = steady(layout, read)
+        self._foreign = found.records if found else []
+        self._pending = len(self._foreign)
+        if found is not None:
+            for record in found.records[: found.before_latest]:
+                catalog.apply(record)
+            # Over a table that holds them already, records do not tell which chip a run has left; the head does.
+            catalog.stale_chips = dict((found.latest or found.head).stale_chips)
+            for record in found.records[found.before_latest :]:
+                catalog.apply(record)
+        return catalog, found.position if found else Position(0, 0, 1)
+
+    def refresh(self) -> list[Record]:
+        """Take in what other processes appended since; return those records (all of the log after a compaction).
+
+        Raises:
+            Retry: the log that was there is gone, as a whole. Its disk may not be mounted: no other is begun.
+        """
+        found = log.follow(self.layout.wal_dir, self.position) if self.position.segment else None
+        if found is None:
+            if self.position.segment and not log.segments(self.layout.wal_dir):
+                raise Retry(
+                    "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
+                    place=str(self.layout.wal_dir),
+                    next_step="mount it again; where it was removed on purpose, restart ingestd to begin a new one",
+                )
+            self.catalog, self.position = self._load()
+            return list(self._foreign)
+        for record in found.records:
+            self.catalog.apply(record)
+        self._pending += len(found.records)
+        self._foreign += found.records
+        self.position = found.position
+        return found.records
+
+    def full_rows(self, run_ids: Sequence[str]) -> dict[str, ManifestRow]:
+        """Read whole rows by run id; ids without a row are left out."""
+        rows = {run_id: self.catalog.rows[run_id] for run_id in run_ids if run_id in self.catalog.rows}
+        absent = [run_id for run_id in run_ids if run_id not in rows]
+        if absent and self.layout.manifest_path.exists():
+            found = table.read_manifest(self.layout.manifest_path, where=pl.col("run_id").is_in(absent))
+            # A column that an older schema did not have is null in every row: the model's default stands in for it.
+            filled = [{name: value for name, value in row.items() if value is not None} for row in found.to_dicts()]
+            rows |= {row.run_id: row for row in MANIFEST_ROWS.validate_python(filled)}
+        return rows
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the lock, with the log whole and the catalog current, for the block.
+
+        Raises:
+            UsageError: another process held the lock for longer than the timeout.
+            Corrupt: table or log is damaged; nothing was changed.
+        """
+        with self._lock.held(self._timeout_s):
+            self._locked = True
+            try:
+                self.refresh()
+                log.mend(self.layout.wal_dir, self.position)
+                if not self.position.segment:
+                    self.position = log.create(self.layout.wal_dir, SegmentHead(segment=1, next_seq=1))
+                yield
+            finally:
+                self._locked = False
+                if self._draft:  # decided and never written: the catalog must not believe it
+                    self._draft = []
+                    self.catalog, self.position = self._load()
+
+    def decide(self, record: Record) -> None:
+        """Take one decision into the catalog; it counts only when `commit` has written it. Inside a transaction only.
+
+        Later decisions of the same transaction see it; leaving the transaction without `commit` undoes it.
+        """
+        if not self._locked:
+            raise RuntimeError("a decision needs a transaction")
+        self._draft.append(record)
+        self.catalog.apply(record)
+
+    def commit(self) -> None:
+        """Append the transaction's decisions durably: one write, one flush."""
+        if self._draft:
+            self.position = log.append(self.layout.wal_dir, self.position, self._draft)
+            self._pending += len(self._draft)
+            self._draft = []
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Decide and commit a batch. Inside a transaction only."""
+        for record in records:
+            self.decide(record)
+        self.commit()
+
+    def compact(self, before_drop: Callable[[list[Record]], None] = lambda _: None) -> Compaction | None:
+        """Take the log's records into the Parquet files and delete the segments; None when there was nothing to do.
+
+        `before_drop` is given the records that this process did not write itself, before the log forgets them: what
+        follows from a record and may be missing after a crash is made good there.
+        """
+        with self.transaction():
+            sealed, count = self.position.segment, self._pending
+            if not count:
+                return None
+            # Rot must not be sealed as if it were what was written.
+            table.look_anew(self.layout.known_files_path, self.layout.manifest_path)
+            rows = table.overlay(table.read_manifest(self.layout.manifest_path), list(self.catalog.rows.values()))
+            notes = table.overlay_notes(
+                table.read_notes(self.layout.known_files_path), list(self.catalog.changed_notes.values())
+            )
+            self.position = log.create(
+                self.layout.wal_dir,
+                SegmentHead(
+                    segment=sealed + 1,
+                    next_seq=self.position.next_seq,
+                    compacted_rows=rows.height,
+                    compacted_files=notes.height,
+                    stale_chips=self.catalog.stale_chips,
+                ),
+            )
+            for path, frame in ((self.layout.known_files_path, notes), (self.layout.manifest_path, rows)):
+                files.remove_leftovers(path)
+                table.write_table(path, frame)
+            before_drop(self._foreign)
+            log.drop(self.layout.wal_dir, sealed + 1)
+            self.catalog = Catalog(rows.select(KnownRun._fields), self.catalog.notes.values(), self.catalog.stale_chips)
+            self._pending = 0
+            self._foreign = []
+            return Compaction(count, rows.height)
+
+
+def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
+    """Raise `Corrupt` when the table or the log is gone or too old although the other says it was there.
+
+    `rows` is how many rows the table holds, None when only some were read.
+    """
+    if found is None and layout.manifest_path.exists():
+        raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
+    if found is None:
+        return
+    runs, notes = found.head.compacted_rows, found.head.compacted_files
+    if runs and not layout.manifest_path.exists():
+        raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing")
+    if rows is not None and rows < runs:
+        raise table.corrupt(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
+    if notes and not layout.known_files_path.exists():
+        raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing")
+
+
+def steady(layout: Layout, read: Callable[[], Result]) -> Result:
+    """Run `read`, again when a compaction replaced the table or took a segment away under it."""
+    for _ in range(READ_TRIES):
+        before = _identity(layout)
+        try:
+            result = read()
+        except log.SegmentGoneError:
+            continue
+        except Corrupt:  # table and log of different moments do not agree, and nothing is wrong with either
+            if _identity(layout) == before:
+                raise
+            continue
+        if _identity(layout) == before:
+            return result
+    raise Retry("the manifest is being compacted all the time", place=str(layout.manifest_path), next_step="try again")
+
+
+def _identity(layout: Layout) -> tuple[int, ...] | None:
+    try:
+        status = layout.manifest_path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

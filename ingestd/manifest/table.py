@@ -1,0 +1,217 @@
+"""The Parquet files of the manifest: column types, reading with version checks, writing the same bytes again."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt
+from ingestd.manifest.record import FileNote
+from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
+
+VERSION_KEY = "ingestd.schema_version"
+
+SEAL = b"ingestd-crc32 %08x\n"
+"""Stands between the data and the footer of a table, where Parquet readers look at nothing: CRC-32 of all the rest.
+
+Parquet as written here has no checksum of its own: a changed byte gives other values, or ends the process.
+"""
+
+SEAL_LENGTH = len(SEAL % 0)
+_FOOTER_TAIL = 8
+_BLOCK = 1 << 20
+
+_SPECIAL: dict[str, pl.DataType] = {
+    "date_local": pl.Date(),
+    "start_time_utc": pl.Datetime("us", "UTC"),
+    "ingested_at_utc": pl.Datetime("us", "UTC"),
+    "warnings": pl.List(pl.String()),
+}
+
+
+def _column_type(name: str, annotation: object) -> pl.DataType:
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    text = str(annotation)
+    for word, dtype in (("bool", pl.Boolean()), ("float", pl.Float64()), ("int", pl.Int64())):
+        if word in text:
+            return dtype
+    return pl.String()
+
+
+MANIFEST_SCHEMA: dict[str, pl.DataType] = {
+    name: _column_type(name, field.annotation) for name, field in ManifestRow.model_fields.items()
+}
+"""Column name -> polars type of `manifest.parquet`, in column order."""
+
+NOTES_SCHEMA: dict[str, pl.DataType] = {
+    name: _column_type(name, field.annotation) for name, field in FileNote.model_fields.items()
+}
+"""Column name -> polars type of `known_files.parquet`, in column order."""
+
+
+def rows_frame(rows: Sequence[ManifestRow]) -> pl.DataFrame:
+    """Put rows into a frame of `MANIFEST_SCHEMA`, in the order given."""
+    return pl.DataFrame([row.model_dump() for row in rows], schema=MANIFEST_SCHEMA)
+
+
+def rows_of(frame: pl.DataFrame) -> list[ManifestRow]:
+    """Read the rows of a frame of `MANIFEST_SCHEMA`.
+
+    A column that an older schema did not have is null in every row: the model's default stands in for it.
+    """
+    present = [{name: value for name, value in row.items() if value is not None} for row in frame.to_dicts()]
+    return MANIFEST_ROWS.validate_python(present)
+
+
+def notes_frame(notes: Sequence[FileNote]) -> pl.DataFrame:
+    """Put notes into a frame of `NOTES_SCHEMA`."""
+    return pl.DataFrame([note.model_dump() for note in notes], schema=NOTES_SCHEMA)
+
+
+def overlay(base: pl.DataFrame, rows: Sequence[ManifestRow]) -> pl.DataFrame:
+    """Replace the rows of `base` by those of the same run id in `rows`, add the others, and sort as on disk."""
+    if rows:
+        newer = rows_frame(rows)
+        base = pl.concat([base.join(newer.select("run_id"), on="run_id", how="anti"), newer])
+    return base.sort("start_time_utc", "run_id")
+
+
+def overlay_notes(base: pl.DataFrame, notes: Sequence[FileNote]) -> pl.DataFrame:
+    """Replace the notes of `base` by those of the same path in `notes`, drop forgotten ones, and sort by path."""
+    newer = notes_frame(notes)
+    kept = base.join(newer.select("source_file"), on="source_file", how="anti")
+    return pl.concat([kept, newer.filter(pl.col("outcome") != "forgotten")]).sort("source_file")
+
+
+def read_manifest(path: Path, columns: Sequence[str] | None = None, *, where: pl.Expr | None = None) -> pl.DataFrame:
+    """Read `manifest.parquet` (all of `MANIFEST_SCHEMA`, or the columns named); an absent file is an empty table.
+
+    Columns that an older schema did not have are null. `where` keeps the rows it is true for, read lazily.
+
+    Raises:
+        Corrupt: it is damaged, or written by a newer ingestd.
+    """
+    return _read(path, MANIFEST_SCHEMA, columns, where)
+
+
+def read_notes(path: Path) -> pl.DataFrame:
+    """Read `known_files.parquet`; errors as `read_manifest`."""
+    return _read(path, NOTES_SCHEMA, None, None)
+
+
+def _read(
+    path: Path, schema: dict[str, pl.DataType], columns: Sequence[str] | None, where: pl.Expr | None
+) -> pl.DataFrame:
+    wanted = {name: schema[name] for name in columns} if columns is not None else schema
+    try:
+        # One open file for all looks: a compaction may put another table in its place between two of them.
+        # Unbuffered: polars goes on from the descriptor's own position, which a buffer would have moved ahead.
+        with path.open("rb", buffering=0) as file:
+            _check(path, file)
+            file.seek(0)
+            present = pl.read_parquet_schema(file)
+            missing = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in present]
+            file.seek(0)
+            rows = pl.scan_parquet(file, hive_partitioning=False).with_columns(missing)
+            kept = rows if where is None else rows.filter(where)
+            return kept.select(pl.col(name).cast(dtype) for name, dtype in wanted.items()).collect()
+    except FileNotFoundError:
+        return pl.DataFrame(schema=wanted)
+    except OSError as error:
+        raise files.retry_from(error, path) from error
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise corrupt(path, f"cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def look_anew(*paths: Path) -> None:
+    """Compute the checksums of these tables again when they are read next: rot changes neither size nor mtime."""
+    for path in paths:
+        _whole.pop(path, None)
+
+
+def _check(path: Path, file: BinaryIO) -> None:
+    """Raise `Corrupt` unless the open table is whole and of a version known here."""
+    state = files.stat_of(os.fstat(file.fileno()))
+    if _whole.get(path) != state:
+        if not _sealed(file):
+            raise corrupt(path, "its checksum does not match: it is damaged, or another program wrote it")
+        _whole[path] = state
+    file.seek(0)
+    version = int(pl.read_parquet_metadata(file).get(VERSION_KEY, "1"))
+    if version > SCHEMA_VERSION:
+        raise Corrupt(
+            f"written by a newer ingestd (schema {version}; this one knows {SCHEMA_VERSION})",
+            place=str(path),
+            next_step="install that version or a later one; nothing was changed",
+        )
+
+
+def write_table(path: Path, frame: pl.DataFrame) -> None:
+    """Write a frame as Parquet with its `SEAL`, durably; the same frame gives the same bytes.
+
+    zstd level 3, row groups of 131,072 rows.
+    """
+    with files.replacing(path) as temporary:
+        frame.rechunk().write_parquet(
+            temporary,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=131_072,
+            metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+        )
+        _seal(temporary)
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        start = _footer_start(file)
+        file.seek(start)
+        footer = file.read()
+        checksum = zlib.crc32(footer, _checksum(file, start))
+        file.seek(start)
+        file.write(SEAL % checksum + footer)
+
+
+_whole: dict[Path, files.FileStat] = {}
+"""The state in which each table was last seen to be whole: tables are replaced, never changed, so one look does."""
+
+
+def _sealed(file: BinaryIO) -> bool:
+    start = _footer_start(file)
+    if start < SEAL_LENGTH:
+        return False
+    file.seek(start - SEAL_LENGTH)
+    seal, footer = file.read(SEAL_LENGTH), file.read()
+    return seal == SEAL % zlib.crc32(footer, _checksum(file, start - SEAL_LENGTH))
+
+
+def _footer_start(file: BinaryIO) -> int:
+    """Find where a Parquet footer begins: 4 bytes of length and the letters PAR1 stand behind it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _FOOTER_TAIL))
+    return size - _FOOTER_TAIL - int.from_bytes(file.read(4), "little")
+
+
+def _checksum(file: BinaryIO, length: int) -> int:
+    """Compute the CRC-32 of the first `length` bytes, block by block."""
+    file.seek(0)
+    checksum = 0
+    while length and (block := file.read(min(_BLOCK, length))):
+        checksum, length = zlib.crc32(block, checksum), length - len(block)
+    return checksum
+
+
+def corrupt(path: Path, cause: str) -> Corrupt:
+    """Describe damage of a table; nothing was changed."""
+    return Corrupt(
+        cause,
+        place=str(path),
+        next_step="ingestd rebuild-manifest (it is restored from the staged Parquet; nothing was overwritten)",
+    )

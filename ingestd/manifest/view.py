@@ -1,0 +1,36 @@
+"""The manifest as readers see it: the compacted table plus the log's tail, at one instant, without a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import check_whole, steady
+
+
+def read_view(layout: Layout, chips: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read all rows, live and superseded, as a frame of `table.MANIFEST_SCHEMA` in the order of `manifest.parquet`.
+
+    With `chips` only the rows of these chips are read.
+
+    Raises:
+        Corrupt: table or log is damaged or of a newer version.
+    """
+
+    where = None if chips is None else pl.col("chip_name").is_in(list(chips))
+
+    def read() -> pl.DataFrame:
+        base = table.read_manifest(layout.manifest_path, where=where)
+        found = log.replay(layout.wal_dir)
+        check_whole(layout, found, base.height if where is None else None)
+        rows: dict[str, ManifestRow] = {}
+        for record in found.records if found else []:
+            rows.update((row.run_id, row) for row in record.rows)
+        seen = table.overlay(base, list(rows.values())) if rows else base
+        return seen if where is None else seen.filter(where)
+
+    return steady(layout, read)

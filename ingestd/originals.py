@@ -1,0 +1,83 @@
+"""Where a run's raw file is now: at its path, edited there, covered by another file, or gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from ingestd import files
+from ingestd.files import FileStat
+from ingestd.layout import Layout
+from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import Same, StageContext, StageTask, discard, stage_one
+
+Present = Callable[[str], FileStat | None]
+"""Raw path -> its state when it was last seen, None when there was no regular file."""
+
+
+class Originals:
+    """Looks after the raw files that runs were made from, as far as copies of them raise the question."""
+
+    def __init__(self, layout: Layout, context: StageContext) -> None:
+        self._layout = layout
+        self._context = context
+
+    def lost(self, catalog: Catalog, present: Present, now: datetime) -> list[Same]:
+        """List the known copies whose original is gone: each may take its place. Opens nothing."""
+        found = []
+        for note in catalog.duplicates():
+            run = catalog.run(note.run_id or "")
+            status = present(note.source_file)
+            if run is None or run.superseded_by or run.source_sha256 != note.source_sha256 or status is None:
+                continue
+            if not (_covered(catalog, run) if present(run.source_file) else self._gone(run)):
+                continue
+            if (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
+                found.append(Same(self._task(note.source_file, status, now), note.source_sha256))
+        return found
+
+    def _gone(self, run: KnownRun) -> bool:
+        """Tell whether a raw file that was not seen is gone for sure: its folder may only be out of reach."""
+        try:
+            self._layout.raw_file(run.source_file).lstat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
+        return True  # no regular file any more
+
+    def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
+        """Tell whether the raw file of a run is still there, as it was or edited; read only when its state changed."""
+        path = self._layout.raw_file(run.source_file)
+        try:
+            status = files.stat_of(path.lstat())
+            if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
+                return True
+            return files.sha256_of(path) == run.source_sha256 or self._edited(catalog, run, status, now)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # what cannot be looked at is not known to be gone
+
+    def _edited(self, catalog: Catalog, run: KnownRun, status: FileStat, now: datetime) -> bool:
+        """Tell whether a run's path holds the same measurement with other bytes: its header tells the same start.
+
+        Otherwise another measurement took the path, and the run is where its bytes are.
+        """
+        known = catalog.digests_of_size(status.size)
+        staged = stage_one(self._task(run.source_file, status, now, known), self._context)
+        if staged is None:
+            return False
+        discard([staged])
+        return (staged.row.start_time_utc, staged.row.start_time_origin) == (run.start_time_utc, "header")
+
+    def _task(
+        self, source_file: str, status: FileStat, now: datetime, known: frozenset[str] = frozenset()
+    ) -> StageTask:
+        """Make a task for a file that is taken to be over."""
+        return StageTask(source_file, status, Observation(self._context.patience.quiet_s, ""), now, known)
+
+
+def _covered(catalog: Catalog, run: KnownRun) -> bool:
+    """Tell whether another run's bytes were put over the raw file of a run."""
+    note = catalog.notes.get(run.source_file)
+    return note is not None and note.outcome in {"duplicate", "occupied"} and note.run_id != run.run_id

@@ -1,0 +1,122 @@
+"""Cells one by one: what Python takes for a number, and the words for what it does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ingestd.errors import Reject, RejectCode, shown
+from ingestd.raw.header import Header
+from ingestd.raw.lines import Tally
+
+_WHOLE: Final = re.compile(r"(-?)0*([0-9]+)(?:\.0*)?")
+_INT64_DIGITS: Final = 19
+_INT64_MIN: Final = -(1 << 63)
+_INT64_MAX: Final = (1 << 63) - 1
+_QUOTED: Final = 200  # characters of a cell or row that are looked at to quote it; a row may have millions
+_COMMA_HINT: Final = "a comma inside a text cell, or a decimal comma, makes one cell too many"
+
+
+def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, list[str]]:
+    """Return `body` with every number spelt so that pyarrow reads what Python would, and warnings.
+
+    `body` is UTF-8, its first line the (empty) rest of the column line; `dtypes` are "double", "int64" or "string" by
+    position. `nan` in an int64 column becomes empty, with a warning. Raises `Reject` at the first row of the wrong
+    length (ROW_TOO_SHORT, ROW_TOO_LONG), cell that is no number (BAD_CELL) or second column line (SECOND_HEADER).
+    """
+    spellings = [(position, _SPELLINGS[dtype]) for position, dtype in enumerate(dtypes) if dtype in _SPELLINGS]
+    column_line = ",".join(header.columns)
+    lost = Tally("nan in a column of whole numbers is staged as null")
+    lines = body.decode("utf-8").split("\n")
+    for index, ended in enumerate(lines):
+        line = ended.removesuffix("\r")
+        if not line:
+            continue
+        number = header.body_line - 1 + index
+        if line == column_line:
+            raise second_header(number, line)
+        cells = line.split(",")
+        if len(cells) != len(header.columns):
+            raise _wrong_length(number, line, len(cells), len(header.columns))
+        for position, spelling in spellings:
+            cell = cells[position]
+            if not cell:
+                continue
+            spelt = spelling(cell)
+            if spelt is None:
+                raise _bad_cell(number, header.columns[position], cell, dtypes[position])
+            if not spelt:
+                lost.add(header.columns[position], number)
+            cells[position] = spelt
+        lines[index] = ",".join(cells)
+    return "\n".join(lines).encode("utf-8"), lost.sentences()
+
+
+def second_header(line: int, text: str) -> Reject:
+    """Return the reject for a header or column line between the rows."""
+    return Reject(
+        RejectCode.SECOND_HEADER,
+        "a second header among the rows: two files were joined, or two runs written into one",
+        line=line,
+        expected="rows of one run",
+        found=shown(text[:_QUOTED]),
+        next_step="cut the file here into two files, each with its own header",
+    )
+
+
+def _float(text: str) -> str | None:
+    """Return `text` as pyarrow reads it where Python's `float` takes it, else None."""
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        float(text)
+    except ValueError:
+        return None
+    return text.strip().removeprefix("+")
+
+
+def _whole(text: str) -> str | None:
+    """Return the whole number in `text`, "" for nan, None for anything else or beyond 64 bits."""
+    bare = text.strip().removeprefix("+")
+    if bare.lower() == "nan":
+        return ""
+    found = _WHOLE.fullmatch(bare)
+    if found is None or len(found[2]) > _INT64_DIGITS:
+        return None
+    return found[1] + found[2] if _INT64_MIN <= int(found[1] + found[2]) <= _INT64_MAX else None
+
+
+_SPELLINGS: Final[dict[str, Callable[[str], str | None]]] = {"double": _float, "int64": _whole}
+
+
+def _bad_cell(line: int, label: str, cell: str, dtype: str) -> Reject:
+    wanted = "a number" if dtype == "double" else "a whole number of at most 64 bits"
+    hint = "; PyMeasure never quotes, a spreadsheet program does" if '"' in cell else ""
+    return Reject(
+        RejectCode.BAD_CELL,
+        f"the cell of column '{shown(label)}' is not {wanted}{hint}",
+        line=line,
+        expected=f"{wanted}, nan, or an empty cell" if dtype == "double" else f"{wanted}, or an empty cell",
+        found=shown(cell[:_QUOTED]) if cell.strip() else f"'{shown(cell[:_QUOTED])}'",
+        next_step="correct the cell, or delete its row, in an editor",
+    )
+
+
+def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
+    long = found > expected
+    counted = f"{found} cell{'s' if found != 1 else ''}"
+    if long:
+        hint = "a comma too many at its end" if text.endswith(",") else _COMMA_HINT
+    elif ";" in text or "\t" in text:
+        hint = "semicolons or tabs instead of commas, as a spreadsheet program saves a table"
+    else:
+        hint = "the row was cut, a cell deleted, or a text cell has a line break"
+    return Reject(
+        RejectCode.ROW_TOO_LONG if long else RejectCode.ROW_TOO_SHORT,
+        f"the row has {counted} where the column line names {expected}: {hint}",
+        line=line,
+        expected=f"{expected} cell{'s' if expected != 1 else ''}",
+        found=f"{counted}: {shown(text[:_QUOTED])}",
+        next_step="correct the row, or delete it, in an editor",
+    )

@@ -1,0 +1,309 @@
+"""Procedures as data: what each one's columns and header parameters are called, and what they mean.
+
+The packaged `procedures.toml` holds the shipped ones; tables of a lab's config add to them or override single keys.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ingestd.errors import Reject, RejectCode, UsageError, shown
+from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
+from ingestd.raw.summary import check_template
+from ingestd.raw.units import disagreeing_unit, label_key, unit_of
+
+EXTRA_COLUMN = "extra"
+"""The map column, written label -> cell text, that holds every column no spelling fits."""
+
+TEXT_FIELDS = ("procedure_version", "chip_group", "chip_number")
+"""Manifest fields a parameter may fill beside the float fields of `PARAMETER_FIELDS`."""
+
+_ARROW_TYPES = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
+
+
+def _known_field(field: str) -> str:
+    known = (*PARAMETER_FIELDS, *TEXT_FIELDS)
+    if field not in known:
+        raise ValueError(f"{field!r} is no manifest field a parameter can fill{_nearest(field, known)}")
+    return field
+
+
+def _printable_label(label: str) -> str:
+    if not label_key(label) or not label.isprintable():
+        raise ValueError(f"the label '{shown(label)}' is empty or has control characters")
+    return label
+
+
+def _known_placeholders(template: str) -> str:
+    check_template(template)
+    return template
+
+
+Label = Annotated[str, AfterValidator(_printable_label)]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+ProcedureName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+
+
+class Column(BaseModel):
+    """One data column: the spellings taken for it, whether a file must have it, and its staged type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accepts: Annotated[tuple[Label, ...], Field(min_length=1)]
+    required: bool = False
+    dtype: Literal["float64", "int64", "string"] = "float64"
+
+
+class Parameter(BaseModel):
+    """One header parameter: the manifest field it fills and that field's unit (None for a text or a whole number)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    field: Annotated[str, AfterValidator(_known_field)]
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _unit_is_the_fields(self) -> Parameter:
+        unit = unit_of(self.field) if self.field in PARAMETER_FIELDS else None
+        if self.unit != unit:
+            wanted = f"unit = {unit!r}" if unit else "no unit"
+            raise ValueError(f"the manifest keeps {self.field} with {wanted}, not {self.unit!r}")
+        return self
+
+
+class Procedure(BaseModel):
+    """One procedure, as a table of `procedures.toml` describes it; the comments there explain every key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ProcedureName
+    classes: Annotated[tuple[Label, ...], Field(min_length=1)]
+    columns: Annotated[dict[ColumnName, Column], Field(min_length=1)]
+    parameters: dict[Label, Parameter] = {}
+    summary: Annotated[str, AfterValidator(_known_placeholders)]
+    chip: Literal["required", "optional", "none"]
+    light: Literal["laser", "none"]
+    duration: str | None = None
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Procedure:
+        owner: dict[str, str] = {}
+        for name, column in self.columns.items():
+            if name in RESERVED_COLUMNS:
+                raise ValueError(f"columns.{name}: the name is ingestd's own; choose another")
+            for label in column.accepts:
+                if (other := owner.setdefault(label_key(label), name)) != name:
+                    raise ValueError(f"columns.{name}: {label!r} is already accepted by {other}")
+                if unit := disagreeing_unit(label, name):
+                    raise ValueError(
+                        f"columns.{name}: {label!r} is not in {unit}, and columns are not converted; "
+                        f"give it a column whose name ends in its own unit"
+                    )
+        if self.duration is not None and self._dtype_of(self.duration) in (None, "string"):
+            raise ValueError(f"duration: {self.duration!r} is not one of its number columns")
+        return self
+
+    def _dtype_of(self, name: str) -> str | None:
+        column = self.columns.get(name)
+        return None if column is None else column.dtype
+
+    def schema(self) -> pa.Schema:  # type: ignore[override]  # hides pydantic's own, deprecated and unused here
+        """Return the one schema of every staged part of this procedure.
+
+        The columns in table order, all nullable, each with its unit as field metadata where the name ends in one; then
+        `extra`, a map from written label to cell text.
+        """
+        return self._schema
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        fields = []
+        for name, column in self.columns.items():
+            unit = unit_of(name)
+            fields.append(pa.field(name, _ARROW_TYPES[column.dtype], metadata={"unit": unit} if unit else None))
+        return pa.schema([*fields, pa.field(EXTRA_COLUMN, pa.map_(pa.string(), pa.string()))])
+
+    def field_of(self, label: str) -> str | None:
+        """Return the manifest field that the header parameter `label` fills, None where it fills none."""
+        return self._fields.get(label_key(label))
+
+    @cached_property
+    def _fields(self) -> dict[str, str]:
+        return {label_key(label): parameter.field for label, parameter in self.parameters.items()}
+
+    @cached_property
+    def _canonical(self) -> dict[str, str]:
+        return {label_key(label): name for name, column in self.columns.items() for label in column.accepts}
+
+    def match_columns(self, written: Sequence[str]) -> dict[int, str]:
+        """Return the canonical name of each 0-based position of the column line that a spelling fits.
+
+        Positions left out are extra columns. Raises Reject: `duplicate-column` where two labels mean one column,
+        `missing-column` where a required one is absent.
+        """
+        matched: dict[int, str] = {}
+        first: dict[str, int] = {}
+        for position, label in enumerate(written):
+            name = self._canonical.get(label_key(label))
+            if name is None:
+                continue
+            if name in first:
+                raise self._duplicate(name, written, first[name], position)
+            first[name] = position
+            matched[position] = name
+        missing = [name for name, column in self.columns.items() if column.required and name not in first]
+        if missing:
+            raise self._missing(missing, written)
+        return matched
+
+    def _duplicate(self, name: str, written: Sequence[str], one: int, other: int) -> Reject:
+        labels = f"'{shown(written[one])}' and '{shown(written[other])}'"
+        return Reject(
+            RejectCode.DUPLICATE_COLUMN,
+            f"columns {one + 1} and {other + 1} ({labels}) both mean {name} of procedure {self.name}",
+            expected=f"one column for {name}",
+            found=_listed(written),
+            next_step=f"take one spelling out of accepts in [procedures.{self.name}.columns.{name}] of config.toml: "
+            "a column that no spelling fits is kept under its written name",
+        )
+
+    def _missing(self, missing: Sequence[str], written: Sequence[str]) -> Reject:
+        wanted = "; ".join(f"{name} as {' or '.join(map(repr, self.columns[name].accepts))}" for name in missing)
+        return Reject(
+            RejectCode.MISSING_COLUMN,
+            f"the column line lacks what procedure {self.name} needs: {wanted}",
+            expected=wanted,
+            found=_listed(written),
+            next_step=f"add the spelling to accepts in [procedures.{self.name}.columns.{missing[0]}] of config.toml, "
+            "or set required = false there",
+        )
+
+
+class Registry:
+    """The procedures in force, looked up by the class name in a file's header. Immutable and picklable."""
+
+    def __init__(self, procedures: Sequence[Procedure]) -> None:
+        """Index `procedures` by class name; UsageError where two claim one."""
+        self.procedures: dict[str, Procedure] = {procedure.name: procedure for procedure in procedures}
+        self._by_class: dict[str, Procedure] = {}
+        for procedure in procedures:
+            for name in procedure.classes:
+                other = self._by_class.setdefault(name, procedure)
+                if other is not procedure:
+                    raise UsageError(
+                        f"key 'classes': the class {name!r} already belongs to procedure {other.name}",
+                        place=_table(procedure.name),
+                        next_step=f"take it out of one of them, or change [procedures.{other.name}] itself",
+                    )
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any] | None = None) -> Registry:
+        """Return the packaged procedures with `overrides`, the config's `[procedures]` tables, laid over them.
+
+        New names add a procedure, known names override key by key. Raises UsageError naming table and key.
+        """
+        packaged = _packaged()
+        merged = _merged(packaged["procedures"], overrides or {})
+        return cls([_procedure(name, table, packaged["groups"]) for name, table in merged.items()])
+
+    def procedure_for(self, procedure_class: str, written: Sequence[str] = ()) -> Procedure:
+        """Return the procedure of the header's class (its last dotted part counts).
+
+        Raises Reject `unknown-procedure`, whose next step prints the config table to add; `written`, the labels of the
+        column line, fills that table in.
+        """
+        name = procedure_class.strip().strip("<>").rpartition(".")[2]
+        procedure = self._by_class.get(name)
+        if procedure is not None:
+            return procedure
+        known = sorted(self._by_class)
+        raise Reject(
+            RejectCode.UNKNOWN_PROCEDURE,
+            f"no procedure accepts the class '{shown(name)}'{_nearest(name, known)}",
+            expected="one of " + ", ".join(known),
+            found=shown(procedure_class),
+            next_step="add this table to config.toml, adjust it, then `ingestd rejects retry`:\n\n"
+            + paste_table(name, written, taken=self.procedures),
+        )
+
+
+@cache
+def _packaged() -> dict[str, Any]:
+    return tomllib.loads((files("ingestd.raw") / "procedures.toml").read_text("utf-8"))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        both_tables = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(inner, value) if both_tables else value  # type: ignore[arg-type]  # both are tables here
+    return merged
+
+
+def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"expected a table, found {shown(repr(table))}", place=_table(name))
+    if "name" in table:
+        raise UsageError("key 'name': a procedure is named by its table, not by a key", place=_table(name))
+    own = {key: value for key, value in table.items() if key != "uses"}
+    uses = table.get("uses", ())
+    if isinstance(uses, str) or not isinstance(uses, Sequence):
+        raise UsageError(f"key 'uses': expected a list of group names, found {shown(repr(uses))}", place=_table(name))
+    for group in uses:
+        if group not in groups:
+            hint = _nearest(str(group), list(groups))
+            raise UsageError(f"key 'uses': {shown(repr(group))} is no group of columns{hint}", place=_table(name))
+        for kind, entries in groups[group].items():
+            if isinstance(present := own.get(kind, {}), Mapping):
+                own[kind] = {**present, **{key: value for key, value in entries.items() if key not in present}}
+    try:
+        return Procedure.model_validate({**own, "name": name})
+    except ValidationError as error:
+        raise _invalid(name, error) from None
+
+
+def _invalid(name: str, error: ValidationError) -> UsageError:
+    """Return the finding that explains most as table, key and what to write instead: an unknown key, else the first."""
+    found = error.errors(include_url=False, include_input=True)
+    first = next((finding for finding in found if finding["type"] == "extra_forbidden"), found[0])
+    where = [str(part) for part in first["loc"] if part != "[key]"]
+    inside: dict[str, type[BaseModel]] = {"columns": Column, "parameters": Parameter}
+    model = inside[where[0]] if len(where) > 1 and where[0] in inside else Procedure
+    depth = 2 if model is not Procedure else 0
+    key = where[depth] if len(where) > depth else (where[-1] if where else "")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = [field for field in model.model_fields if field != "name"] + (["uses"] if model is Procedure else [])
+        message = f"no such key{_nearest(key, known)}"
+    elif first["type"] != "missing" and not isinstance(first["input"], Mapping):
+        message = f"{message}; found {shown(repr(first['input']))}"
+    return UsageError(
+        f"key {key!r}: {message}" if key else message,
+        place=_table(name, *where[:depth]),
+        next_step="correct it; the packaged procedures.toml shows every key",
+    )
+
+
+def _table(*path: str) -> str:
+    parts = (part if part.isidentifier() and part.isascii() else f'"{shown(part)}"' for part in ("procedures", *path))
+    return f"config table [{'.'.join(parts)}]"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    folded = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _listed(written: Sequence[str]) -> str:
+    return shown(", ".join(repr(label) for label in written), 300)

@@ -1,0 +1,97 @@
+"""One raw file as values: header, procedure and table, with what was written late put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from ingestd.errors import Reject, RejectCode
+from ingestd.raw.header import Header, parse_header
+from ingestd.raw.lines import AS_WRITTEN, Tally, parse_field
+from ingestd.raw.procedures import Procedure, Registry
+from ingestd.raw.table import parse_table
+
+
+@dataclass(frozen=True, slots=True)
+class RawRun:
+    """One raw file's content.
+
+    `table` has the procedure's schema and `rows` rows (0 while the run is queued). `header` holds the comment lines
+    found after the column line too. `warnings` are sentences for people, the header's first.
+    """
+
+    header: Header
+    procedure: Procedure
+    table: pa.Table
+    rows: int
+    warnings: tuple[str, ...]
+
+
+def parse_run(data: bytes, registry: Registry) -> RawRun:
+    """Parse a raw file's bytes: header, then the procedure of its class, then the table.
+
+    Raises `Reject`, and nothing else, for any bytes: whatever `parse_header`, `Registry.procedure_for` and
+    `parse_table` find.
+    """
+    header = parse_header(data)
+    try:
+        procedure = registry.procedure_for(header.procedure_class, header.columns)
+        procedure.match_columns(header.columns)
+    except Reject as reject:
+        raise _on_line(reject, header) from None
+    parsed = parse_table(data, header, procedure)
+    merged = _with_late_comments(header, parsed.late_comments)
+    return RawRun(
+        header=merged,
+        procedure=procedure,
+        table=parsed.table,
+        rows=parsed.rows,
+        warnings=(*merged.warnings, *parsed.warnings),
+    )
+
+
+def _on_line(reject: Reject, header: Header) -> Reject:
+    """Return `reject` with the line it is about: the first for an unknown procedure, else the column line."""
+    if reject.line is not None:
+        return reject
+    line = 1 if reject.code is RejectCode.UNKNOWN_PROCEDURE else header.body_line - 1
+    return Reject(
+        reject.code,
+        reject.message,
+        line=line,
+        expected=reject.expected,
+        found=reject.found,
+        next_step=reject.next_step,
+    )
+
+
+def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:
+    """Return `header` with the fields of late comment lines in its metadata; the first of two equal names counts.
+
+    PyMeasure writes a second `#Metadata:` block behind the column line when a run is recorded into a file that exists.
+    """
+    if not comments:
+        return header
+    metadata = dict(header.metadata)
+    other = Tally("value given again after the column line, the first counts")
+    written = Tally(AS_WRITTEN)
+    for comment in comments:
+        field = parse_field(comment)
+        if field is None:
+            continue
+        name, value, warning = field
+        if warning:
+            written.add(warning)
+        if metadata.setdefault(name, value) != value:
+            other.add(f"{name}: {value}")
+    late = (
+        f"{len(comments)} comment line{'s' if len(comments) > 1 else ''} after the column line, taken into the header"
+    )
+    return replace(
+        header,
+        metadata=metadata,
+        text="\n".join((header.text, *comments)),
+        warnings=(*header.warnings, late, *other.sentences(), *written.sentences()),
+    )

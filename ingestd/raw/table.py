@@ -1,0 +1,241 @@
+"""The table of one raw file: from the bytes after the header to typed columns, exact to the last bit.
+
+pyarrow reads a clean table at once. Only what it refuses, or would read more freely than Python does, is looked at
+line by line: to name the cell at fault, or to respell what Python takes (`+1` and `3.0` as whole numbers).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from ingestd.errors import Reject, RejectCode, shown
+from ingestd.raw.cells import respell, second_header
+from ingestd.raw.header import MAX_HEADER_BYTES, Header
+from ingestd.raw.lines import (
+    Tally,
+    count_rows,
+    decode,
+    has_blank_line,
+    refuse_lone_carriage_return,
+    refuse_nul,
+    text_end,
+)
+from ingestd.raw.procedures import EXTRA_COLUMN, Procedure
+
+MAX_EXTRA_BYTES: Final = 1 << 30
+"""Largest estimate of the `extra` column: its labels are stored once a row."""
+
+_COMMENT: Final = re.compile(rb"^#[^\n]*", re.MULTILINE)
+_NAN_PAYLOAD: Final = re.compile(rb"nan\(", re.IGNORECASE)
+_CELL_OVERHEAD: Final = 16
+_COMMENT_OVERHEAD: Final = 64
+"""What a comment line takes in memory beside its text, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One raw file's rows.
+
+    `table` has exactly the procedure's schema: float64 cells equal Python's `float` of the text bit for bit, an empty
+    cell is null, `nan` is NaN, absent columns are null. `extra` maps the label of each unknown column to the cell's
+    text (null where empty) and is null where the file has none. `late_comments` are the comment lines after the column
+    line, without line end. `warnings` are sentences for people.
+    """
+
+    table: pa.Table
+    rows: int
+    late_comments: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def parse_table(data: bytes, header: Header, procedure: Procedure) -> Table:
+    """Parse the rows of `data`, whose header is `header`, into the columns of `procedure`.
+
+    An incomplete last line is left out with a warning; blank lines too. Raises `Reject`, and nothing else:
+    MISSING_COLUMN, DUPLICATE_COLUMN, NUL_BYTES, LONE_CARRIAGE_RETURN, BAD_ENCODING, SECOND_HEADER, ROW_TOO_SHORT,
+    ROW_TOO_LONG, BAD_CELL, TOO_LARGE.
+    """
+    matched = procedure.match_columns(header.columns)
+    schema = procedure.schema()
+    types = [schema.field(matched[i]).type if i in matched else pa.string() for i in range(len(header.columns))]
+    start, end = header.body_start, max(data.rfind(b"\n") + 1, header.body_start)
+    refuse_nul(data, start, end)
+    body = data[start - 1 : end]  # with the column line's end, so that every line of the body follows a line feed
+    lines = body.count(b"\n") - 1
+    comments: tuple[str, ...] = ()
+    cells = _read_plain(body, types, lines) if end == len(data) and _is_plain(body, types, lines) else None
+    if cells is None:
+        refuse_lone_carriage_return(data, start, max(end, text_end(data)))
+    warnings = _tail_warnings(data[end:], header.body_line + lines)
+    if cells is None:
+        cells, comments, found = _read_odd(body, header, types)
+        warnings += found
+    table, found = _staged(cells, matched, header, procedure)
+    return Table(table=table, rows=cells.num_rows, late_comments=comments, warnings=(*warnings, *found))
+
+
+def _tail_warnings(tail: bytes, line: int) -> list[str]:
+    text = tail.rstrip(b"\0")
+    nul = len(tail) - len(text)
+    warnings = []
+    if nul:
+        warnings.append(f"line {line}: the file ends in {nul} NUL bytes, as a power loss leaves them; left out")
+    if text:
+        quoted = shown(text[:200].decode("utf-8", "replace"))
+        warnings.append(f"line {line}: the last line is incomplete and left out: {quoted}")
+    return warnings
+
+
+def _is_plain(body: bytes, types: list[pa.DataType], lines: int) -> bool:
+    """Tell whether `body` holds nothing but ASCII rows whose numbers pyarrow reads as Python does, or refuses.
+
+    A row has a comma or line end for each column: with fewer bytes than that there are blank lines, and a million of
+    them, read as rows of nulls, would take a thousand times their size in memory.
+    """
+    if len(body) < lines * len(types):
+        return False
+    return body.isascii() and b"#" not in body and not _read_too_freely(body, types)
+
+
+def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa.Table, tuple[str, ...], list[str]]:
+    """Read a body with comments, blank lines, other letters or other spellings; or raise for what is wrong in it."""
+    lines, rows = body.count(b"\n") - 1, count_rows(body, 1, len(body))
+    body, comments, warnings = _without_comments(body, header)
+    if blank := lines - rows - len(comments):
+        warnings.append(f"{blank} blank line{'s' if blank > 1 else ''} between the rows skipped")
+    body, found = _as_utf8(body, header)
+    warnings += found
+    cells = None if _read_too_freely(body, types) else _read(body, types, rows)
+    if cells is None:
+        body, found = respell(body, header, [str(kind) for kind in types])
+        warnings += found
+        cells = _read(body, types, rows)
+    if cells is None:
+        raise Reject(RejectCode.BAD_CELL, f"the {rows} rows after the header cannot be read as a table")
+    return cells, comments, warnings
+
+
+def _without_comments(body: bytes, header: Header) -> tuple[bytes, tuple[str, ...], list[str]]:
+    """Blank the comment lines of `body`; return it, the comments and warnings. Line numbers stay."""
+    if body.find(b"\n#") < 0:
+        return body, (), []
+    comments: list[str] = []
+    odd = Tally("a comment line is not UTF-8; read as Windows-1252")
+    line, previous, size = header.body_line - 1, 0, 0
+    for found in _COMMENT.finditer(body):
+        line += body.count(b"\n", previous, found.start())
+        previous = found.start()
+        size += found.end() - previous + _COMMENT_OVERHEAD
+        if size > MAX_HEADER_BYTES:
+            raise Reject(
+                RejectCode.TOO_LARGE,
+                "more than 16 MiB of comment lines between the rows",
+                line=line,
+                next_step="check whether this is a measurement; if it is, delete the comment lines",
+            )
+        text, warning = decode(found.group().rstrip(b"\r"), first_line=line, what="comment line")
+        if text.startswith("#Procedure"):
+            raise second_header(line, text)
+        if warning:
+            odd.add(text, line)
+        comments.append(text)
+    return _COMMENT.sub(b"", body), tuple(comments), odd.sentences()
+
+
+def _as_utf8(body: bytes, header: Header) -> tuple[bytes, list[str]]:
+    if body.isascii():
+        return body, []
+    text, warning = decode(body, first_line=header.body_line - 1, what="table")
+    return (text.encode("utf-8"), [warning]) if warning else (body, [])
+
+
+def _read_too_freely(body: bytes, types: list[pa.DataType]) -> bool:
+    """Tell whether `body` may hold what pyarrow takes for a number and Python does not: `nan(1)`, `0x1F`."""
+    if b"(" in body and _NAN_PAYLOAD.search(body):
+        return True
+    return pa.int64() in types and (b"x" in body or b"X" in body)
+
+
+def _read_plain(body: bytes, types: list[pa.DataType], lines: int) -> pa.Table | None:
+    """Return the cells of a body without blank lines or lone carriage returns; None where it has some, or is refused.
+
+    Neither is searched for in the text, which would cost half as much as parsing it: a lone carriage return ends a row
+    for pyarrow, so there are more rows than line feeds; a blank line is a row of nulls, so a column without a null
+    tells that there is none.
+    """
+    cells = _read(body, types, lines, blank_is_row=True)
+    if cells is None or (all(column.null_count for column in cells.columns) and has_blank_line(body)):
+        return None
+    return cells
+
+
+def _read(body: bytes, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
+    """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`.
+
+    `body` begins with the end of the column line, which keeps pyarrow from dropping a byte order mark in a cell. Blank
+    lines are left out, or are rows of nulls.
+    """
+    names = [str(position) for position in range(len(types))]
+    if not rows:
+        return pa.schema(list(zip(names, types, strict=True))).empty_table()
+    try:
+        # The streaming reader parses in this thread; `read_csv` hands the bytes through another and waits for it.
+        reader = csv.open_csv(
+            pa.py_buffer(body).slice(int(blank_is_row)),
+            read_options=csv.ReadOptions(use_threads=False, block_size=len(body) + 1, column_names=names),
+            parse_options=csv.ParseOptions(
+                quote_char=False, escape_char=False, newlines_in_values=False, ignore_empty_lines=not blank_is_row
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict(zip(names, types, strict=True)), null_values=[""], strings_can_be_null=True
+            ),
+        )
+        table = reader.read_all()
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == rows else None
+
+
+def _staged(
+    cells: pa.Table, matched: dict[int, str], header: Header, procedure: Procedure
+) -> tuple[pa.Table, list[str]]:
+    """Arrange the cells as the procedure's schema wants them; return warnings about unknown columns."""
+    schema, rows = procedure.schema(), cells.num_rows
+    columns = {name: cells.column(position) for position, name in matched.items()}
+    unknown = [position for position in range(len(header.columns)) if position not in matched]
+    warnings = []
+    if unknown:
+        labels = [header.columns[position] for position in unknown]
+        columns[EXTRA_COLUMN] = _extra(cells.select(unknown), labels)
+        listed = shown(", ".join(labels), 300)
+        warnings.append(f"columns that procedure {procedure.name} does not know are kept in '{EXTRA_COLUMN}': {listed}")
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(rows, field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema), warnings
+
+
+def _extra(cells: pa.Table, labels: list[str]) -> pa.MapArray:
+    """Return one map a row, label -> text, for the columns of `cells`."""
+    rows, width = cells.num_rows, len(labels)
+    if rows * sum(len(label.encode()) + _CELL_OVERHEAD for label in labels) > MAX_EXTRA_BYTES:
+        raise Reject(
+            RejectCode.TOO_LARGE,
+            f"{width} unknown columns in {rows} rows are more than the column '{EXTRA_COLUMN}' takes",
+            expected="few or short unknown columns",
+            found=shown(", ".join(labels)),
+            next_step="describe the columns under [procedures.NAME.columns] of config.toml",
+        )
+    position = pa.arange(0, rows * width)
+    row = pc.divide(position, width)
+    column = pc.subtract(position, pc.multiply(row, width))
+    texts = pa.concat_arrays([chunk for one in cells.columns for chunk in one.chunks] or [pa.array([], pa.string())])
+    return pa.MapArray.from_arrays(
+        pa.arange(0, rows * width + 1, width).cast(pa.int32()),
+        pa.array(labels, pa.string()).take(column),
+        texts.take(pc.add(pc.multiply(column, rows), row)),
+    )

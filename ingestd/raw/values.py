@@ -1,0 +1,230 @@
+"""What one run's header and table say, as the values of its manifest row."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingestd.errors import Reject, RejectCode, shown
+from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.raw.header import Header
+from ingestd.raw.procedures import Procedure
+from ingestd.raw.summary import render_summary
+from ingestd.raw.units import to_unit, unit_of
+
+LIGHT_THRESHOLD_V: Final = 0.1
+"""Laser voltage from which a run counts as measured under light; below it the laser diode gives none."""
+
+_LIGHT_COLUMN: Final = "vl_v"
+_UNITS: Final = {field: unit_of(field) or "" for field in PARAMETER_FIELDS}
+_LONGEST_GROUP: Final = 100
+_FILE_INDEX: Final = re.compile(r"_([0-9]{1,18})$")
+_FILE_CHIP: Final = re.compile(r"(?P<group>[^\W\d_]+)(?P<number>[0-9]{1,9})_[0-9]+")
+_CHIP_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class RunValues:
+    """The fields of a run's manifest row that its header and table decide; None where they tell nothing.
+
+    `fields` has every name of `PARAMETER_FIELDS`, each in the unit its name ends with. `warnings` are this module's
+    own; those of the header and the table are not repeated.
+    """
+
+    file_idx: int | None
+    chip_group: str | None
+    chip_number: int | None
+    chip_name: str | None
+    has_light: bool | None
+    procedure_version: str | None
+    duration_s: float | None
+    fields: Mapping[str, float | None]
+    summary: str
+    warnings: tuple[str, ...]
+
+
+def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_file: str) -> RunValues:
+    """Read the manifest values of one run out of its header, its staged table and its path below the raw root.
+
+    `table` has the procedure's canonical columns. Raises Reject: `bad-parameter`, `bad-unit`, `missing-chip`,
+    `bad-chip`.
+    """
+    warnings: list[str] = []
+    texts = _texts(run_header, procedure)
+    fields = _numbers(texts, warnings)
+    group, number = _chip(texts, procedure, source_file, warnings)
+    chip_name = None if group is None else f"{group}{number}"
+    has_light = _has_light(procedure, fields["laser_voltage_v"], table)
+    file_idx = _file_idx(source_file)
+    version = _text(texts, "procedure_version") or None
+    duration_s = _duration(procedure, table)
+    printed = {
+        "chip_name": chip_name,
+        "chip_group": group,
+        "chip_number": number,
+        "has_light": has_light,
+        "file_idx": file_idx,
+        "procedure_version": version,
+        "duration_s": duration_s,
+    }
+    return RunValues(
+        file_idx=file_idx,
+        chip_group=group,
+        chip_number=number,
+        chip_name=chip_name,
+        has_light=has_light,
+        procedure_version=version,
+        duration_s=duration_s,
+        fields=fields,
+        summary=render_summary(procedure, {**printed, **fields}),
+        warnings=tuple(warnings),
+    )
+
+
+def header_json(header: Header) -> str:
+    """Return the manifest's `parameters`: one line of JSON with the class, parameters and metadata as written.
+
+    Order is the header's. Valid UTF-8 whatever the header holds: a lone surrogate becomes a JSON escape.
+    """
+    content = {
+        "procedure": header.procedure_class,
+        "parameters": dict(header.parameters),
+        "metadata": dict(header.metadata),
+    }
+    text = json.dumps(content, ensure_ascii=False)
+    return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _texts(header: Header, procedure: Procedure) -> dict[str, tuple[str, str]]:
+    """Return field -> (label, text) of what the header tells; of two labels for one field the first with a text."""
+    texts: dict[str, tuple[str, str]] = {}
+    for label, text in (*header.parameters.items(), *header.metadata.items()):
+        field = procedure.field_of(label)
+        if field is not None and not _text(texts, field):
+            texts[field] = (label, text.strip())
+    return texts
+
+
+def _text(texts: Mapping[str, tuple[str, str]], field: str) -> str:
+    """Return the text of `field`, empty where the header has none (PyMeasure writes `None` for an unset value)."""
+    text = texts.get(field, ("", ""))[1]
+    return "" if text == "None" else text
+
+
+def _numbers(texts: Mapping[str, tuple[str, str]], warnings: list[str]) -> dict[str, float | None]:
+    fields: dict[str, float | None] = dict.fromkeys(PARAMETER_FIELDS)
+    for field in filter(texts.__contains__, PARAMETER_FIELDS):
+        label, text = texts[field]
+        fields[field] = to_unit(text, _UNITS[field], label=f"the parameter '{shown(label)}'")
+        if fields[field] is None and _text(texts, field):
+            warnings.append(f"{shown(label)}: '{shown(text)}' is no finite number; {field} stays empty")
+    return fields
+
+
+def _chip(
+    texts: Mapping[str, tuple[str, str]], procedure: Procedure, source_file: str, warnings: list[str]
+) -> tuple[str | None, int | None]:
+    """Return chip group and number: the header's, else the file name's (`Alisson67_015.csv`)."""
+    if procedure.chip == "none":
+        return None, None
+    group, number = _text(texts, "chip_group"), _text(texts, "chip_number")
+    if group:
+        _check_group(group)
+    checked = _checked_number(number) if number else None
+    if group and checked is not None:
+        return group, checked
+    found = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem)
+    if found and found["group"] not in (procedure.name, *procedure.classes):
+        named = int(found["number"])
+        if group in ("", found["group"]) and checked in (None, named):
+            warnings.append(f"the header names no complete chip; {found['group']}{named} is taken from the file name")
+            return found["group"], named
+    if procedure.chip == "required":
+        raise _no_chip(procedure, "chip_number" if group else "chip_group", texts)
+    if group or number:
+        warnings.append("the header names only half a chip (group and number belong together); chip stays empty")
+    return None, None
+
+
+def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, str]]) -> Reject:
+    label = next((name for name, known in procedure.parameters.items() if known.field == field), field)
+    return Reject(
+        RejectCode.BAD_CHIP if field in texts else RejectCode.MISSING_CHIP,
+        f"the header's '{shown(label)}' is {'empty' if field in texts else 'missing'}, "
+        "and the file name tells no chip either",
+        expected=f"a header line '{shown(label)}: ...', or a file name such as Alisson67_015.csv",
+        found=shown(texts[field][1]) if field in texts else "",
+        next_step="correct the header, or set chip = 'optional' in "
+        f"[procedures.{procedure.name}] of config.toml if such runs need none",
+    )
+
+
+def _check_group(group: str) -> None:
+    if len(group) <= _LONGEST_GROUP and group.isprintable():
+        return
+    raise Reject(
+        RejectCode.BAD_CHIP,
+        "the chip group is longer than a name can be, or has characters that cannot be printed",
+        expected=f"at most {_LONGEST_GROUP} printable characters",
+        found=shown(group),
+        next_step="correct the chip group in the file's header",
+    )
+
+
+def _checked_number(number: str) -> int:
+    if _CHIP_NUMBER.fullmatch(number):
+        return int(number)
+    raise Reject(
+        RejectCode.BAD_CHIP,
+        "the chip number is no whole number",
+        expected="digits such as 67",
+        found=shown(number),
+        next_step="correct the chip number in the file's header",
+    )
+
+
+def _has_light(procedure: Procedure, laser_voltage_v: float | None, table: pa.Table) -> bool | None:
+    """Return whether the laser was on: its set voltage, else the voltages recorded; None where neither is known."""
+    if procedure.light == "none":
+        return None
+    if laser_voltage_v is not None and laser_voltage_v >= LIGHT_THRESHOLD_V:
+        return True
+    highest = _highest(procedure, _LIGHT_COLUMN, table)
+    if highest is not None:
+        return highest >= LIGHT_THRESHOLD_V
+    return None if laser_voltage_v is None else False
+
+
+def _highest(procedure: Procedure, name: str, table: pa.Table) -> float | None:
+    """Return the largest value of a number column, None where it has none (NaN is no value)."""
+    column = procedure.columns.get(name)
+    if column is None or column.dtype == "string":
+        return None
+    values = table.column(name)
+    return pc.max(values.filter(pc.invert(pc.is_nan(values)))).as_py()  # type: ignore[no-any-return]
+
+
+def _duration(procedure: Procedure, table: pa.Table) -> float | None:
+    """Return the last minus the first finite value of the procedure's time column, in seconds."""
+    if procedure.duration is None:
+        return None
+    times = table.column(procedure.duration)
+    finite = times.filter(pc.is_finite(times))
+    if len(finite) == 0:
+        return None
+    span = float(finite[-1].as_py() - finite[0].as_py())
+    return span if math.isfinite(span) else None
+
+
+def _file_idx(source_file: str) -> int | None:
+    found = _FILE_INDEX.search(PurePosixPath(source_file).stem)
+    return int(found[1]) if found else None

@@ -1,0 +1,313 @@
+"""The life of `ingestd run`: start, main loop, stop.
+
+Threads: the main thread supervises; the worker decides; the observer and the scheduler put messages on the worker's
+queue. A signal handler only sets a flag.
+
+Stopping, in order, within `service.stop_s`: no more hints and jobs; the worker finishes the batch in hand, writes the
+histories and compacts; the state file says `stopped`; the lock is freed. A second signal ends the process at once,
+which is safe: it is what a power cut does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import FrameType
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from ingestd import __version__
+from ingestd.errors import IngestdError, Retry
+from ingestd.ingest import Clock, opened, utc_now
+from ingestd.service.messages import Dirty, Message, Scan
+from ingestd.service.notify import Notifier
+from ingestd.service.schedule import make_scheduler, on_job_error
+from ingestd.service.state import ServiceState, service_lock, this_process, write_state
+from ingestd.service.watch import OVERFLOWED, Watch
+from ingestd.service.worker import Worker
+from ingestd.settings import Settings
+
+CHECK_S = 1.0
+"""How often watch, worker and scheduler are checked, in seconds."""
+
+STUCK_S = 60.0
+"""A worker silent for this long is stuck: the watchdog is not fed any more, and systemd restarts the service.
+
+It may be silent for `manifest.lock_timeout_s` besides, while another process has the manifest.
+"""
+
+STATE_EVERY_S = 0.5
+"""The state file is written at most so often, in seconds, and only when something changed."""
+
+LIMITED_SCAN_S = 10.0
+"""How often everything is scanned while the kernel's limits leave folders unwatched, in seconds, at the least."""
+
+LOCK_WAIT_S = 2.0
+"""How long a start waits for the lock of a service that is just ending, in seconds."""
+
+
+class Exit(IntEnum):
+    """Exit codes of the service."""
+
+    STOPPED = 0
+    FAILED = 1
+    COULD_NOT_RUN = 2
+
+
+@dataclass(slots=True)
+class Signals:
+    """What the signal handlers noted."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    name: str = ""
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Note a stop; a second one ends the process at once."""
+        if self.stop.is_set():
+            os._exit(128 + number)
+        self.name = signal.Signals(number).name
+        self.stop.set()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT for the block."""
+        before = {number: signal.signal(number, self.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
+    """Run the service in the foreground until a signal ends it; return its exit code.
+
+    A raw root that is not there (a share that is late at boot) is waited for before anything is made below the data
+    root: its folder may be the empty place where a disk is to be mounted.
+
+    Raises:
+        UsageError: another service works on this data root.
+        Corrupt: manifest or log is damaged; nothing was changed.
+        Retry: the disk of the stage refused.
+    """
+    faulthandler.enable()  # systemd's watchdog ends a stuck service with SIGABRT: the log then shows every thread
+    signals, notifier = Signals(), Notifier.from_environment()
+    with signals.installed():
+        if not _wait_for_raw_root(settings, signals, notifier):
+            return Exit.STOPPED
+        lock = service_lock(settings.layout)
+        lock.acquire(LOCK_WAIT_S)
+        try:
+            with opened(settings, clock) as ingest:
+                return Daemon(settings, Worker(ingest), signals, notifier, clock).run()
+        finally:
+            lock.release()
+
+
+def _wait_for_raw_root(settings: Settings, signals: Signals, notifier: Notifier) -> bool:
+    """Wait, visibly, until there is a raw root; False when a signal ended the wait."""
+    root = settings.layout.raw_root
+    if root.is_dir():
+        return True
+    log = structlog.get_logger("ingestd")
+    log.error("waiting_for_raw_root", place=str(root), next_step="mount the share, or check paths.raw_root")
+    notifier.ready(f"waiting for {root}: it is not there")
+    while not signals.stop.wait(CHECK_S):
+        notifier.watchdog()
+        if root.is_dir():
+            log.info("raw_root_is_there", place=str(root))
+            return True
+    return False
+
+
+class Daemon:
+    """One life of the service."""
+
+    def __init__(self, settings: Settings, worker: Worker, signals: Signals, notifier: Notifier, clock: Clock) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._signals = signals
+        self._notifier = notifier
+        self._clock = clock
+        self._log = structlog.get_logger("ingestd")
+        self._watch = self._make_watch()
+        self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check_watch, CHECK_S)
+        self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
+        self._started_at = clock()
+        self._watching = ""
+        self._limited_scan_at = 0.0
+        self._shown: ServiceState | None = None
+        self._fed_at = 0.0
+
+    def _make_watch(self) -> Watch | None:
+        if self._settings.watch.mode == "scan":
+            return None
+        put: Callable[[Message], None] = self._worker.inbox.put
+
+        def on_doubt(reason: str) -> None:
+            if reason == OVERFLOWED:  # the scan that follows may tell of another reason that came first
+                self._log.warning("hints_lost", problem=reason)
+            put(Scan(reason))
+
+        return Watch(self._settings.layout.raw_root, on_dirty=lambda name: put(Dirty(name)), on_doubt=on_doubt)
+
+    # ---- the life ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> Exit:
+        """Start, supervise until asked to stop, stop."""
+        self._start()
+        while not self._signals.stop.wait(STATE_EVERY_S):
+            self._show("running")
+            if not self._thread.is_alive():
+                return self._fail()
+            self._feed_watchdog()
+        return self._stop()
+
+    def _start(self) -> None:
+        """Place the watch, then scan: what appears in between is seen twice, never not at all."""
+        layout, settings = self._settings.layout, self._settings
+        pid, _ = this_process()
+        self._log.info(
+            "started", version=__version__, pid=pid, raw_root=str(layout.raw_root), stage_root=str(layout.stage_root)
+        )
+        if self._watch is None:
+            self._watching = f"by scanning every {settings.watch.rescan_s:g} s"
+        else:
+            self._place_watch()
+        self._worker.inbox.put(Scan("start"))
+        on_job_error(self._scheduler, lambda job, error: self._log.error("job_failed", job=job, problem=error))
+        self._scheduler.start()
+        self._thread.start()
+        self._show("starting")
+        self._notifier.ready(f"watching {layout.raw_root} {self._watching}")
+
+    def _stop(self) -> Exit:
+        self._log.info("stopping", signal=self._signals.name)
+        self._notifier.stopping()
+        deadline = time.monotonic() + self._settings.service.stop_s
+        if self._watch is not None:
+            self._watch.stop()
+        self._scheduler.shutdown(wait=False)
+        self._worker.stop()
+        self._show("stopping")
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self._log.error(
+                "stop_took_too_long",
+                problem=f"not done within service.stop_s = {self._settings.service.stop_s:g} s; ending as it is",
+                next_step="nothing: the next start finishes the work",
+            )
+            os._exit(Exit.FAILED)
+        if self._worker.failure is not None:
+            return self._fail()
+        self._show("stopped")
+        self._log.info("stopped")
+        return Exit.STOPPED
+
+    def _fail(self) -> Exit:
+        """End because the worker did; a damage of our own files is for people to mend, so no restart is asked for."""
+        failure = self._worker.failure
+        if isinstance(failure, IngestdError):
+            self._log.error("failed", problem=failure.message, place=failure.place, next_step=failure.next_step)
+            return Exit.COULD_NOT_RUN
+        self._log.error("failed", problem="the worker ended by an error of ingestd itself", exc_info=failure)
+        return Exit.FAILED
+
+    # ---- supervision ------------------------------------------------------------------------------------------------
+
+    def _place_watch(self) -> None:
+        if self._watch is None:
+            return
+        try:
+            self._watch.start()
+        except Retry as error:
+            self._lost(error)
+        else:
+            self._describe_watch(self._watch)
+
+    def _check_watch(self) -> None:
+        """Check that hints still come; where they do not, place the watch anew and scan."""
+        if self._watch is None or self._signals.stop.is_set():
+            return
+        problem = self._watch.check(self._worker.folders)
+        if problem is not None:
+            self._worker.inbox.put(Scan(problem))
+            try:
+                self._watch.restart()
+            except Retry as error:
+                self._lost(error)
+                return
+            self._log.warning("watch_replaced", problem=problem)
+            self._worker.inbox.put(Scan("the watch was placed anew"))
+        self._describe_watch(self._watch)
+        if self._watch.limited and time.monotonic() >= self._limited_scan_at:
+            self._limited_scan_at = time.monotonic() + min(LIMITED_SCAN_S, self._settings.watch.rescan_s)
+            self._worker.inbox.put(Scan("routine", routine=True))
+
+    def _lost(self, error: Retry) -> None:
+        """Say once that there is no watch; the scans and the checks go on."""
+        watching = f"waiting for {error.place}: {error.message}"
+        if watching != self._watching:
+            self._watching = watching
+            self._log.error("watch_lost", problem=error.message, place=error.place, next_step=error.next_step)
+
+    def _describe_watch(self, watch: Watch) -> None:
+        every = self._settings.watch.rescan_s
+        watching = f"by inotify, and by scanning every {every:g} s"
+        if watch.limited:
+            watching = f"by scanning every {min(LIMITED_SCAN_S, every):g} s, because {watch.limited}"
+        if watching == self._watching:
+            return
+        if watch.limited:
+            self._log.warning("watch_limited", problem=watch.limited)
+        elif self._watching:
+            self._log.info("watch_restored")
+        self._watching = watching
+
+    def _alive(self) -> bool:
+        silent_s = time.monotonic() - self._worker.beat_at
+        patience_s = STUCK_S + self._settings.manifest.lock_timeout_s
+        return self._thread.is_alive() and silent_s < patience_s and self._scheduler.running
+
+    def _feed_watchdog(self) -> None:
+        every = self._notifier.watchdog_s
+        if every is None or time.monotonic() - self._fed_at < every:
+            return
+        if self._alive():
+            self._notifier.watchdog()
+            self._fed_at = time.monotonic()
+
+    def _show(self, phase: str) -> None:
+        """Write the state file and systemd's status line when something changed."""
+        view, (pid, host) = self._worker.view, this_process()
+        state = ServiceState.model_validate(
+            {
+                "pid": pid,
+                "host": host,
+                "version": __version__,
+                "started_at": self._started_at,
+                "updated_at": self._started_at if self._shown is None else self._shown.updated_at,
+                "phase": phase,
+                "doing": view.doing if phase == "running" else phase,
+                "watching": self._watching,
+                "backlog": view.backlog,
+                "troubles": view.troubles,
+                "retrying": view.retrying,
+            }
+        )
+        if state == self._shown:
+            return
+        state = state.model_copy(update={"updated_at": self._clock()})
+        self._shown = state
+        if phase == "running":
+            self._notifier.status(state.doing)
+        with contextlib.suppress(Retry):  # a full disk is shown by the log and STATUS=; it must not end the service
+            write_state(self._settings.layout, state)

@@ -1,0 +1,85 @@
+"""One line of the log: the format its writer and its readers share.
+
+A JSON object a line, UTF-8, every character printable: `time` (UTC, ISO 8601), `level` (one of `LEVELS`), `event` (a
+stable name, words joined by underscores), then the context. `exception` is a traceback as text, without local
+variables; `suppressed` counts earlier lines like this one that were held back; a library's line has the event
+`library_message`, with `logger` and `message`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+OLDER_SUFFIX = ".1"
+"""Ends the name of the file before the current one, as logrotate's does."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the log. `time` is aware, in UTC; a line that is none of ours has `raw` alone, and no `event`."""
+
+    raw: str
+    time: datetime | None = None
+    level: str = ""
+    event: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_line(raw: bytes) -> LogLine:
+    """Read one line of the log; never raises. A syslog prefix `<N>` is passed over."""
+    text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    body = text[3:] if text[:1] == "<" and text[2:3] == ">" else text
+    try:
+        fields = json.loads(body)
+        moment = datetime.fromisoformat(fields["time"])
+        level, event = fields["level"], fields["event"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return LogLine(text)
+    if moment.tzinfo is None or not 1970 <= moment.year < 9999 or level not in LEVELS or not isinstance(event, str):
+        return LogLine(text)
+    return LogLine(text, moment.astimezone(UTC), level, event, fields)
+
+
+def json_line(entry: Mapping[str, Any]) -> str:
+    """Show an entry as one line of JSON whose characters are all printable, whatever the values are.
+
+    Control characters are JSON escapes; bytes of a name that is not UTF-8 are shown as `\\xff`. Values JSON does not
+    know are shown as text, not-a-number and infinities too.
+    """
+    try:
+        text = json.dumps(entry, ensure_ascii=False, allow_nan=False, default=_as_text)
+    except (TypeError, ValueError, RecursionError):
+        text = json.dumps(_plain(entry), ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
+        return f"\\\\x{code - 0xDC00:02x}"
+    if 0xD800 <= code <= 0xDFFF:
+        return f"\\\\u{code:04x}"
+    return json.dumps(character)[1:-1]
+
+
+def _as_text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping) and depth < 8:
+        return {str(name): _plain(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < 8:
+        return [_plain(item, depth + 1) for item in value]
+    return _as_text(value) if depth < 8 else "..."

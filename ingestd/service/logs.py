@@ -1,0 +1,364 @@
+"""The service's log: one line a decision, with a stable `event` name and its context as fields.
+
+Ours (structlog) and the libraries' (standard logging, warnings, a thread that died) take one way: `Pipe` makes one
+entry of each and gives it to every sink. Under systemd and in a pipe a line is one JSON object; on a terminal it is
+what `ingestd tail` shows. The file, where there is one, always holds JSON.
+
+What a line is made of: `ingestd.service.logline`. Lines to log with: `structlog.get_logger("ingestd")`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import structlog
+from rich.console import Console
+
+from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
+from ingestd.service.tail import render_line
+
+OURS = "ingestd"
+"""The logger of all our own lines: `structlog.get_logger("ingestd")`."""
+
+REPEAT_S = 60.0
+"""Seconds in which the same warning is written once."""
+
+REMEMBERED = 1024
+"""So many different warnings are remembered, to bound memory."""
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Syslog priorities; systemd takes `<N>` at the start of a line as its priority, see sd-daemon(3)."""
+
+Entry = dict[str, Any]
+
+
+def to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Say whether a stream leads to systemd's journal: `JOURNAL_STREAM` names its device and inode."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def configure_logs(
+    *,
+    level: str,
+    file: Path | None,
+    stream: TextIO,
+    journal: bool,
+    terminal: bool,
+    zone: tzinfo | None = None,
+    max_bytes: int | None = None,
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Callable[[], float] = time.monotonic,
+) -> Logs:
+    """Set up structlog, standard logging and warnings; return what counts failures and undoes it.
+
+    `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, where given, gets
+    JSON; it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never).
+    `level` holds for our own lines; a library's are written from warning on, from info on with `debug`.
+    """
+    sinks: list[Sink] = [_Terminal(stream, zone) if terminal else _Lines(stream, journal=journal)]
+    if file is not None:
+        sinks.append(LogFile(file, max_bytes))
+    return Logs(Pipe(sinks, wall=wall, clock=clock), level)
+
+
+class Logs:
+    """The log as configured. `failures` counts lines that a sink could not take (a full disk, a closed pipe)."""
+
+    def __init__(self, pipe: Pipe, level: str) -> None:
+        self._pipe = pipe
+        self._root, self._ours = logging.getLogger(), logging.getLogger(OURS)
+        self._before = self._root.level, self._ours.level, threading.excepthook
+        threshold = logging.getLevelNamesMapping()[level.upper()]
+        self._root.setLevel(max(threshold, logging.INFO if threshold == logging.DEBUG else logging.WARNING))
+        self._ours.setLevel(threshold)
+        self._root.addHandler(pipe)
+        logging.captureWarnings(capture=True)
+        threading.excepthook = _log_thread_death
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.format_exc_info,
+                _hand_to_pipe,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            cache_logger_on_first_use=False,
+        )
+
+    @property
+    def failures(self) -> int:
+        """How many lines a sink lost."""
+        return self._pipe.failures
+
+    def close(self) -> None:
+        """Undo the set-up and let the file go."""
+        level, our_level, hook = self._before
+        self._root.removeHandler(self._pipe)
+        self._root.setLevel(level)
+        self._ours.setLevel(our_level)
+        logging.captureWarnings(capture=False)
+        threading.excepthook = hook
+        structlog.reset_defaults()
+        self._pipe.close()
+
+
+def _hand_to_pipe(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], Entry]:
+    return (str(fields.get("event")),), {"extra": {"fields": dict(fields)}}
+
+
+def _log_thread_death(died: threading.ExceptHookArgs) -> None:
+    if died.exc_type is not SystemExit and died.exc_value is not None:
+        name = died.thread.name if died.thread is not None else "?"
+        structlog.get_logger(OURS).critical("thread_died", thread=name, exc_info=died.exc_value)
+
+
+# ---- from a record to the sinks -----------------------------------------------------------------------------------
+
+
+class Sink(Protocol):
+    """Where lines go."""
+
+    def write(self, entry: Entry) -> None:
+        """Write one line.
+
+        Raises:
+            OSError, ValueError: it could not be written.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Pipe(logging.Handler):
+    """The one handler: makes an entry of a record once, holds repeated warnings back, and gives it to every sink."""
+
+    def __init__(self, sinks: list[Sink], *, wall: Callable[[], datetime], clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._sinks = sinks
+        self._wall = wall
+        self._throttle = Throttle(clock)
+        self.failures = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; never raises."""
+        try:
+            entry = make_entry(record, self._wall())
+            held_back = self._throttle.held_back(entry)
+        except Exception:  # a value that cannot even be shown: the line is lost, the service is not
+            self.failures += 1
+            return
+        if held_back is not None:
+            self._write(entry if held_back == 0 else entry | {"suppressed": held_back}, self._sinks)
+
+    def _write(self, entry: Entry, sinks: list[Sink]) -> None:
+        for sink in sinks:
+            try:
+                sink.write(entry)
+            except Exception as error:  # whatever ails the sink, the service goes on
+                self.failures += 1
+                self._tell_the_others(sink, error)
+
+    def _tell_the_others(self, failed: Sink, error: Exception) -> None:
+        place = str(failed.path) if isinstance(failed, LogFile) else "the stream"
+        entry = _head(self._wall(), "error", "log_not_written") | {"problem": str(error), "place": place}
+        if self._throttle.held_back(entry) is None:
+            return
+        for sink in self._sinks:
+            if sink is not failed:
+                with contextlib.suppress(Exception):
+                    sink.write(entry)
+
+    def close(self) -> None:
+        """Close every sink."""
+        for sink in self._sinks:
+            sink.close()
+        super().close()
+
+
+def _head(moment: datetime, level: str, event: str) -> Entry:
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"time": text, "level": level, "event": event}
+
+
+def make_entry(record: logging.LogRecord, moment: datetime) -> Entry:
+    """Make the fields of one line from a log record, ours or a library's."""
+    level = next((name for name, least in _SEVERITY if record.levelno >= least), "debug")
+    fields = getattr(record, "fields", None)
+    if not isinstance(fields, dict):
+        return _head(moment, level, "library_message") | _library_fields(record)
+    entry = _head(moment, level, str(fields.get("event")))
+    for name, value in fields.items():
+        if name != "event":
+            entry[name + "_" if name in {"time", "level"} else name] = value
+    return entry
+
+
+_SEVERITY = [("critical", 50), ("error", 40), ("warning", 30), ("info", 20)]
+
+
+def _library_fields(record: logging.LogRecord) -> Entry:
+    try:
+        message = record.getMessage()
+    except Exception:  # the library's own mistake in a format string
+        message = str(record.msg)
+    fields: Entry = {"logger": record.name, "message": message}
+    if record.exc_info:
+        fields["exception"] = logging.Formatter().formatException(record.exc_info)
+    return fields
+
+
+class Throttle:
+    """Lets the same warning or error through once in `REPEAT_S`; decisions (lines with a `seq`) always.
+
+    Two lines are the same when their event and every text among their fields are, or their field `key` where they
+    have one (which is not written). Numbers do not count: a wait grows, a duration differs.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[object, tuple[float, int]] = {}
+
+    def held_back(self, entry: Entry) -> int | None:
+        """Say how many lines like this one were held back since the last; None when this one is held back too."""
+        key = self._key(entry)
+        if key is None:
+            return 0
+        now = self._clock()
+        written_at, held = self._seen.get(key, (-math.inf, 0))
+        if now - written_at < REPEAT_S:
+            self._seen[key] = (written_at, held + 1)
+            return None
+        self._seen.pop(key, None)  # the newest stands last
+        if len(self._seen) >= REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = (now, 0)
+        return held
+
+    def _key(self, entry: Entry) -> object:
+        given = entry.pop("key", None)
+        if entry["level"] not in {"warning", "error"} or "seq" in entry:
+            return None
+        if given is not None:
+            return entry["event"], str(given)
+        return tuple(
+            value for name, value in entry.items() if isinstance(value, str) and name not in {"time", "exception"}
+        )
+
+
+# ---- sinks ----------------------------------------------------------------------------------------------------------
+
+
+class _Lines:
+    """A stream of JSON lines, with a syslog priority before each for the journal."""
+
+    def __init__(self, stream: TextIO, *, journal: bool) -> None:
+        self._stream = stream
+        self._journal = journal
+
+    def write(self, entry: Entry) -> None:
+        prefix = f"<{PRIORITIES[entry['level']]}>" if self._journal else ""
+        _write_text(self._stream, f"{prefix}{json_line(entry)}\n")
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""
+
+
+class _Terminal:
+    """A terminal: the lines that `ingestd tail` shows."""
+
+    def __init__(self, stream: TextIO, zone: tzinfo | None) -> None:
+        self._stream = stream
+        self._zone = zone
+        self._console = Console(force_terminal=True, highlight=False)
+
+    def write(self, entry: Entry) -> None:
+        line = parse_line(json_line(entry).encode())
+        with self._console.capture() as shown:
+            self._console.print(render_line(line, self._zone), soft_wrap=True)
+        _write_text(self._stream, shown.get())
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""
+
+
+def _write_text(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+class LogFile:
+    """A file of JSON lines, each one write, so that a reader sees whole lines; opened anew when it was renamed.
+
+    A line that a full disk cut short is ended before the next one. Never waits, even where the path is a pipe.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._descriptor: int | None = None
+        self._torn = False
+
+    def write(self, entry: Entry) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: it could not be written whole.
+        """
+        line = json_line(entry).encode() + b"\n"
+        descriptor = self._at_hand(len(line))
+        whole = b"\n" + line if self._torn else line
+        self._torn = True
+        if os.write(descriptor, whole) < len(whole):
+            raise OSError(errno.ENOSPC, "only a part of the line could be written")
+        self._torn = False
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _at_hand(self, more: int) -> int:
+        if self._descriptor is not None:
+            here = os.fstat(self._descriptor)
+            full = self._max_bytes is not None and here.st_size > 0 and here.st_size + more > self._max_bytes
+            if full and self._stands_at_path(here):
+                self.path.replace(self.path.with_name(self.path.name + OLDER_SUFFIX))
+            if not self._stands_at_path(here):
+                self.close()
+        if self._descriptor is None:
+            self._descriptor = self._open()
+        return self._descriptor
+
+    def _stands_at_path(self, here: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(here, self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _open(self) -> int:
+        # One level only: where a whole disk is gone, its folders must not be made anew below the empty mount point.
+        self.path.parent.mkdir(exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        descriptor = os.open(self.path, flags, 0o644)
+        status = os.fstat(descriptor)
+        regular = stat.S_ISREG(status.st_mode) and status.st_size > 0
+        self._torn = regular and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
+        return descriptor

@@ -1,0 +1,90 @@
+"""Look at the files whose time has come: decided already, not over yet, or ready to be staged."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Sequence
+
+from ingestd.files import FileStat, stat_of
+from ingestd.ingest import Ingest
+from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe
+from ingestd.service.waiting import WaitList
+from ingestd.stage.run import StageTask, Waiting
+from ingestd.writers import Writers, look
+
+POLL_WRITER_S = 5.0
+"""How often a file that somebody has open is asked for, in seconds, should the hint of its closing be lost."""
+
+
+class Looker:
+    """Judges files from outside, and keeps on the wait list those that are not over."""
+
+    def __init__(self, ingest: Ingest, waiting: WaitList) -> None:
+        self._ingest = ingest
+        self._list = waiting
+        self._patience = ingest.context.patience
+        self.gone: list[str] = []
+        self.news: list[tuple[str, Verdict]] = []
+        """Files that wait for another kind of reason than people were last told."""
+
+    def tasks(self, names: Sequence[str]) -> list[StageTask]:
+        """Return the tasks for those of `names` that are settled as far as can be told from outside.
+
+        One look at all processes serves them: taken after their state was, and their state must be the same when they
+        are read, so each was settled at the moment of the look. `gone` and `news` tell what else was found.
+        """
+        self.gone = []
+        found = {name: status for name in names if (status := self._stat(name)) is not None}
+        if not found:
+            return []
+        writers = look()
+        tasks = [task for name in found if (task := self._task(name, found[name], writers)) is not None]
+        known = self._ingest.store.catalog.is_known
+        return sorted(tasks, key=lambda task: (known(task.source_file), task.source_file))
+
+    def _stat(self, name: str) -> FileStat | None:
+        path = self._ingest.layout.raw_file(name)
+        try:
+            status = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._list.done(name)
+            self.gone.append(name)
+            return None
+        except OSError as error:
+            self._list.retry(name, error.strerror or str(error), time.monotonic())
+            return None
+        state = stat_of(status)
+        decided = self._ingest.store.catalog.is_current(name, state.size, state.mtime_ns)
+        if decided or not stat.S_ISREG(status.st_mode):
+            self._list.done(name)
+            return None
+        return state
+
+    def _task(self, name: str, status: FileStat, writers: Writers) -> StageTask | None:
+        now = time.monotonic()
+        track = self._track(name, status, now)
+        seen = Observation(track.unchanged_s(now), writers.writer_of(status))
+        verdict = judge_outside(seen, self._patience)
+        if verdict.state is State.SETTLED:
+            self._list.watch(name, track)
+            return self._ingest.task_for(name, status, seen)
+        self._wait(name, verdict, seen, track)
+        return None
+
+    def _track(self, name: str, status: FileStat, now: float) -> Track:
+        sample = Sample(status.size, status.mtime_ns, status.inode)
+        age = self._ingest.clock().timestamp() - status.mtime_ns / 1e9
+        return observe(self._list.entries[name].track, sample, now, age)
+
+    def not_over(self, outcome: Waiting) -> None:
+        """Keep a file that turned out, when it was read, to be running; a queued one is decided and not waited for."""
+        name = outcome.task.source_file
+        entry = self._list.entries.get(name)
+        if entry is not None and entry.track is not None:
+            self._wait(name, Verdict(outcome.state, outcome.reason, outcome.code), outcome.task.seen, entry.track)
+
+    def _wait(self, name: str, verdict: Verdict, seen: Observation, track: Track) -> None:
+        wait_s = max(0.01, next_look_s(seen, verdict, self._patience, POLL_WRITER_S))
+        if self._list.wait(name, verdict, track, due=time.monotonic() + wait_s):
+            self.news.append((name, verdict))

@@ -1,0 +1,33 @@
+"""What observer and scheduler may ask of the worker: the messages on its one queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dirty:
+    """A hint: something happened to this path (relative to the raw root)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Look at everything; the reason is logged, a routine one for debugging only."""
+
+    reason: str
+    routine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Compact the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Delete event JSONs that are past their time."""
+
+
+Message = Dirty | Scan | Compact | Retire

@@ -1,0 +1,88 @@
+"""The service's words to systemd: ready, alive, stopping; see sd_notify(3).
+
+A few datagrams to the socket that `NOTIFY_SOCKET` names; without it (started by hand) nothing is sent. What the service
+does never depends on whether a message arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from ingestd.errors import shown
+
+STATUS_LIMIT = 300
+"""Characters of a status line: `systemctl status` shows one line."""
+
+SEND_TIMEOUT_S = 1.0
+"""Seconds a message may wait for a full socket before it counts as failed."""
+
+
+class Notifier:
+    """Tell systemd how the service is; never raises, whatever the socket does.
+
+    `watchdog_s` is how often `watchdog()` must be called, in seconds (half of what systemd allows), None when systemd
+    does not ask. `failures` counts messages that could not be sent.
+    """
+
+    def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
+        self._address = address
+        self.watchdog_s = watchdog_s
+        self.failures = 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, *, pid: int | None = None) -> Notifier:
+        """Take the socket from `NOTIFY_SOCKET`, and the interval from `WATCHDOG_USEC` when `WATCHDOG_PID` is ours."""
+        environment = os.environ if environment is None else environment
+        pid = os.getpid() if pid is None else pid
+        return cls(environment.get("NOTIFY_SOCKET") or None, watchdog_s=_watchdog_interval(environment, pid))
+
+    def ready(self, status: str) -> None:
+        """Say that the service is up (also ends a reload)."""
+        self._send("READY=1", _status(status))
+
+    def status(self, text: str) -> None:
+        """Show one line in `systemctl status`; line breaks and control characters are escaped."""
+        self._send(_status(text))
+
+    def watchdog(self) -> None:
+        """Say that every part of the service is alive; call it only after looking."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """Say that the service shuts down on purpose."""
+        self._send("STOPPING=1")
+
+    def reloading(self) -> None:
+        """Say that the settings are read again; `ready` ends it."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def extend(self, seconds: float) -> None:
+        """Ask for `seconds` more, from now, for the start or stop in hand."""
+        self._send(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
+
+    def _send(self, *assignments: str) -> None:
+        if self._address is None:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(SEND_TIMEOUT_S)
+                sender.sendto("\n".join(assignments).encode(), os.fsencode(address))
+        except (OSError, ValueError):
+            self.failures += 1
+
+
+def _status(text: str) -> str:
+    return f"STATUS={shown(text, STATUS_LIMIT)}"
+
+
+def _watchdog_interval(environment: Mapping[str, str], pid: int) -> float | None:
+    if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None  # meant for the process that started us
+    text = environment.get("WATCHDOG_USEC", "")
+    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
+        return None
+    return int(text) / 2e6

@@ -1,0 +1,37 @@
+"""Delete event JSONs that are past their time. The log and the manifest hold what counts; events are for people."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+from ingestd import files
+
+
+def forget_old_events(events_dir: Path, today: date, keep_days: int) -> list[str]:
+    """Delete the day folders older than `keep_days` days before `today` (0: none); return their names.
+
+    Only folders named as a date are touched.
+
+    Raises:
+        Retry: the disk refused.
+    """
+    if keep_days <= 0 or not events_dir.is_dir():
+        return []
+    oldest = today - timedelta(days=keep_days)
+    gone = []
+    with files.world(events_dir):
+        for folder in sorted(events_dir.iterdir()):
+            day = _day_of(folder.name)
+            if day is not None and day < oldest and folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+                gone.append(folder.name)
+    return gone
+
+
+def _day_of(name: str) -> date | None:
+    try:
+        return date.fromisoformat(name) if len(name) == 10 else None
+    except ValueError:
+        return None

@@ -1,0 +1,97 @@
+"""What the running service says of itself: written to `_manifest/service.json`, read by `ingestd status`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ingestd import files
+from ingestd.errors import UsageError
+from ingestd.layout import Layout
+
+LOCK_NAME = "service.lock"
+STATE_NAME = "service.json"
+
+
+class Model(BaseModel):
+    """A part of the state file; unknown keys of a newer version are passed over by readers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Trouble(Model):
+    """Something in the world that keeps the service from its work; it tries again by itself."""
+
+    message: str
+    place: str
+    next_step: str
+    since: datetime
+    tries: int = 1
+
+
+class RetryingFile(Model):
+    """One file that could not be staged for a reason outside it."""
+
+    source_file: str
+    problem: str
+    tries: int
+
+
+class ServiceState(Model):
+    """One moment of the service. `doing` is one plain sentence, the same as systemd's `STATUS=`."""
+
+    pid: int
+    host: str
+    version: str
+    started_at: datetime
+    updated_at: datetime
+    phase: Literal["starting", "running", "stopping", "stopped"]
+    doing: str
+    watching: str
+    backlog: int = 0
+    troubles: list[Trouble] = []
+    retrying: list[RetryingFile] = []
+
+
+def this_process() -> tuple[int, str]:
+    """Tell the pid and host the state file names."""
+    return os.getpid(), socket.gethostname()
+
+
+def state_path(layout: Layout) -> Path:
+    """Locate the state file."""
+    return layout.manifest_path.with_name(STATE_NAME)
+
+
+def service_lock(layout: Layout) -> files.Lock:
+    """Return the lock a service holds for its life: one service a data root."""
+    return files.Lock(layout.manifest_path.with_name(LOCK_NAME))
+
+
+def write_state(layout: Layout, state: ServiceState) -> None:
+    """Replace the state file; not flushed, because it says nothing that outlives a power cut."""
+    files.write_atomic(state_path(layout), state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
+
+
+def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
+    """Read what the service last said, and whether it is alive now (it holds its lock)."""
+    try:
+        state = ServiceState.model_validate_json(state_path(layout).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        state = None
+    return state, _is_held(service_lock(layout))
+
+
+def _is_held(lock: files.Lock) -> bool:
+    if not lock.path.exists():
+        return False
+    try:
+        lock.probe()
+    except UsageError:
+        return True
+    return False

@@ -1,0 +1,229 @@
+"""What `ingestd status` tells: the service, every file that waits, the last runs, rejects, troubles. Read-only.
+
+Files are looked at afresh, by the same rules the service uses, so the answer is the same with the service up or down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from ingestd import files
+from ingestd.errors import Retry
+from ingestd.files import FileStat, scan_csvs
+from ingestd.layout import Layout
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.view import read_view
+from ingestd.raw.header import glance
+from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge_outside
+from ingestd.service.state import RetryingFile, Trouble, read_state
+from ingestd.settings import Settings
+from ingestd.writers import Writers, look
+
+LAST_RUNS = 5
+ROWS_LIMIT = 64 * 2**20
+"""Rows so far are counted in files up to this many bytes; a larger one is not read for it."""
+
+PENDING = "pending"
+"""Settled, and not decided yet: the service or the next backfill takes it."""
+
+
+class Health(IntEnum):
+    """Exit codes of `ingestd status`, for monitoring."""
+
+    WELL = 0
+    NEEDS_A_PERSON = 1
+    SERVICE_DOWN = 3
+
+
+class Part(BaseModel):
+    """A part of the report; its JSON keys are stable."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ServicePart(Part):
+    """The service: `phase` is `down` when none holds the lock of this data root."""
+
+    phase: Literal["down", "starting", "running", "stopping"]
+    doing: str = ""
+    watching: str = ""
+    pid: int | None = None
+    host: str = ""
+    started_at: datetime | None = None
+
+
+class WaitingPart(Part):
+    """A file that is not decided: `queued`, `running`, `pending` or `retrying`; seconds since its last change."""
+
+    source_file: str
+    state: str
+    age_s: float
+    reason: str
+    rows: int | None = None
+
+
+class RunPart(Part):
+    """A run that was ingested lately."""
+
+    run_id: str
+    source_file: str
+    chip_name: str | None
+    summary: str
+    ingested_at_utc: datetime
+
+
+class RejectPart(Part):
+    """A rejected file that is still there, and its code; `ingestd rejects show` tells the rest."""
+
+    source_file: str
+    code: str
+
+
+class StatusReport(Part):
+    """Everything `status` knows. `free_bytes` is None when the stage is not there yet."""
+
+    service: ServicePart
+    safe_to_power_off: bool
+    safe_reason: str
+    runs: int
+    waiting: list[WaitingPart]
+    last_runs: list[RunPart]
+    rejects: list[RejectPart]
+    troubles: list[Trouble]
+    log_records: int
+    free_bytes: int | None
+
+    @property
+    def health(self) -> Health:
+        """What a monitor should make of it: a fault that needs a person comes before a service that is down."""
+        if self.troubles or self.rejects or any(file.state == "retrying" for file in self.waiting):
+            return Health.NEEDS_A_PERSON
+        return Health.SERVICE_DOWN if self.service.phase == "down" else Health.WELL
+
+
+def read_status(settings: Settings, now: datetime) -> StatusReport:
+    """Look at the data root and the service.
+
+    Raises:
+        Corrupt: manifest or log is damaged.
+    """
+    layout = settings.layout
+    store = ManifestStore(layout)
+    service, troubles, retrying = _service(layout)
+    try:
+        found = scan_csvs(layout.raw_root).files
+    except Retry as error:
+        found = {}
+        lost = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
+        troubles = [*(trouble for trouble in troubles if trouble.message != lost.message), lost]
+    waiting = _waiting(settings, store, found, retrying, now)
+    rejected = [note for note in store.catalog.notes.values() if note.outcome == "rejected"]
+    view = read_view(layout)
+    safe_reason = _why_not_power_off(waiting, service)
+    return StatusReport(
+        service=service,
+        safe_to_power_off=not safe_reason,
+        safe_reason=safe_reason or "no measurement is running, and nothing is being staged",
+        runs=view["superseded_by"].is_null().sum(),
+        waiting=waiting,
+        last_runs=_last_runs(view),
+        rejects=sorted(
+            (RejectPart(source_file=n.source_file, code=n.code or "") for n in rejected if n.source_file in found),
+            key=lambda reject: reject.source_file,
+        ),
+        troubles=troubles,
+        log_records=store.pending,
+        free_bytes=_free(layout),
+    )
+
+
+def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, RetryingFile]]:
+    state, alive = read_state(layout)
+    if not alive:
+        return ServicePart(phase="down"), [], {}
+    if state is None or state.phase == "stopped":
+        return ServicePart(phase="starting"), [], {}
+    part = ServicePart(
+        phase=state.phase,
+        doing=state.doing,
+        watching=state.watching,
+        pid=state.pid,
+        host=state.host,
+        started_at=state.started_at,
+    )
+    return part, list(state.troubles), {retry.source_file: retry for retry in state.retrying}
+
+
+def _waiting(
+    settings: Settings,
+    store: ManifestStore,
+    found: dict[str, FileStat],
+    retrying: dict[str, RetryingFile],
+    now: datetime,
+) -> list[WaitingPart]:
+    writers = look()
+    waiting = []
+    for name, status in sorted(found.items()):
+        age = now.timestamp() - status.mtime_ns / 1e9
+        note = store.catalog.notes.get(name)
+        if store.catalog.is_current(name, status.size, status.mtime_ns):
+            if note is not None and note.outcome == "queued":
+                reason = QUEUED_REASONS[note.code or "no-rows"]
+                waiting.append(WaitingPart(source_file=name, state=State.QUEUED, age_s=age, reason=reason, rows=0))
+        elif name in retrying:
+            retry = retrying[name]
+            reason = f"{retry.problem} (tried {retry.tries} times)"
+            waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason))
+        else:
+            waiting.append(_undecided(settings, name, status, writers, age))
+    return waiting
+
+
+def _undecided(settings: Settings, name: str, status: FileStat, writers: Writers, age: float) -> WaitingPart:
+    patience = Patience(settings.settle.settle_s, settings.settle.quiet_s)
+    verdict = judge_outside(Observation(abs(age), writers.writer_of(status)), patience)
+    if verdict.state is State.RUNNING:
+        rows = _rows_so_far(settings.layout.raw_file(name), status)
+        return WaitingPart(source_file=name, state=State.RUNNING, age_s=age, reason=verdict.reason, rows=rows)
+    reason = "over, and not staged yet: the service or the next `ingestd backfill` takes it"
+    return WaitingPart(source_file=name, state=PENDING, age_s=age, reason=reason)
+
+
+def _rows_so_far(path: Path, status: FileStat) -> int | None:
+    if status.size > ROWS_LIMIT:
+        return None
+    try:
+        read = files.read_raw(path, ROWS_LIMIT)
+    except OSError:
+        return None
+    return None if read is None else glance(read.data).rows
+
+
+def _last_runs(view: pl.DataFrame) -> list[RunPart]:
+    live = view.filter(pl.col("superseded_by").is_null())
+    last = live.sort("ingested_at_utc", "start_time_utc", descending=True).head(LAST_RUNS)
+    return [RunPart.model_validate(row) for row in last.select(list(RunPart.model_fields)).to_dicts()]
+
+
+def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> str:
+    running = [file.source_file for file in waiting if file.state == State.RUNNING]
+    if running:
+        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+        return f"a measurement is running: {running[0]}{more}"
+    if service.phase != "down" and any(file.state == PENDING for file in waiting):
+        return "the service is still staging files"
+    return ""
+
+
+def _free(layout: Layout) -> int | None:
+    try:
+        return files.free_bytes(layout.stage_root)
+    except OSError:
+        return None

@@ -1,0 +1,219 @@
+"""The service's log, read for people: one JSON object a line in, one coloured line out.
+
+Whatever is not such an object (a crash report, a line cut short by a full disk) is shown as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import tzinfo
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.text import Text
+
+from ingestd import files
+from ingestd.errors import shown
+from ingestd.service.logline import LEVELS, OLDER_SUFFIX, LogLine, parse_line
+
+BLOCK = 1 << 16
+LINE_LIMIT = 1 << 20
+"""Bytes of the longest line that is kept together; anything longer is no line of ours."""
+
+STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold white on red"}
+_FIRST = ("source_file", "chip")
+_QUIET = frozenset({"time", "level", "event", "logger", "exception", *_FIRST})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines to show: at least this severe, of this chip. Lines not ours pass, save for a chip."""
+
+    level: str | None = None
+    chip: str | None = None
+
+    def admits(self, line: LogLine) -> bool:
+        """Say whether a line is wanted."""
+        if self.chip is not None and self.chip.lower() not in _chips(line):
+            return False
+        return self.level is None or not line.event or LEVELS.index(line.level) >= LEVELS.index(self.level)
+
+
+def _chips(line: LogLine) -> set[str]:
+    named = [line.fields.get("chip"), line.fields.get("chips")]
+    return {str(chip).lower() for value in named for chip in (value if isinstance(value, list) else [value])}
+
+
+def read_log(path: Path, *, last: int, level: str | None = None, chip: str | None = None) -> Iterator[LogLine]:
+    """Yield the last `last` wanted lines, oldest first, reading backwards from the end and on into `<path>.1`.
+
+    Raises:
+        Retry: the log cannot be read. A log that does not exist is an empty one.
+    """
+    yield from _last_lines(path, last, Wanted(level, chip))
+
+
+def _last_lines(path: Path, last: int, wanted: Wanted, end: int | None = None) -> Iterator[LogLine]:
+    found: deque[LogLine] = deque()
+    for source, until in ((path, end), (path.with_name(path.name + OLDER_SUFFIX), None)):
+        for raw in _lines_backwards(source, until):
+            if len(found) >= last:
+                break
+            line = parse_line(raw)
+            if wanted.admits(line):
+                found.appendleft(line)
+    yield from found
+
+
+def _lines_backwards(path: Path, until: int | None) -> Iterator[bytes]:
+    """Yield the lines of a file before byte `until`, last first; an incomplete last line is a line too."""
+    with files.world(path):
+        try:
+            log = path.open("rb")
+        except FileNotFoundError:
+            return
+        with log:
+            end, rest = log.seek(0, os.SEEK_END) if until is None else until, b""
+            while end > 0:
+                start = max(0, end - BLOCK)
+                log.seek(start)
+                lines = (log.read(end - start) + rest).split(b"\n")
+                end, rest = start, lines[0]
+                yield from (line for line in reversed(lines[1:]) if line)
+                if len(rest) > LINE_LIMIT:
+                    yield rest
+                    rest = b""
+            if rest:
+                yield rest
+
+
+def follow_log(
+    path: Path,
+    *,
+    last: int,
+    level: str | None = None,
+    chip: str | None = None,
+    wait: Callable[[], bool],
+) -> Iterator[LogLine]:
+    """Yield the last lines as `read_log` does, then what is added, for as long as `wait` says so.
+
+    `wait` is called when there is nothing new: it waits a moment and returns False to end. The log may be rotated
+    (renamed, the rest of the old one is shown first), cut to nothing, deleted, or not exist yet. Only whole lines
+    are shown.
+
+    Raises:
+        Retry: the log cannot be read.
+    """
+    wanted = Wanted(level, chip)
+    with files.world(path):
+        follower = _Follower(path)
+        try:
+            yield from _last_lines(path, last, wanted, follower.open_at_end())
+            while True:
+                yield from filter(wanted.admits, map(parse_line, follower.new_lines()))
+                if not wait():
+                    return
+        finally:
+            follower.close()
+
+
+class _Follower:
+    """The place reached in a log that is being written, and the file that is open there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log: BinaryIO | None = None
+        self._part = b""
+
+    def open_at_end(self) -> int:
+        """Begin after the last whole line of what is there now; return where that is, in bytes."""
+        self._open()
+        if self._log is None:
+            return 0
+        size = os.fstat(self._log.fileno()).st_size
+        start = max(0, size - LINE_LIMIT)
+        self._log.seek(start)
+        ends = self._log.read(size - start).rfind(b"\n") + 1
+        return self._log.seek(start + ends if ends or start == 0 else size)
+
+    def new_lines(self) -> Iterator[bytes]:
+        """Yield whole lines added since the last call, across a rotation."""
+        if self._log is not None:
+            if os.fstat(self._log.fileno()).st_size < self._log.tell():
+                self._log.seek(0)
+                self._part = b""
+            yield from self._read()
+        if self._replaced():
+            if self._log is not None:
+                yield from self._read()  # written between the last read and the rename
+            self.close()
+            self._open()
+            yield from self._read()
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._log is not None:
+            self._log.close()
+        self._log, self._part = None, b""
+
+    def _open(self) -> None:
+        try:
+            self._log = self._path.open("rb")
+        except FileNotFoundError:
+            self._log = None
+
+    def _replaced(self) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False  # rotated, and nothing written since
+        if self._log is None:
+            return True
+        here = os.fstat(self._log.fileno())
+        return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
+
+    def _read(self) -> Iterator[bytes]:
+        while self._log is not None and (block := self._log.read(BLOCK)):
+            *lines, self._part = (self._part + block).split(b"\n")
+            yield from filter(None, lines)
+            if len(self._part) > LINE_LIMIT:
+                yield self._part
+                self._part = b""
+
+
+def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
+    """Show one line: local time in `zone` (the machine's where None), level, event in words, file, chip, the rest.
+
+    Control characters are escaped, so that a file's name cannot play with the terminal.
+    """
+    if line.time is None:
+        return Text(shown(line.raw, LINE_LIMIT))
+    style = STYLES.get(line.level, "")
+    text = Text()
+    text.append(line.time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S"), "dim")
+    text.append(f"  {line.level:<8}", style)
+    text.append(f" {_words(line.event):<12}", style or "bold")
+    for name, colour in (("source_file", "cyan"), ("chip", "magenta")):
+        if line.fields.get(name) is not None:
+            text.append("  " + _value(line.fields[name]), colour)
+    for name, value in line.fields.items():
+        if name not in _QUIET and value is not None:
+            text.append(f"  {_words(name)} ", "dim")
+            text.append(_value(value))
+    for row in str(line.fields.get("exception") or "").splitlines():
+        text.append("\n    " + shown(row, 500), "dim")
+    return text
+
+
+def _words(name: str) -> str:
+    return shown(name.replace("_", " "), 200)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 500)

@@ -1,0 +1,100 @@
+"""The files the service waits for: each with its state, the reason, and when it is looked at again."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+
+from ingestd.raw.settling import State, Track, Verdict
+
+WORTH_TELLING = frozenset({"writer", "unseen", "cut-line"})
+"""Kinds of reasons to wait that people are told of; every file has to stand still for `settle_s`, which is no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file the service knows of and has not decided yet.
+
+    `due` is in monotonic seconds. `problem` is set while the world keeps the file from being staged; `tries` counts how
+    often it did. `state` is None before the first look; `told` is the kind of reason that was last told of.
+    """
+
+    due: float
+    state: State | None = None
+    track: Track | None = None
+    told: str = ""
+    problem: str = ""
+    tries: int = 0
+
+
+class WaitList:
+    """Which files to look at, and when. Only the worker touches it."""
+
+    def __init__(self, *, retry_s: float, retry_max_s: float) -> None:
+        self._retry_s = retry_s
+        self._retry_max_s = retry_max_s
+        self._times: list[tuple[float, str]] = []  # a heap; a pair that is no entry's `due` any more is passed over
+        self.entries: dict[str, Entry] = {}
+
+    def hint(self, name: str, now: float) -> None:
+        """Take a hint that a file may have changed: look at it now. A file in retry keeps its back-off."""
+        entry = self.entries.get(name)
+        if entry is None:
+            self._set(name, Entry(due=now))
+        elif not entry.problem and entry.due > now:
+            self._set(name, replace(entry, due=now))
+
+    def due(self, now: float, limit: int) -> list[str]:
+        """Take at most `limit` files whose time has come, the longest due first; another call must answer for each."""
+        ready: dict[str, None] = {}  # a file that was given the same time twice is on the heap twice
+        while self._times and len(ready) < limit and self._times[0][0] <= now:
+            due, name = heapq.heappop(self._times)
+            if self._is_current(due, name):
+                ready[name] = None
+        return list(ready)
+
+    def next_due(self) -> float | None:
+        """Tell when the next file is to be looked at (monotonic seconds)."""
+        while self._times and not self._is_current(*self._times[0]):
+            heapq.heappop(self._times)
+        return self._times[0][0] if self._times else None
+
+    def wait(self, name: str, verdict: Verdict, track: Track, due: float) -> bool:
+        """Note that a file is not over yet; return whether the kind of reason is worth telling people, and new."""
+        entry = self.entries[name]
+        news = verdict.code in WORTH_TELLING and verdict.code != entry.told
+        told = verdict.code if news else entry.told
+        self._set(name, replace(entry, state=verdict.state, track=track, told=told, due=due, problem="", tries=0))
+        return news
+
+    def watch(self, name: str, track: Track) -> None:
+        """Keep the track of a file that is being staged."""
+        self.entries[name] = replace(self.entries[name], track=track)
+
+    def again(self, name: str, due: float) -> None:
+        """Look at a file once more at `due`: another process's decision overtook it."""
+        self._set(name, replace(self.entries[name], due=due))
+
+    def retry(self, name: str, problem: str, now: float) -> bool:
+        """Note that the world kept a file from being staged; it waits twice as long as the last time."""
+        entry = self.entries[name]
+        due = now + backoff_s(entry.tries, self._retry_s, self._retry_max_s)
+        self._set(name, replace(entry, problem=problem, tries=entry.tries + 1, due=due))
+        return entry.problem != problem
+
+    def done(self, name: str) -> None:
+        """Forget a file that was decided or is gone."""
+        self.entries.pop(name, None)
+
+    def _set(self, name: str, entry: Entry) -> None:
+        self.entries[name] = entry
+        heapq.heappush(self._times, (entry.due, name))
+
+    def _is_current(self, due: float, name: str) -> bool:
+        entry = self.entries.get(name)
+        return entry is not None and entry.due == due
+
+
+def backoff_s(tries: int, first_s: float, most_s: float) -> float:
+    """Tell how long to wait after the `tries`-th failure in a row (0 for the first): doubling, up to `most_s`."""
+    return min(most_s, first_s * 2.0 ** min(tries, 30))

@@ -1,0 +1,358 @@
+"""The kernel's hints about the raw root: "this path may have changed", "look at everything again".
+
+Hints only ever shorten the wait for the next scan; they are never the truth. watchdog loses some in silence (its
+observer or emitter may die, the root may be renamed or unmounted, a sub-folder may go unwatched when the kernel's
+limits are reached), so `Watch.check` looks for each of these. Only this module and `limits` know watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify_c import (
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+)
+
+from ingestd import files
+from ingestd.errors import Retry, shown
+from ingestd.service.limits import LIMIT_ERRORS, limit_at_hand, limit_value, limits_message
+
+EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileAttribEvent,  # a permission was given back, a file was touched
+    FileClosedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+"""What the kernel is asked for: not reading, so that our own makes no events; not writing, because a running
+measurement writes row upon row and only its end matters, which is a close."""
+
+OVERFLOWED = "the kernel's event queue overflowed"
+"""The reason to look at everything that says hints were lost."""
+
+STOP_S = 5.0
+"""Seconds `stop` waits for watchdog's threads; they are daemon threads and may be left behind."""
+
+MISSES = 3
+"""So many checks in a row must see the same folders unwatched."""
+
+PROBE_EVERY = 30
+"""While a limit is reached, every so many checks it is tried whether one more folder could be watched."""
+
+Dirty = Callable[[str], None]
+"""Takes a path relative to the raw root (POSIX) that may have changed."""
+
+Doubt = Callable[[str], None]
+"""Takes the reason, in words, why everything must be looked at."""
+
+
+class Watch:
+    """Watch the raw root and everything below it, without following symbolic links below it.
+
+    `on_dirty` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
+    made, written, closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder came, went
+    or moved, when the kernel lost events, and when a file system was unmounted. Both are called from watchdog's
+    threads, may repeat themselves, must only note what they are told, and are never called after `stop` returned.
+
+    The methods may be called by any thread, one at a time is served. Nothing happens before `start`.
+    """
+
+    def __init__(self, root: Path, *, on_dirty: Dirty, on_doubt: Doubt) -> None:
+        self.root = root
+        self._on_dirty = on_dirty
+        self._on_doubt = on_doubt
+        self._lock = threading.RLock()
+        self._running: _Running | None = None
+        self._limit: str | None = None
+        self._limit_value = 0
+        self._probe_in = 0
+        self._satisfied: tuple[int | None, int] | None = None
+        self._missing: object = None
+        self._misses = 0
+        self._accepted: tuple[int, int] | None = None
+
+    @property
+    def limited(self) -> str | None:
+        """Say which kernel limit leaves folders unwatched and the command that raises it; None when all are watched.
+
+        While it stands, `check` is content and the caller finds files by scanning.
+        """
+        return None if self._limit is None else limits_message(self._limit)
+
+    def start(self) -> None:
+        """Place the watch; what happens below the root after it returned is hinted at. Does nothing when it stands.
+
+        A kernel limit is no error: it is told by `limited`.
+
+        Raises:
+            Retry: the root is missing, cannot be listed, or cannot be watched.
+        """
+        with self._lock:
+            if self._running is None:
+                self._start()
+
+    def stop(self) -> None:
+        """Take the watch away, within a few seconds whatever watchdog's threads do. Does nothing when there is none."""
+        with self._lock:
+            if self._running is not None:
+                self._running.stop()
+                self._running = None
+
+    def restart(self) -> None:
+        """Place a fresh watch after `check` gave a reason; scan after it, since hints were lost meanwhile.
+
+        Raises:
+            Retry: as `start`; no watch stands then, and `check` goes on saying why.
+        """
+        with self._lock:
+            self.stop()
+            self._start()
+
+    def check(self, folders: int | None = None) -> str | None:
+        """Say why hints cannot be trusted now and `restart` is needed; None when they can, or when `limited` tells why.
+
+        Call it every second or so. `folders` is how many folders the last scan could list, the root among them; a
+        kernel that watches fewer is believed after the third call, because a new folder is watched a moment after it
+        appears and a scan may be behind. The same shortfall is told once.
+        """
+        with self._lock:
+            trouble = self._root_trouble() or (self._running.trouble() if self._running is not None else None)
+            if trouble is not None:
+                return trouble
+            if self._limit is not None:
+                return "the kernel's limit on watched folders leaves room again" if self._limit_raised() else None
+            if self._running is None:
+                return "no watch is placed"
+            return self._shortfall(self._running, folders)
+
+    def _start(self) -> None:
+        self._limit, self._satisfied = None, None
+        # watchdog warns when it comes to a folder twice, which nested new folders make it do; nothing is wrong then.
+        warnings.filterwarnings("ignore", r"Callback with id '\d+' already exists", RuntimeWarning)
+        identity = self._identity()
+        try:
+            self._running = _Running(os.path.realpath(self.root), identity, self._on_dirty, self._on_doubt)
+        except OSError as error:
+            if error.errno not in LIMIT_ERRORS:
+                raise files.retry_from(error, self.root) from error
+            self._reach_limit(LIMIT_ERRORS[error.errno])
+            return
+        try:
+            same = self._identity() == identity
+        except Retry:
+            self.stop()
+            raise
+        if not same:
+            self.stop()
+            raise Retry("this folder was replaced while its watch was placed", place=str(self.root))
+
+    def _identity(self) -> tuple[int, int]:
+        with files.world(self.root):
+            status = os.stat(self.root)  # noqa: PTH116  # beside scandir, which also takes the str or Path
+            os.scandir(self.root).close()
+        return status.st_dev, status.st_ino
+
+    def _root_trouble(self) -> str | None:
+        try:
+            identity = self._identity()
+        except Retry as error:
+            return f"the folder {shown(str(self.root), 200)} cannot be read: {error.message}"
+        if self._running is not None and identity != self._running.identity:
+            return f"the folder {shown(str(self.root), 200)} was replaced by another (renamed, remounted or made anew)"
+        return None
+
+    def _shortfall(self, running: _Running, folders: int | None) -> str | None:
+        seen = (folders, running.hints.folder_events)
+        if folders is None or seen == self._satisfied:
+            return None  # watches go only with their folder (an event) or their file system (an event too)
+        watched = running.watched_folders()
+        if watched is None or watched >= folders:
+            self._satisfied = seen
+            return None
+        self._misses = self._misses + 1 if self._missing == (seen, watched) else 1
+        self._missing = (seen, watched)
+        if self._misses < MISSES:
+            return None
+        self._misses = 0
+        limit = limit_at_hand(self.root)
+        if limit is not None:
+            self._reach_limit(limit)
+            return None
+        if self._accepted == (watched, folders):
+            return None  # a restart did not change it: say, one folder mounted at two places
+        self._accepted = (watched, folders)
+        return f"the kernel watches {watched} of {folders} folders"
+
+    def _reach_limit(self, name: str) -> None:
+        self._limit, self._limit_value, self._probe_in = name, limit_value(name), PROBE_EVERY
+
+    def _limit_raised(self) -> bool:
+        limit = self._limit or ""
+        self._probe_in -= 1
+        if self._probe_in > 0:
+            return limit_value(limit) > self._limit_value
+        self._probe_in = PROBE_EVERY  # another program may have given watches back
+        return limit_at_hand(self.root) is None
+
+
+class _Running:
+    """One placed watch: the kernel's event queue, watchdog's observer and the handler of its events."""
+
+    def __init__(self, root: str, identity: tuple[int, int], on_dirty: Dirty, on_doubt: Doubt) -> None:
+        self.identity = identity
+        self.hints = _Hints(root, on_dirty, on_doubt)
+        self._queue = _KernelQueue(self.hints)
+        self._observer = BaseObserver(_Emitter, inotify_fd=self._queue)
+        self._queue.start()
+        try:
+            self._observer.schedule(self.hints, root, recursive=True, event_filter=EVENTS)
+            self._observer.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        self.hints.close()
+        # watchdog joins its threads without a limit, and one of them may be held up in a caller's function.
+        stopper = threading.Thread(target=self._release, name="watch-stop", daemon=True)
+        stopper.start()
+        stopper.join(STOP_S)
+
+    def _release(self) -> None:
+        self._observer.stop()
+        if self._observer.is_alive():
+            self._observer.join()
+        self._queue.stop()
+        self._queue.join()
+
+    def trouble(self) -> str | None:
+        emitters = list(self._observer.emitters)
+        if not self._observer.is_alive():
+            return "the observer of the kernel's events has died"
+        if not self._queue.is_alive() or not emitters or not all(emitter.is_alive() for emitter in emitters):
+            return "the reader of the kernel's events has ended (was the folder deleted?)"
+        return self.hints.trouble
+
+    def watched_folders(self) -> int | None:
+        """Count the kernel's watches; None where /proc does not tell."""
+        try:
+            lines = Path(f"/proc/self/fdinfo/{self._queue.descriptor}").read_bytes()
+        except OSError:
+            return None
+        return lines.count(b"inotify wd:")
+
+
+class _Emitter(InotifyEmitter):
+    """Asks the kernel for changes of permission too; watchdog asks for them only together with every write."""
+
+    def get_event_mask_from_filter(self) -> Mask:
+        """Return the kernel's mask for `EVENTS`."""
+        return Mask(super().get_event_mask_from_filter() | InotifyConstants.IN_ATTRIB)
+
+
+class _KernelQueue(InotifyFD):
+    """The kernel's event queue, read by a thread of its own; tells of lost events, which watchdog only logs."""
+
+    def __init__(self, hints: _Hints) -> None:
+        super().__init__()
+        self._hints = hints
+        self.descriptor = self._inotify_fd
+        os.set_inheritable(self.descriptor, False)
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        """Pass an event on; afterwards, when watchdog has rebuilt its watches, say that events were lost."""
+        super().handle_event(event)
+        if event.is_queue_overflow:
+            self._hints.doubt(OVERFLOWED)
+        elif event.mask & InotifyConstants.IN_UNMOUNT:
+            self._hints.trouble = "a file system below it was unmounted"
+            self._hints.doubt(self._hints.trouble)
+
+
+class _Hints(FileSystemEventHandler):
+    """Turns watchdog's events into the caller's two calls; lets no exception out, since one would end the observer."""
+
+    def __init__(self, root: str, on_dirty: Dirty, on_doubt: Doubt) -> None:
+        self._prefix = root.rstrip("/") + "/"
+        self._on_dirty = on_dirty
+        self._on_doubt = on_doubt
+        self._open = True
+        self._lock = threading.Lock()
+        self.folder_events = 0
+        self.trouble: str | None = None
+
+    def close(self) -> None:
+        """Call nobody from now on, waiting for a call in hand only so long."""
+        self._open = False
+        if self._lock.acquire(timeout=STOP_S):
+            self._lock.release()
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Hand one event on."""
+        try:
+            if event.is_directory:
+                self.folder_events += 1
+                self.doubt(self._folder_words(event))
+            else:
+                for path in (event.src_path, event.dest_path):
+                    self._dirty(os.fsdecode(path))
+        except Exception as error:  # whatever it was, the hint is lost and the observer must live
+            self.trouble = f"a hint was lost: {error!r}"
+
+    def doubt(self, reason: str) -> None:
+        """Ask for a scan."""
+        try:
+            with self._lock:
+                if self._open:
+                    self._on_doubt(reason)
+        except Exception as error:  # called from watchdog's reader, which must live
+            self.trouble = f"a hint was lost: {error!r}"
+
+    def _dirty(self, path: str) -> None:
+        name = path.removeprefix(self._prefix)
+        if name != path and may_be_csv(name):
+            with self._lock:
+                if self._open:
+                    self._on_dirty(name)
+
+    def _folder_words(self, event: FileSystemEvent) -> str:
+        name = shown(os.fsdecode(event.src_path).removeprefix(self._prefix), 200)
+        if isinstance(event, DirMovedEvent):
+            new = shown(os.fsdecode(event.dest_path).removeprefix(self._prefix), 200)
+            return f"the folder {name} was moved to {new}"
+        return f"the folder {name} {'appeared' if isinstance(event, DirCreatedEvent) else 'went away'}"
+
+
+def may_be_csv(name: str) -> bool:
+    """Say whether a path relative to the raw root can be one that a scan finds."""
+    if name[-4:].lower() != ".csv" or name.startswith(".") or "/." in name:
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,390 @@
+"""The one worker of the service: takes hints and jobs from one queue; looks, stages, logs, writes histories, compacts.
+
+Observer and scheduler only put messages on the queue. Everything that decides runs here, in one thread.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from ingestd import files
+from ingestd.errors import IngestdError, Retry, UsageError
+from ingestd.files import FileStat, scan_csvs, stat_of
+from ingestd.ingest import Ingest
+from ingestd.manifest.record import Event, Record
+from ingestd.service.looking import Looker
+from ingestd.service.messages import Compact, Dirty, Message, Retire, Scan
+from ingestd.service.retention import forget_old_events
+from ingestd.service.state import RetryingFile, Trouble
+from ingestd.service.waiting import WaitList, backoff_s
+from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, stage_batch
+
+IDLE_TURN_S = 5.0
+"""The longest the worker waits for a message, in seconds: it shows that it lives at least so often."""
+
+HISTORY_REST = 10.0
+"""While files wait to be staged, histories rest for this many times what writing them took: a backlog goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What the worker is at, for other threads: one sentence, files not decided yet, and what it cannot do."""
+
+    doing: str = "starting"
+    backlog: int = 0
+    troubles: tuple[Trouble, ...] = ()
+    retrying: tuple[RetryingFile, ...] = ()
+
+
+class Worker:
+    """The worker's turns. `run` is the body of its thread; `view`, `beat_at` and `folders` are read by others."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        service = ingest.settings.service
+        self.inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self.stopping = threading.Event()
+        self.view = WorkerView()
+        self.beat_at = time.monotonic()
+        self.folders: int | None = None
+        self.failure: Exception | None = None
+        self._ingest = ingest
+        self._service = service
+        self._log = structlog.get_logger("ingestd")
+        self._list = WaitList(retry_s=service.retry_s, retry_max_s=service.retry_max_s)
+        self._looker = Looker(ingest, self._list)
+        self._troubles: dict[str, Trouble] = {}
+        self._jobs = {
+            "scan": self._look_at_everything,
+            "histories": self._write_histories,
+            "compaction": self._compact,
+            "retention": self._retire,
+        }
+        self._due: dict[str, float] = {}  # jobs asked for, and when (monotonic seconds)
+        self._stage_from = 0.0  # nothing is staged before, after the world kept a batch from us
+        self._scan = Scan("start")
+        self._histories_from = 0.0  # while there is a backlog
+
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Take turns until asked to stop; then write histories and compact. What ends it otherwise is in `failure`."""
+        try:
+            while not self.stopping.is_set():
+                self.turn(self._wait_s())
+            self._show("stopping: writing histories and compacting the log")
+            self._guarded("histories", self._write_histories)
+            self._guarded("compaction", self._compact)
+        except Exception as error:  # the thread must not vanish without a word: the daemon reports it and ends
+            self.failure = error
+
+    def stop(self) -> None:
+        """Ask the worker to finish what is in hand and end; callable from any thread."""
+        self.stopping.set()
+        self.inbox.put(None)
+
+    def turn(self, wait_s: float) -> None:
+        """Take in what came within `wait_s`, and do what is due: a scan, one batch, histories, a compaction."""
+        self._take_messages(wait_s)
+        self._beat()
+        self._do_if_due("scan")
+        if time.monotonic() >= self._stage_from:
+            self._guarded("stage", self._stage_due)
+        self._put_backlog_first()
+        for job in ("histories", "compaction", "retention"):
+            self._do_if_due(job)
+        self._show(self._sentence())
+
+    def _put_backlog_first(self) -> None:
+        if "histories" not in self._due or "histories" in self._troubles:
+            return
+        now, file_due = time.monotonic(), self._list.next_due()
+        if file_due is not None and file_due <= now:
+            self._due["histories"] = max(self._due["histories"], self._histories_from)
+        else:
+            self._due["histories"] = min(self._due["histories"], now + self._ingest.settings.histories.debounce_s)
+
+    def _do_if_due(self, job: str) -> None:
+        if time.monotonic() >= self._due.get(job, math.inf):
+            del self._due[job]
+            self._guarded(job, self._jobs[job])
+
+    def _wait_s(self) -> float:
+        """Tell how long nothing is due, in seconds."""
+        now = time.monotonic()
+        times = [now + IDLE_TURN_S, *self._due.values()]
+        if (due := self._list.next_due()) is not None:
+            times.append(max(due, self._stage_from))
+        return max(0.0, min(times) - now)
+
+    def _take_messages(self, wait_s: float) -> None:
+        try:
+            message = self.inbox.get(timeout=wait_s) if wait_s > 0 else self.inbox.get_nowait()
+            while True:
+                self._take(message)
+                message = self.inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, message: Message | None) -> None:
+        now = time.monotonic()
+        match message:
+            case Dirty(name):
+                self._list.hint(name, now)
+            case Scan():
+                if "scan" not in self._due or self._scan.routine:
+                    self._scan = message
+                self._due["scan"] = self._due.get("scan", now) if message.routine else now
+            case Compact():
+                self._due.setdefault("compaction", now)
+            case Retire():
+                self._due.setdefault("retention", now)
+
+    def _beat(self) -> None:
+        self.beat_at = time.monotonic()
+
+    # ---- trouble ----------------------------------------------------------------------------------------------------
+
+    def _guarded(self, job: str, do: Callable[[], None]) -> None:
+        """Run a job; the world's troubles are logged once, shown, and tried again later with growing patience.
+
+        A `UsageError` here says that another process holds the manifest's lock for very long: waited for as well.
+        """
+        try:
+            do()
+        except (Retry, UsageError) as error:
+            self._postpone(job, error)
+        except OSError as error:
+            self._postpone(job, files.retry_from(error, self._ingest.layout.data_root))
+        else:
+            if self._troubles.pop(job, None) is not None:
+                self._log.info("resumed", job=job)
+
+    def _postpone(self, job: str, error: IngestdError) -> None:
+        known = self._troubles.get(job)
+        tries = known.tries + 1 if known else 1
+        wait = backoff_s(tries - 1, self._service.retry_s, self._service.retry_max_s)
+        cause = {"problem": error.message, "place": error.place, "next_step": error.next_step}
+        if known is None or known.message != error.message:
+            self._log.error("trouble", job=job, **cause, retry_s=wait)
+        self._troubles[job] = Trouble(
+            message=error.message,
+            place=error.place,
+            next_step=error.next_step,
+            since=known.since if known else self._ingest.clock(),
+            tries=tries,
+        )
+        if job == "stage":
+            self._stage_from = time.monotonic() + wait
+        else:
+            self._due[job] = time.monotonic() + wait
+
+    # ---- scanning ---------------------------------------------------------------------------------------------------
+
+    def _look_at_everything(self) -> None:
+        """Compare everything in the raw root with what is decided: the truth that hints only hurry along."""
+        asked, began = self._scan, time.monotonic()
+        found = scan_csvs(self._ingest.layout.raw_root, self._beat)
+        self._ingest.store.refresh()
+        catalog, now = self._ingest.store.catalog, time.monotonic()
+        fresh = [name for name, s in found.files.items() if not catalog.is_current(name, s.size, s.mtime_ns)]
+        for name in fresh:
+            self._list.hint(name, now)
+        self.folders = found.folders
+        tell = self._log.debug if asked.routine and not fresh else self._log.info
+        tell("scanned", reason=asked.reason, files=len(found.files), to_do=len(fresh), took_ms=_ms_since(began))
+        for name, why in found.unreadable:
+            self._log.warning("folder_unreadable", folder=name or ".", problem=why)
+        self._commit(self._ingest.lost_originals(found.files.get), began)
+        self._plan_upkeep()  # a kill may have come between a record and its history
+
+    # ---- staging ----------------------------------------------------------------------------------------------------
+
+    def _stage_due(self) -> None:
+        """Stage and commit one batch of the files whose time has come."""
+        stage = self._ingest.settings.stage
+        names = self._list.due(time.monotonic(), stage.batch_files)
+        if not names:
+            return
+        began = time.monotonic()
+        tasks = self._looker.tasks(names)
+        outcomes: list[Outcome] = []
+        try:
+            if tasks:
+                self._check_space()
+            for part in _parts(tasks, stage.batch_mib * 2**20):
+                outcomes = stage_batch(part, self._ingest.context)
+                self._beat()
+                self._answer(outcomes, began)
+        except (Retry, UsageError, OSError):
+            discard(outcomes)
+            for task in tasks:
+                if task.source_file in self._list.entries:
+                    self._list.again(task.source_file, time.monotonic())
+            raise
+        finally:
+            self._tell_waiting()
+        if self._looker.gone:
+            self._promote_copies()
+
+    def _check_space(self) -> None:
+        root = self._ingest.layout.stage_root
+        if files.free_bytes(root) < self._service.free_mib * 2**20:
+            raise Retry(  # the words stay the same while the number of bytes changes: told once
+                f"less than service.free_mib = {self._service.free_mib:g} MiB are free",
+                place=str(root),
+                next_step="free some space on that disk; ingestd resumes by itself",
+            )
+
+    def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and outcome.ours:
+                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+        self._commit(outcomes, began)
+        for outcome in outcomes:
+            name = outcome.task.source_file
+            match outcome:
+                case Waiting():
+                    self._looker.not_over(outcome)
+                case Failed():
+                    if self._list.retry(name, outcome.message, time.monotonic()):
+                        self._log.warning(
+                            "retrying",
+                            source_file=name,
+                            problem=outcome.message,
+                            place=outcome.place,
+                            next_step=outcome.next_step,
+                        )
+
+    def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
+        if not outcomes:
+            return
+        done = self._ingest.commit(outcomes)
+        took_ms = _ms_since(began)
+        for record in done.records:
+            self._list.done(record.source_file)
+            self._tell(record, took_ms)
+        for outcome in done.again:
+            if outcome.task.source_file in self._list.entries:
+                self._list.again(outcome.task.source_file, time.monotonic())
+        self._plan_upkeep()
+
+    def _plan_upkeep(self) -> None:
+        """Plan what follows from the log, whoever wrote it: stale histories, a compaction when it is long."""
+        now, store = time.monotonic(), self._ingest.store
+        if store.catalog.stale_chips:
+            self._due.setdefault("histories", now + self._ingest.settings.histories.debounce_s)
+        if store.pending >= self._service.compact_records:
+            self._due.setdefault("compaction", now)
+
+    def _promote_copies(self) -> None:
+        """A file is gone: where it was an original, its copy takes its place."""
+
+        def present(name: str) -> FileStat | None:
+            try:
+                return stat_of(self._ingest.layout.raw_file(name).lstat())
+            except OSError:
+                return None
+
+        self._commit(self._ingest.lost_originals(present), time.monotonic())
+
+    def _tell_waiting(self) -> None:
+        """Say why files wait, once for each kind of reason."""
+        for name, verdict in self._looker.news:
+            self._log.info("waiting", source_file=name, state=verdict.state.value, reason=verdict.reason)
+        self._looker.news.clear()
+
+    def _tell(self, record: Record, took_ms: float) -> None:
+        """Write the one log line of a decision."""
+        row = record.rows[-1] if record.rows else None
+        context = {
+            "seq": record.seq,
+            "source_file": record.source_file,
+            "run_id": record.run_id,
+            "chip": row.chip_name if row else None,
+            "proc": row.proc if row else None,
+            "rows": row.rows if row else None,
+            "note": record.note or None,
+            "took_ms": took_ms,
+        }
+        if record.reason is not None:
+            reason = record.reason
+            context |= {
+                "code": reason.code,
+                "line": reason.line,
+                "problem": reason.message,
+                "next_step": reason.next_step,
+            }
+        tell = self._log.warning if record.event is Event.REJECTED else self._log.info
+        tell(record.event.value, **{key: value for key, value in context.items() if value is not None})
+        if row is not None and row.warnings and record.event is not Event.UNCHANGED:
+            self._log.warning("content_warnings", source_file=record.source_file, warnings=row.warnings)
+
+    # ---- jobs -------------------------------------------------------------------------------------------------------
+
+    def _write_histories(self) -> None:
+        began = time.monotonic()
+        chips = self._ingest.refresh_histories()
+        ended = time.monotonic()
+        self._histories_from = ended + HISTORY_REST * (ended - began)
+        if chips:
+            self._log.info("histories", chips=chips, took_ms=_ms_since(began))
+
+    def _compact(self) -> None:
+        began = time.monotonic()
+        done = self._ingest.compact()
+        if done is not None:
+            self._log.info("compacted", records=done.records, runs=done.rows, took_ms=_ms_since(began))
+
+    def _retire(self) -> None:
+        settings = self._ingest.settings
+        today = self._ingest.clock().astimezone(settings.zone).date()
+        gone = forget_old_events(self._ingest.layout.events_dir, today, settings.events.keep_days)
+        if gone:
+            self._log.info("events_deleted", days=gone)
+
+    # ---- what others see --------------------------------------------------------------------------------------------
+
+    def _sentence(self) -> str:
+        entries = self._list.entries.values()
+        backlog = sum(entry.state is None for entry in entries)
+        if self._troubles:
+            first = next(iter(self._troubles.values()))
+            return f"waiting: {first.message} ({first.place})"
+        if backlog:
+            return f"staging: {backlog} files to look at"
+        running = len(entries)
+        return f"watching; {running} file{'' if running == 1 else 's'} not over yet" if running else "watching"
+
+    def _show(self, doing: str) -> None:
+        entries = self._list.entries
+        retrying = tuple(
+            RetryingFile(source_file=name, problem=entry.problem, tries=entry.tries)
+            for name, entry in entries.items()
+            if entry.problem
+        )
+        backlog = sum(entry.state is None for entry in entries.values())
+        self.view = WorkerView(doing, backlog, tuple(self._troubles.values()), retrying)
+
+
+def _parts(tasks: Sequence[StageTask], limit: float) -> list[list[StageTask]]:
+    """Cut a batch so that the raw bytes of a part stay below `limit`, one file at least."""
+    parts: list[list[StageTask]] = []
+    size = 0
+    for task in tasks:
+        if not parts or size + task.status.size > limit:
+            parts.append([])
+            size = 0
+        parts[-1].append(task)
+        size += task.status.size
+    return parts
+
+
+def _ms_since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)

@@ -1,0 +1,130 @@
+"""Load the settings: find the config file, lay environment and flags over it, explain what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ingestd.errors import UsageError, shown
+from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
+
+CONFIG_VARIABLE = "INGESTD_CONFIG"
+SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
+
+Flags = Mapping[str, Mapping[str, Any]]
+"""Values given on the command line: section -> key -> value; None means not given."""
+
+
+def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Choose the config file: `--config`, else `INGESTD_CONFIG`, else `./config.toml`, else `/etc/ingestd/config.toml`.
+
+    Raises:
+        UsageError: a file that was asked for is not there.
+    """
+    named = asked or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise UsageError(
+                "this config file was asked for and is not there",
+                place=str(named),
+                next_step=f"check {'--config' if asked else CONFIG_VARIABLE}, or make one: `ingestd config generate`",
+            )
+        return named
+    return next((path for path in (Path("config.toml"), SYSTEM_CONFIG) if path.is_file()), None)
+
+
+def load_settings(config: Path | None = None, flags: Flags | None = None) -> Settings:
+    """Load the settings in force.
+
+    Raises:
+        UsageError: an unknown key, a bad value, an unreadable file; the message names key, place and the nearest key.
+    """
+    path = find_config(config, os.environ)
+    tables = _read_toml(path) if path is not None else {}
+    given = _absolute(flags or {})
+    _check_environment(os.environ)
+    try:
+        settings = Settings(file=tables, flags=given)  # type: ignore[call-arg]  # taken by the sources
+    except ValidationError as error:
+        raise _explained(error, path, given) from None
+    settings._config_file = path
+    settings._origin = (path.absolute().parent if path is not None else Path.cwd()).resolve()
+    settings.registry  # noqa: B018  # the config's procedures are checked now, not at the first file
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(error.strerror or str(error), place=str(path), next_step="make it readable") from error
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8 text", place=f"{path}: byte {error.start}", next_step="save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"not valid TOML: {error}", place=str(path), next_step="compare it with `ingestd config generate`"
+        ) from error
+    for name in {*sections(), "procedures"} & tables.keys():
+        if not isinstance(tables[name], dict):
+            raise UsageError(f"{name!r} is a section: write it as [{name}]", place=str(path), next_step="correct it")
+    return tables
+
+
+def _absolute(flags: Flags) -> dict[str, dict[str, Any]]:
+    """Drop what was not given; a path on the command line counts from the current folder."""
+    given = {
+        section: {key: value for key, value in values.items() if value is not None} for section, values in flags.items()
+    }
+    return {
+        section: {key: value.absolute() if isinstance(value, Path) else value for key, value in values.items()}
+        for section, values in given.items()
+        if values
+    }
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    known = {f"{ENV_PREFIX}{key.upper().replace('.', '__')}" for key in setting_keys()}
+    known.add(CONFIG_VARIABLE)
+    for name in environment:
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), sorted(known), n=1)
+            raise UsageError(
+                "no such setting" + (f"; did you mean {near[0]}?" if near else ""),
+                place=f"environment variable {name}",
+                next_step="unset it, or see docs/configuration.md for the names",
+            )
+
+
+def _explained(error: ValidationError, path: Path | None, flags: Flags) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    where = [str(part) for part in first["loc"]]
+    key = ".".join(where)
+    place = _place(where, path, flags)
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(key, [*setting_keys(), *sections(), "procedures"], n=1, cutoff=0.4)
+        return UsageError(
+            f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            place=place,
+            next_step="correct or remove it; `ingestd config show` lists every setting",
+        )
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return UsageError(
+        f"{key} = {shown(repr(first['input']))}: {message}",
+        place=place,
+        next_step="correct it; docs/configuration.md says what it means",
+    )
+
+
+def _place(where: list[str], path: Path | None, flags: Flags) -> str:
+    """Name the source a value came from: the strongest one that has the key."""
+    section, key = where[0], where[1] if len(where) > 1 else ""
+    variable = f"{ENV_PREFIX}{section}__{key}".upper()
+    if key in flags.get(section, {}):
+        return f"flag for {section}.{key}"
+    return next((f"environment variable {name}" for name in os.environ if name.upper() == variable), f"{path}")

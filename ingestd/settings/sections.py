@@ -1,0 +1,200 @@
+"""The tables of the config file: every setting with its type, default, limits and meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"no such time zone: {name!r}; take one like America/Santiago or Europe/Berlin") from None
+    return name
+
+
+class Section(BaseModel):
+    """One table of the config file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(Section):
+    """Where things are. All but `data_root` follow from it unless set."""
+
+    data_root: Annotated[Path, Field(description="The folder that holds 01_raw, 02_stage, histories and metadata.")] = (
+        Path("data")
+    )
+    raw_root: Annotated[
+        Path | None, Field(description="The instrument program's CSVs; only ever read. `data_root`/01_raw unless set.")
+    ] = None
+    stage_root: Annotated[
+        Path | None, Field(description="Staged Parquet, rejects, manifest. `data_root`/02_stage unless set.")
+    ] = None
+    manifest_path: Annotated[
+        Path | None,
+        Field(description="The table of all runs. `stage_root`/_manifest/manifest.parquet unless set."),
+    ] = None
+    wal_dir: Annotated[Path | None, Field(description="The write-ahead log. `wal` beside the manifest unless set.")] = (
+        None
+    )
+    events_dir: Annotated[
+        Path | None, Field(description="One JSON per decision. `events` beside the manifest unless set.")
+    ] = None
+    rejects_dir: Annotated[
+        Path | None, Field(description="One JSON per rejected file. `stage_root`/_rejects unless set.")
+    ] = None
+    histories_dir: Annotated[Path | None, Field(description="One CSV per chip. `data_root`/histories unless set.")] = (
+        None
+    )
+    metadata_dir: Annotated[
+        Path | None, Field(description="Exports of header parameters per day. `data_root`/metadata unless set.")
+    ] = None
+
+
+class Time(Section):
+    """How local times are meant."""
+
+    local_tz: Annotated[
+        str,
+        AfterValidator(_time_zone),
+        Field(description="Time zone of dates, histories and start times without a zone; never the machine's own."),
+    ] = "America/Santiago"
+
+
+class Settle(Section):
+    """When a run counts as over."""
+
+    settle_s: Annotated[
+        float,
+        Field(ge=0, le=3600, description="Seconds a file nobody has open for writing must stay unchanged."),
+    ] = 0.5
+    quiet_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86400,
+            description="Seconds without a change that stand for 'nobody is writing' where that cannot be seen "
+            "(network shares, files of another user), and before an incomplete last line is given up.",
+        ),
+    ] = 30.0
+
+
+class Stage(Section):
+    """How raw files become Parquet."""
+
+    engine: Annotated[
+        Literal["processes", "dask"],
+        Field(
+            description="Where a backfill stages: processes of its own, or an existing Dask cluster (`ingestd[dask]`)."
+        ),
+    ] = "processes"
+    scheduler: Annotated[
+        str, Field(description="Address of the Dask scheduler, such as tcp://nas:8786; for the `dask` engine only.")
+    ] = ""
+    workers: Annotated[
+        int | None,
+        Field(ge=1, le=64, description="Processes that stage in parallel. The CPUs at hand, at most 6, unless set."),
+    ] = None
+    polars_threads: Annotated[
+        int, Field(ge=1, le=64, description="Threads each worker process may use (POLARS_MAX_THREADS).")
+    ] = 1
+    batch_files: Annotated[
+        int,
+        Field(ge=1, le=4096, description="Files committed together at most: one flush of the disk and the log each."),
+    ] = 64
+    batch_mib: Annotated[
+        float, Field(gt=0, le=4096, description="MiB of raw files in one batch at most; bounds a worker's memory.")
+    ] = 16.0
+    max_file_mib: Annotated[
+        float,
+        Field(gt=0, le=65536, description="MiB of the largest raw file taken; a larger one is rejected, not read."),
+    ] = 512.0
+
+
+class Manifest(Section):
+    """The manifest and its log."""
+
+    lock_timeout_s: Annotated[
+        float,
+        Field(gt=0, le=86400, description="Seconds to wait for another ingestd process that appends or compacts."),
+    ] = 60.0
+
+
+class Watch(Section):
+    """How the service notices new files."""
+
+    mode: Annotated[
+        Literal["inotify", "scan"],
+        Field(description="`inotify`: the kernel's hints and scans; `scan`: scans only, for network shares."),
+    ] = "inotify"
+    rescan_s: Annotated[
+        float,
+        Field(ge=0.2, le=86400, description="Seconds between two scans of `raw_root`, whatever the hints said."),
+    ] = 300.0
+
+
+class Histories(Section):
+    """How the service keeps chip histories."""
+
+    debounce_s: Annotated[
+        float,
+        Field(ge=0, le=3600, description="Seconds to gather changes of a chip before its history is written."),
+    ] = 0.5
+
+
+class Service(Section):
+    """The life of `ingestd run`."""
+
+    stop_s: Annotated[
+        float, Field(gt=0, le=3600, description="Seconds a stop may take: the run in hand, histories, compaction.")
+    ] = 30.0
+    compact_s: Annotated[float, Field(gt=0, le=86400, description="Seconds between two compactions.")] = 600.0
+    compact_records: Annotated[
+        int, Field(ge=1, description="Records in the log that call for a compaction before its time.")
+    ] = 1000
+    free_mib: Annotated[
+        float, Field(ge=0, description="MiB that must stay free on the stage's disk; below it the service waits.")
+    ] = 100.0
+    retry_s: Annotated[
+        float, Field(gt=0, le=3600, description="Seconds before the first retry of a file the world kept from us.")
+    ] = 1.0
+    retry_max_s: Annotated[
+        float, Field(gt=0, le=86400, description="Seconds between retries at most; the wait doubles up to here.")
+    ] = 60.0
+
+
+class Events(Section):
+    """The event JSONs."""
+
+    keep_days: Annotated[
+        int, Field(ge=0, description="Days to keep event JSONs; 0 keeps them for ever. The manifest is not affected.")
+    ] = 0
+
+
+class Log(Section):
+    """The service's log."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="The least severe lines that are written.")
+    ] = "info"
+    file: Annotated[
+        Path | None,
+        Field(
+            description="The log file, one JSON a line, that `ingestd tail` shows; may be rotated by logrotate. "
+            "`ingestd.log` beside the manifest unless set."
+        ),
+    ] = None
+    max_mib: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=65536,
+            description="MiB from which the log file is renamed to `.1` and begun anew; a `file` you set is left to "
+            "logrotate.",
+        ),
+    ] = 16.0

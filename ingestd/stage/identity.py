@@ -1,0 +1,32 @@
+"""Which measurement a raw file is: the run id."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+
+def compute_run_id(source_file: str, start_time_utc: datetime) -> str:
+    """Compute a run's id: 20 hex digits.
+
+    The first 20 hex digits of SHA-1 over the lower-cased text `"<source_file>|<start>"`, where `source_file` is the
+    path relative to the raw root with `/` between its parts and `start` is the UTC start as `%Y-%m-%dT%H:%M:%S.%fZ`.
+    `start_time_utc` must carry a zone.
+    """
+    if start_time_utc.tzinfo is None:
+        raise ValueError("a start time without a zone; pass it through ensure_start_time_utc first")
+    return _digest(_identity(source_file, start_time_utc))
+
+
+def compute_distinct_run_id(source_file: str, start_time_utc: datetime, digest: str) -> str:
+    """Compute the id of a run whose plain id belongs to another file (case twins): the content's SHA-256 joins in."""
+    return _digest(f"{_identity(source_file, start_time_utc)}|{digest}")
+
+
+def _identity(source_file: str, start_time_utc: datetime) -> str:
+    start = start_time_utc.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{source_file}|{start}".lower()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode("utf-8"), usedforsecurity=False).hexdigest()[:20]

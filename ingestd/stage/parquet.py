@@ -1,0 +1,106 @@
+"""The staged Parquet of one run: written once, with the whole header and the manifest row in its metadata.
+
+Key-value metadata: `ingestd.row` (the manifest row, JSON), `ingestd.header` (every header line as written, joined by
+newlines), `ingestd.schema_version`. Read it with `pyarrow.parquet.read_metadata(path).metadata` or
+`polars.read_parquet_metadata(path)`.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingestd.errors import Corrupt
+from ingestd.files import retry_from
+from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
+
+ROW_KEY = b"ingestd.row"
+HEADER_KEY = b"ingestd.header"
+VERSION_KEY = b"ingestd.schema_version"
+
+
+def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -> None:
+    """Write one run's table as zstd Parquet, a checksum a page, to a new file; the caller flushes and renames it.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    metadata = {
+        ROW_KEY: row.model_dump_json().encode("utf-8"),
+        HEADER_KEY: header_text.encode("utf-8", "backslashreplace"),
+        VERSION_KEY: str(SCHEMA_VERSION).encode("ascii"),
+    }
+    dictionary = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    whole = pa.BufferOutputStream()  # one write to the disk; pyarrow's own file would make a dozen
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        whole,
+        compression="zstd",
+        use_dictionary=dictionary or False,
+        store_schema=True,
+        write_page_checksum=True,
+    )
+    path.write_bytes(whole.getvalue())
+
+
+def read_row(path: Path) -> ManifestRow:
+    """Read the manifest row a staged file carries.
+
+    Raises:
+        Corrupt: it is damaged or not one of ours.
+    """
+    try:
+        return ManifestRow.model_validate_json(_metadata(path, ROW_KEY))
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def read_header(path: Path) -> str:
+    """Read every header line a staged file carries; errors as `read_row`."""
+    try:
+        return _metadata(path, HEADER_KEY).decode("utf-8")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def read_run(path: Path) -> pa.Table:
+    """Read a staged run's table, in the schema of its procedure; errors as `read_row`."""
+    try:
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def same_cells(one: pa.Table, other: pa.Table) -> bool:
+    """Tell whether two tables of one schema hold the same cells, floats to the bit: NaN equals NaN, 0.0 is not -0.0."""
+    if not one.schema.equals(other.schema) or one.num_rows != other.num_rows:
+        return False
+    return all(_bits(a).equals(_bits(b)) for a, b in zip(one.columns, other.columns, strict=True))
+
+
+def _bits(column: pa.ChunkedArray) -> pa.Array:
+    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return whole.view(pa.int64()) if pa.types.is_float64(whole.type) else whole
+
+
+def _metadata(path: Path, key: bytes) -> bytes:
+    try:
+        found = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if key not in found:
+        raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step="ingestd backfill --force")
+    return bytes(found[key])
+
+
+def _damaged(path: Path, error: Exception) -> Corrupt:
+    if isinstance(error, OSError) and error.errno not in {None, errno.ENOENT}:
+        raise retry_from(error, path) from error  # the disk or a permission, not the file
+    return Corrupt(
+        f"the staged Parquet cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}",
+        place=str(path),
+        next_step="ingestd backfill --force stages it again from its raw file",
+    )

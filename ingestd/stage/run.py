@@ -1,0 +1,313 @@
+"""Stage one raw file: read it once; those bytes are hashed, judged, parsed and written as Parquet.
+
+Runs in worker processes. It decides nothing: it answers with an outcome, and whoever holds the manifest decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from ingestd import files
+from ingestd.errors import Reject, RejectCode, Retry
+from ingestd.files import FileStat, RawBytes
+from ingestd.manifest.record import Reason
+from ingestd.manifest.row import ManifestRow, StartTimeOrigin
+from ingestd.raw.header import glance
+from ingestd.raw.procedures import Registry
+from ingestd.raw.run import RawRun, parse_run
+from ingestd.raw.settling import Observation, Patience, State, judge, judge_outside
+from ingestd.raw.start_time import StartTime, start_time
+from ingestd.raw.values import header_json, interpret
+from ingestd.stage.identity import compute_run_id
+from ingestd.stage.parquet import write_run
+
+START_TIME_LABEL = "Start time"
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of the run that a path already belongs to; `digest` is the SHA-256 of `size` bytes."""
+
+    run_id: str
+    digest: str
+    size: int
+    start_time_utc: datetime
+    origin: StartTimeOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class StageTask:
+    """One raw file to stage, in the state it was seen in.
+
+    `known` are hashes whose bytes need no parsing: the answer is `Same`. `run_id` sets the id of a run that moved or
+    whose plain id is taken. `force` stages again what is staged already. `now` becomes `ingested_at_utc`.
+    """
+
+    source_file: str
+    status: FileStat
+    seen: Observation
+    now: datetime
+    known: frozenset[str] = frozenset()
+    prior: Prior | None = None
+    run_id: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What every task of a process shares. `temporary` is the folder that Parquet is first written to."""
+
+    raw_root: Path
+    temporary: Path
+    registry: Registry
+    zone: ZoneInfo
+    patience: Patience
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The file is staged under a temporary name, not yet decided. `grown`: the prior bytes are a prefix of these."""
+
+    task: StageTask
+    row: ManifestRow
+    temporary: Path
+    grown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """The bytes are known; they were not parsed."""
+
+    task: StageTask
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The content is at fault."""
+
+    task: StageTask
+    digest: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The run is not over, or was not there any more; look again later. `digest` and `code` are set for `queued`."""
+
+    task: StageTask
+    state: State
+    reason: str
+    rows: int = 0
+    digest: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The world is at fault. `ours`: writing failed, so other files will fail as well."""
+
+    task: StageTask
+    message: str
+    place: str
+    next_step: str
+    ours: bool = False
+
+
+Outcome = Staged | Same | Refused | Waiting | Failed
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A file's bytes on their way: what was read, and its hash."""
+
+    task: StageTask
+    data: bytes
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.digest = hashlib.sha256(self.data).hexdigest()
+
+
+def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outcome]:
+    """Stage several files and flush what was written, together; outcomes in the order of the tasks. Never raises."""
+    outcomes = [stage_run(task, context) for task in tasks]
+    written = [outcome.temporary for outcome in outcomes if isinstance(outcome, Staged)]
+    if not written:
+        return outcomes
+    try:
+        files.flush_paths(written)
+    except OSError as error:
+        retry = files.retry_from(error, context.temporary)
+        _unlink(written)
+        return [
+            _failed(outcome.task, retry, ours=True) if isinstance(outcome, Staged) else outcome for outcome in outcomes
+        ]
+    return outcomes
+
+
+def stage_one(task: StageTask, context: StageContext) -> Staged | None:
+    """Stage one file and flush it; None when it came to anything else than a staged run. Never raises."""
+    (outcome,) = stage_batch([task], context)
+    return outcome if isinstance(outcome, Staged) else None
+
+
+def stage_run(task: StageTask, context: StageContext) -> Outcome:
+    """Stage one file: `Staged` (written, not flushed), `Same`, `Refused`, `Waiting` or `Failed`. Never raises."""
+    try:
+        return _stage(task, context)
+    except OSError as error:
+        return _failed(task, files.retry_from(error, context.raw_root / task.source_file))
+    except MemoryError:
+        retry = Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers")
+        return _failed(task, retry)
+    except Exception as error:  # a fault of ours must cost one file, never the run
+        retry = Retry(
+            f"ingestd itself failed on this file: {type(error).__name__}: {error}",
+            next_step="please report it with the file; the other files are not affected",
+        )
+        return _failed(task, retry)
+
+
+def _stage(task: StageTask, context: StageContext) -> Outcome:
+    path = context.raw_root / task.source_file
+    if task.status.size > context.limit:
+        return _too_large(task, path, context.limit)
+    try:
+        read = files.read_raw(path, context.limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return Waiting(task, State.RUNNING, "it was moved or deleted while ingestd looked at it")
+    if read is None:
+        return Waiting(task, State.RUNNING, "it is no regular file any more")
+    if not _steady(read, task.status):
+        return Waiting(task, State.RUNNING, "it changed while it was read")
+    reading = _Reading(task, read.data)
+    if reading.digest in task.known:
+        return Same(task, reading.digest)
+    try:
+        run = parse_run(read.data, context.registry)
+        return _waiting(reading, run, context) or _write(reading, run, context)
+    except Reject as reject:
+        return _waiting(reading, None, context) or Refused(task, reading.digest, reason_of(reject))
+
+
+def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:
+    """Answer `Waiting` for a file that is not settled; `run` is what its bytes were parsed to, None for a reject."""
+    task = reading.task
+    whole = run is not None and run.rows > 0 and reading.data.endswith(b"\n")
+    if whole and judge_outside(task.seen, context.patience).state is State.SETTLED:
+        return None  # another look at the bytes would tell nothing that the parser has not
+    look = glance(reading.data)
+    verdict = judge(task.seen, look, len(reading.data), context.patience)
+    if verdict.state is State.SETTLED:
+        return None
+    return Waiting(task, verdict.state, verdict.reason, look.rows, reading.digest, verdict.code)
+
+
+def _steady(read: RawBytes, expected: FileStat) -> bool:
+    return read.before == read.after == expected and len(read.data) == expected.size
+
+
+def _write(reading: _Reading, run: RawRun, context: StageContext) -> Outcome:
+    task, prior = reading.task, reading.task.prior
+    row = _row(reading, run, context)
+    temporary = context.temporary / f"{secrets.token_hex(8)}.parquet"
+    try:
+        write_run(temporary, run.table, row, run.header.text)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        return _failed(task, files.retry_from(error, temporary), ours=True)
+    grown = (
+        prior is not None
+        and len(reading.data) > prior.size
+        and hashlib.sha256(memoryview(reading.data)[: prior.size]).hexdigest() == prior.digest
+    )
+    return Staged(task, row, temporary, grown)
+
+
+def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
+    task = reading.task
+    values = interpret(run.header, run.procedure, run.table, task.source_file)
+    start = _start(task, run, context.zone)
+    same_start = task.prior is not None and task.prior.start_time_utc == start.utc
+    prior_id = task.prior.run_id if task.prior is not None and same_start else None
+    return ManifestRow(
+        run_id=task.run_id or prior_id or compute_run_id(task.source_file, start.utc),
+        source_file=task.source_file,
+        proc=run.procedure.name,
+        date_local=start.utc.astimezone(context.zone).date(),
+        start_time_utc=start.utc,
+        file_idx=values.file_idx,
+        chip_group=values.chip_group,
+        chip_number=values.chip_number,
+        chip_name=values.chip_name,
+        has_light=values.has_light,
+        **values.fields,
+        duration_s=values.duration_s,
+        rows=run.rows,
+        summary=values.summary,
+        start_time_origin=start.origin,
+        procedure_version=values.procedure_version,
+        parameters=header_json(run.header),
+        source_size=len(reading.data),
+        source_mtime_ns=task.status.mtime_ns,
+        source_sha256=reading.digest,
+        warnings=[*run.warnings, *values.warnings, *start.warnings],
+        ingested_at_utc=task.now,
+    )
+
+
+def _start(task: StageTask, run: RawRun, zone: ZoneInfo) -> StartTime:
+    """Find the start of a run; one told by path or mtime never changes for a path that has a row already."""
+    written = run.header.metadata.get(START_TIME_LABEL, run.header.parameters.get(START_TIME_LABEL))
+    start = start_time(written, task.source_file, task.status.mtime_ns, zone, task.now)
+    if task.prior is not None and start.origin != "header":
+        return StartTime(task.prior.start_time_utc, task.prior.origin, ())
+    return start
+
+
+def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
+    reject = Reject(
+        RejectCode.TOO_LARGE,
+        f"the file has {task.status.size:,} bytes, more than is taken",
+        expected=f"at most {limit:,} bytes",
+        found=f"{task.status.size:,} bytes",
+        next_step="check that it is a measurement; if so, raise stage.max_file_mib in config.toml",
+    )
+    digest = files.sha256_of(path)
+    if digest is None:
+        return Waiting(task, State.RUNNING, "it was moved or deleted while ingestd looked at it")
+    return Same(task, digest) if digest in task.known else Refused(task, digest, reason_of(reject))
+
+
+def reason_of(reject: Reject) -> Reason:
+    """Put a reject's texts into the form that is recorded."""
+    return Reason(
+        code=reject.code.value,
+        message=reject.message,
+        line=reject.line,
+        expected=reject.expected,
+        found=reject.found,
+        next_step=reject.next_step,
+    )
+
+
+def _failed(task: StageTask, retry: Retry, *, ours: bool = False) -> Failed:
+    return Failed(task, retry.message, retry.place, retry.next_step, ours)
+
+
+def discard(outcomes: Iterable[Outcome]) -> None:
+    """Delete what undecided outcomes wrote."""
+    _unlink(outcome.temporary for outcome in outcomes if isinstance(outcome, Staged))
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""What people read of single decisions: one event JSON each, and one reject JSON per rejected file.
+
+Both follow from the log and can be made from it again, so they are written after it and flushed at compaction.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic_core import to_json
+
+from ingestd import files
+from ingestd.errors import UsageError, shown
+from ingestd.layout import Layout
+from ingestd.manifest.record import Event, FileNote, Record
+
+
+def write_traces(
+    layout: Layout,
+    zone: ZoneInfo,
+    records: Sequence[Record],
+    notes: Mapping[str, FileNote],
+    *,
+    durable: bool = False,
+) -> None:
+    """Write the event JSON of each record and bring the reject JSONs of their files up to date.
+
+    `notes` are the files known now: a reject JSON stands exactly while its file is noted as rejected. With `durable`
+    all traces are flushed, also those written before, and what a killed process left half-written is removed.
+
+    Raises:
+        Retry: the disk refused; calling it again completes what is missing.
+    """
+    written: list[Path] = []
+    for record in records:
+        if record.event is Event.HISTORIES:
+            continue
+        written.append(_write_event(layout, zone, record))
+        written += _write_rejects(layout, record, notes)
+    if durable:
+        with files.world(layout.events_dir):
+            for path in {path.parent: path for path in written}.values():
+                files.remove_leftovers(path)
+            files.flush_file_systems([layout.events_dir, layout.rejects_dir])
+
+
+def _write_event(layout: Layout, zone: ZoneInfo, record: Record) -> Path:
+    path = layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value)
+    files.write_atomic(path, _json(_event(layout, record)), flush=False)
+    return path
+
+
+def _event(layout: Layout, record: Record) -> dict[str, Any]:
+    content = record.model_dump(mode="json", exclude={"rows", "files", "chips", "through"}, exclude_defaults=True)
+    if record.files:
+        content["files"] = [note.model_dump(mode="json", exclude_none=True) for note in record.files]
+    content["rows"] = []
+    for row in record.rows:
+        values = row.model_dump(mode="json")
+        values["parameters"] = json.loads(row.parameters)
+        if row.live:
+            staged = layout.staged_file(row.proc, row.date_local, row.run_id)
+            values["parquet"] = layout.relative(staged)
+        content["rows"].append(values)
+    return content
+
+
+def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]) -> Iterator[Path]:
+    """Bring the reject JSONs of a record's files up to date; yield those that stand now."""
+    for source_file in {note.source_file for note in record.files}:
+        path = layout.reject_file(source_file)
+        note = notes.get(source_file)
+        if note is None or note.outcome != "rejected":
+            with files.world(path):
+                path.unlink(missing_ok=True)
+        elif record.reason is not None and _same_bytes(note, record):
+            files.write_atomic(path, _json(_reject(record, note)), flush=False)
+            yield path
+
+
+def _same_bytes(note: FileNote, record: Record) -> bool:
+    """Tell whether a record is about the bytes a file is noted for now; it may have been touched since."""
+    return (note.source_file, note.source_sha256) in {(one.source_file, one.source_sha256) for one in record.files}
+
+
+def _reject(record: Record, note: FileNote) -> dict[str, Any]:
+    reason = record.reason.model_dump(mode="json") if record.reason else {}
+    return {
+        "source_file": note.source_file,
+        **reason,
+        "rejected_at": record.at.isoformat(),
+        "event": record.seq,
+        "source_size": note.source_size,
+        "source_mtime_ns": note.source_mtime_ns,
+        "source_sha256": note.source_sha256,
+        "after_the_fix": "nothing to type: ingestd looks at the file again as soon as it changes",
+        "after_a_change_of_settings": f"ingestd rejects retry {shlex.quote(note.source_file)}",
+    }
+
+
+def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
+    """Read the reject JSON of a raw file.
+
+    Raises:
+        UsageError: the file is not rejected.
+    """
+    path = layout.reject_file(source_file)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
+        ) from None
+    return dict(content)
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return to_json(content, indent=2) + b"\n"  # json.dumps with an indent runs in Python, eight times slower

@@ -1,0 +1,216 @@
+"""The whole story of one raw file or run: raw file -> decisions -> Parquet -> manifest row -> history line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt, UsageError, shown
+from ingestd.histories.chip import history_path, load_history
+from ingestd.layout import Layout
+from ingestd.manifest.record import FileNote
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.table import rows_of
+from ingestd.manifest.view import read_view
+from ingestd.raw.header import glance
+from ingestd.raw.settling import Observation, Patience, judge
+from ingestd.settings import Settings
+from ingestd.stage.parquet import read_row
+from ingestd.traces import read_reject
+from ingestd.writers import look
+
+_RUN_ID = re.compile(r"^[0-9a-f]{20}$")
+
+
+@dataclass(slots=True)
+class Story:
+    """What is known of one file. `verdict` is one sentence; the rest are the facts it rests on, oldest event first."""
+
+    source_file: str
+    verdict: str
+    raw: dict[str, Any] = field(default_factory=dict)
+    note: FileNote | None = None
+    reject: dict[str, Any] | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[ManifestRow] = field(default_factory=list)
+    staged: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def explain(settings: Settings, asked: str, now: datetime) -> Story:
+    """Tell the story of a raw file (path relative to the raw root, or any path below it) or of a run id.
+
+    Raises:
+        UsageError: there is no such run, or neither a file nor anything known of that path.
+        Corrupt: manifest or log is damaged.
+    """
+    layout = settings.layout
+    store = ManifestStore(layout)
+    view = read_view(layout)
+    source_file = _source_file(layout, view, asked)
+    rows = rows_of(view.filter(pl.col("source_file") == source_file))
+    note = store.catalog.notes.get(source_file)
+    run_ids = {row.run_id for row in rows} | ({note.run_id} if note and note.run_id else set())
+    story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)
+    story.events = sorted(_events(layout, source_file, run_ids), key=lambda event: int(event["seq"]))
+    if not story.raw["exists"] and not rows and note is None and not story.events:
+        raise _unknown(layout, view, source_file)
+    story.staged = [_staged(layout, row) for row in rows if row.live]
+    story.history = [line for row in rows if row.live and (line := _history_line(layout, row)) is not None]
+    if note is not None and note.outcome == "rejected":
+        story.reject = _reject(layout, source_file)
+    story.verdict = _verdict(store, story)
+    return story
+
+
+def _source_file(layout: Layout, view: pl.DataFrame, asked: str) -> str:
+    if _RUN_ID.match(asked):
+        found = view.filter(pl.col("run_id") == asked)["source_file"].to_list()
+        if not found:
+            near = get_close_matches(asked, view["run_id"].to_list(), n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise UsageError(f"the manifest has no run {asked}{hint}", next_step="`ingestd status` shows the last runs")
+        return str(found[0])
+    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
+    text = asked.encode("utf-8", "backslashreplace").decode("utf-8")
+    path = Path(text) if "\0" not in text else Path()
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  # `..` away, links left as they are
+    if absolute.is_relative_to(layout.raw_root) and (path.is_absolute() or absolute.exists()):
+        return absolute.relative_to(layout.raw_root).as_posix()
+    if path.is_absolute() or ".." in path.parts or path == Path():
+        raise UsageError(
+            f"{shown(text, 300)!r} is no path below {layout.raw_root}",
+            next_step="give its path below the raw root, or a run id",
+        )
+    return path.as_posix()
+
+
+def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
+    """Read a reject; None where its JSON is gone or torn: `ingestd repair` makes it again."""
+    try:
+        return read_reject(layout, source_file)
+    except (UsageError, ValueError):
+        return None
+
+
+def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError:
+    near = get_close_matches(source_file, view["source_file"].unique().to_list(), n=1)
+    return UsageError(
+        "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
+        place=shown(str(layout.raw_file(source_file)), 300),
+        next_step="give its path below the raw root, or a run id",
+    )
+
+
+def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
+    """Look at the raw file as it is now: size, mtime, hash, rows, state."""
+    layout = settings.layout
+    limit = int(settings.stage.max_file_mib * 2**20)
+    path = layout.raw_file(source_file)
+    try:
+        read = files.read_raw(path, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"exists": False, "path": str(path)}
+    except OSError as error:
+        exists = error.errno != errno.ENAMETOOLONG
+        return {"exists": exists, "path": str(path), "problem": error.strerror or str(error)}
+    if read is None:
+        return {"exists": True, "path": str(path), "problem": "not a regular file"}
+    age = now.timestamp() - read.before.mtime_ns / 1e9
+    looked = glance(read.data)
+    seen = Observation(abs(age), look().writer_of(read.before))
+    verdict = judge(seen, looked, len(read.data), Patience(settings.settle.settle_s, settings.settle.quiet_s))
+    return {
+        "exists": True,
+        "path": str(path),
+        "size": read.before.size,
+        "mtime_ns": read.before.mtime_ns,
+        "age_s": round(age, 1),
+        "sha256": files.sha256_of(path),
+        "rows": looked.rows,
+        "state": verdict.state.value,
+        "reason": verdict.reason,
+    }
+
+
+def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
+    """Find the events of a file and its runs. Reads the event files whose text names one of them."""
+    wanted = [text.encode() for text in (json.dumps(source_file, ensure_ascii=False), *sorted(run_ids))]
+    for path in sorted(layout.events_dir.glob("*/*/*.json")):
+        data = path.read_bytes()
+        if any(text in data for text in wanted):
+            try:
+                event = json.loads(data)
+            except ValueError:
+                continue  # torn by a power cut: the next compaction writes it again
+            yield {**event, "file": layout.relative(path)}
+
+
+def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:
+    path = layout.staged_file(row.proc, row.date_local, row.run_id)
+    try:
+        same = read_row(path).source_sha256 == row.source_sha256
+    except Corrupt as error:
+        return {"path": layout.relative(path), "problem": error.message}
+    return {"path": layout.relative(path), "size": path.stat().st_size, "of_these_bytes": same}
+
+
+def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
+    if row.chip_name is None:
+        return None
+    path = history_path(layout.histories_dir, row.chip_name)
+    try:
+        lines = load_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
+    except UsageError as error:
+        return {"file": layout.relative(path), "problem": error.message}
+    line = lines[0] if lines else {"problem": "not in it: `ingestd chip-histories` writes it"}
+    return {"file": layout.relative(path), **line}
+
+
+def _moved_away(store: ManifestStore, story: Story) -> str:
+    """Say where the run went that a path without a file, row or note once was."""
+    for event in reversed(story.events):
+        run = store.catalog.run(event.get("run_id") or "")
+        if run is not None and run.source_file != story.source_file:
+            return f"It is no more at this path: run {run.run_id} was moved to {run.source_file}."
+    return "Its raw file is gone, and it never became a run."
+
+
+def _verdict(store: ManifestStore, story: Story) -> str:
+    raw, note = story.raw, story.note
+    live = [row for row in story.rows if row.live]
+    if (
+        raw["exists"]
+        and "size" in raw
+        and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"])
+    ):
+        if raw["state"] != "settled":
+            return f"It is {raw['state']}: {raw['reason']}."
+        changed = " again, because it changed" if live or note else ""
+        return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
+    if note is not None and note.outcome == "rejected":
+        return f"It was rejected ({note.code}); it stays so until its bytes change."
+    if note is not None and note.outcome == "queued":
+        return f"It is queued: {raw.get('reason', 'no complete row yet')}."
+    if note is not None and note.outcome == "duplicate":
+        original = store.catalog.run(note.run_id or "")
+        return f"It is a copy of {original.source_file if original else '?'} (run {note.run_id}): counted once, there."
+    if not story.rows:
+        return _moved_away(store, story)
+    if not live:
+        return "It was superseded: its start time changed, and another run stands for it now."
+    row = live[0]
+    where = "" if raw["exists"] else " Its raw file is gone; the staged data stays."
+    return f"It is run {row.run_id}: {row.rows} rows, ingested {row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC.{where}"

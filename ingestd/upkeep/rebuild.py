@@ -1,0 +1,140 @@
+"""Write table and log anew from what is left: the old ones are moved aside, never deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingestd import files
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.record import FileNote, SegmentHead
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.upkeep.salvage import Salvage, salvage
+from ingestd.upkeep.staged import StageContent, rows_of_stage
+from ingestd.upkeep.told import Told
+
+
+def aside_folder(layout: Layout, now: datetime) -> Path:
+    """Name the folder this repair sets things aside in."""
+    return layout.manifest_path.parent / "aside" / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Move files or folders below `folder`, under their path relative to the data root; return (from, to) pairs."""
+    moved = []
+    with files.world(folder):
+        for path in paths:
+            if not path.exists():
+                continue
+            target = _aside(layout, path, folder)
+            files.make_folders(target.parent)
+            shutil.move(path, target)
+            moved.append((path, target))
+        files.flush_paths({place for pair in moved for place in (pair[0].parent, pair[1].parent) if place.is_dir()})
+    return moved
+
+
+def restored_rows(found: Salvage, stage: StageContent, told: Told) -> list[ManifestRow]:
+    """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
+
+    That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
+    superseded.
+    """
+    staged = {row.run_id: row for row in rows_of_stage(stage, told)}
+    kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
+    rows = staged | found.rows
+    for run_id, row in staged.items():
+        known = rows[run_id]
+        if row.live and row.ingested_at_utc > known.ingested_at_utc:
+            rows[run_id] = row
+        elif known.live and not row.live and (run_id, known.source_sha256) in kept_aside:
+            rows[run_id] = known.model_copy(update={"superseded_by": row.superseded_by})
+    for run_id, row in rows.items():
+        fate = told.fates.get(run_id)
+        if fate is not None and fate.seq > found.decided_by.get(run_id, 0):
+            rows[run_id] = fate.applied(row)
+    return list(rows.values())
+
+
+def lost_rows(store: ManifestStore, stage: StageContent) -> list[ManifestRow]:
+    """List the staged rows that the manifest should have and has not: an older copy of it was put back, say.
+
+    A row counts when it was staged later than the manifest's of the same run, or when nothing the manifest knows stands
+    in its place: no live run has its raw file's path or bytes.
+    """
+    catalog, lost = store.catalog, []
+    known = store.full_rows([run_id for run_id in stage.live if catalog.run(run_id)])
+    for run_id, row in stage.live.items():
+        if run_id in known:
+            newer = row.ingested_at_utc > known[run_id].ingested_at_utc
+        else:
+            newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
+        if newer:
+            lost.append(row)
+    return lost
+
+
+def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
+    """Return the row with its raw file's mtime of now, where the bytes are the same: a touch is not in the stage."""
+    path = layout.raw_file(row.source_file)
+    try:
+        status = path.lstat()
+    except OSError:
+        return row
+    if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
+        return row
+    if files.sha256_of(path) != row.source_sha256:
+        return row
+    return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
+
+
+def write_manifest(
+    layout: Layout, rows: Sequence[ManifestRow], notes: Sequence[FileNote], folder: Path
+) -> list[tuple[Path, Path]]:
+    """Replace table and log by these rows and notes; return (file, copy kept aside) pairs.
+
+    Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
+    the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
+    are written again.
+    """
+    found = salvage(layout)
+    old_segments = sorted(layout.wal_dir.glob("*.log"))
+    kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    frame = table.overlay(table.rows_frame([]), list(rows))
+    noted = table.overlay_notes(table.notes_frame([]), list(notes))
+    table.write_table(layout.known_files_path, noted)
+    table.write_table(layout.manifest_path, frame)
+    log.create(
+        layout.wal_dir,
+        SegmentHead(
+            segment=found.last_segment + 1,
+            next_seq=found.last_seq + 1,
+            compacted_rows=frame.height,
+            compacted_files=noted.height,
+            stale_chips={row.chip_name: found.last_seq for row in rows if row.chip_name is not None},
+        ),
+    )
+    with files.world(layout.wal_dir):
+        for path in old_segments:
+            path.unlink()
+        files.flush_path(layout.wal_dir)
+    return kept
+
+
+def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Keep the bytes of files below `folder` as well, durably; return (file, copy) pairs."""
+    with files.world(folder):
+        present = [path for path in paths if path.exists()]
+        copies = [(path, _aside(layout, path, folder)) for path in present]
+        for path, copy in copies:
+            files.preserve(path, copy)
+        files.flush_paths({copy.parent for _, copy in copies})
+    return copies
+
+
+def _aside(layout: Layout, path: Path, folder: Path) -> Path:
+    return folder / layout.relative(path).lstrip("/")

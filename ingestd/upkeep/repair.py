@@ -1,0 +1,256 @@
+"""Mend what `verify` or a start names: a plan first, then the same plan carried out. Nothing is deleted.
+
+What is damaged or does not belong is moved to `_manifest/aside/<time>/`; table and log are restored from what is left
+of them and from the rows inside the staged Parquet; Parquet that is missing is staged again from its raw file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ingestd import files
+from ingestd.backfill import Options, Report, backfill
+from ingestd.errors import Corrupt
+from ingestd.ingest import opened
+from ingestd.layout import Layout
+from ingestd.manifest import log
+from ingestd.manifest.record import Event, Record
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.settings import Settings
+from ingestd.upkeep.rebuild import (
+    aside_folder,
+    checked_state,
+    keep_copies,
+    lost_rows,
+    restored_rows,
+    set_aside,
+    write_manifest,
+)
+from ingestd.upkeep.salvage import restored_notes, salvage
+from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
+from ingestd.upkeep.told import read_told
+from ingestd.upkeep.verify import Finding, leftovers, verify
+
+STAGE_KINDS = frozenset({"parquet-missing", "parquet-differs", "parquet-cells", "raw-bytes"})
+"""Findings about a run whose raw file is staged again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing a repair does (or would do): in words, and the files it concerns, relative to the data root."""
+
+    kind: str
+    message: str
+    paths: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Repair:
+    """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend."""
+
+    steps: list[Step] = field(default_factory=list)
+    applied: bool = False
+    aside: Path | None = None
+    left: list[Finding] = field(default_factory=list)
+
+
+def repair(settings: Settings, *, apply: bool, deep: bool = False, options: Options | None = None) -> Repair:
+    """Plan the repair of everything `verify` calls damage, and with `apply` carry it out.
+
+    `deep` mends what only `verify(deep=True)` sees as well. Of `options` the clock and the engine are used.
+
+    Raises:
+        Corrupt: a file was written by a newer ingestd.
+        UsageError: another process holds the manifest's lock too long.
+        Retry: the disk refused; what was done so far is sound, and repairing again goes on.
+    """
+    job = _Job(settings, options or Options(), apply=apply, deep=deep)
+    job.mend_manifest()
+    if apply or not job.manifest_is_broken:
+        job.mend_stage()
+    if apply:
+        job.finish()
+    return job.done
+
+
+class _Job:
+    """One repair: every step is noted, and done when `apply` is set."""
+
+    def __init__(self, settings: Settings, options: Options, *, apply: bool, deep: bool) -> None:
+        self.settings = settings
+        self.layout = settings.layout
+        self.options = options
+        self.apply = apply
+        self.deep = deep
+        self.folder = aside_folder(self.layout, options.clock())
+        self.done = Repair(applied=apply)
+        self.manifest_is_broken = False
+
+    def _step(self, kind: str, message: str, paths: Iterable[Path | str]) -> bool:
+        """Note a step about these files, if there are any; tell whether to carry it out."""
+        named = [self.layout.relative(path) if isinstance(path, Path) else path for path in paths]
+        if named:
+            self.done.steps.append(Step(kind, message, named))
+        return bool(named) and self.apply
+
+    # ---- table and log ----------------------------------------------------------------------------------------------
+
+    def mend_manifest(self) -> None:
+        """Restore table and log when they cannot be opened; cut a torn end."""
+        found = salvage(self.layout)
+        self.manifest_is_broken = bool(found.damages) or _is_broken(self.layout)
+        if self.manifest_is_broken:
+            causes = "; ".join(f"{Path(error.place).name} {error.message}" for error in found.damages)
+            rows = restored_rows(found, read_stage(self.layout), read_told(self.layout))
+            message = (
+                f"restore the manifest ({causes or 'a file of it is missing'}): {len(found.rows)} runs from what is "
+                f"sound of table and log, {len(rows)} with those the stage knows"
+            )
+            if self._step("manifest", message, [self.layout.manifest_path, self.layout.wal_dir]):
+                self._restore_manifest()
+        elif (torn := log.torn_segment(self.layout.wal_dir)) is not None:
+            self._step("log-torn", "cut the incomplete end of the log (kept beside it)", [torn])
+
+    def _restore_manifest(self) -> None:
+        layout = self.layout
+        with files.Lock(layout.lock_path).held(self.settings.manifest.lock_timeout_s):
+            found = salvage(layout)
+            told = read_told(layout)
+            rows = [checked_state(layout, row) for row in restored_rows(found, read_stage(layout), told)]
+            write_manifest(layout, rows, restored_notes(found, told), self.folder)
+
+    # ---- stage, rejects and histories -------------------------------------------------------------------------------
+
+    def mend_stage(self) -> None:
+        """Bring stage, rejects and histories into line with a manifest that opens."""
+        stage = read_stage(self.layout)
+        self._adopt(lost_rows(ManifestStore(self.layout), stage))
+        self._move("leftovers", "set leftover temporary files aside", leftovers(self.layout))
+        found = verify(self.settings, deep=self.deep).findings
+        damages = [finding for finding in found if finding.level == "damage"]
+        adopted = {row.run_id for row in lost_rows(ManifestStore(self.layout), stage)}
+        orphans = [
+            self.layout.data_root / finding.path
+            for finding in damages
+            if finding.kind == "parquet-orphan" and finding.run_id not in adopted
+        ]
+        out_of_place = [*stage.damaged, *stage.strays, *orphans]
+        self._move("parquet", "set Parquet aside that is damaged or no run's", out_of_place)
+        self._stage_again(damages, adopted)
+        self._retry_rejects(damages)
+        histories = [finding.path for finding in damages if finding.kind.startswith("history")]
+        if self._step("histories", "write these histories again", histories):
+            keep_copies(self.layout, [self.layout.data_root / path for path in histories], self.folder)
+
+    def _adopt(self, rows: Sequence[ManifestRow]) -> None:
+        message = "take these runs into the manifest again from their staged Parquet"
+        if not self._step("adopt", message, [row.source_file for row in rows]):
+            return
+        with opened(self.settings, self.options.clock) as ingest, ingest.store.transaction():
+            for row in lost_rows(ingest.store, read_stage(self.layout)):
+                known = ingest.store.catalog.run(row.run_id)
+                record = Record(
+                    seq=ingest.store.next_seq,
+                    at=self.options.clock(),
+                    event=Event.RESTAGED if known else Event.INGESTED,
+                    source_file=row.source_file,
+                    run_id=row.run_id,
+                    rows=[checked_state(self.layout, row)],
+                    note="the manifest had lost it; it was restored from its staged Parquet",
+                )
+                ingest.store.decide(record)
+            ingest.store.commit()
+
+    def _move(self, kind: str, message: str, paths: Sequence[Path]) -> None:
+        if self._step(kind, message, paths):
+            set_aside(self.layout, paths, self.folder)
+
+    def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
+        catalog = ManifestStore(self.layout).catalog
+        wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id} - adopted
+        wrong |= {_run_id_of(finding.path) for finding in damages if finding.kind == "parquet-damaged"}
+        runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and not run.superseded_by]
+        sources = sorted({run.source_file for run in runs})
+        if self._step("stage-again", "stage again from the raw files", sources):
+            staged = [self.layout.staged_file(run.proc, run.date_local, run.run_id) for run in runs]
+            keep_copies(self.layout, staged, self.folder)
+            backfill(self.settings, replace(self.options, force=True, only=frozenset(sources)))
+
+    def _retry_rejects(self, damages: Sequence[Finding]) -> None:
+        strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
+        self._move("rejects", "set reject JSONs aside whose file is not rejected", strays)
+        missing = {finding.path for finding in damages if finding.kind == "reject-missing"}
+        notes = ManifestStore(self.layout).catalog.notes
+        rejected = sorted(name for name in notes if self.layout.relative(self.layout.reject_file(name)) in missing)
+        if self._step("rejects", "look at these rejected files again, to tell why", rejected):
+            with opened(self.settings, self.options.clock) as ingest:
+                ingest.forget(rejected)
+            backfill(self.settings, replace(self.options, only=frozenset(rejected)))
+
+    def finish(self) -> None:
+        """Cut what is torn, write every history, compact, and look at what is left."""
+        with opened(self.settings, self.options.clock) as ingest:
+            with ingest.store.transaction():
+                pass  # a torn end of the log is set aside and cut
+            ingest.refresh_histories()
+            ingest.write_histories(None)
+            ingest.compact()
+        self.done.aside = self.folder if self.folder.exists() else None
+        found = verify(self.settings, deep=self.deep).findings
+        self.done.left = [finding for finding in found if finding.level == "damage"]
+
+
+def _run_id_of(path: str) -> str:
+    return Path(path).parent.name.removeprefix("run_id=")
+
+
+def _is_broken(layout: Layout) -> bool:
+    """Tell whether the manifest cannot be opened although each file of it may read well (a segment is missing, say)."""
+    try:
+        ManifestStore(layout)
+    except Corrupt:
+        return True
+    return False
+
+
+def rebuild_manifest(
+    settings: Settings, *, from_raw: bool, options: Options | None = None
+) -> tuple[int, Report | None]:
+    """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
+
+    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row. The old
+    table and log are kept aside. Returns the number of rows from the stage, and the backfill's report. Of `options`
+    the clock and the engine are used.
+
+    Raises:
+        Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
+        UsageError: another process holds the manifest's lock too long.
+        Retry: the disk refused.
+    """
+    options = options or Options()
+    layout = settings.layout
+    with files.Lock(layout.lock_path).held(settings.manifest.lock_timeout_s):
+        stage = read_stage(layout)
+        _refuse_damaged(stage)
+        told = read_told(layout)
+        notes = restored_notes(salvage(layout), told)
+        rows = [checked_state(layout, row) for row in rows_of_stage(stage, told)]
+        write_manifest(layout, rows, notes, aside_folder(layout, options.clock()))
+    if from_raw:
+        return len(rows), backfill(settings, replace(options, force=True))
+    with opened(settings, options.clock) as ingest:
+        ingest.refresh_histories()
+    return len(rows), None
+
+
+def _refuse_damaged(stage: StageContent) -> None:
+    for path, error in stage.damaged.items():
+        others = f" (and {len(stage.damaged) - 1} more)" if len(stage.damaged) > 1 else ""
+        raise Corrupt(
+            f"{error.message}{others}; its run would be lost",
+            place=str(path),
+            next_step="ingestd repair --apply first: it stages it again from its raw file",
+        )

@@ -1,0 +1,106 @@
+"""Read whatever is sound of a damaged manifest: the table, the log's intact records, the numbers in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingestd import files
+from ingestd.errors import Corrupt
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.record import FILE_NOTES, FileNote, Record, decode_records, split
+from ingestd.manifest.row import ManifestRow
+from ingestd.upkeep.told import Told
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What could be read, and in words what could not.
+
+    `noted_by` and `decided_by` map a path, a run id, to the log record that last said something of it.
+    """
+
+    rows: dict[str, ManifestRow] = field(default_factory=dict)
+    notes: dict[str, FileNote] = field(default_factory=dict)
+    noted_by: dict[str, int] = field(default_factory=dict)
+    decided_by: dict[str, int] = field(default_factory=dict)
+    damages: list[Corrupt] = field(default_factory=list)
+    last_segment: int = 0
+    last_seq: int = 0
+
+
+def salvage(layout: Layout) -> Salvage:
+    """Read table and log as far as they check; damage is noted, a newer version is raised.
+
+    Raises:
+        Corrupt: a file was written by a newer ingestd.
+    """
+    found = Salvage()
+    table.look_anew(layout.manifest_path, layout.known_files_path)
+    try:
+        found.rows = {row.run_id: row for row in table.rows_of(table.read_manifest(layout.manifest_path))}
+    except Corrupt as error:
+        _keep(error, found)
+    try:
+        notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
+        found.notes = {note.source_file: note for note in notes}
+    except Corrupt as error:
+        _keep(error, found)
+    for record in _records(layout.wal_dir, found):
+        found.last_seq = max(found.last_seq, record.seq)
+        found.rows |= {row.run_id: row for row in record.rows}
+        found.decided_by |= {row.run_id: record.seq for row in record.rows}
+        for note in record.files:
+            found.notes[note.source_file] = note
+            found.noted_by[note.source_file] = record.seq
+    found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
+    found.last_seq = max(found.last_seq, _last_event(layout.events_dir))
+    return found
+
+
+def _keep(error: Corrupt, found: Salvage) -> None:
+    if "newer ingestd" in error.message:
+        raise error
+    found.damages.append(error)
+
+
+def _records(directory: Path, found: Salvage) -> Iterator[Record]:
+    """Yield every record of every segment that checks, in order."""
+    numbers = sorted(int(path.stem) for path in directory.glob("????????.log") if path.stem.isdigit())
+    for number in numbers:
+        path = log.segment_path(directory, number)
+        found.last_segment = number
+        with files.world(path):
+            frames = split(path.read_bytes())
+        found.damages += [log.corrupt(path, f"@{damage.offset}: {damage.cause}") for damage in frames.damages]
+        for offset, payload in frames.payloads:
+            try:
+                if offset == 0:
+                    found.last_seq = max(found.last_seq, log.check_head(path, payload, number, None).next_seq - 1)
+                else:
+                    yield from decode_records([payload])
+            except Corrupt as error:
+                _keep(error, found)
+            except ValueError:
+                found.damages.append(log.corrupt(path, f"@{offset}: a record that cannot be understood"))
+
+
+def restored_notes(found: Salvage, told: Told) -> list[FileNote]:
+    """Complete the notes with what the event JSONs tell: where they are lost, a copy would count as a run."""
+    notes = dict(found.notes)
+    notes.update((path, note) for path, (seq, note) in told.notes.items() if seq > found.noted_by.get(path, 0))
+    return [note for note in notes.values() if note.outcome != "forgotten"]
+
+
+def _last_event(events_dir: Path) -> int:
+    """Find the highest record number among the event files: a number is never used twice."""
+    numbers = [
+        int(path.name[:9])
+        for day in sorted(events_dir.glob("*"))[-2:]
+        for block in sorted(day.glob("*"))[-1:]
+        for path in block.glob("*.json")
+        if path.name[:9].isdigit()
+    ]
+    return max(numbers, default=0)

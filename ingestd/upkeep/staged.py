@@ -1,0 +1,95 @@
+"""What the stage itself says: the manifest row inside every staged Parquet, live and superseded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingestd.errors import Corrupt
+from ingestd.layout import Layout
+from ingestd.manifest.row import ManifestRow
+from ingestd.stage.parquet import read_row
+from ingestd.upkeep.told import Told
+
+UNKNOWN_RUN = "unknown"
+"""Stands in `superseded_by` of a run whose successor nothing tells any more."""
+
+
+@dataclass(slots=True)
+class StageContent:
+    """All staged rows by run id, the file each was read from, and the files that could not be read.
+
+    `strays` are Parquet files that are not where their row belongs, or a second file of a run.
+    """
+
+    live: dict[str, ManifestRow] = field(default_factory=dict)
+    retired: list[ManifestRow] = field(default_factory=list)
+    damaged: dict[Path, Corrupt] = field(default_factory=dict)
+    strays: list[Path] = field(default_factory=list)
+
+
+def read_stage(layout: Layout, only: Sequence[Path] | None = None) -> StageContent:
+    """Read the row of every Parquet below the stage, or of `only` these. Opens each file's footer; reads no data."""
+    content = StageContent()
+    for path in _parquets(layout.staged_root) if only is None else only:
+        row = _row(path, content)
+        if row is None:
+            continue
+        if path == layout.staged_file(row.proc, row.date_local, row.run_id) and row.run_id not in content.live:
+            content.live[row.run_id] = row
+        else:
+            content.strays.append(path)
+    for path in _parquets(layout.superseded_root) if only is None else ():
+        row = _row(path, content)
+        if row is not None:
+            content.retired.append(row)
+    return content
+
+
+def _parquets(root: Path) -> Iterator[Path]:
+    return iter(sorted(root.rglob("*.parquet"))) if root.is_dir() else iter(())
+
+
+def _row(path: Path, content: StageContent) -> ManifestRow | None:
+    try:
+        return read_row(path)
+    except Corrupt as error:
+        if path.exists():  # else the service replaced it while we looked
+            content.damaged[path] = error
+        return None
+
+
+def rows_of_stage(content: StageContent, told: Told) -> list[ManifestRow]:
+    """Put the manifest together from the stage: live rows, and the runs that a later start time superseded.
+
+    What superseded a run is not in its Parquet: an event tells it; else, among the versions of one file that are kept
+    aside, the run that was staged next did; else it is `UNKNOWN_RUN`.
+    """
+    rows = dict(content.live)
+    by_path: dict[str, list[ManifestRow]] = {}
+    for row in content.retired:
+        if row.run_id not in content.live and not _replaced(row, content, told):
+            by_path.setdefault(row.source_file, []).append(row)
+    for row in content.live.values():
+        if row.source_file in by_path:
+            by_path[row.source_file].append(row)
+    for versions in by_path.values():
+        versions.sort(key=lambda row: row.ingested_at_utc)
+        for position, row in enumerate(versions):
+            if row.run_id not in content.live:
+                rows[row.run_id] = _retired(row, [*versions[position + 1 :], *reversed(versions[:position])])
+    return [told.fates[row.run_id].applied(row) if row.run_id in told.fates else row for row in rows.values()]
+
+
+def _replaced(row: ManifestRow, content: StageContent, told: Told) -> bool:
+    """Tell whether another kept version of the same run is the one that was told of last."""
+    fate = told.fates.get(row.run_id)
+    if fate is None or fate.source_sha256 == row.source_sha256:
+        return False
+    return any((one.run_id, one.source_sha256) == (row.run_id, fate.source_sha256) for one in content.retired)
+
+
+def _retired(row: ManifestRow, others: list[ManifestRow]) -> ManifestRow:
+    successor = next((other.run_id for other in others if other.run_id != row.run_id), UNKNOWN_RUN)
+    return row.model_copy(update={"superseded_by": successor})

@@ -1,0 +1,60 @@
+"""What the event JSONs tell of files and runs: a second memory, for when the manifest's own is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ingestd.layout import Layout
+from ingestd.manifest.record import FILE_NOTES, FileNote
+from ingestd.manifest.row import ManifestRow
+
+
+class Fate(NamedTuple):
+    """The last that was said of a run: by which record, of which bytes, their mtime, and what superseded it."""
+
+    seq: int
+    source_sha256: str
+    source_mtime_ns: int
+    superseded_by: str | None
+
+    def applied(self, row: ManifestRow) -> ManifestRow:
+        """Bring a row up to date with what its Parquet cannot tell: touches, and that a later run superseded it."""
+        if row.source_sha256 != self.source_sha256:
+            return row
+        return row.model_copy(
+            update={"source_mtime_ns": self.source_mtime_ns, "superseded_by": self.superseded_by or row.superseded_by}
+        )
+
+
+@dataclass(slots=True)
+class Told:
+    """The last note of each path, with its record's number, and the fate of each run."""
+
+    notes: dict[str, tuple[int, FileNote]] = field(default_factory=dict)
+    fates: dict[str, Fate] = field(default_factory=dict)
+
+
+def read_told(layout: Layout) -> Told:
+    """Read every event JSON there is; one that is torn or of another kind is passed over."""
+    told = Told()
+    for event in _events(layout):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            seq = int(event["seq"])
+            for note in FILE_NOTES.validate_python(event.get("files", [])):
+                if seq > told.notes.get(note.source_file, (0, note))[0]:
+                    told.notes[note.source_file] = (seq, note)
+            for row in event["rows"]:
+                fate = Fate(seq, str(row["source_sha256"]), int(row["source_mtime_ns"]), row.get("superseded_by"))
+                if row["run_id"] not in told.fates or seq > told.fates[row["run_id"]].seq:
+                    told.fates[row["run_id"]] = fate
+    return told
+
+
+def _events(layout: Layout) -> Iterator[dict[str, Any]]:
+    for path in layout.events_dir.glob("*/*/*.json"):
+        with contextlib.suppress(ValueError, OSError):
+            yield json.loads(path.read_bytes())

@@ -1,0 +1,335 @@
+"""Compare raw files, manifest, staged Parquet and histories with each other. Read-only; works beside the service."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from ingestd import files
+from ingestd.errors import Corrupt, Reject, UsageError
+from ingestd.files import FileStat, scan_csvs
+from ingestd.histories.chip import EMPTY_HISTORY, history_frame, history_path, own_histories, render_history
+from ingestd.ingest import history_parquet_path
+from ingestd.layout import Layout
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.table import look_anew, rows_of
+from ingestd.manifest.view import read_view
+from ingestd.raw.run import parse_run
+from ingestd.settings import Settings
+from ingestd.stage.parquet import read_header, read_run, same_cells
+from ingestd.stage.workspace import dead_workspaces
+from ingestd.upkeep.salvage import salvage
+from ingestd.upkeep.staged import StageContent, read_stage
+
+Level = Literal["damage", "note"]
+
+STAT_FIELDS = frozenset({"source_size", "source_mtime_ns", "superseded_by"})
+"""Fields that may be newer in the manifest than in the Parquet: a touch or a later run does not rewrite it."""
+
+DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
+"""What only `deep` can see."""
+
+LOOKS = 5
+"""How often what disagrees is looked at again while other processes go on deciding."""
+
+LOCK_PATIENCE_S = 10.0
+"""How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that does not agree. A `damage` calls for `ingestd repair`; a `note` is for people to know.
+
+    `kind` is stable: programs may compare it. `path` is relative to the data root where it lies below it.
+    """
+
+    level: Level
+    kind: str
+    path: str
+    message: str
+    run_id: str | None = None
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was looked at, and what was found."""
+
+    runs: int = 0
+    staged_files: int = 0
+    raw_files: int = 0
+    histories: int = 0
+    cells: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is damaged."""
+        return not any(finding.level == "damage" for finding in self.findings)
+
+
+def verify(
+    settings: Settings, *, deep: bool = False, on_run: Callable[[int, int], None] = lambda *_: None
+) -> Verification:
+    """Check everything; with `deep` read every raw file again and compare every cell and header line.
+
+    `on_run` is told how many runs are done, of how many.
+
+    Raises:
+        Corrupt: the manifest was written by a newer ingestd.
+        Retry: the raw root cannot be read.
+    """
+    layout, done = settings.layout, Verification()
+    look_anew(layout.manifest_path, layout.known_files_path)
+    try:
+        now = _Manifest.read(layout)
+    except Corrupt:
+        _stage_findings(layout, done)
+        for error in salvage(layout).damages or [_broken_log(layout)]:
+            done.findings.append(Finding("damage", "manifest", layout.relative(Path(error.place)), error.message))
+        return done
+    stage = _stage_findings(layout, done)
+    done.runs = len(now.live)
+    found = scan_csvs(layout.raw_root).files
+    done.raw_files = len(found)
+    done.findings += _raw_findings(now.store, now.live, found)
+    compared = [*_row_findings(layout, now.live, stage), *_history_findings(settings, now, done)]
+    compared += _reject_findings(now.store)
+    compared += [_leftover(layout, path) for path in leftovers(layout)]
+    if deep:
+        for number, row in enumerate(now.live, 1):
+            if layout.staged_file(row.proc, row.date_local, row.run_id) not in stage.damaged:
+                compared += _deep(settings, row, found, done)
+            on_run(number, len(now.live))
+    done.findings += _confirmed(settings, compared, found)
+    return done
+
+
+@dataclass(slots=True)
+class _Manifest:
+    """The manifest at one moment."""
+
+    store: ManifestStore
+    frame: pl.DataFrame
+    live: list[ManifestRow]
+
+    @classmethod
+    def read(cls, layout: Layout) -> _Manifest:
+        store, frame = ManifestStore(layout), read_view(layout)
+        rows = rows_of(frame)
+        return cls(store, frame, [row for row in rows if row.live])
+
+
+def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:
+    """Keep the findings that hold when looked at again: another process may have been deciding meanwhile."""
+    if not any(finding.level == "damage" for finding in findings):
+        return findings
+    again: set[Finding] = set()
+    for _ in range(LOOKS):
+        _let_the_writer_finish(settings.layout)
+        try:
+            now = _Manifest.read(settings.layout)
+            again = _found_again(settings, now, findings, found)
+            if ManifestStore(settings.layout).position == now.store.position:
+                break
+        except Corrupt:
+            return findings
+    return [finding for finding in findings if finding in again]
+
+
+def _found_again(
+    settings: Settings, now: _Manifest, findings: list[Finding], found: dict[str, FileStat]
+) -> set[Finding]:
+    layout = settings.layout
+    suspects = {finding.run_id for finding in findings}
+    rows = [row for row in now.live if row.run_id in suspects]
+    places = {layout.staged_file(row.proc, row.date_local, row.run_id) for row in rows}
+    places |= {layout.data_root / finding.path for finding in findings if finding.kind == "parquet-orphan"}
+    again = set(_row_findings(layout, rows, read_stage(layout, sorted(path for path in places if path.exists()))))
+    again |= {*_history_findings(settings, now, Verification()), *_reject_findings(now.store)}
+    again |= {_leftover(layout, path) for path in leftovers(layout)}
+    if any(finding.kind in DEEP_KINDS for finding in findings):
+        again |= {finding for row in rows for finding in _deep(settings, row, found, Verification())}
+    return again
+
+
+def _let_the_writer_finish(layout: Layout) -> None:
+    """Wait while a process is between placing Parquet and logging it: it holds the manifest's lock then."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    lock = files.Lock(layout.lock_path)
+    while layout.lock_path.exists() and time.monotonic() < deadline:
+        try:
+            return lock.probe()
+        except UsageError:
+            time.sleep(0.01)
+    return None
+
+
+def _broken_log(layout: Layout) -> Corrupt:
+    try:
+        ManifestStore(layout)
+    except Corrupt as error:
+        return error
+    return Corrupt("the manifest was damaged a moment ago", place=str(layout.wal_dir))
+
+
+def _stage_findings(layout: Layout, done: Verification) -> StageContent:
+    """Read the stage; note what is damaged or stray in it."""
+    stage = read_stage(layout)
+    done.staged_files = len(stage.live)
+    for path, error in stage.damaged.items():
+        done.findings.append(Finding("damage", "parquet-damaged", layout.relative(path), error.message))
+    for path in stage.strays:
+        message = "stands where no run of the manifest belongs"
+        done.findings.append(Finding("damage", "parquet-stray", layout.relative(path), message))
+    return stage
+
+
+def _leftover(layout: Layout, path: Path) -> Finding:
+    return Finding("damage", "leftover", layout.relative(path), "a temporary file whose process is dead")
+
+
+def leftovers(layout: Layout) -> list[Path]:
+    """List temporary files and folders that no living process owns."""
+    found = dead_workspaces(layout.temporary_root)
+    for folder in _folders_with_temporaries(layout):
+        found += files.dead_temporaries(folder)
+    return found
+
+
+def _folders_with_temporaries(layout: Layout) -> Iterator[Path]:
+    yield from (layout.manifest_path.parent, layout.wal_dir, layout.histories_dir)
+    yield from layout.metadata_dir.glob("*/")
+    yield from layout.events_dir.glob("*/*/")
+    yield from layout.rejects_dir.glob("**/")
+
+
+def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) -> Iterator[Finding]:
+    known = set()
+    for row in live:
+        known.add(row.run_id)
+        path = layout.relative(layout.staged_file(row.proc, row.date_local, row.run_id))
+        staged = stage.live.get(row.run_id)
+        if staged is None:
+            if not any(row.run_id in str(damaged) for damaged in stage.damaged):
+                yield Finding(
+                    "damage", "parquet-missing", path, f"the Parquet of {row.source_file} is gone", row.run_id
+                )
+            continue
+        differing = sorted(
+            name
+            for name in ManifestRow.model_fields
+            if name not in STAT_FIELDS and getattr(staged, name) != getattr(row, name)
+        )
+        if differing:
+            names = ", ".join(differing)
+            yield Finding(
+                "damage", "parquet-differs", path, f"its row and the manifest's differ in {names}", row.run_id
+            )
+    for run_id, row in stage.live.items():
+        if run_id not in known:
+            path = layout.relative(layout.staged_file(row.proc, row.date_local, run_id))
+            yield Finding("damage", "parquet-orphan", path, "the manifest has no such live run", run_id)
+
+
+def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str, FileStat]) -> Iterator[Finding]:
+    catalog = store.catalog
+    starts: dict[tuple[str, object], ManifestRow] = {}
+    for row in live:
+        note = catalog.notes.get(row.source_file)
+        taken = note is not None and note.outcome == "occupied" and note.run_id != row.run_id
+        if row.source_file not in found or taken:
+            yield Finding("note", "raw-missing", row.source_file, "its raw file is gone; the run stays", row.run_id)
+        twin = starts.setdefault((row.proc, row.start_time_utc), row)
+        if twin is not row and row.start_time_origin == "header":
+            yield Finding(
+                "note",
+                "same-start",
+                row.source_file,
+                f"started at the same microsecond as {twin.source_file}",
+                row.run_id,
+            )
+    for name, status in found.items():
+        note = catalog.notes.get(name)
+        if not catalog.is_current(name, status.size, status.mtime_ns):
+            known = catalog.is_known(name)
+            what = "changed since it was decided" if known else "not decided yet"
+            yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
+        elif note is not None and note.outcome in {"rejected", "duplicate", "queued"}:
+            of = f" of run {note.run_id}" if note.run_id else f" ({note.code})" if note.code else ""
+            yield Finding("note", note.outcome, name, f"{note.outcome}{of}", note.run_id)
+
+
+def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
+    layout = store.layout
+    rejected = [note.source_file for note in store.catalog.notes.values() if note.outcome == "rejected"]
+    expected = {layout.reject_file(name) for name in rejected}
+    present = set(layout.rejects_dir.rglob("*.json"))
+    for path in sorted(expected - present):
+        yield Finding("damage", "reject-missing", layout.relative(path), "a rejected file has no reject JSON")
+    for path in sorted(present - expected):
+        yield Finding("damage", "reject-stray", layout.relative(path), "this file is not rejected (any more)")
+
+
+def _history_findings(settings: Settings, now: _Manifest, done: Verification) -> Iterator[Finding]:
+    layout = settings.layout
+    chips = now.frame.filter(pl.col("chip_name").is_not_null()).partition_by("chip_name", as_dict=True)
+    expected_files = {history_path(layout.histories_dir, chip) for chip in now.store.catalog.stale_chips}
+    for (chip,), rows in sorted(chips.items(), key=lambda item: str(item[0])):
+        done.histories += 1
+        path = history_path(layout.histories_dir, str(chip))
+        expected_files.add(path)
+        if chip in now.store.catalog.stale_chips:
+            continue
+        frame = history_frame(rows, settings.time.local_tz, parquet_path=history_parquet_path(layout))
+        expected = render_history(frame)
+        try:
+            actual = path.read_bytes()
+        except FileNotFoundError:
+            yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
+            continue
+        if actual != expected:
+            yield Finding(
+                "damage", "history-differs", layout.relative(path), f"does not say what the manifest says of {chip}"
+            )
+    for path in own_histories(layout.histories_dir):
+        if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
+            yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")
+
+
+def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done: Verification) -> Iterator[Finding]:
+    """Compare one run's raw file with what is staged: the bytes' hash, every header line, every cell."""
+    layout = settings.layout
+    status = found.get(row.source_file)
+    if status is None or (status.size, status.mtime_ns) != (row.source_size, row.source_mtime_ns):
+        return
+    path = layout.staged_file(row.proc, row.date_local, row.run_id)
+    try:
+        read = files.read_raw(layout.raw_file(row.source_file), row.source_size)
+        if read is None or read.before != status or read.after != status:
+            return  # it changed while we looked: a note of the next verification
+        if hashlib.sha256(read.data).hexdigest() != row.source_sha256:
+            yield Finding(
+                "damage", "raw-bytes", row.source_file, "its bytes changed although size and mtime did not", row.run_id
+            )
+            return
+        run = parse_run(read.data, settings.registry)
+        staged = read_run(path)
+        done.cells += staged.num_rows * staged.num_columns
+        if not same_cells(staged, run.table) or read_header(path) != run.header.text:
+            yield Finding(
+                "damage", "parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id
+            )
+    except (Corrupt, Reject) as error:
+        if path.exists():
+            yield Finding("damage", "parquet-cells", layout.relative(path), error.message, row.run_id)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            yield Finding("note", "raw-unreadable", row.source_file, error.strerror or str(error), row.run_id)

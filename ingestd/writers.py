@@ -1,0 +1,122 @@
+"""Who has a file open for writing, read from `/proc`, and whether that answer can be trusted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingestd.files import FileStat
+
+PROC = Path("/proc")
+
+INIT = "1"
+"""Process 1 starts programs and records no measurement: that it hides its files takes no certainty away."""
+
+SESSION_KEEPER = "(sd-pam)"
+"""systemd's helper in every login session: it hides its files even from its own user, and never opens one."""
+
+_NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "glusterfs", "lustre", "beegfs", "ncpfs", "virtiofs"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """One look at all processes: files open for writing by (device, inode), and users whose processes hid theirs."""
+
+    by_file: dict[tuple[int, int], str]
+    hidden_uids: frozenset[int]
+    remote_devices: frozenset[int]
+    uid: int = field(default_factory=os.geteuid)
+    available: bool = True
+
+    def writer_of(self, status: FileStat) -> str | None:
+        """Name the process that has the file open for writing; "" when nobody has; None when that cannot be seen.
+
+        It can be seen on a local file system, as root or for files of the user ingestd runs as, unless a process of the
+        file's owner hides its open files.
+        """
+        if process := self.by_file.get((status.device, status.inode)):
+            return process
+        if not self.available or status.device in self.remote_devices:
+            return None
+        visible = self.uid in {0, status.uid} and status.uid not in self.hidden_uids
+        return "" if visible else None
+
+
+def look() -> Writers:
+    """Look at every process's open files now. Never raises: what cannot be read makes the answer less certain."""
+    by_file: dict[tuple[int, int], str] = {}
+    hidden: set[int] = set()
+    try:
+        pids = [path.name for path in PROC.iterdir() if path.name.isdigit()]
+    except OSError:
+        return Writers({}, frozenset(), frozenset(), available=False)
+    for pid in pids:
+        try:
+            for path in (PROC / pid / "fd").iterdir():
+                _enter(pid, path.name, by_file)
+        except PermissionError:
+            if pid != INIT and not _ended(pid) and _name(pid) != SESSION_KEEPER:
+                hidden |= _owner(pid)
+        except OSError:
+            continue  # the process ended while we looked
+    return Writers(by_file, frozenset(hidden), frozenset(_remote_devices()))
+
+
+def _enter(pid: str, number: str, by_file: dict[tuple[int, int], str]) -> None:
+    link = PROC / pid / "fd" / number
+    try:
+        target = str(link.readlink())
+        if not target.startswith("/") or target.startswith(_NO_FILES) or not _for_writing(pid, number):
+            return
+        status = link.stat()
+    except FileNotFoundError:
+        return
+    by_file[status.st_dev, status.st_ino] = f"{_name(pid)} (pid {pid})"
+
+
+def _for_writing(pid: str, number: str) -> bool:
+    for line in (PROC / pid / "fdinfo" / number).read_text("ascii", "replace").splitlines():
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
+    return True
+
+
+def _name(pid: str) -> str:
+    try:
+        return (PROC / pid / "comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        return "a process"
+
+
+def _ended(pid: str) -> bool:
+    """Tell whether a process is over and only waits for its parent to ask how it ended: it has nothing open."""
+    try:
+        return (PROC / pid / "stat").read_bytes().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
+    except (OSError, IndexError):
+        return False
+
+
+def _owner(pid: str) -> set[int]:
+    try:
+        return {(PROC / pid).stat().st_uid}
+    except OSError:
+        return set()
+
+
+def _remote_devices() -> Iterator[int]:
+    """List the device numbers of mounted network and user-space file systems."""
+    try:
+        lines = (PROC / "self" / "mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        kind = right.split(" ", 1)[0]
+        if kind in _NETWORK or kind.startswith("fuse"):
+            major, _, minor = left.split(" ")[2].partition(":")
+            yield os.makedev(int(major), int(minor))

@@ -1,0 +1,128 @@
+"""`config show`, `config validate`, `config generate`, and the files generated from the settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from commands import Folder
+
+from ingestd.cli.config_text import EXAMPLES, config_toml, environment_name, example
+from ingestd.settings import load_settings, sections, setting_keys
+
+
+def make_docs(repository: Path) -> ModuleType:
+    """Load `tools/make_docs.py`."""
+    spec = importlib.util.spec_from_file_location("make_docs", repository / "tools" / "make_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_files_are_what_make_docs_writes(repository: Path) -> None:
+    """config.toml, docs/configuration.md and docs/commands.md tell of every setting and command as it is now."""
+    for name, text in make_docs(repository).texts().items():
+        assert (repository / name).read_text("utf-8") == text, f"{name} is not current: run `make docs`"
+
+
+def test_generated_config_changes_nothing(tmp_path: Path) -> None:
+    """The generated file is valid and gives no setting: every key stands commented out."""
+    path = tmp_path / "config.toml"
+    path.write_text(config_toml(), "utf-8")
+    tables = tomllib.loads(path.read_text("utf-8"))
+    assert list(tables) == list(sections())
+    assert all(table == {} for table in tables.values())
+    assert load_settings(path).model_dump() == load_settings(_empty(tmp_path)).model_dump()
+
+
+def test_generated_config_uncommented_is_the_default(tmp_path: Path) -> None:
+    """With the # taken away from every setting, the file is valid and each value is the one in force without it."""
+    text = re.sub(r"^# ([a-z_]+ = )", r"\1", config_toml().partition("# [procedures")[0], flags=re.MULTILINE)
+    path = tmp_path / "config.toml"
+    path.write_text(text, "utf-8")
+    given = {f"{section}.{key}" for section, table in tomllib.loads(text).items() for key in table}
+    assert given == set(setting_keys())
+    settings, plain = load_settings(path), load_settings(_empty(tmp_path))
+    for section, model in sections().items():
+        for key, field in model.model_fields.items():
+            if field.default is not None:
+                assert getattr(getattr(settings, section), key) == field.default
+            else:
+                assert section == "paths" or f"{section}.{key}" in EXAMPLES, example(section, key, field)
+    for name in ("raw_root", "stage_root", "manifest_path", "wal_dir", "events_dir", "rejects_dir"):
+        assert getattr(settings.layout, name) == getattr(plain.layout, name)
+    assert settings.layout.histories_dir == plain.layout.histories_dir
+    assert settings.layout.metadata_dir == plain.layout.metadata_dir
+
+
+def test_example_procedure_of_the_generated_config_is_valid(tmp_path: Path) -> None:
+    """The commented example table is a procedure that ingestd takes as it stands."""
+    lines = config_toml().partition("# [procedures.Hall]")
+    path = tmp_path / "config.toml"
+    path.write_text(re.sub(r"^# ?", "", lines[1] + lines[2], flags=re.MULTILINE), "utf-8")
+    assert "Hall" in load_settings(path).registry.procedures
+
+
+def _empty(folder: Path) -> Path:
+    path = folder / "empty.toml"
+    path.write_text("")
+    return path
+
+
+def test_generate_prints_the_file_of_the_repository(folder: Folder, repository: Path) -> None:
+    """`ingestd config generate` prints the config.toml that lies in the repository."""
+    done = folder.run("config", "generate")
+    assert (done.out, done.code) == ((repository / "config.toml").read_text("utf-8"), 0)
+
+
+def test_show_tells_where_each_value_comes_from(folder: Folder) -> None:
+    """An option outranks the environment, that the config file, that the default; --json has values and origins."""
+    (folder.path / "config.toml").write_text("[stage]\nworkers = 3\npolars_threads = 2\n[settle]\nquiet_s = 5\n")
+    environment = {"INGESTD_STAGE__WORKERS": "2"}
+    shown = folder.run("config", "show", "--data-root", "here", "--json", environment=environment).json
+    settings = shown["settings"]
+    assert list(settings) == setting_keys()
+    assert settings["stage.workers"] == {"value": 2, "from": "environment INGESTD_STAGE__WORKERS"}
+    assert settings["stage.polars_threads"] == {"value": 2, "from": "config file"}
+    assert settings["settle.settle_s"] == {"value": 0.5, "from": "default"}
+    assert settings["paths.data_root"] == {"value": str(folder.path / "here"), "from": "option"}
+    assert settings["paths.raw_root"] == {"value": str(folder.path / "here" / "01_raw"), "from": "default"}
+    text = folder.run("config", "show", environment=environment).out
+    assert text.startswith("config file: config.toml\n")
+    assert re.search(r"^stage\.workers +2 +environment INGESTD_STAGE__WORKERS$", text, re.MULTILINE)
+    assert text.endswith("procedures\n")
+
+
+def test_show_names_procedures_of_the_lab(folder: Folder) -> None:
+    """Procedures that the config file adds or changes are named."""
+    (folder.path / "lab.toml").write_text('[procedures.IV]\nclasses = ["IV", "IVnew"]\n')
+    assert folder.run("config", "show", "--config", "lab.toml").out.endswith(", IV from the config file\n")
+
+
+def test_every_environment_name_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The names in docs/configuration.md are those the settings read."""
+    for key in setting_keys():
+        section, _, name = key.partition(".")
+        value = example(section, name, sections()[section].model_fields[name])
+        monkeypatch.setenv(environment_name(section, name), str(value))
+    assert load_settings(_empty(tmp_path)).stage.workers == EXAMPLES["stage.workers"]
+
+
+def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Folder) -> None:
+    """A valid file ends with 0; an unknown key, a bad value or a missing file with 2 and the message that names it."""
+    (folder.path / "config.toml").write_text("[stage]\nworkers = 3\n")
+    good = folder.run("config", "validate")
+    assert (good.code, good.out) == (0, "config.toml: valid; 1 setting given, all others at their default\n")
+    (folder.path / "bad.toml").write_text("[stage]\nworkrs = 3\n")
+    bad = folder.run("config", "validate", "bad.toml")
+    assert bad.code == 2
+    assert "bad.toml: unknown setting 'stage.workrs'; did you mean 'stage.workers'?" in bad.err
+    wrong = folder.run("config", "validate", "config.toml", environment={"INGESTD_STAGE__WORKRS": "1"})
+    assert "did you mean INGESTD_STAGE__WORKERS?" in wrong.err
+    assert folder.run("config", "validate", "none.toml").code == 2

@@ -1,0 +1,110 @@
+"""`chip-histories`, `export-metadata`, `compare-histories`, `compact`: what is made from the manifest."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from commands import Folder
+
+HISTORY = Path("data") / "histories" / "Biotite3_history.csv"
+
+
+def test_chip_histories_writes_what_is_missing_and_leaves_the_rest(staged: Folder) -> None:
+    """A history that was deleted comes back byte for byte; the others are not touched."""
+    before = (staged.path / HISTORY).read_bytes()
+    (staged.path / HISTORY).unlink()
+    done = staged.run("chip-histories")
+    assert done.out == (
+        "unchanged  data/histories/Alisson72_history.csv: 7 runs\n"
+        "written    data/histories/Biotite3_history.csv: 6 runs\n"
+        "unchanged  data/histories/Biotite5_history.csv: 5 runs\n"
+        "3 histories, 1 written\n"
+    )
+    assert (staged.path / HISTORY).read_bytes() == before
+
+
+def test_chip_histories_of_one_chip_elsewhere(staged: Folder) -> None:
+    """--chip and --history-out write that chip's history into another folder; --manifest-path names the manifest."""
+    manifest = "data/02_stage/_manifest/manifest.parquet"
+    done = staged.run(
+        "chip-histories", "--chip", "Biotite3", "--history-out", "out", "--manifest-path", manifest, "--json"
+    )
+    (history,) = done.json["histories"]
+    assert (history["chip"], history["runs"], history["changed"]) == ("Biotite3", 6, True)
+    assert Path(history["path"]).read_bytes() == (staged.path / HISTORY).read_bytes()
+    assert [path.name for path in (staged.path / "out").iterdir()] == [HISTORY.name]
+
+
+def test_an_unknown_chip_names_near_ones(staged: Folder) -> None:
+    """A slip in the chip's name ends with 2 and the names that may have been meant."""
+    done = staged.run("chip-histories", "--chip", "biotit3")
+    assert done.code == 2
+    assert "no run of chip biotit3" in done.err
+    assert "did you mean Biotite3" in done.err
+
+
+def test_export_metadata_of_every_day_and_of_one(staged: Folder) -> None:
+    """One file a day is written, and not again when nothing changed; --date takes one day."""
+    done = staged.run("export-metadata")
+    assert done.out == (
+        "written    data/metadata/2026-03-12/metadata.csv: 11 runs\n"
+        "written    data/metadata/2026-03-13/metadata.csv: 9 runs\n"
+    )
+    again = staged.run("export-metadata", "--date", "2026-03-12", "--json").json["files"]
+    assert [(Path(one["path"]).parent.name, one["runs"], one["changed"]) for one in again] == [
+        ("2026-03-12", 11, False)
+    ]
+
+
+def test_export_metadata_of_some_runs_into_one_file(staged: Folder) -> None:
+    """--proc and --chip choose runs for --out-csv; without it they are refused, for a day's file is whole."""
+    done = staged.run("export-metadata", "--proc", "IVg", "--chip", "Biotite3", "--out-csv", "some.csv")
+    assert done.out == "written    some.csv: 2 runs\n"
+    with (staged.path / "some.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["Chip group name"], row["Chip number"]) for row in rows} == {("Biotite", "3")}
+    refused = staged.run("export-metadata", "--proc", "IVg")
+    assert refused.code == 2
+    assert "give --out-csv FILE with --proc or --chip" in refused.err
+
+
+def test_compare_histories_tells_same_from_different(staged: Folder) -> None:
+    """The same histories compare with 0, an edited summary with 1 and its name; --json has the whole comparison."""
+    (staged.path / "old").mkdir()
+    text = (staged.path / HISTORY).read_text("utf-8")
+    (staged.path / "old" / HISTORY.name).write_text(text, "utf-8")
+    new = HISTORY.as_posix()
+    same = staged.run("compare-histories", f"old/{HISTORY.name}", new)
+    assert same.code == 0
+    assert same.out.endswith("all histories are the same: 1 chips, 6 runs in OLD, 6 in NEW, 6 agree\n")
+    (staged.path / "old" / HISTORY.name).write_text(text.replace("VG=-2.5 V", "VG=-2.6 V", 1), "utf-8")
+    assert "DIFFERS" in staged.run("compare-histories", "old", new).out
+    differing = staged.run("compare-histories", "old", new, "--json")
+    (chip,) = differing.json["chips"]
+    assert (differing.code, differing.json["same"]) == (1, False)
+    assert [difference["column"] for difference in chip["unexplained"]] == ["summary"]
+
+
+def test_compare_histories_explains_a_queued_run(staged: Folder) -> None:
+    """A run that OLD has and that waits as `queued` in the data root is no difference."""
+    lines = (staged.path / "data" / "histories" / "Alisson72_history.csv").read_text("utf-8").splitlines()
+    (staged.path / "old").mkdir()
+    cells = lines[-1].split(",")
+    source = "2026-03-13/It2026-03-13_5.csv"
+    queued = [str(len(lines)), *cells[1:5], source, "5", cells[7], *cells[8:]]
+    (staged.path / "old" / "Alisson72_history.csv").write_text("\n".join([*lines, ",".join(queued)]) + "\n", "utf-8")
+    done = staged.run("compare-histories", "old/Alisson72_history.csv", "data/histories")
+    assert f"waiting: {source}: queued" in done.out
+    assert done.code == 0
+    elsewhere = staged.run("compare-histories", "old/Alisson72_history.csv", "data/histories", "--data-root", "none")
+    assert elsewhere.code == 1
+
+
+def test_compact_takes_the_log_in_once(staged: Folder) -> None:
+    """What a command left in the log goes into the table; a second time there is nothing to do."""
+    staged.run("chip-histories")
+    (staged.raw / "2026-03-12" / "IV2026-03-12_3.csv").unlink()
+    nothing = staged.run("compact")
+    assert nothing.out == "data/02_stage/_manifest/manifest.parquet: nothing to do, the log holds no record\n"
+    assert staged.run("compact", "--json").json["records"] == 0

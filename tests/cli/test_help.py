@@ -1,0 +1,143 @@
+"""Help, version, start-up, and that documents and commands agree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from commands import ENTRY, Folder
+from typer.testing import CliRunner
+
+import ingestd
+from ingestd.cli import app
+
+HEAVY = ("polars", "pyarrow", "watchdog", "apscheduler", "pint", "structlog")
+
+LONG_RUNNING = {"run", "tail"}
+"""Commands whose examples do not end by themselves; their own tests run them."""
+
+
+def commands(command: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return every command, groups included, by the words that call it."""
+    command = command or typer.main.get_command(app)
+    found = {path: command}
+    for name, child in getattr(command, "commands", {}).items():
+        found |= commands(child, (*path, name))
+    return found
+
+
+def leaves() -> dict[tuple[str, ...], Any]:
+    """Return every command that is no group."""
+    return {path: command for path, command in commands().items() if not getattr(command, "commands", None)}
+
+
+def examples(command: Any) -> list[str]:
+    """Return the example lines in a command's help."""
+    return re.findall(r"^\s*(ingestd .+)$", command.help.partition("\b\n")[2], re.MULTILINE)
+
+
+def test_help_and_version_load_no_heavy_library() -> None:
+    """`ingestd --help`, a command's help and `--version` answer without polars, pyarrow, the watcher and the like."""
+    loaded = f"print([name for name in {HEAVY} if name in sys.modules])"
+    check = f"import sys; from ingestd.cli import main\ntry: main()\nfinally: {loaded}"
+    for arguments in (["--help"], ["--version"], ["backfill", "--help"], ["config", "show", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", check, *arguments],
+            cwd=Path(ingestd.__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == "[]", arguments
+
+
+def test_import_of_the_package_loads_no_heavy_library() -> None:
+    """`import ingestd` is quick; the API is loaded on first use."""
+    check = f"import sys, ingestd; dir(ingestd); print([m for m in {HEAVY} if m in sys.modules]); ingestd.load_manifest"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=Path(ingestd.__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("path", commands(), ids=lambda path: " ".join(path) or "ingestd")
+def test_every_help_says_what_the_command_does(path: tuple[str, ...]) -> None:
+    """`--help` of every command ends with 0, names the command and begins with one short sentence."""
+    done = CliRunner().invoke(app, [*path, "--help"], prog_name="ingestd", env={"COLUMNS": "100"})
+    first = commands()[path].help.strip().splitlines()[0]
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {' '.join(('ingestd', *path))} ")
+    assert first in done.stdout
+    assert len(first) <= 76
+    assert first.endswith(".")
+
+
+def test_the_list_of_commands_shows_whole_sentences() -> None:
+    """No description in a list of commands is cut off."""
+    for path, command in commands().items():
+        if getattr(command, "commands", None):
+            done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "100"})
+            listed = done.stdout.partition("Commands:")[2]
+            assert listed
+            assert "..." not in listed
+
+
+def test_version_is_the_package_s(folder: Folder) -> None:
+    """`ingestd --version` prints the version and nothing else."""
+    done = folder.run("--version")
+    assert (done.out, done.code) == (f"ingestd {ingestd.__version__}\n", 0)
+
+
+def test_the_console_entry_is_what_the_tests_run(repository: Path) -> None:
+    """pyproject.toml installs `ingestd` as the function that these tests call."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
+    module, _, function = project["scripts"]["ingestd"].partition(":")
+    assert f"from {module} import {function}; {function}()" == ENTRY
+
+
+def test_every_command_takes_config_and_has_an_example() -> None:
+    """Every command but `config generate` takes --config and --data-root, and every one shows how it is typed."""
+    for path, command in leaves().items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        if path != ("config", "generate"):
+            assert {"--config", "--data-root"} <= options, path
+        assert examples(command), path
+
+
+def test_an_option_means_the_same_everywhere() -> None:
+    """Options of one name have one help text, whatever the command."""
+    texts: dict[str, set[str]] = {}
+    for command in leaves().values():
+        for parameter in command.params:
+            if parameter.opts[0].startswith("--"):
+                texts.setdefault(parameter.opts[0], set()).add(str(parameter.help))
+    several = {option for option, words in texts.items() if len(words) > 1}
+    assert several <= {"--all", "--chip", "--deep"}
+
+
+def test_every_command_stands_in_the_documents(repository: Path) -> None:
+    """docs/commands.md has a section a command."""
+    text = (repository / "docs" / "commands.md").read_text("utf-8")
+    assert set(re.findall(r"^## ingestd (.+)$", text, re.MULTILINE)) == {" ".join(path) for path in leaves()}
+
+
+@pytest.mark.parametrize("path", [path for path in leaves() if path[0] not in LONG_RUNNING], ids=" ".join)
+def test_every_example_runs(staged: Folder, path: tuple[str, ...]) -> None:
+    """Each example of a command's help does its work on the sample data: it ends with 0, or 1 for the broken file."""
+    (staged.path / "config.toml").write_text("")
+    for line in examples(leaves()[path]):
+        done = staged.run(*_typed(line))
+        assert done.code in {0, 1}, f"{line}\n{done.out}{done.err}"
+        assert done.out, line
+
+
+def _typed(line: str) -> list[str]:
+    words = shlex.split(line.partition("  #")[0])
+    return words[1 : words.index(">")] if ">" in words else words[1:]

@@ -1,0 +1,125 @@
+"""`rejects list`, `rejects show`, `rejects retry`: why a file is not staged, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from commands import Folder
+from measurement import BROKEN, Measurement
+
+REJECT = "2026-03-12/IV2026-03-12_3.csv"
+
+SHOWN = """\
+data/01_raw/2026-03-12/IV2026-03-12_3.csv, line 62
+rejected: row-too-long
+  the row has 6 cells where the column line names 5: a comma inside a text cell, or a decimal comma,
+  makes one cell too many
+  expected: 5 cells
+  found:    6 cells: -0.8,-5.162407e-05,24,8,nan,nan
+
+    62 | -0.8,-5.162407e-05,24,8,nan,nan
+
+next: correct the row, or delete it, in an editor
+
+When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.
+After a change of settings instead: ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
+"""
+
+HALL = """
+[procedures.Hall]
+classes = ["Hall"]
+chip = "optional"
+light = "none"
+summary = "Hall {chip_name}  #{file_idx}"
+[procedures.Hall.columns]
+t_s = { accepts = ["t (s)"] }
+i_a = { accepts = ["I (A)"] }
+"""
+
+
+def test_list_names_file_code_line_and_message(staged: Folder) -> None:
+    """The table has a line a reject; --json has the same and more."""
+    done = staged.run("rejects", "list")
+    head, line = done.out.splitlines()
+    assert head.split("  ")[0] == "FILE"
+    assert line.startswith(f"{REJECT}  row-too-long  62    the row has 6 cells")
+    (reject,) = staged.run("rejects", "list", "--json").json["rejects"]
+    assert (reject["source_file"], reject["code"], reject["line"]) == (REJECT, "row-too-long", 62)
+    assert {"message", "expected", "found", "next_step", "after_a_change_of_settings"} <= reject.keys()
+
+
+def test_list_without_rejects(folder: Folder) -> None:
+    """A good archive has no reject, and the list says so."""
+    folder.put("It_1.csv", Measurement().data)
+    assert folder.run("backfill", "--workers", "1").code == 0
+    assert folder.run("rejects", "list").out == "no file is rejected\n"
+    assert folder.run("rejects", "retry", "--all").out == "0 files retried, 0 staged\n"
+
+
+@pytest.mark.parametrize("name", [REJECT, f"data/01_raw/{REJECT}", f"./data/../data/01_raw/{REJECT}"])
+def test_show_tells_the_whole_story_of_a_file_named_in_any_way(staged: Folder, name: str) -> None:
+    """The file may be named below the raw root or as a path; the story ends with what to type."""
+    done = staged.run("rejects", "show", name)
+    assert (done.out, done.err, done.code) == (SHOWN, "", 0)
+
+
+def test_show_marks_the_fault_in_the_line(folder: Folder) -> None:
+    """Where the fault is one cell, it is marked below the line of the raw file."""
+    folder.put("It_1.csv", Measurement().data.replace(b"\n0.5,", b"\n0.5s,"))
+    folder.run("backfill", "--workers", "1")
+    story = folder.run("rejects", "show", "It_1.csv").out
+    assert re.search(r"^ +\d+ \| 0\.5s,\S+\n       \| \^\^\^\^$", story, re.MULTILINE), story
+
+
+def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
+    """A file that changed or is gone since the reject is told, and no line of it is blamed."""
+    path = staged.raw / REJECT
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert (
+        "(the file has changed since; the next backfill looks at it again)" in staged.run("rejects", "show", REJECT).out
+    )
+    path.unlink()
+    assert "(the file cannot be read now: No such file or directory)" in staged.run("rejects", "show", REJECT).out
+
+
+def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
+    """A slip in the name ends with 2 and the name that was meant."""
+    done = staged.run("rejects", "show", "2026-03-12/IV2026-03-12_4.csv")
+    assert (done.code, done.out) == (2, "")
+    assert "this file is not among the rejects" in done.err
+    assert f"did you mean {REJECT}?" in done.err
+
+
+def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> None:
+    """A procedure added to the config makes `rejects retry` stage what was rejected, and that only."""
+    hall = Measurement().data.replace(b"laser_setup.procedures.It.It", b"lab.Hall")
+    folder.put("Hall_1.csv", hall)
+    folder.put("Bad_2.csv", BROKEN)
+    first = folder.run("backfill", "--workers", "1")
+    assert first.code == 1
+    assert "add this table to config.toml" in first.out
+    table = folder.run("rejects", "show", "Hall_1.csv").out
+    assert '\n[procedures.Hall]\nclasses = ["Hall"]\n' in table
+    (folder.path / "config.toml").write_text(HALL)
+    done = folder.run("rejects", "retry", "data/01_raw/Hall_1.csv")
+    assert (done.out, done.code) == ("ingested  Hall_1.csv\n1 file retried, 1 staged\n", 0)
+    assert [one["source_file"] for one in folder.run("rejects", "list", "--json").json["rejects"]] == ["Bad_2.csv"]
+
+
+def test_retry_of_a_file_that_is_still_bad_rejects_it_again(staged: Folder) -> None:
+    """The result is told as by a backfill, with exit code 1, and the reject stands."""
+    done = staged.run("rejects", "retry", "--all")
+    assert done.code == 1
+    assert done.out.startswith(f"rejected  {REJECT}, line 62\n")
+    assert done.out.endswith("\n1 file retried, 0 staged\n")
+    again = staged.run("rejects", "retry", REJECT, "--json")
+    assert (again.code, again.json["retried"]) == (1, {REJECT: "rejected"})
+
+
+def test_retry_of_a_file_that_is_gone_forgets_the_reject(staged: Folder) -> None:
+    """A reject whose file was deleted leaves the list."""
+    (staged.raw / REJECT).unlink()
+    done = staged.run("rejects", "retry", "--all")
+    assert (done.out, done.code) == (f"gone      {REJECT}\n1 file retried, 0 staged\n", 0)
+    assert staged.run("rejects", "list").out == "no file is rejected\n"

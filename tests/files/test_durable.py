@@ -1,0 +1,201 @@
+"""Atomic and durable writes: the old bytes or the new, nothing left behind, and what an error of the disk means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from ingestd import files
+from ingestd.errors import Retry
+from ingestd.files import durable
+
+
+def test_a_write_makes_folder_and_file(tmp_path: Path) -> None:
+    """Missing folders are made; the file holds exactly the bytes; nothing else is there."""
+    path = tmp_path / "a" / "b" / "x.json"
+    assert files.write_atomic(path, b"one")
+    assert path.read_bytes() == b"one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_bytes_touch_nothing(tmp_path: Path) -> None:
+    """Writing the bytes that are there returns False and leaves inode and times alone."""
+    path = tmp_path / "x.json"
+    files.write_atomic(path, b"one")
+    os.utime(path, ns=(1, 1))
+    before = path.stat()
+    assert not files.write_atomic(path, b"one")
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+    assert files.write_atomic(path, b"two")
+    assert path.stat().st_ino != before.st_ino
+
+
+def test_a_reader_sees_old_or_new(tmp_path: Path) -> None:
+    """While a file is replaced over and over, a reader finds one whole version each time."""
+    path = tmp_path / "x.bin"
+    versions = [bytes([number]) * 300_000 for number in range(4)]
+    files.write_atomic(path, versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            files.write_atomic(path, versions[number % 4], flush=False)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    looks = 0
+    while not done.is_set() or not looks:
+        assert path.read_bytes() in versions
+        looks += 1
+    writer.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ESTALE])
+def test_a_refused_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """When the disk refuses, the old bytes stay, the temporary file goes, and the error says what to look at."""
+    path = tmp_path / "x.json"
+    files.write_atomic(path, b"one")
+
+    def refuse(_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "flush_path", refuse)
+        with pytest.raises(Retry, match=os.strerror(number)) as caught:
+            files.write_atomic(path, b"two")
+    assert caught.value.place == str(path)
+    assert caught.value.next_step
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_block_leaves_nothing(tmp_path: Path) -> None:
+    """Whatever ends the block of `replacing`, Ctrl-C too, its temporary file goes and the old file stays."""
+    path = tmp_path / "x.json"
+    files.write_atomic(path, b"one")
+
+    def interrupted() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_flushes_come_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is flushed before it gets its name; its folder and every new folder's parent after."""
+    path = tmp_path / "a" / "b" / "x.json"
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(durable, "flush_path", lambda flush: flushed.append((flush.name, path.exists())))
+    files.write_atomic(path, b"one")
+    (temporary, there), *folders = flushed
+    assert (temporary.endswith(".tmp"), there) == (True, False)
+    assert sorted(folders) == sorted((name, True) for name in ("a", "b", tmp_path.name))
+
+
+def test_a_file_where_a_folder_belongs_is_a_retry(tmp_path: Path) -> None:
+    """A file in the way of a folder is named; it is not replaced."""
+    (tmp_path / "a").write_bytes(b"in the way")
+    with pytest.raises(Retry):
+        files.write_atomic(tmp_path / "a" / "x.json", b"one")
+    assert (tmp_path / "a").read_bytes() == b"in the way"
+
+
+def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    """Temporary files of processes that are gone are removed; those of living ones and other files stay."""
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    path = tmp_path / "manifest.parquet"
+    living = files.temporary_beside(path)
+    leftover = living.with_name(living.name.replace(f".{os.getpid()}-", f".{dead.pid}-"))
+    others = [living, tmp_path / ".x.tmp", tmp_path / "y.tmp", path]
+    for each in (*others, leftover):
+        each.write_bytes(b"")
+    files.remove_leftovers(path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 250, "é" * 120, "💡" * 60])
+def test_a_temporary_name_fits_the_file_system(tmp_path: Path, name: str) -> None:
+    """Beside any name that the file system takes, there is room for a temporary one, hidden and in the same folder."""
+    temporary = files.temporary_beside(tmp_path / name)
+    temporary.write_bytes(b"")
+    assert temporary.name.startswith(".")
+    assert temporary.parent == tmp_path
+
+
+# ---- keeping a second name ------------------------------------------------------------------------------------------
+
+
+def test_preserving_links(tmp_path: Path) -> None:
+    """A preserved file has a second name, which stays when the first is replaced; an older one there is replaced."""
+    path, aside = tmp_path / "x", tmp_path / "kept" / "y"
+    path.write_bytes(b"one")
+    files.preserve(path, aside)
+    assert path.samefile(aside)
+    files.write_atomic(path, b"two")
+    assert aside.read_bytes() == b"one"
+    files.preserve(path, aside)
+    assert aside.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV])
+def test_preserving_copies_where_links_are_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file system without hard links gets a copy."""
+    path, aside = tmp_path / "x", tmp_path / "y"
+    path.write_bytes(b"one")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.preserve(path, aside)
+    assert aside.read_bytes() == b"one"
+    assert not path.samefile(aside)
+
+
+def test_preserving_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other refusal is an error: a copy would be refused as well."""
+    path = tmp_path / "x"
+    path.write_bytes(b"one")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        files.preserve(path, tmp_path / "y")
+
+
+def test_flushing_many_or_few(tmp_path: Path) -> None:
+    """Any number of files and folders can be flushed, twice the same too; a missing one is an error."""
+    paths = [tmp_path / str(number) for number in range(2 * files.SYNCFS_FROM)]
+    for path in paths:
+        path.write_bytes(b"")
+    files.flush_paths([])
+    files.flush_paths([paths[0], tmp_path, paths[0]])
+    files.flush_paths([*paths, tmp_path])
+    with pytest.raises(FileNotFoundError):
+        files.flush_paths([tmp_path / "missing"])
+
+
+def test_free_space_is_told(tmp_path: Path) -> None:
+    """The free bytes are a positive number no larger than the file system."""
+    status = os.statvfs(tmp_path)
+    assert 0 < files.free_bytes(tmp_path) <= status.f_blocks * status.f_frsize

@@ -1,0 +1,120 @@
+"""The lock between processes: one holder, named; freed when it dies, however it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingestd.errors import Retry, UsageError
+from ingestd.files import Lock
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ingestd.files import Lock
+with Lock(Path(sys.argv[1])).held(5):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def _holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
+    """While another process holds the lock, taking or probing it is a UsageError naming pid, host and file."""
+    path = tmp_path / "_manifest" / "lock"
+    with _holder(path) as holder:
+        for attempt in (lambda: Lock(path).acquire(0.01), Lock(path).probe):
+            with pytest.raises(UsageError, match=rf"pid {holder.pid} on .+ holds this lock") as caught:
+                attempt()
+            assert caught.value.place == str(path)
+            assert caught.value.next_step
+
+
+def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
+    """SIGKILL of the holder frees the lock at once; the file stays."""
+    path = tmp_path / "lock"
+    with _holder(path) as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with Lock(path).held(5):
+            assert path.read_text().startswith(f"pid {os.getpid()} on ")
+    assert path.exists()
+
+
+def test_a_waiting_process_gets_it_when_it_is_freed(tmp_path: Path) -> None:
+    """Within the timeout, the lock is had as soon as its holder lets go."""
+    path = tmp_path / "lock"
+    with _holder(path) as holder:
+        assert holder.stdin is not None
+        holder.stdin.close()
+        with Lock(path).held(30):
+            pass
+
+
+def test_it_is_freed_after_the_block_and_after_an_error(tmp_path: Path) -> None:
+    """A lock can be taken again after its block, however the block ended; two locks on one file exclude each other."""
+    lock, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    with pytest.raises(ZeroDivisionError), lock.held(1):
+        raise ZeroDivisionError
+    with lock.held(1), pytest.raises(UsageError):
+        other.acquire(0.0)
+    other.probe()
+    with other.held(1):
+        pass
+
+
+def test_a_longer_name_of_an_earlier_holder_leaves_no_rest(tmp_path: Path) -> None:
+    """The file names its present holder alone."""
+    path = tmp_path / "lock"
+    path.write_text("pid 4194304 on a-host-with-a-very-long-name-indeed-that-nobody-would-choose\n")
+    with Lock(path).held(1):
+        assert path.read_text().count("\n") == 1
+        assert path.read_text().startswith(f"pid {os.getpid()} on ")
+
+
+def test_a_full_disk_does_not_keep_it_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the holder's name can be written, the lock works, and is free again after the block."""
+    lock = Lock(tmp_path / "lock")
+
+    def refuse(*_: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with lock.held(1), pytest.raises(UsageError, match="another process holds this lock"):
+        Lock(tmp_path / "lock").acquire(0.0)
+    with Lock(tmp_path / "lock").held(0.0):
+        pass
+
+
+def test_a_lock_that_the_file_system_cannot_give_is_a_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, or a folder that cannot be made, is the world's fault; nothing stays open."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(Retry, match="No locks available"):
+        Lock(tmp_path / "lock").acquire(0.0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Retry):
+        Lock(tmp_path / "file" / "lock").acquire(0.0)

@@ -1,0 +1,224 @@
+"""Looking at raw files: what a scan finds and passes over, and readings that never block, follow or leave a trace."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ingestd import files
+from ingestd.errors import Retry
+from ingestd.files import Scan, scan_csvs
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """An empty raw root."""
+    raw = tmp_path / "01_raw"
+    raw.mkdir()
+    return raw
+
+
+def _put(raw: Path, *names: str) -> None:
+    for name in names:
+        path = raw / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode("utf-8", "surrogateescape"))
+
+
+# ---- scans ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scan_finds_every_csv(raw: Path) -> None:
+    """Any case of the suffix, any depth, any script, folders named like files: all are found with their state."""
+    names = [
+        "a.csv",
+        "B.CSV",
+        "day/c.Csv",
+        "x.csv/d.csv",
+        "día/é λ.csv",
+        "a b/%2E.csv",
+        "new\nline.csv",
+        "deep/" * 30 + "e.csv",
+    ]
+    _put(raw, *names, "notes.txt", "a.csv.bak", "csv", "README")
+    found = scan_csvs(raw)
+    assert sorted(found.files) == sorted(names)
+    assert (found.links, found.specials, found.undecodable, found.unreadable) == ([], [], [], [])
+    for name, status in found.files.items():
+        assert status == files.stat_of((raw / name).stat())
+        assert status.size == len(name.encode())
+
+
+def test_hidden_names_are_passed_over(raw: Path) -> None:
+    """Names that begin with a dot, and all below a hidden folder, are no measurements."""
+    _put(raw, ".a.csv", "._b.csv", ".git/c.csv", ".csv", "day/.sync/d.csv", "day/e.csv")
+    assert list(scan_csvs(raw).files) == ["day/e.csv"]
+
+
+def test_links_are_named_and_not_followed(raw: Path, tmp_path: Path) -> None:
+    """Links to files, folders, themselves or nowhere are named where they matter and never followed."""
+    outside = tmp_path / "outside"
+    _put(outside, "secret.csv")
+    _put(raw, "day/a.csv", "z.csv")
+    (raw / "day" / "loop").symlink_to(raw)
+    (raw / "self").symlink_to("self")
+    (raw / "self.csv").symlink_to("self.csv")
+    (raw / "out").symlink_to(outside)
+    (raw / "out.csv").symlink_to(outside / "secret.csv")
+    (raw / "nowhere").symlink_to("gone")
+    (raw / "nowhere.csv").symlink_to("gone.csv")
+    (raw / "text").symlink_to(outside / "secret.csv")
+    found = scan_csvs(raw)
+    assert sorted(found.files) == ["day/a.csv", "z.csv"]
+    assert sorted(found.links) == ["day/loop", "nowhere.csv", "out", "out.csv", "self.csv"]
+    assert found.unreadable == []
+
+
+def test_specials_are_named(raw: Path) -> None:
+    """A FIFO or socket named like a measurement is named, not opened."""
+    os.mkfifo(raw / "pipe.csv")
+    _put(raw, "a.csv")
+    here = Path.cwd()
+    os.chdir(raw)  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("socket.csv")
+    finally:
+        os.chdir(here)
+    found = scan_csvs(raw)
+    assert list(found.files) == ["a.csv"]
+    assert sorted(found.specials) == ["pipe.csv", "socket.csv"]
+
+
+def test_names_that_are_not_utf8_are_shown_with_escapes(raw: Path) -> None:
+    """A CSV whose name or folder is not UTF-8 is named in a form that can be printed; other files do not matter."""
+    for name in (b"caf\xe9.csv", b"caf\xe9.txt", b"d\xeda/x.csv"):
+        path = os.fsencode(raw) + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120  # paths as bytes
+        with open(path, "wb"):  # noqa: PTH123
+            pass
+    found = scan_csvs(raw)
+    assert found.files == {}
+    assert sorted(found.undecodable) == ["caf\\xe9.csv", "d\\xeda/x.csv"]
+
+
+def test_one_file_that_cannot_be_looked_at_hides_no_other(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose state cannot be had, or that vanishes meanwhile, does not hide the rest of its folder."""
+    _put(raw, "a.csv", "b.csv", "c.csv")
+    real = os.scandir
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.entry = entry
+            self.name = entry.name
+
+        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+            return self.entry.is_dir(follow_symlinks=follow_symlinks)
+
+        def is_symlink(self) -> bool:
+            return self.entry.is_symlink()
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if self.name == "a.csv":
+                raise OSError(5, "Input/output error")
+            if self.name == "b.csv":
+                raise FileNotFoundError
+            return self.entry.stat(follow_symlinks=follow_symlinks)
+
+    class Listing:
+        def __init__(self, path: str) -> None:
+            self.entries = real(path)
+
+        def __enter__(self) -> list[Entry]:
+            return [Entry(entry) for entry in self.entries]
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
+
+        def close(self) -> None:
+            self.entries.close()
+
+    monkeypatch.setattr(os, "scandir", Listing)
+    found = scan_csvs(raw)
+    assert list(found.files) == ["c.csv"]
+    assert found.unreadable == [("a.csv", "Input/output error")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_closed_folder_is_named(raw: Path) -> None:
+    """A folder that cannot be listed is named; the others are scanned."""
+    _put(raw, "closed/a.csv", "open/b.csv")
+    (raw / "closed").chmod(0)
+    try:
+        found = scan_csvs(raw)
+    finally:
+        (raw / "closed").chmod(0o755)
+    assert list(found.files) == ["open/b.csv"]
+    assert found.unreadable == [("closed", "Permission denied")]
+
+
+def test_a_missing_root_is_a_retry(tmp_path: Path) -> None:
+    """A raw root that is not there is not an empty one: the share may be away."""
+    with pytest.raises(Retry, match="No such file") as caught:
+        scan_csvs(tmp_path / "01_raw")
+    assert caught.value.place == str(tmp_path / "01_raw")
+
+
+def test_a_scan_counts_and_announces_folders(raw: Path) -> None:
+    """`on_folder` is called once a folder, the root among them, and `folders` counts the same."""
+    _put(raw, "a/b/c.csv", "d/e.csv")
+    calls: list[None] = []
+    found: Scan = scan_csvs(raw, lambda: calls.append(None))
+    assert found.folders == len(calls) == 4
+
+
+# ---- readings -------------------------------------------------------------------------------------------------------
+
+
+def test_a_reading_has_the_bytes_and_both_states(raw: Path) -> None:
+    """A regular file is read whole, with its state before and after."""
+    _put(raw, "a.csv")
+    read = files.read_raw(raw / "a.csv", 100)
+    assert read is not None
+    assert read.data == b"a.csv"
+    assert read.before == read.after == files.stat_of((raw / "a.csv").stat())
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"), [(10, 10, 10), (11, 10, 11), (5000, 10, 11), (0, 10, 0), (3, 0, 1)]
+)
+def test_a_reading_stops_at_its_limit(raw: Path, size: int, limit: int, expected: int) -> None:
+    """At most `limit` + 1 bytes are read, which is enough to see that there are too many."""
+    (raw / "a.csv").write_bytes(bytes(size))
+    read = files.read_raw(raw / "a.csv", limit)
+    assert read is not None
+    assert len(read.data) == expected
+    assert read.before.size == size
+
+
+def test_what_is_no_regular_file_is_not_read(raw: Path) -> None:
+    """A FIFO, nobody writing, returns None at once; so does a folder; a link is refused."""
+    os.mkfifo(raw / "pipe.csv")
+    (raw / "folder.csv").mkdir()
+    _put(raw, "a.csv")
+    (raw / "link.csv").symlink_to("a.csv")
+    assert files.read_raw(raw / "pipe.csv", 10) is None
+    assert files.read_raw(raw / "folder.csv", 10) is None
+    with pytest.raises(OSError, match="symbolic links"):
+        files.read_raw(raw / "link.csv", 10)
+    for name in ("pipe.csv", "folder.csv", "link.csv", "gone.csv", "a.csv/x.csv"):
+        assert files.sha256_of(raw / name) is None
+
+
+def test_a_reading_leaves_no_trace(raw: Path) -> None:
+    """Reading and hashing change no time of the file, its access time included, where the system allows that."""
+    _put(raw, "a.csv")
+    os.utime(raw / "a.csv", ns=(10**18, 10**18 + 1))
+    before = (raw / "a.csv").stat()
+    files.read_raw(raw / "a.csv", 100)
+    assert files.sha256_of(raw / "a.csv") == hashlib.sha256(b"a.csv").hexdigest()
+    assert (raw / "a.csv").stat() == before

@@ -1,0 +1,353 @@
+"""Chip histories: content, order, bytes, files written and read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestd.errors import UsageError
+from ingestd.histories.chip import (
+    HISTORY_SCHEMA,
+    build_chip_history,
+    history_frame,
+    history_path,
+    load_history,
+    render_history,
+    write_histories,
+)
+
+TZ = "America/Santiago"
+HEADER = (
+    b"seq,date,time_hms,proc,summary,source_file,file_idx,start_time,day_folder,has_light,"
+    b"chip_group,chip_number,run_id,parquet_path\n"
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+
+MakeManifest = Callable[..., pl.DataFrame]
+ParquetPath = Callable[[str, date, str], str]
+
+
+def cells(data: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
+
+
+def test_a_history_line_by_line(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """The file is exactly this: contract columns, local time, header digits, Parquet path."""
+    frame = history_frame(manifest_of({}), TZ, parquet_path=parquet_path)
+    run = frame["run_id"].item()
+    assert (
+        render_history(frame)
+        == HEADER
+        + (
+            "1,2025-09-23,09:55:55,ITS,💡 ITS Alisson72  VG=-5.19 V  VL=1.4 V  λ=850.0 nm  #19,"
+            "2025-09-23/It2025-09-23_19.csv,19,1758632155.2821116,2025-09-23,true,Alisson,72,"
+            f"{run},02_stage/raw_measurements/proc=ITS/date=2025-09-23/run_id={run}/part-000.parquet\n"
+        ).encode()
+    )
+    assert frame.schema == pl.Schema(HISTORY_SCHEMA)
+
+
+def test_legacy_histories_come_out_cell_for_cell(
+    lab: Path, legacy_manifest: pl.DataFrame, parquet_path: ParquetPath, tmp_path: Path
+) -> None:
+    """From the same runs ingestd makes the lab's five old histories again, but for the differences its README names."""
+    write_histories(legacy_manifest, None, tmp_path, TZ, parquet_path=parquet_path)
+    old_files = sorted((lab / "legacy_histories").iterdir())
+    assert len(old_files) == 5
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in old_files]
+    for path in old_files:
+        ours = [list(row.values())[:10] for row in cells((tmp_path / path.name).read_bytes())]
+        old = [row for row in cells(path.read_bytes()) if "It2025-09-25_10.csv" not in row["source_file"]]
+        for seq, row in enumerate(old, start=1):
+            row["seq"] = str(seq)
+            row["proc"] = "ITS" if row["proc"] == "It" else row["proc"]
+            row["summary"] = row["summary"].replace("It  ", "ITS ", 1)
+            row["source_file"] = row["source_file"].removeprefix("raw_data/")
+        assert ours == [list(row.values()) for row in old]
+
+
+def test_runs_are_ordered_by_start_then_index_then_file(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """Runs of one instant go by file index, unknown ones last, then by source file; `seq` counts from 1."""
+    runs = [
+        {"source_file": "d/c.csv", "file_idx": None},
+        {"source_file": "d/b.csv", "file_idx": 10},
+        {"source_file": "d/a.csv", "file_idx": 10},
+        {"source_file": "d/z.csv", "file_idx": 2},
+        {"source_file": "d/later.csv", "file_idx": 1, "start": "1758632155.29"},
+    ]
+    frame = history_frame(manifest_of(*runs), TZ, parquet_path=parquet_path)
+    assert frame["source_file"].to_list() == ["d/z.csv", "d/a.csv", "d/b.csv", "d/c.csv", "d/later.csv"]
+    assert frame["seq"].to_list() == [1, 2, 3, 4, 5]
+
+
+@given(data=st.data())
+def test_input_order_does_not_matter(manifest_of: MakeManifest, parquet_path: ParquetPath, data: st.DataObject) -> None:
+    """Any order of the manifest's rows gives the same bytes."""
+    indices = data.draw(st.lists(st.none() | st.integers(0, 2), min_size=1, max_size=6))
+    runs = [{"source_file": f"d/{name}.csv", "file_idx": idx} for name, idx in enumerate(indices)]
+    shuffled = data.draw(st.permutations(runs))
+    first, second = (history_frame(manifest_of(*rows), TZ, parquet_path=parquet_path) for rows in (runs, shuffled))
+    assert render_history(first) == render_history(second)
+
+
+def test_superseded_runs_are_left_out(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """A row that another superseded is no line of a history."""
+    runs = manifest_of({"source_file": "d/a.csv", "superseded_by": "f" * 20}, {"source_file": "d/b.csv"})
+    assert history_frame(runs, TZ, parquet_path=parquet_path)["source_file"].to_list() == ["d/b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("start", "origin", "text"),
+    [
+        ("1758632155.2821116", "header", "1758632155.2821116"),
+        ("1758632155.28211160", "header", "1758632155.28211160"),
+        ("1758632155.2821", "header", "1758632155.2821"),
+        ("2025-09-23T09:55:55.282112-03:00", "header", "1758632155.282112"),
+        ("20250923", "header", "1758632155.282112"),
+        ("1758632155.2821116", "path", "1758632155.282112"),
+        ("1758632155.2821116", "mtime", "1758632155.282112"),
+    ],
+)
+def test_start_time_keeps_the_digits_of_the_header(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, start: str, origin: str, text: str
+) -> None:
+    """Epoch seconds are the header's own digits; any other start is the float as Python prints it."""
+    begun = datetime(2025, 9, 23, 12, 55, 55, 282112, tzinfo=UTC)
+    rows = manifest_of({"start": start, "start_time_utc": begun, "start_time_origin": origin})
+    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == text
+
+
+def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """A parameter whose name or text looks like a start time line is not mistaken for it."""
+    note = 'x, "Start time": "1758632155.2820"'
+    header = {
+        "procedure": "p",
+        "parameters": {"Information": note, 'x"Start time': "1758632155.2820"},
+        "metadata": {"Start time": "1758632155.2821116"},
+    }
+    rows = manifest_of({"parameters": json.dumps(header)})
+    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == "1758632155.2821116"
+
+
+@given(st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  # bounds are naive
+def test_start_without_header_is_printed_as_python_does(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: datetime
+) -> None:
+    """Without a header's start the text is `repr(start.timestamp())`."""
+    rows = manifest_of({"start_time_utc": begun, "start_time_origin": "mtime"})
+    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == repr(begun.timestamp())
+
+
+@given(
+    st.datetimes(datetime(2005, 1, 1), datetime(2024, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001  # bounds are naive
+    st.sampled_from([TZ, "UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+)
+def test_date_and_time_are_local(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: datetime, tz: str
+) -> None:
+    """Date and time are those of the zone given, summer time included, fractions of a second dropped."""
+    frame = history_frame(manifest_of({"start_time_utc": begun}), tz, parquet_path=parquet_path)
+    local = begun.astimezone(ZoneInfo(tz))
+    assert (frame["date"].item(), frame["time_hms"].item()) == (local.date(), local.strftime("%H:%M:%S"))
+
+
+def test_parquet_path_uses_the_date_of_the_partition(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """The path follows the manifest's `date_local` and each row's own run id, whatever zone the history shows."""
+    rows = manifest_of({"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "proc": "IVg"})
+    frame = history_frame(rows, "Asia/Tokyo", parquet_path=parquet_path)
+    expected = [parquet_path(proc, date(2025, 9, 23), run) for proc, run in frame.select("proc", "run_id").iter_rows()]
+    assert frame["parquet_path"].to_list() == expected
+    assert len(set(expected)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        ("a.csv", ""),
+        ("2025-09-23/a.csv", "2025-09-23"),
+        ("x/Alisson_04_sept/a.csv", "Alisson_04_sept"),
+        ("n\nl/a\n.csv", "n\nl"),
+    ],
+)
+def test_day_folder_is_the_last_folder(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, source: str, folder: str
+) -> None:
+    """`day_folder` is the folder the raw file lies in; empty directly below the raw root."""
+    frame = history_frame(manifest_of({"source_file": source}), TZ, parquet_path=parquet_path)
+    assert frame["day_folder"].item() == folder
+
+
+@pytest.mark.parametrize(("light", "cell"), [(True, "true"), (False, "false"), (None, "")])
+def test_unknown_values_are_empty_cells(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, light: bool | None, cell: str
+) -> None:
+    """Light is true, false or, when unknown, empty; so is an unknown file index."""
+    rows = manifest_of({"has_light": light, "file_idx": None, "chip_group": None})
+    (row,) = cells(render_history(history_frame(rows, TZ, parquet_path=parquet_path)))
+    assert (row["has_light"], row["file_idx"], row["chip_group"]) == (cell, "", "")
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT.filter(bool), st.none() | st.booleans()), max_size=4))
+def test_any_text_survives_the_file(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[str, str, str, bool | None]]
+) -> None:
+    """What is rendered is loaded again, whatever the texts: same values, same types, start time as a number."""
+    columns: dict[str, list[Any]] = {
+        "seq": list(range(1, len(runs) + 1)),
+        "date": [date(2025, 9, 23)] * len(runs),
+        "start_time": ["1758632155.2821116"] * len(runs),
+        "file_idx": [None] * len(runs),
+        "chip_number": [72] * len(runs),
+        "has_light": [run[3] for run in runs],
+        "parquet_path": [run[2] for run in runs],
+    }
+    for number, name in enumerate(("time_hms", "proc", "summary", "source_file", "day_folder", "chip_group", "run_id")):
+        columns[name] = [run[number % 2] for run in runs]
+    frame = pl.DataFrame(columns, schema_overrides=HISTORY_SCHEMA).select(list(HISTORY_SCHEMA))
+    path = tmp_path_factory.mktemp("history") / "x_history.csv"
+    path.write_bytes(render_history(frame))
+    assert load_history(path).equals(frame.with_columns(pl.col("start_time").cast(pl.Float64)))
+
+
+def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """A misspelt chip is a usage error that offers the chips that are meant."""
+    rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
+    with pytest.raises(UsageError, match="no run of chip alison72") as caught:
+        build_chip_history(rows, "alison72", TZ, parquet_path=parquet_path)
+    assert caught.value.next_step == "did you mean Alisson72?"
+
+
+def test_one_chip_of_many(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """A chip's history holds that chip only, from a lazy manifest as well."""
+    rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
+    for manifest in (rows, rows.lazy()):
+        frame = build_chip_history(manifest, "Berta3", TZ, parquet_path=parquet_path)
+        assert frame["source_file"].to_list() == ["d/b.csv"]
+
+
+def test_an_unknown_zone_is_named(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+    """A zone that does not exist is a usage error, also when there is nothing to convert."""
+    for rows in (manifest_of({}), manifest_of()):
+        with pytest.raises(UsageError, match="no time zone named America/Santigo"):
+            history_frame(rows, "America/Santigo", parquet_path=parquet_path)
+
+
+def test_only_changed_histories_are_written(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
+) -> None:
+    """A second pass touches nothing; a new run of one chip rewrites that chip's file alone."""
+    runs = [{"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"}]
+    first = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    assert [(change.chip, change.runs, change.changed) for change in first] == [
+        ("Alisson72", 1, True),
+        ("Berta3", 1, True),
+    ]
+    before = {path: path.stat() for path in tmp_path.iterdir()}
+    second = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    assert [change.changed for change in second] == [False, False]
+    assert {path: path.stat().st_ino for path in tmp_path.iterdir()} == {p: s.st_ino for p, s in before.items()}
+    runs.append({"source_file": "d/c.csv", "chip_name": "Berta3", "file_idx": 20})
+    third = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    assert [(change.runs, change.changed) for change in third] == [(1, False), (2, True)]
+
+
+def test_chips_named_are_the_only_ones_written(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
+) -> None:
+    """With chips given no other chip's file appears; a chip never seen gets no file."""
+    rows = manifest_of({"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"})
+    changes = write_histories(rows, ["Berta3", "Nobody1", "Berta3"], tmp_path, TZ, parquet_path=parquet_path)
+    assert [(change.chip, change.runs, change.changed) for change in changes] == [
+        ("Berta3", 1, True),
+        ("Nobody1", 0, False),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["Berta3_history.csv"]
+
+
+@pytest.mark.parametrize("chips", [["Berta3"], None])
+def test_a_chip_without_live_runs_keeps_the_header(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path, chips: list[str] | None
+) -> None:
+    """When a chip's last run went to another chip, its history is the header line, once."""
+    write_histories(manifest_of({"chip_name": "Berta3"}), None, tmp_path, TZ, parquet_path=parquet_path)
+    corrected = manifest_of({})
+    changes = write_histories(corrected, chips, tmp_path, TZ, parquet_path=parquet_path)
+    assert [(change.runs, change.changed) for change in changes if change.chip == "Berta3"] == [(0, True)]
+    assert (tmp_path / "Berta3_history.csv").read_bytes() == HEADER
+    again = write_histories(corrected, chips, tmp_path, TZ, parquet_path=parquet_path)
+    assert not any(change.changed for change in again)
+    assert load_history(tmp_path / "Berta3_history.csv").is_empty()
+
+
+def test_no_chips_named_is_no_work(manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path) -> None:
+    """An empty list of chips means none, not all."""
+    assert write_histories(manifest_of({}), [], tmp_path, TZ, parquet_path=parquet_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_histories_of_another_program_are_left_alone(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
+) -> None:
+    """A history of the lab's old script, for a chip without runs here, is not emptied."""
+    old = tmp_path / "Alisson01_history.csv"
+    old.write_bytes(HEADER.replace(b",chip_group,chip_number,run_id,parquet_path", b"") + b"1,2\n")
+    before = old.read_bytes()
+    changes = write_histories(manifest_of({}), None, tmp_path, TZ, parquet_path=parquet_path)
+    assert [change.chip for change in changes] == ["Alisson72"]
+    assert old.read_bytes() == before
+
+
+def test_no_chip_name_leads_out_of_the_folder(
+    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
+) -> None:
+    """A chip named like a path gives one file in the histories folder."""
+    folder = tmp_path / "a" / "histories"
+    for name in ("../../../x", "/etc/passwd", "..", "a\x00b"):
+        assert history_path(folder, name).parent == folder
+    write_histories(manifest_of({"chip_name": "../../x"}), None, folder, TZ, parquet_path=parquet_path)
+    assert [path.parent for path in tmp_path.rglob("*.csv")] == [folder]
+
+
+def test_no_live_chip_run_is_no_history(manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path) -> None:
+    """Runs without a chip, and superseded ones, make no file."""
+    rows = manifest_of({"chip_name": None}, {"superseded_by": "f" * 20, "source_file": "d/b.csv"})
+    assert write_histories(rows, None, tmp_path, TZ, parquet_path=parquet_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+LINE = b"1,2025-09-23,09:55:55,ITS,s,d/a.csv,19,1758632155.2,d,true,Alisson,72,r,p\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "words"),
+    [
+        (b"", 1, "empty"),
+        (b"name,age\nx,1\n", 1, "the first line is not"),
+        (HEADER.replace(b"seq,date", b"date,seq") + LINE, 1, "the first line is not"),
+        (HEADER + LINE + LINE.replace(b"1,", b"one,", 1), 3, "'one' cannot be a seq"),
+        (HEADER + LINE.replace(b"2025-09-23", b"23.09.2025"), 2, "cannot be a date"),
+        (HEADER + LINE.replace(b"true", b"maybe"), 2, "'maybe' cannot be a has_light"),
+        (HEADER + LINE.replace(b"1758632155.2", b""), 2, "cannot be a start_time"),
+        (HEADER + LINE[:-5] + b"\n", 2, "13 cells|cannot be a parquet_path"),
+        (HEADER + LINE.rstrip() + b",more\n", 2, "15 cells"),
+        (HEADER + LINE.replace(b"Alisson", b"\xff"), 2, "0xff"),
+    ],
+)
+def test_a_file_that_is_no_history_is_refused(tmp_path: Path, data: bytes, line: int, words: str) -> None:
+    """Reading anything else is a usage error that names the line and what is wrong."""
+    path = tmp_path / "Alisson72_history.csv"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=words) as caught:
+        load_history(path)
+    assert caught.value.place == f"{path}:{line}"

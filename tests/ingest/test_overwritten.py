@@ -1,0 +1,134 @@
+"""Paths that belonged to more than one run: renames and copies over other files, and what is done to them later."""
+
+from __future__ import annotations
+
+from archive import Archive
+from measurement import BROKEN, Measurement
+
+RUN = Measurement()
+OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
+A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
+
+
+def renamed_over(archive: Archive) -> tuple[str, str]:
+    """Ingest A and B, rename A over B; return the ids of the run that has the path now and of the one covered."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    ids = archive.live()[A].run_id, archive.live()[B].run_id
+    archive.move(A, B)
+    assert archive.backfill() == [("moved", B)]
+    return ids
+
+
+def live_samples(archive: Archive) -> dict[str, tuple[int | None, int]]:
+    """Return chip number and rows of every live run."""
+    return {row.run_id: (row.chip_number, row.rows) for row in archive.rows() if row.live}
+
+
+def test_later_changes_are_about_the_run_that_took_the_path(archive: Archive) -> None:
+    """Touch, growth, a new start time and growth again leave the covered run as it was."""
+    moved, covered = renamed_over(archive)
+    archive.touch(B)
+    assert archive.backfill() == [("unchanged", B)]
+    archive.put(B, RUN.but(rows=4).data)
+    assert archive.backfill() == [("updated", B)]
+    archive.put(B, RUN.but(rows=4, start=1758700000.0).data)
+    assert archive.backfill() == [("superseded", B)]
+    archive.put(B, RUN.but(rows=5, start=1758700000.0).data)
+    assert archive.backfill() == [("updated", B)]
+    runs = live_samples(archive)
+    assert moved not in runs
+    assert runs.pop(covered) == (67, 3)
+    assert list(runs.values()) == [(72, 5)]
+
+
+def test_a_reject_in_between_does_not_mix_the_runs_up(archive: Archive) -> None:
+    """Broken and then mended with another chip: the run that took the path is edited, not the covered one."""
+    moved, covered = renamed_over(archive)
+    archive.put(B, BROKEN)
+    assert archive.backfill() == [("rejected", B)]
+    archive.put(B, RUN.but(chip=70).data)
+    assert archive.backfill() == [("edited", B)]
+    assert live_samples(archive) == {moved: (70, 3), covered: (67, 3)}
+
+
+def test_the_covered_file_restored(archive: Archive) -> None:
+    """A backup of the covered file put back, corrected: its own run is edited, the other one stays."""
+    moved, covered = renamed_over(archive)
+    archive.put(B, OTHER.but(chip=68).data)
+    assert archive.backfill() == [("edited", B)]
+    assert live_samples(archive) == {moved: (72, 3), covered: (68, 3)}
+    archive.put(B, OTHER.but(chip=68, rows=4).data)
+    assert archive.backfill() == [("updated", B)]
+    assert live_samples(archive) == {moved: (72, 3), covered: (68, 4)}
+
+
+def test_there_and_back_again(archive: Archive) -> None:
+    """A file renamed over another, away, and over it again with its old mtime is seen each time."""
+    moved, _ = renamed_over(archive)
+    for name, to in ((B, C), (C, B), (B, A)):
+        archive.move(name, to)
+        assert archive.backfill() == [("moved", to)]
+        assert [row.run_id for row in archive.rows() if row.source_file == to and row.run_id == moved] == [moved]
+
+
+def test_an_edited_copy_over_a_run_is_a_run_of_its_own(archive: Archive) -> None:
+    """`cp B A`, then A edited: neither the run A held nor B's is replaced."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    before = live_samples(archive)
+    archive.copy(B, A)
+    assert archive.backfill() == [("duplicate", A)]
+    archive.put(A, OTHER.but(chip=68).data)
+    assert archive.backfill() == [("ingested", A)]
+    runs = live_samples(archive)
+    assert {run_id: runs.pop(run_id) for run_id in before} == before
+    assert list(runs.values()) == [(68, 3)]
+
+
+def test_an_original_that_went_away_under_a_new_measurement(archive: Archive) -> None:
+    """A renamed to C and another measurement written to A, both unseen: the run moves, the new one is a new run."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    run_id = archive.live()[A].run_id
+    archive.move(A, C)
+    archive.put(A, OTHER.data)
+    assert archive.backfill() == [("moved", C), ("ingested", A)]
+    assert archive.live()[C].run_id == run_id
+    assert archive.live()[A].chip_number == 67
+
+
+def test_a_copy_of_a_run_that_grew_on(archive: Archive) -> None:
+    """Copied half way, then more rows in the original, both unseen: the half is a copy, the original grew."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.put(A, RUN.but(rows=6).data)
+    assert archive.backfill() == [("duplicate", C), ("updated", A)]
+
+
+def test_a_copy_takes_the_place_of_an_original_that_was_overwritten(archive: Archive) -> None:
+    """A copied to C, then B copied over A: C is where A's bytes are, so it becomes the run's file, in the same go."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.copy(A, C)
+    archive.backfill()
+    run_id = archive.live()[A].run_id
+    archive.copy(B, A)
+    assert archive.backfill() == [("duplicate", A), ("moved", C)]
+    assert archive.live()[C].run_id == run_id
+    assert archive.backfill() == []
+
+
+def test_a_copy_stays_a_copy_while_its_original_is_broken(archive: Archive) -> None:
+    """An original that is rejected for now keeps its run: mended with a correction it is edited, and counted once."""
+    archive.put(A, RUN.data)
+    archive.copy(A, C)
+    archive.backfill()
+    archive.put(A, BROKEN)
+    assert archive.backfill() == [("rejected", A)]
+    archive.put(A, RUN.but(chip=67).data)
+    assert archive.backfill() == [("edited", A)]
+    assert [row.source_file for row in archive.rows()] == [A]

@@ -1,0 +1,196 @@
+"""Any sequence of decisions, compactions, reopenings and torn ends: the catalog answers as a plain model does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from samples_of_rows import NOON, a_note, a_record, a_row, layout_of
+
+from ingestd.manifest import log
+from ingestd.manifest.record import Event, FileNote, Record, encode
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.table import rows_frame
+from ingestd.manifest.view import read_view
+
+RUNS = range(4)
+PATHS = ["a.csv", "b.csv", "c.csv"]
+CONTENTS = range(4)
+STATES = range(3)
+
+
+def _digest(content: int) -> str:
+    return f"{content:064x}"
+
+
+def _size(content: int) -> int:
+    return 100 + content // 2  # two contents of each size
+
+
+ANY_ROW = st.builds(
+    lambda run, path, content, state, chip, superseded: a_row(
+        run,
+        source_file=path,
+        source_size=_size(content),
+        source_sha256=_digest(content),
+        source_mtime_ns=state,
+        chip_name=chip,
+        superseded_by=superseded,
+    ),
+    st.sampled_from(RUNS),
+    st.sampled_from(PATHS),
+    st.sampled_from(CONTENTS),
+    st.sampled_from(STATES),
+    st.sampled_from([None, "A1", "B2"]),
+    st.sampled_from([None, None, "f" * 20]),
+)
+
+ANY_NOTE = st.builds(
+    lambda path, content, state, outcome, run: a_note(
+        path,
+        source_size=_size(content),
+        source_sha256=_digest(content),
+        source_mtime_ns=state,
+        outcome=outcome,
+        run_id=a_row(run).run_id,
+    ),
+    st.sampled_from(PATHS),
+    st.sampled_from(CONTENTS),
+    st.sampled_from(STATES),
+    st.sampled_from(["rejected", "duplicate", "occupied", "forgotten"]),
+    st.sampled_from(RUNS),
+)
+
+
+class CatalogMachine(RuleBasedStateMachine):
+    """A manifest with two open stores beside plain dicts of its rows and notes."""
+
+    @initialize()
+    def start(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="catalog-"))
+        self.layout = layout_of(self.root)
+        self.stores = [ManifestStore(self.layout), ManifestStore(self.layout)]
+        self.rows: dict[str, ManifestRow] = {}
+        self.notes: dict[str, FileNote] = {}
+        self.stale: dict[str, int] = {}
+        self.seq = 1
+
+    def teardown(self) -> None:
+        if hasattr(self, "root"):
+            frame = rows_frame(sorted(self.rows.values(), key=lambda row: (row.start_time_utc, row.run_id)))
+            assert read_view(self.layout).equals(frame)
+            shutil.rmtree(self.root)
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    @rule(
+        which=st.integers(0, 1),
+        decisions=st.lists(st.tuples(st.lists(ANY_ROW, max_size=2), st.lists(ANY_NOTE, max_size=2)), max_size=3),
+    )
+    def decide(self, which: int, decisions: list[tuple[list[ManifestRow], list[FileNote]]]) -> None:
+        store, records = self.stores[which], []
+        for rows, notes in decisions:
+            records.append(Record(seq=self.seq, at=NOON, event=Event.INGESTED, rows=rows, files=notes))
+            for row in rows:
+                before = self.rows.get(row.run_id)
+                chips = {row.chip_name} | ({before.chip_name} if before else set())
+                self.stale.update((chip, self.seq) for chip in chips if chip)
+                self.rows[row.run_id] = row
+            self.notes.update((note.source_file, note) for note in notes)
+            self.seq += 1
+        with store.transaction():
+            store.append(records)
+
+    @rule(which=st.integers(0, 1), chips=st.lists(st.sampled_from(["A1", "B2"]), unique=True), back=st.integers(0, 4))
+    def write_histories(self, which: int, chips: list[str], back: int) -> None:
+        store, through = self.stores[which], max(self.seq - 1 - back, 0)
+        with store.transaction():
+            store.append([Record(seq=self.seq, at=NOON, event=Event.HISTORIES, chips=chips, through=through)])
+        self.seq += 1
+        self.stale = {chip: seq for chip, seq in self.stale.items() if chip not in chips or seq > through}
+
+    @rule(which=st.integers(0, 1))
+    def compact(self, which: int) -> None:
+        self.stores[which].compact()
+
+    @rule(which=st.integers(0, 1))
+    def reopen(self, which: int) -> None:
+        self.stores[which] = ManifestStore(self.layout)
+
+    @rule(row=ANY_ROW, which=st.integers(0, 1))
+    def give_up_a_decision(self, row: ManifestRow, which: int) -> None:
+        with self.stores[which].transaction():
+            self.stores[which].decide(a_record(self.seq, row))
+
+    @rule(row=ANY_ROW, share=st.floats(0, 0.99))
+    def die_while_writing(self, row: ManifestRow, share: float) -> None:
+        if numbers := log.segments(self.layout.wal_dir):
+            line = encode(a_record(self.seq, row))
+            with log.segment_path(self.layout.wal_dir, numbers[-1]).open("ab") as file:
+                file.write(line[: int(share * (len(line) - 1))])
+            # no second death before somebody mended the first: two torn ends cannot stand in one log
+            with self.stores[0].transaction():
+                pass
+
+    # ---- what must hold ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_catalogs_answer_as_the_model(self) -> None:
+        if not hasattr(self, "root"):
+            return
+        for store in self.stores:
+            store.refresh()
+            assert store.next_seq == self.seq
+            assert store.catalog.stale_chips == self.stale
+            self._check_paths(store)
+            self._check_contents(store)
+        chosen = sorted(self.rows)
+        assert self.stores[0].full_rows(chosen) == {run_id: self.rows[run_id] for run_id in chosen}
+
+    def _check_paths(self, store: ManifestStore) -> None:
+        notes = {path: note for path, note in self.notes.items() if note.outcome != "forgotten"}
+        assert store.catalog.notes == notes
+        assert {note.source_file for note in store.catalog.duplicates()} == {
+            path for path, note in notes.items() if note.outcome == "duplicate"
+        }
+        for path in PATHS:
+            live = sorted((row for row in self.rows.values() if row.live and row.source_file == path), key=_order)
+            note = notes.get(path)
+            found = [run.run_id for run in store.catalog.live_at(path)]
+            assert sorted(found) == sorted(row.run_id for row in live)
+            if note is not None and note.run_id in found:
+                assert found[0] == note.run_id
+            decisive = note or (live[-1] if live else None)
+            assert store.catalog.is_known(path) == (decisive is not None)
+            for size in {_size(content) for content in CONTENTS}:
+                for state in STATES:
+                    expected = decisive is not None and (decisive.source_size, decisive.source_mtime_ns) == (
+                        size,
+                        state,
+                    )
+                    assert store.catalog.is_current(path, size, state) == expected
+
+    def _check_contents(self, store: ManifestStore) -> None:
+        live = [row for row in self.rows.values() if row.live]
+        for content in CONTENTS:
+            with_it = [row.run_id for row in live if row.source_sha256 == _digest(content)]
+            found = store.catalog.live_with(_digest(content))
+            assert (found.run_id if found else None) == min(with_it, default=None)
+            of_size = {row.source_sha256 for row in live if row.source_size == _size(content)}
+            assert store.catalog.digests_of_size(_size(content)) == of_size
+        for number in RUNS:
+            row, run = self.rows.get(a_row(number).run_id), store.catalog.run(a_row(number).run_id)
+            assert (run and (run.source_file, run.superseded_by)) == (row and (row.source_file, row.superseded_by))
+
+
+def _order(row: ManifestRow) -> tuple[object, str]:
+    return row.start_time_utc, row.run_id
+
+
+TestCatalogMachine = CatalogMachine.TestCase
+TestCatalogMachine.settings = settings(max_examples=30, stateful_step_count=15)

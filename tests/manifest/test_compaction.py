@@ -1,0 +1,230 @@
+"""Compaction: what it leaves, what a crash or a full disk in it costs, and the chips that stay stale across it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples_of_rows import NOON, a_note, a_record, a_row, append_runs, knows, layout_of, runs_in
+
+from ingestd import files
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.record import Event, Record
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.view import read_view
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """The places of an empty data root."""
+    return layout_of(tmp_path)
+
+
+# ---- compaction -----------------------------------------------------------------------------------------------------
+
+
+def test_compaction_moves_the_log_into_the_table(layout: Layout) -> None:
+    """After a compaction the table has all rows, the log none, and numbers go on."""
+    store = ManifestStore(layout)
+    append_runs(store, 2, 1)
+    done = store.compact()
+    assert (done and (done.records, done.rows)) == (2, 2)
+    assert table.read_manifest(layout.manifest_path).equals(table.rows_frame([a_row(1), a_row(2)]))
+    assert [path.name for path in layout.wal_dir.iterdir()] == ["00000002.log"]
+    assert store.compact() is None
+    append_runs(store, 3)
+    assert store.next_seq == 4
+    assert runs_in(layout) == [1, 2, 3]
+
+
+def test_compacting_at_other_times_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The table's bytes tell nothing of when it was compacted, or of row order in the log."""
+    one, other = layout_of(tmp_path / "one"), layout_of(tmp_path / "other")
+    store = ManifestStore(one)
+    append_runs(store, *range(20))
+    store.compact()
+    store = ManifestStore(other)
+    for number in reversed(range(20)):
+        append_runs(store, number)
+        if number % 7 == 0:
+            store.compact()
+    assert one.manifest_path.read_bytes() == other.manifest_path.read_bytes()
+
+
+def test_a_compaction_under_an_open_store(layout: Layout) -> None:
+    """A store whose segment was compacted away by another reads everything again and goes on."""
+    one, other = ManifestStore(layout), ManifestStore(layout)
+    append_runs(one, 1)
+    other.refresh()
+    append_runs(one, 2)
+    one.compact()
+    append_runs(one, 3)
+    assert [record.seq for record in other.refresh()] == [3]
+    assert knows(other, 1, 2, 3)
+    append_runs(other, 4)
+    one.compact()
+    assert runs_in(layout) == [1, 2, 3, 4]
+    assert other.next_seq == 5
+
+
+def test_foreign_records_are_shown_before_the_log_forgets_them(layout: Layout) -> None:
+    """`before_drop` gets what this process did not write itself, once, while the log still has it."""
+    one, other = ManifestStore(layout), ManifestStore(layout)
+    append_runs(other, 1)
+    append_runs(one, 2)
+    shown: list[int] = []
+
+    def before_drop(records: list[Record]) -> None:
+        assert len(log.segments(layout.wal_dir)) == 2
+        shown.extend(record.seq for record in records)
+
+    one.compact(before_drop)
+    assert shown == [1]
+    append_runs(one, 3)
+    one.compact(before_drop)
+    assert shown == [1]
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _dies(function: Callable[..., Any], *, after: bool, calls: int) -> Callable[..., Any]:
+    """Let the `calls`-th call of `function` end the process, before or after its work."""
+    seen: list[None] = []
+
+    def dying(*args: Any) -> Any:
+        seen.append(None)
+        if len(seen) != calls:
+            return function(*args)
+        if after:
+            function(*args)
+        raise _Killed
+
+    return dying
+
+
+CRASH_POINTS = [
+    (module, name, calls, after)
+    for module, name, calls in (
+        (log, "create", 1),
+        (table, "write_table", 1),
+        (table, "write_table", 2),
+        (log, "drop", 1),
+    )
+    for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(("module", "name", "calls", "after"), CRASH_POINTS)
+@pytest.mark.parametrize("reopen", [False, True])
+def test_a_crash_anywhere_in_a_compaction_costs_nothing(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: int, after: bool, reopen: bool
+) -> None:
+    """Killed before or after each step, a compaction loses no row, note or stale chip; the next one ends it."""
+    store = ManifestStore(layout)
+    append_runs(store, 1, 2)
+    with store.transaction():
+        store.append([a_record(store.next_seq, a_row(7), files=[a_note("x.csv"), a_note("y.csv")])])
+    store.compact()
+    append_runs(store, 3)
+    with store.transaction():
+        moved = a_row(1, source_file="new.csv", chip_name="Alisson99")
+        gone = a_note("y.csv", outcome="forgotten")
+        store.append([a_record(store.next_seq, moved, files=[a_note("z.csv"), gone])])
+    stale, expected = store.catalog.stale_chips, read_view(layout)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, _dies(getattr(module, name), after=after, calls=calls))
+        with pytest.raises(_Killed):
+            store.compact()
+    assert read_view(layout).equals(expected)
+    store = ManifestStore(layout) if reopen else store
+    for _ in range(2):
+        assert knows(store, 2, 3)
+        assert set(store.catalog.notes) == {"x.csv", "z.csv"}
+        assert store.catalog.stale_chips == stale
+        assert [run.run_id for run in store.catalog.live_at("new.csv")] == [moved.run_id]
+        assert store.catalog.live_at(a_row(1).source_file) == []
+        append_runs(store, 3)  # the same decision once more changes no row
+        stale = {**stale, "Alisson67": store.next_seq - 1}
+        store.compact()
+        assert read_view(layout).equals(expected)
+        assert len(log.segments(layout.wal_dir)) == 1
+        store = ManifestStore(layout)
+
+
+def test_leftovers_of_a_killed_compaction_are_removed(layout: Layout) -> None:
+    """The temporary table of a process that died while writing it is gone after the next compaction."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    living = files.temporary_beside(layout.manifest_path)
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    leftover = living.with_name(living.name.replace(str(os.getpid()), str(dead.pid), 1))
+    living.write_bytes(b"being written")
+    leftover.write_bytes(b"half a table")
+    store.compact()
+    assert not leftover.exists()
+    assert living.exists()
+
+
+def test_a_compaction_on_a_full_disk_costs_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused by the disk, a compaction is a `Retry`; the rows are there, and the next one takes them in."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.compact()
+    append_runs(store, 2)
+    assert runs_in(layout) == [1, 2]
+    done = store.compact()
+    assert done is not None
+    assert done.rows == 2
+    assert runs_in(layout) == [1, 2]
+
+
+# ---- chips whose history is out of date -----------------------------------------------------------------------------
+
+
+def _histories(store: ManifestStore, through: int, *chips: str) -> None:
+    with store.transaction():
+        record = Record(seq=store.next_seq, at=NOON, event=Event.HISTORIES, chips=list(chips), through=through)
+        store.append([record])
+
+
+def test_a_chip_stays_stale_until_its_history_is_written(layout: Layout) -> None:
+    """Stale chips survive reopening and compaction; a HISTORIES record clears them up to `through` and no further."""
+    store = ManifestStore(layout)
+    with store.transaction():
+        store.append([a_record(1, a_row(1, chip_name="A1")), a_record(2, a_row(2, chip_name="B2"))])
+    assert store.catalog.stale_chips == {"A1": 1, "B2": 2}
+    assert ManifestStore(layout).catalog.stale_chips == {"A1": 1, "B2": 2}
+    store.compact()
+    assert ManifestStore(layout).catalog.stale_chips == {"A1": 1, "B2": 2}
+    _histories(store, 1, "A1", "B2")
+    for reopened in (store, ManifestStore(layout)):
+        assert reopened.catalog.stale_chips == {"B2": 2}
+    store.compact()
+    assert ManifestStore(layout).catalog.stale_chips == {"B2": 2}
+
+
+def test_a_changed_chip_makes_both_histories_stale(layout: Layout) -> None:
+    """A row whose chip changes makes the old chip's history stale and the new one's, also after a compaction."""
+    store = ManifestStore(layout)
+    with store.transaction():
+        store.append([a_record(1, a_row(1, chip_name="A1"))])
+    store.compact()
+    _histories(store, 1, "A1")
+    with store.transaction():
+        store.append([a_record(store.next_seq, a_row(1, chip_name="B2"))])
+    assert store.catalog.stale_chips == {"A1": 3, "B2": 3}

@@ -1,0 +1,256 @@
+"""The manifest as a whole: transactions, followers, readers, and what is refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from racing import append_rows
+from samples_of_rows import a_note, a_record, a_row, append_runs, knows, layout_of, runs_in
+
+from ingestd.errors import Corrupt, Retry, UsageError
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.record import encode
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.view import read_view
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """The places of an empty data root."""
+    return layout_of(tmp_path)
+
+
+# ---- opening and appending ------------------------------------------------------------------------------------------
+
+
+def test_opening_creates_nothing(layout: Layout) -> None:
+    """Opening, reading and compacting nothing leave an empty data root with a lock and an empty log at most."""
+    store = ManifestStore(layout)
+    assert store.next_seq == 1
+    assert store.refresh() == []
+    assert read_view(layout).is_empty()
+    assert not layout.manifest_path.parent.exists()
+    assert store.compact() is None
+    assert not layout.manifest_path.exists()
+
+
+def test_what_is_appended_is_there_for_everyone(layout: Layout) -> None:
+    """An append is in the own catalog, in a reader's view and in a store opened later."""
+    store = ManifestStore(layout)
+    append_runs(store, 1, 2)
+    assert knows(store, 1, 2)
+    assert runs_in(layout) == [1, 2]
+    assert knows(ManifestStore(layout), 1, 2)
+    assert store.next_seq == 3
+
+
+def test_two_stores_follow_each_other(layout: Layout) -> None:
+    """A transaction sees what another store appended before it, so numbers never clash."""
+    one, other = ManifestStore(layout), ManifestStore(layout)
+    append_runs(one, 1)
+    append_runs(other, 2)
+    assert knows(other, 1, 2)
+    assert [record.seq for record in one.refresh()] == [2]
+    assert knows(one, 1, 2)
+    append_runs(one, 3)
+    assert [record.seq for record in other.refresh()] == [3]
+
+
+def test_appending_needs_a_transaction(layout: Layout) -> None:
+    """Outside a transaction nothing may be decided or appended."""
+    store = ManifestStore(layout)
+    with pytest.raises(RuntimeError, match="needs a transaction"):
+        store.append([a_record(1)])
+    with pytest.raises(RuntimeError, match="needs a transaction"):
+        store.decide(a_record(1))
+
+
+def test_a_decision_counts_only_when_committed(layout: Layout) -> None:
+    """A later decision of the transaction sees an earlier one; without `commit` both are undone."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    with store.transaction():
+        store.decide(a_record(store.next_seq, a_row(2)))
+        assert knows(store, 1, 2)
+        assert store.next_seq == 3
+    assert knows(store, 1)
+    assert not knows(store, 2)
+    assert store.next_seq == 2
+    assert runs_in(layout) == [1]
+    append_runs(store, 3)
+    assert runs_in(layout) == [1, 3]
+
+
+def test_a_refused_append_is_not_believed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk refuses the append, catalog, view and log are as before, and the store goes on afterwards."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    before = log.segment_path(layout.wal_dir, 1).read_bytes()
+
+    def refuse(*_: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)  # the lock's note of its holder is refused as well
+        with pytest.raises(Retry, match="No space left"):
+            append_runs(store, 2)
+    assert not knows(store, 2)
+    assert log.segment_path(layout.wal_dir, 1).read_bytes() == before
+    append_runs(store, 2)
+    assert runs_in(layout) == [1, 2]
+
+
+def test_a_torn_end_is_mended_by_the_next_transaction(layout: Layout) -> None:
+    """A store that is open while another process dies in the middle of a write cuts the end and goes on."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    with log.segment_path(layout.wal_dir, 1).open("ab") as file:
+        file.write(encode(a_record(2, a_row(9)))[:-20])
+    assert runs_in(layout) == [1]
+    append_runs(store, 2)
+    assert runs_in(layout) == [1, 2]
+    assert [path.read_bytes()[:8] for path in layout.wal_dir.glob("*.torn-*")] == [encode(a_record(2, a_row(9)))[:8]]
+
+
+def test_a_transaction_in_a_transaction_names_the_holder(layout: Layout) -> None:
+    """A lock that is not given within the timeout is a UsageError naming the process that holds it."""
+    one, other = ManifestStore(layout), ManifestStore(layout, lock_timeout_s=0.01)
+    with one.transaction(), pytest.raises(UsageError, match=f"pid {os.getpid()} on "), other.transaction():
+        pass
+
+
+# ---- reading whole rows ---------------------------------------------------------------------------------------------
+
+
+def test_whole_rows_come_from_table_and_log(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`full_rows` gives the newest version of each run, wherever it stands; unknown ids are left out."""
+    store = ManifestStore(layout)
+    append_runs(store, 1, 2)
+    store.compact()
+    newer = a_row(2, summary="newer")
+    with store.transaction():
+        store.append([a_record(store.next_seq, newer)])
+    rows = [a_row(1), newer]
+    assert store.full_rows([row.run_id for row in rows] + ["f" * 20]) == {row.run_id: row for row in rows}
+
+
+def test_whole_rows_of_an_older_schema_have_defaults(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row from a table that lacks a column has the model's default there."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    store.compact()
+    table.write_table(layout.manifest_path, table.rows_frame([a_row(1)]).drop("warnings", "vds_v"))
+    assert store.full_rows([a_row(1).run_id]) == {a_row(1).run_id: a_row(1)}
+
+
+# ---- refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compacted(layout: Layout) -> Layout:
+    """A manifest with a table of three runs, a table of one note, and one more run in the log."""
+    store = ManifestStore(layout)
+    append_runs(store, 1, 2)
+    store.compact()
+    shutil.copy(layout.manifest_path, layout.data_root / "older.parquet")
+    with store.transaction():
+        store.append([a_record(store.next_seq, a_row(3), files=[a_note("x.csv")])])
+    store.compact()
+    append_runs(store, 4)
+    return layout
+
+
+def _refused(layout: Layout, message: str) -> None:
+    before = {path: path.read_bytes() for path in layout.manifest_path.parent.rglob("*") if path.is_file()}
+    with pytest.raises(Corrupt, match=message) as caught:
+        ManifestStore(layout)
+    assert "ingestd re" in caught.value.next_step
+    with pytest.raises(Corrupt, match=message):
+        read_view(layout)
+    assert {path: path.read_bytes() for path in layout.manifest_path.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_missing_table_is_refused(compacted: Layout) -> None:
+    """Without its table a manifest is not read as an empty one."""
+    compacted.manifest_path.unlink()
+    _refused(compacted, "the table of 3 runs is missing")
+
+
+def test_a_missing_table_of_notes_is_refused(compacted: Layout) -> None:
+    """Without its notes a manifest would forget rejects and copies."""
+    compacted.known_files_path.unlink()
+    _refused(compacted, "the table of 1 files without a run is missing")
+
+
+def test_an_older_copy_of_the_table_is_refused(compacted: Layout) -> None:
+    """A table with fewer rows than were compacted is an older copy."""
+    shutil.copy(compacted.data_root / "older.parquet", compacted.manifest_path)
+    _refused(compacted, "holds 2 runs where the log counts 3")
+
+
+def test_a_missing_log_is_refused(compacted: Layout) -> None:
+    """Without its log a manifest may lack its newest runs."""
+    shutil.rmtree(compacted.wal_dir)
+    _refused(compacted, "the write-ahead log is missing")
+
+
+def test_a_damaged_log_is_refused(compacted: Layout) -> None:
+    """Damage of the log refuses the manifest and leaves every byte as it is."""
+    (path,) = compacted.wal_dir.glob("*.log")
+    path.write_bytes(path.read_bytes().replace(b"Alisson67 #4", b"Alisson66 #4"))
+    _refused(compacted, "its checksum does not match")
+
+
+def test_an_open_store_refuses_damage_that_came_later(compacted: Layout) -> None:
+    """A transaction on a log that was damaged behind the known position changes nothing."""
+    store = ManifestStore(compacted)
+    with log.segment_path(compacted.wal_dir, store.position.segment).open("ab") as file:
+        file.write(b"rubbish that is no record, longer than a head\n")
+    before = log.segment_path(compacted.wal_dir, store.position.segment).read_bytes()
+    with pytest.raises(Corrupt, match="its head does not check"), store.transaction():
+        pass
+    assert log.segment_path(compacted.wal_dir, store.position.segment).read_bytes() == before
+
+
+# ---- views ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_view_of_chips_sees_changes_of_chip(layout: Layout) -> None:
+    """The rows of one chip leave out a run whose chip was corrected in the log, and have one that came to it."""
+    store = ManifestStore(layout)
+    with store.transaction():
+        store.append([a_record(1, a_row(1, chip_name="A1")), a_record(2, a_row(2, chip_name="B2"))])
+    store.compact()
+    with store.transaction():
+        store.append([a_record(3, a_row(1, chip_name="B2"))])
+    assert read_view(layout, ["A1"]).is_empty()
+    expected = read_view(layout).filter(pl.col("chip_name") == "B2")
+    assert expected.height == 2
+    assert read_view(layout, ["B2"]).equals(expected)
+
+
+def test_processes_racing_lose_no_row_and_show_none_twice(layout: Layout) -> None:
+    """Three processes append 200 records each and compact at random; a reader never sees a row vanish."""
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=append_rows, args=(layout.data_root, 1000 * n, 200)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    seen: set[str] = set()
+    looks = 0
+    while any(worker.is_alive() for worker in workers):
+        now = read_view(layout).get_column("run_id").to_list()
+        assert len(set(now)) == len(now)
+        assert seen <= set(now)
+        seen, looks = set(now), looks + 1
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert looks > 10
+    assert runs_in(layout) == [1000 * n + i for n in range(3) for i in range(200)]
+    assert ManifestStore(layout).next_seq == 601

@@ -1,0 +1,290 @@
+"""Procedures as data: the shipped tables, a lab's own, and what people are told when a table or a file is wrong."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import time
+import tomllib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from ingestd.errors import Reject, RejectCode, UsageError
+from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.raw.header import parse_header
+from ingestd.raw.paste_table import paste_table
+from ingestd.raw.procedures import Registry
+from ingestd.raw.units import unit_of
+
+REGISTRY = Registry.load()
+SHIPPED = {
+    *("IV", "IVg", "ITS", "IVgT", "It2", "ITt", "ItVg", "ItWl"),
+    *("LaserCalibration", "Pt", "Pwl", "Tt", "Vt", "VVg"),
+}
+MINIMAL = {
+    "classes": ["Hall"],
+    "columns": {"b_t": {"accepts": ["B (T)"], "required": True}},
+    "summary": "Hall {chip_name}",
+    "chip": "optional",
+    "light": "none",
+}
+
+
+def refused(overrides: dict[str, object]) -> UsageError:
+    """Return the error that loading the packaged procedures with `overrides` raises."""
+    with pytest.raises(UsageError) as raised:
+        Registry.load(overrides)
+    return raised.value
+
+
+def rejected(code: RejectCode, procedure: str, written: list[str]) -> Reject:
+    """Return the reject that matching `written` to a shipped procedure raises."""
+    with pytest.raises(Reject) as raised:
+        REGISTRY.procedures[procedure].match_columns(written)
+    assert raised.value.code == code
+    return raised.value
+
+
+def test_the_shipped_procedures_are_the_labs() -> None:
+    """All fourteen procedures of the lab are packaged, and no other."""
+    assert set(REGISTRY.procedures) == SHIPPED
+
+
+def test_every_real_file_finds_its_procedure_and_all_its_columns(lab: Path) -> None:
+    """No column of a real measurement is unknown, so none of them fills `extra`."""
+    for file in (lab / "01_raw").rglob("*.csv"):
+        header = parse_header(file.read_bytes())
+        procedure = REGISTRY.procedure_for(header.procedure_class, header.columns)
+        assert len(procedure.match_columns(header.columns)) == len(header.columns), file
+
+
+@pytest.mark.parametrize(
+    "procedure_class", ["It", "ITS", "laser_setup.procedures.It.It", "<laser_setup.procedures.It.It>"]
+)
+def test_only_the_last_part_of_the_class_counts(procedure_class: str) -> None:
+    """`It` and `ITS`, from whatever module, are the procedure ITS."""
+    assert REGISTRY.procedure_for(procedure_class).name == "ITS"
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_schema_is_nullable_and_names_its_units(name: str) -> None:
+    """Every staged column may be null, carries its unit, and comes before the map of extra columns."""
+    procedure = REGISTRY.procedures[name]
+    schema = procedure.schema()
+    assert schema.names == [*procedure.columns, "extra"]
+    assert all(field.nullable for field in schema)
+    assert schema.field("extra").type == pa.map_(pa.string(), pa.string())
+    for column in procedure.columns:
+        assert schema.field(column).metadata[b"unit"].decode() == unit_of(column)
+    assert procedure.schema() is schema
+
+
+def test_every_shipped_procedure_keeps_the_gate_the_laser_and_the_chip() -> None:
+    """A manifest field that a shipped summary prints is filled by a header parameter of that procedure."""
+    for procedure in REGISTRY.procedures.values():
+        printed = set(re.findall(r"\{(\w+)\}", procedure.summary)) & set(PARAMETER_FIELDS)
+        assert printed <= {parameter.field for parameter in procedure.parameters.values()}, procedure.name
+        chip = {"chip_group", "chip_number"} <= {parameter.field for parameter in procedure.parameters.values()}
+        assert chip == (procedure.chip != "none"), procedure.name
+
+
+def test_columns_are_matched_by_spelling_in_any_order() -> None:
+    """Any accepted spelling counts, spacing and the two micro signs do not; the rest are extra columns."""
+    procedure = REGISTRY.procedures["IVg"]
+    assert procedure.match_columns(["note", " I  (A)", "VG (V)", "Clock (ms)"]) == {1: "i_a", 2: "vg_v", 3: "clock_ms"}
+
+
+def test_letter_case_tells_time_from_temperature() -> None:
+    """`T (s)` is not `t (s)`: letter case is part of a spelling."""
+    assert 0 not in REGISTRY.procedures["ITS"].match_columns(["T (s)", "t (s)", "I (A)"])
+
+
+def test_a_missing_column_names_what_is_wanted_and_what_is_there() -> None:
+    """The reject for a missing column lists its spellings, the labels found and the config table to change."""
+    error = rejected(RejectCode.MISSING_COLUMN, "IVg", ["Vg (V)", "Ids (A)"])
+    assert "i_a" in error.message
+    assert "'I (A)'" in error.expected
+    assert "'Ids (A)'" in error.found
+    assert "[procedures.IVg.columns.i_a]" in error.next_step
+
+
+def test_two_labels_for_one_column_are_refused() -> None:
+    """A file with both `Vg (V)` and `VG (V)` cannot be staged without losing one, so it is rejected."""
+    error = rejected(RejectCode.DUPLICATE_COLUMN, "IVg", ["Vg (V)", "I (A)", "VG (V)"])
+    assert "columns 1 and 3" in error.message
+
+
+def test_an_unknown_procedure_prints_a_table_that_works() -> None:
+    """The table printed for an unknown class makes the same file's procedure known once it is pasted."""
+    written = ["B (T)", "Rxy (Ohm)", "Rxy (kOhm)", "µ (MW)", "B (mT)"]
+    with pytest.raises(Reject) as raised:
+        REGISTRY.procedure_for("lab.procedures.HallBar", written)
+    assert raised.value.code == RejectCode.UNKNOWN_PROCEDURE
+    assert raised.value.found == "lab.procedures.HallBar"
+    table = raised.value.next_step[raised.value.next_step.index("[procedures.HallBar]") :]
+    procedure = Registry.load(tomllib.loads(table)["procedures"]).procedure_for("lab.procedures.HallBar")
+    matched = procedure.match_columns(written)
+    assert matched[0] == "b_t"
+    assert matched[1] == "rxy_ohm"
+    assert len(set(matched.values())) == len(written)
+
+
+def test_a_misspelled_class_is_told_the_nearest() -> None:
+    """`IVG` is answered with the class that looks like it."""
+    with pytest.raises(Reject, match=r"did you mean 'IVg'\?"):
+        REGISTRY.procedure_for("lab.IVG")
+
+
+LABELS = st.text(alphabet=st.sampled_from('aAvVmMsgµμΩ°C1 ()[]/_"\\\n\x7f\u202e\ud800é,λ'), max_size=12) | st.text(
+    max_size=8
+)
+
+
+@given(procedure_class=st.text(max_size=20), written=st.lists(LABELS, max_size=6))
+@example(procedure_class="IVé", written=["(mV)", "(MV)"])
+@example(procedure_class='"]\n[x', written=["extra", "proc", "µ", "μ"])
+def test_any_printed_table_is_valid(procedure_class: str, written: list[str]) -> None:
+    """Whatever class and labels a file holds, the printed table parses, loads, and accepts every printable label."""
+    tables = tomllib.loads(paste_table(procedure_class, written, taken=REGISTRY.procedures))["procedures"]
+    (name,) = tables
+    assume(tables[name]["classes"][0] not in REGISTRY._by_class)
+    procedure = Registry.load(tables).procedures[name]
+    distinct = {" ".join(label.split()): label for label in written if label.isprintable() and label.strip()}
+    for label in distinct.values():
+        assert procedure.match_columns([label])
+
+
+def test_a_lab_adds_a_procedure_without_code() -> None:
+    """A new table in the config is a new procedure, beside the shipped ones."""
+    registry = Registry.load({"Hall": MINIMAL})
+    assert registry.procedure_for("lab.Hall").match_columns(["B (T)"]) == {0: "b_t"}
+    assert set(registry.procedures) == SHIPPED | {"Hall"}
+
+
+def test_a_lab_overrides_single_keys() -> None:
+    """An override replaces the named key alone; every other key and the column order stay as shipped."""
+    registry = Registry.load({"IVg": {"columns": {"i_a": {"accepts": ["Ids (A)"]}}, "chip": "optional"}})
+    changed, shipped = registry.procedures["IVg"], REGISTRY.procedures["IVg"]
+    assert changed.columns["i_a"].accepts == ("Ids (A)",)
+    assert changed.columns["i_a"].required
+    assert list(changed.columns) == list(shipped.columns)
+    assert changed.model_copy(update={"columns": shipped.columns, "chip": "required"}) == shipped
+
+
+def test_a_procedures_own_keys_outrank_its_groups() -> None:
+    """A lab may respell a column or relabel a parameter that the procedure takes from a group."""
+    overrides = {
+        "columns": {"plate_t_degc": {"accepts": ["Tp (degC)"]}},
+        "parameters": {"Laser voltage": {"field": "vg_v", "unit": "V"}},
+    }
+    changed = Registry.load({"IVg": overrides}).procedures["IVg"]
+    assert changed.columns["plate_t_degc"].accepts == ("Tp (degC)",)
+    assert changed.parameters["Laser voltage"].field == "vg_v"
+
+
+def test_overrides_never_change_the_shipped_tables() -> None:
+    """Loading with overrides leaves later loads without them as they were."""
+    Registry.load({"IVg": {"columns": {"i_a": {"accepts": ["Ids (A)"]}}}})
+    assert Registry.load().procedures == REGISTRY.procedures
+
+
+BROKEN = {
+    "misspelled key": ({"IVg": {"sumary": "x"}}, "[procedures.IVg]", "key 'sumary'", "'summary'"),
+    "misspelled column key": (
+        {"IVg": {"columns": {"i_a": {"acepts": ["x"]}}}},
+        "[procedures.IVg.columns.i_a]",
+        "key 'acepts'",
+        "'accepts'",
+    ),
+    "misspelled field": (
+        {"IVg": {"parameters": {"Gate": {"field": "vg_start", "unit": "V"}}}},
+        "[procedures.IVg.parameters.Gate]",
+        "key 'field'",
+        "'vg_start_v'",
+    ),
+    "wrong type": ({"IVg": {"classes": 3}}, "[procedures.IVg]", "key 'classes'", "found 3"),
+    "no table": ({"IVg": 3}, "[procedures.IVg]", "expected a table", "3"),
+    "columns no table": ({"IVg": {"columns": 3}}, "[procedures.IVg]", "key 'columns'", "3"),
+    "text for a list": (
+        {"IVg": {"columns": {"i_a": {"accepts": "I (A)"}}}},
+        "[procedures.IVg.columns.i_a]",
+        "key 'accepts'",
+        "'I (A)'",
+    ),
+    "unknown group": ({"IVg": {"uses": ["lazer"]}}, "[procedures.IVg]", "key 'uses'", "'laser'"),
+    "group list as text": ({"IVg": {"uses": "laser"}}, "[procedures.IVg]", "key 'uses'", "list"),
+    "missing key": ({"Hall": {"classes": ["Hall"]}}, "[procedures.Hall]", "key 'columns'", "required"),
+    "name as key": ({"IVg": {"name": "x"}}, "[procedures.IVg]", "key 'name'", "table"),
+    "name unfit for a folder": ({"a/b": MINIMAL}, '[procedures."a/b"]', "key 'name'", "pattern"),
+    "reserved column": (
+        {"IVg": {"columns": {"extra": {"accepts": ["x"]}}}},
+        "[procedures.IVg]",
+        "columns.extra",
+        "ingestd's own",
+    ),
+    "other unit in a spelling": (
+        {"IVg": {"columns": {"i_a": {"accepts": ["I (mA)"]}}}},
+        "[procedures.IVg]",
+        "columns.i_a",
+        "not converted",
+    ),
+    "other unit for a field": (
+        {"IVg": {"parameters": {"VDS": {"unit": "mV"}}}},
+        "[procedures.IVg.parameters.VDS]",
+        "vds_v",
+        "'V'",
+    ),
+    "spelling of two columns": (
+        {"IVg": {"columns": {"vg_v": {"accepts": ["I (A)"]}}}},
+        "[procedures.IVg]",
+        "columns.",
+        "'I (A)'",
+    ),
+    "duration of no column": ({"IVg": {"duration": "t_s"}}, "[procedures.IVg]", "duration", "'t_s'"),
+    "class of another": ({"IVg": {"classes": ["It"]}}, "[procedures.ITS]", "key 'classes'", "IVg"),
+    "attribute in summary": (
+        {"IVg": {"summary": "{proc.__class__}"}},
+        "[procedures.IVg]",
+        "key 'summary'",
+        "known are",
+    ),
+    "index in summary": ({"IVg": {"summary": "{proc[0]}"}}, "[procedures.IVg]", "key 'summary'", "known are"),
+    "format in summary": ({"IVg": {"summary": "{vg_v:.2f}"}}, "[procedures.IVg]", "key 'summary'", "no format"),
+    "conversion in summary": ({"IVg": {"summary": "{vg_v!r}"}}, "[procedures.IVg]", "key 'summary'", "no format"),
+    "position in summary": ({"IVg": {"summary": "{}"}}, "[procedures.IVg]", "key 'summary'", "known are"),
+    "open brace in summary": ({"IVg": {"summary": "{vg_v"}}, "[procedures.IVg]", "key 'summary'", "'}'"),
+    "line break in summary": ({"IVg": {"summary": "a\nb"}}, "[procedures.IVg]", "key 'summary'", "line break"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_table_is_named_with_its_key(case: str) -> None:
+    """Every mistake in a lab's table is answered with the table, the key and what would be right."""
+    overrides, table, key, hint = BROKEN[case]
+    error = refused(overrides)
+    assert error.place == f"config table {table}"
+    assert key in error.message
+    assert hint in error.message
+
+
+def test_a_registry_travels_to_a_worker() -> None:
+    """A pickled registry finds the same procedures and schemas."""
+    REGISTRY.procedures["IVg"].schema()
+    revived = pickle.loads(pickle.dumps(REGISTRY))
+    assert revived.procedures == REGISTRY.procedures
+    assert revived.procedure_for("It").schema().equals(REGISTRY.procedures["ITS"].schema(), check_metadata=True)
+
+
+def test_loading_is_cheap() -> None:
+    """Every command and every worker loads the registry, so one load takes under 20 ms."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        Registry.load()
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.02

@@ -1,0 +1,397 @@
+"""The table as typed columns: every cell, every bit, and the words for what is no table."""
+
+from __future__ import annotations
+
+import csv
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ingestd.errors import Reject, RejectCode
+from ingestd.raw import table as table_module
+from ingestd.raw.header import glance, parse_header
+from ingestd.raw.procedures import Procedure
+from ingestd.raw.table import Table, parse_table
+
+KINDS = Procedure.model_validate(
+    {
+        "name": "Kinds",
+        "classes": ["Kinds"],
+        "columns": {
+            "a_v": {"accepts": ["A (V)"], "required": True},
+            "count": {"accepts": ["N"], "dtype": "int64"},
+            "note": {"accepts": ["Note"], "dtype": "string"},
+            "b_a": {"accepts": ["B (A)"]},
+        },
+        "summary": "Kinds",
+        "chip": "none",
+        "light": "none",
+    }
+)
+HEAD = "#Procedure: <Kinds>\n#Parameters:\n#Data:\n"
+INT64_MAX = 2**63 - 1
+
+
+def parsed(body: str | bytes, columns: str = "A (V),N,Note") -> Table:
+    """Parse `body` below a header with `columns`."""
+    data = f"{HEAD}{columns}\n".encode() + (body.encode() if isinstance(body, str) else body)
+    return parse_table(data, parse_header(data), KINDS)
+
+
+def rejected(body: str | bytes, columns: str = "A (V),N,Note") -> Reject:
+    """Return the reject that parsing `body` raises. Line 5 is its first."""
+    with pytest.raises(Reject) as caught:
+        parsed(body, columns)
+    return caught.value
+
+
+def cells(table: Table, name: str) -> list[object]:
+    """Return one column as Python values."""
+    return table.table.column(name).to_pylist()
+
+
+def bits(values: list[float | None]) -> list[bytes | None]:
+    """Return floats as their eight bytes: NaN equals NaN, -0.0 is not 0.0."""
+    return [None if value is None else struct.pack("<d", value) for value in values]
+
+
+def python_float(text: str) -> float | None:
+    """Return what `float` makes of a cell; ValueError where the text is no number of a file."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text) if text else None
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number a cell spells, None for anything else; huge ones only as huge."""
+    whole, _, fraction = text.partition(".")
+    digits = whole.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or fraction.strip("0"):
+        return None
+    size = int(digits.lstrip("0")[:30] or "0")
+    return -size if whole.startswith("-") else size
+
+
+def test_columns_are_typed_and_in_the_procedures_order() -> None:
+    """Cells land in the procedure's columns whatever their order in the file; missing columns are null."""
+    table = parsed("3,one two,1.5\n-4,,nan\n", "N,Note,A (V)")
+    assert table.table.schema.equals(KINDS.schema(), check_metadata=True)
+    assert cells(table, "count") == [3, -4]
+    assert cells(table, "note") == ["one two", None]
+    assert bits(cells(table, "a_v")) == bits([1.5, float("nan")])
+    assert cells(table, "b_a") == cells(table, "extra") == [None, None]
+    assert (table.rows, table.late_comments, table.warnings) == (2, (), ())
+
+
+def test_nan_stays_nan_and_empty_is_null() -> None:
+    """`nan` as the instrument wrote it and an empty cell are kept apart; a text `nan` or `NULL` stays text."""
+    table = parsed("nan,1,nan\n,2,NULL\n-inf,,\n")
+    assert bits(cells(table, "a_v")) == bits([float("nan"), None, float("-inf")])
+    assert cells(table, "count") == [1, 2, None]
+    assert cells(table, "note") == ["nan", "NULL", None]
+    assert table.table.column("a_v").null_count == 1
+
+
+numbers = st.one_of(
+    st.floats(width=64).map(repr),
+    st.floats(width=64).map("{:.25e}".format),
+    st.floats(width=64, allow_nan=False, allow_infinity=False).map("{:.30f}".format),
+    st.text("0123456789.eE+-", max_size=24),
+    st.text("0123456789.eE+- _xXnaifN()\t\x0b١", max_size=8),
+)
+
+
+@given(st.lists(numbers, min_size=1, max_size=4))
+@example(["1e400", "-1e400", "5e-324", "2e-324", "-0.0", "2.2250738585072011e-308", "9007199254740993"])
+@example(["nan", "-nan", "NaN", "inf", "-inf", "Infinity"])
+@example(["+1.0", " 1.0", "1.0 ", "\t.5", "1.", "+nan", "1\x0b"])
+@example(["nan(12)"])
+@example(["1_0"])
+@example(["\ufeff1"])
+def test_every_float_equals_pythons_to_the_last_bit(texts: list[str]) -> None:
+    """A float64 cell is `float(text)` bit for bit; what `float` refuses is refused, with line and text."""
+    body = "".join(f"{text},,\n" for text in texts)
+    wanted = []
+    for line, text in enumerate(texts, start=5):
+        try:
+            wanted.append(python_float(text))
+        except ValueError:
+            reject = rejected(body)
+            assert (reject.code, reject.line) == (RejectCode.BAD_CELL, line)
+            return
+    assert bits(cells(parsed(body), "a_v")) == bits(wanted)
+
+
+@given(
+    st.lists(st.integers(-(2**64), 2**64).map(str) | st.text("0123456789+- .xna", max_size=5), min_size=1, max_size=3)
+)
+@example([str(INT64_MAX), str(-INT64_MAX - 1), "007", "-0", "+5", " 6 ", "3.0", "4."])
+@example(["nan"])
+@example(["0x10"])
+@example(["9" * 5000])
+@example(["0" * 5000 + "7"])
+@example([str(INT64_MAX + 1)])
+def test_every_whole_number_is_exact_or_refused(texts: list[str]) -> None:
+    """An int64 cell is the whole number in the text or the file is refused: nothing wraps or is rounded."""
+    body = "".join(f"0,{text},\n" for text in texts)
+    wanted = []
+    for line, text in enumerate(texts, start=5):
+        bare = text.strip().removeprefix("+")
+        if not text or bare == "nan":
+            wanted.append(None)
+        elif (number := whole_number(bare)) is not None and -INT64_MAX - 1 <= number <= INT64_MAX:
+            wanted.append(number)
+        else:
+            assert rejected(body).line == line
+            return
+    assert cells(parsed(body), "count") == wanted
+
+
+def test_nan_among_whole_numbers_is_null_with_a_warning() -> None:
+    """PyMeasure writes nan for a value it was not given; a whole-number column has no NaN, so it is null and said."""
+    table = parsed("0,1,\n0,nan,\n0,nan,\n")
+    assert cells(table, "count") == [1, None, None]
+    assert table.warnings == ("line 6: nan in a column of whole numbers is staged as null: N (and 1 more)",)
+
+
+cell_text = st.text(st.characters(codec="utf-8", exclude_characters=",\n\r\0"), max_size=12)
+
+
+@given(
+    st.lists(st.tuples(st.floats(), st.none() | st.integers(-(2**63), INT64_MAX), cell_text, cell_text), max_size=8),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_every_cell_of_any_table_comes_back(rows: list[tuple[float, int | None, str, str]], end: str) -> None:
+    """Floats, whole numbers and texts in known and unknown columns all come back as written."""
+    lines = [f"{a!r},{'' if n is None else n},{note},{other}" for a, n, note, other in rows]
+    table = parsed("".join(line + end for line in lines), "A (V),N,Note,Unknown µ")
+    assert table.rows == table.table.num_rows == len(rows)
+    assert bits(cells(table, "a_v")) == bits([float(repr(a)) for a, *_ in rows])
+    assert cells(table, "count") == [n for _, n, *_ in rows]
+    assert cells(table, "note") == [note or None for *_, note, _ in rows]
+    assert cells(table, "extra") == [[("Unknown µ", other or None)] for *_, other in rows]
+    table.table.validate(full=True)
+
+
+def test_unknown_columns_go_into_one_map_with_one_warning() -> None:
+    """Several unknown columns keep label and text of every cell, row by row, in the file's order."""
+    table = parsed('1,x,2.50,\n3,,"q",z\n', "A (V),X,Y (V),Z")
+    assert cells(table, "extra") == [
+        [("X", "x"), ("Y (V)", "2.50"), ("Z", None)],
+        [("X", None), ("Y (V)", '"q"'), ("Z", "z")],
+    ]
+    assert table.warnings == ("columns that procedure Kinds does not know are kept in 'extra': X, Y (V), Z",)
+    table.table.validate(full=True)
+
+
+def test_unknown_columns_beyond_all_measure_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are stored once a row, so their sum is limited: a small file must not fill the memory."""
+    monkeypatch.setattr(table_module, "MAX_EXTRA_BYTES", 2 * 17)
+    assert parsed("1,x\n1,y\n", "A (V),X").rows == 2
+    assert rejected("1,x\n1,y\n1,z\n", "A (V),X").code is RejectCode.TOO_LARGE
+
+
+@pytest.mark.parametrize("quotes", ['"one', '"one" two', 'o"n"e', "'", '""', '"'])
+def test_quotes_are_letters(quotes: str) -> None:
+    """PyMeasure never quotes: a quote in a text cell is a letter, and swallows no rows."""
+    table = parsed(f"1,1,{quotes}\n2,2,two\n")
+    assert cells(table, "note") == [quotes, "two"]
+
+
+@pytest.mark.parametrize(
+    ("tail", "warnings"),
+    [
+        ("3.0,4,x", ["line 7: the last line is incomplete and left out: 3.0,4,x"]),
+        ("3.0,4,x\r", ["line 7: the last line is incomplete and left out: 3.0,4,x\\r"]),
+        (
+            "3\r\0",
+            [
+                "line 7: the file ends in 1 NUL bytes, as a power loss leaves them; left out",
+                "line 7: the last line is incomplete and left out: 3\\r",
+            ],
+        ),
+        ("\0\0\0", ["line 7: the file ends in 3 NUL bytes, as a power loss leaves them; left out"]),
+        (
+            "3.\0\0",
+            [
+                "line 7: the file ends in 2 NUL bytes, as a power loss leaves them; left out",
+                "line 7: the last line is incomplete and left out: 3.",
+            ],
+        ),
+        ("x" * 500, ["line 7: the last line is incomplete and left out: " + "x" * 59 + "…"]),
+        (b"\xff\xfe", ["line 7: the last line is incomplete and left out: \ufffd\ufffd"]),
+    ],
+)
+def test_an_incomplete_last_line_is_left_out_and_quoted(tail: str | bytes, warnings: list[str]) -> None:
+    """Bytes after the last line end are no row: they are left out, and the warning quotes them."""
+    table = parsed(b"1.0,2,x\n2.0,3,y\n" + (tail.encode() if isinstance(tail, str) else tail))
+    assert cells(table, "a_v") == [1.0, 2.0]
+    assert list(table.warnings) == warnings
+
+
+def test_comment_lines_anywhere_are_taken_out_and_returned() -> None:
+    """Comment lines at the body's start, middle and end are no rows, and come back without their line ends."""
+    table = parsed("#Metadata:\r\n#\tStart time: 1\r\n1,2,x\r\n#µ\n2,3,y\n#\n")
+    assert table.late_comments == ("#Metadata:", "#\tStart time: 1", "#µ", "#")
+    assert cells(table, "a_v") == [1.0, 2.0]
+    assert table.warnings == ()
+
+
+def test_a_hash_inside_a_row_is_text() -> None:
+    """Only a line that begins with # is a comment."""
+    assert cells(parsed("1,2,#5\n"), "note") == ["#5"]
+
+
+def test_blank_lines_are_skipped_and_counted() -> None:
+    """Blank lines, LF or CRLF, first, middle or last, are no rows; one warning counts them."""
+    table = parsed("\n1,2,x\n\r\n\n2,3,y\n#c\n\n")
+    assert table.rows == 2
+    assert table.warnings == ("4 blank lines between the rows skipped",)
+    assert parsed("1,2,x\n\n").warnings == ("1 blank line between the rows skipped",)
+
+
+@pytest.mark.parametrize("body", ["", "3.0,", "\0\0", "#a: b\n", "\n\r\n", "\r\n#\n\0"])
+def test_no_complete_row_is_an_empty_table(body: str) -> None:
+    """Without a complete row the table is empty but has the procedure's schema."""
+    table = parsed(body)
+    assert table.rows == table.table.num_rows == 0
+    assert table.table.schema.equals(KINDS.schema())
+    table.table.validate(full=True)
+
+
+def test_windows_letters_in_rows_are_read_with_a_warning() -> None:
+    """Rows in the Windows code page under a UTF-8 header are read, and the warning names the line."""
+    data = f"{HEAD}A (V),N,Note µ\n".encode() + "#\tÜber: x\n1,2,a\n3,4,20 °C\n".encode("cp1252")
+    table = parse_table(data, parse_header(data), KINDS)
+    assert cells(table, "extra") == [[("Note µ", "a")], [("Note µ", "20 °C")]]
+    assert table.late_comments == ("#\tÜber: x",)
+    assert table.warnings[:2] == (
+        "line 5: a comment line is not UTF-8; read as Windows-1252: #\\tÜber: x",
+        "line 7: the table is not UTF-8; read as Windows-1252",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line", "words", "found"),
+    [
+        ("1,2,x\n1,2\n", RejectCode.ROW_TOO_SHORT, 6, "2 cells where the column line names 3", "2 cells: 1,2"),
+        ("1\n", RejectCode.ROW_TOO_SHORT, 5, "1 cell where", "1 cell: 1"),
+        ("1;2;x\n", RejectCode.ROW_TOO_SHORT, 5, "semicolons", "1 cell: 1;2;x"),
+        ("1,2,x\n#c\n\n1,2,x, y\n", RejectCode.ROW_TOO_LONG, 8, "comma inside a text cell", "4 cells: 1,2,x, y"),
+        ("1,5,2,x\n", RejectCode.ROW_TOO_LONG, 5, "decimal comma", "4 cells"),
+        ("1,2,x,\n", RejectCode.ROW_TOO_LONG, 5, "comma", "4 cells"),
+        ("1,2,x\noops,2,x\n", RejectCode.BAD_CELL, 6, "'A (V)' is not a number", "oops"),
+        ('"1",2,x\n', RejectCode.BAD_CELL, 5, "never quotes", '"1"'),
+        (" ,2,x\n", RejectCode.BAD_CELL, 5, "'A (V)'", " "),
+        ("1,2.5,x\n", RejectCode.BAD_CELL, 5, "'N' is not a whole number", "2.5"),
+        ("1,9223372036854775808,x\n", RejectCode.BAD_CELL, 5, "'N' is not a whole number", "9223372036854775808"),
+        ("1,True,x\n", RejectCode.BAD_CELL, 5, "'N'", "True"),
+        ("1,2,x\nA (V),N,Note\n", RejectCode.SECOND_HEADER, 6, "second header", "A (V),N,Note"),
+        ("1,2,x\n#Procedure: <Kinds>\n", RejectCode.SECOND_HEADER, 6, "second header", "#Procedure: <Kinds>"),
+        ("1,2,x\n1,\0\0\0,x\n", RejectCode.NUL_BYTES, 6, "3 NUL bytes", "\\x00"),
+        ("1,2,x\r2,3,y\r\n", RejectCode.LONE_CARRIAGE_RETURN, 5, "carriage return", "1,2,x\\r2,3,y"),
+        ("1,2,x\r2,3,y\r", RejectCode.LONE_CARRIAGE_RETURN, 5, "carriage return", "1,2,x\\r2,3,y"),
+        ("1,2,x\n1,2,x\r\r\n", RejectCode.LONE_CARRIAGE_RETURN, 6, "carriage return", "\\r"),
+        (b"1,2,x\n1,2,\x81\n", RejectCode.BAD_ENCODING, 6, "0x81", "1,2,"),
+        (b"1,2,x\n#\x81\n", RejectCode.BAD_ENCODING, 6, "0x81", "#"),
+    ],
+)
+def test_faults_are_named_with_their_line(
+    body: str | bytes, code: RejectCode, line: int, words: str, found: str
+) -> None:
+    """Every fault of a table has its own code, the right line in the file, what was found, and what to do."""
+    reject = rejected(body)
+    assert (reject.code, reject.line) == (code, line)
+    assert words in reject.message
+    assert found in reject.found
+    assert reject.expected
+    assert reject.next_step
+
+
+def test_comment_lines_beyond_all_measure_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of comment lines after the header is limited as the header is, each with what it takes in memory."""
+    monkeypatch.setattr(table_module, "MAX_HEADER_BYTES", 6 + 2 * table_module._COMMENT_OVERHEAD)
+    assert len(parsed("#ab\n1,2,x\n#cd\n").late_comments) == 2
+    assert rejected("#ab\n1,2,x\n#cde\n").code is RejectCode.TOO_LARGE
+
+
+@pytest.mark.parametrize("bad", [b"x", b"1" * (30 << 20), b"1,\n" * 100_000])
+def test_large_faulty_bodies_are_judged_in_one_pass(bad: bytes) -> None:
+    """A line of tens of megabytes, or a fault after many rows, is refused without repeating work."""
+    reject = rejected(b"1,2,x\n" * 200_000 + bad + b"\n")
+    assert (reject.code, reject.line) == (RejectCode.ROW_TOO_SHORT, 200_005)
+    assert len(reject.found) < 100
+
+
+pieces = st.sampled_from(
+    [b"1,2,x\n", b"1,", b",", b"\n", b"\r\n", b"\r", b"\0", b"#c\n", b"#Procedure: x\n", b"nan(1)", b"+1", b"\xb5",
+     b"\x81", b'"', "µ".encode(), b"0x1", b"nan", b"x", b"1", b"\xef\xbb\xbf", b"\x0b", b"_", b"A (V),N,Note\n",
+     b"\xe2\x80\xa8"]
+)  # fmt: skip
+
+
+@given(st.binary(max_size=30) | st.lists(pieces | st.binary(max_size=3), max_size=12).map(b"".join))
+def test_any_body_gives_a_table_or_a_reject(body: bytes) -> None:
+    """Whatever follows the column line, it is a valid table with as many rows as the glance saw, or a Reject."""
+    try:
+        table = parsed(body)
+    except Reject as reject:
+        assert reject.line is not None  # noqa: PT017 - both outcomes are right, each in its own way
+        return
+    table.table.validate(full=True)
+    assert table.rows == table.table.num_rows == glance(f"{HEAD}A (V),N,Note\n".encode() + body).rows
+    assert table.table.schema.equals(KINDS.schema())
+    assert "".join(table.warnings).isprintable()
+
+
+@given(st.lists(st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)), min_size=1, max_size=5), st.data())
+def test_a_file_cut_anywhere_gives_its_complete_rows(rows: list[tuple[float, float]], data: st.DataObject) -> None:
+    """Cut at any byte, the complete rows before the cut are exact: no half number is ever taken for a whole one."""
+    body = "".join(f"{a!r},{b!r}\n" for a, b in rows)
+    cut = body[: data.draw(st.integers(0, len(body)))]
+    table = parsed(cut, "A (V),B (A)")
+    assert list(zip(cells(table, "a_v"), cells(table, "b_a"), strict=True)) == rows[: cut.count("\n")]
+    assert bool(table.warnings) is not (cut == "" or cut.endswith("\n"))
+
+
+def test_the_labs_tables_are_exact_cell_by_cell(lab: Path, registry: object) -> None:
+    """Each of the lab's 153 files has, cell for cell and bit for bit, what Python's csv and float read."""
+    count = 0
+    for path in sorted((lab / "01_raw").rglob("*.csv")):
+        data = path.read_bytes()
+        header = parse_header(data)
+        procedure = registry.procedure_for(header.procedure_class)
+        table = parse_table(data, header, procedure)
+        lines = (line for line in data.decode().splitlines() if not line.startswith("#"))
+        labels, *rows = csv.reader(lines)
+        assert table.rows == len(rows)
+        assert table.warnings == ()
+        matched = procedure.match_columns(labels)
+        for position, name in matched.items():
+            assert bits(cells(table, name)) == bits([float(row[position]) for row in rows]), (path, name)
+        assert len(matched) == len(labels)
+        count += 1
+    assert count == 153
+
+
+def test_a_clean_table_is_read_without_looking_at_cells(
+    write_raw: Callable[..., bytes], registry: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PyMeasure writes every day takes the fast way: no line is looked at in Python."""
+    data = write_raw(rows=[("1.0", "nan"), ("-2e-9", "")], end="\r\n")
+    header = parse_header(data)
+    monkeypatch.setattr(table_module, "_read_odd", None)
+    assert parse_table(data, header, registry.procedure_for("IVg")).rows == 2
+
+
+def test_one_chunk_holds_all_rows() -> None:
+    """A table of many megabytes is one chunk a column: readers need not join them."""
+    table = parsed("1.5,2,x\n" * 400_000)
+    assert table.rows == 400_000
+    assert all(column.num_chunks == 1 for column in table.table.columns)
+    assert pa.compute.sum(table.table.column("count")).as_py() == 800_000

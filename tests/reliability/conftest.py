@@ -1,0 +1,49 @@
+"""Archives of the tests of reliability."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+from pathlib import Path
+
+import lived
+import pytest
+from archive import Archive
+from lived import clone, live_through_everything
+
+
+@pytest.fixture(scope="session")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An archive that has seen everything; shared, so it may only be read and cloned."""
+    archive = Archive(tmp_path_factory.mktemp("lived-in"))
+    live_through_everything(archive)
+    return archive
+
+
+@pytest.fixture
+def archive(lived_in: Archive, tmp_path: Path) -> Archive:
+    """A copy of the archive that has seen everything."""
+    return clone(lived_in, tmp_path)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Archive:
+    """A data root without a file."""
+    return Archive(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def template(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive with everything to do, settings of small batches, and beside it what an undisturbed cycle makes."""
+    root = tmp_path_factory.mktemp("template") / "root"
+    archive = clone(lived_in, root)
+    lived.change_everything(archive)
+    (root / "config.toml").write_text("[stage]\nbatch_files = 5\n")
+    undisturbed = root.parent / "undisturbed"
+    subprocess.run(["cp", "-a", root, undisturbed], check=True)
+    done = lived.reopened(undisturbed)
+    lived.plain_start(done)
+    lived.check_sound(done)
+    want = {"rows": lived.manifest(done), "histories": lived.histories(done), "raw": lived.tree(done.raw)}
+    (root.parent / "expected").write_bytes(pickle.dumps(want))
+    return root

@@ -1,0 +1,42 @@
+"""File systems of a test's own: an ext4 in a file, or a small one in memory. They need root, and a kernel that lets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def command(*words: str | Path) -> None:
+    """Run a command; skip the test, with what it said, where it is not allowed or not there."""
+    try:
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip(f"{words[0]} is not installed")
+    if done.returncode != 0:
+        pytest.skip(f"`{' '.join(map(str, words))}` is refused here: {done.stderr.strip() or done.returncode}")
+
+
+@contextmanager
+def mounted(folder: Path, *words: str | Path) -> Iterator[Path]:
+    """Mount something on `folder` for the block."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    folder.mkdir(exist_ok=True)
+    command("mount", *words, folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
+def ext4_image(path: Path, mib: int) -> Path:
+    """Make a file that holds an empty ext4."""
+    with path.open("wb") as file:
+        file.truncate(mib * 2**20)
+    command("mkfs.ext4", "-q", "-F", path)
+    return path

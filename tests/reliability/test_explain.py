@@ -1,0 +1,97 @@
+"""explain: the whole story of a file or run, in whatever state it is."""
+
+from __future__ import annotations
+
+import lived
+import pytest
+from archive import Archive
+from measurement import BROKEN
+
+from ingestd.errors import UsageError
+from ingestd.upkeep.explain import Story, explain
+
+
+def story(archive: Archive, asked: str) -> Story:
+    """Explain at the archive's own time."""
+    return explain(archive.settings, asked, archive.now())
+
+
+def test_an_ingested_run(archive: Archive) -> None:
+    """Raw file, event, row, Parquet and history line all stand in the story; a path and a run id tell the same one."""
+    told = story(archive, lived.PLAIN)
+    row = archive.live()[lived.PLAIN]
+    assert told.verdict.startswith(f"It is run {row.run_id}: 3 rows, ingested 2025-12-31")
+    assert told.raw["sha256"] == row.source_sha256
+    assert [event["event"] for event in told.events] == ["ingested", "duplicate"]
+    assert [one.run_id for one in told.rows] == [row.run_id]
+    assert told.staged[0]["of_these_bytes"] is True
+    assert told.history[0]["run_id"] == row.run_id
+    assert story(archive, row.run_id) == told
+    assert story(archive, str(archive.raw / lived.PLAIN)) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "events"),
+    [
+        (lived.EDITED, "It is run", ["ingested", "edited"]),
+        (lived.GROWN, "It is run", ["ingested", "updated"]),
+        (lived.TOUCHED, "It is run", ["ingested", "unchanged"]),
+        (lived.MOVED, "It is run", ["ingested", "moved"]),
+        (lived.MOVED_FROM, "It is no more at this path: run", ["ingested"]),
+        (lived.COPY, f"It is a copy of {lived.PLAIN}", ["ingested", "duplicate"]),
+        (lived.REJECTED, "It was rejected (not-pymeasure)", ["rejected"]),
+        (lived.QUEUED, "It is queued:", ["queued"]),
+        (lived.DELETED, "Its raw file is gone; the staged data stays", ["ingested"]),
+        (lived.RESTARTED, "It is run", ["ingested", "superseded"]),
+    ],
+)
+def test_every_outcome_has_its_story(name: str, verdict: str, events: list[str], archive: Archive) -> None:
+    """Whatever was decided about a file is told in one sentence, with the events that led there."""
+    told = story(archive, name)
+    assert verdict in told.verdict
+    assert [event["event"] for event in told.events] == events
+
+
+def test_a_superseded_run_names_its_successor(archive: Archive) -> None:
+    """Asked for the old run id, the story holds both rows, and which is live."""
+    old = next(row for row in archive.rows() if row.superseded_by)
+    told = story(archive, old.run_id)
+    assert {row.run_id: row.superseded_by for row in told.rows} == {
+        old.run_id: old.superseded_by,
+        old.superseded_by: None,
+    }
+
+
+def test_a_file_that_is_new_or_changed_or_running(archive: Archive) -> None:
+    """A file not decided yet is told with its state: over, queued, or its last line incomplete."""
+    archive.put("new/It_30.csv", lived.number(30).data)
+    assert "over and not staged yet" in story(archive, "new/It_30.csv").verdict
+    archive.put(lived.PLAIN, BROKEN)
+    assert "takes it again, because it changed" in story(archive, lived.PLAIN).verdict
+    archive.put("new/It_31.csv", lived.number(31, rows=0).data)
+    assert story(archive, "new/It_31.csv").verdict.startswith("It is queued")
+    with archive.put("new/It_32.csv", lived.number(32).data).open("ab"):
+        assert story(archive, "new/It_32.csv").verdict.startswith("It is running")
+
+
+def test_unknown_files_and_runs_are_refused_with_the_nearest(archive: Archive) -> None:
+    """A path or run id that nothing is known of is refused; the nearest known one is named."""
+    with pytest.raises(UsageError, match=f"did you mean {lived.PLAIN}"):
+        story(archive, lived.PLAIN.replace("It_1", "It_1x"))
+    run_id = archive.live()[lived.PLAIN].run_id
+    with pytest.raises(UsageError, match=f"the nearest is {run_id}"):
+        story(archive, run_id[:-1] + ("0" if run_id[-1] != "0" else "1"))
+
+
+def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
+    """Without its Parquet, history, reject JSON or whole event JSONs a story still comes, and says what is missing."""
+    row = archive.live()[lived.PLAIN]
+    archive.staged(row).unlink()
+    archive.layout.history_file(row.chip_name or "").unlink()
+    archive.layout.reject_file(lived.REJECTED).unlink()
+    for path in archive.layout.events_dir.rglob("*-ingested.json"):
+        path.write_bytes(b'{"seq": 1, "source_file": "' + lived.PLAIN.encode())
+    told = story(archive, lived.PLAIN)
+    assert "problem" in told.staged[0]
+    assert "problem" in told.history[0]
+    assert story(archive, lived.REJECTED).reject is None

@@ -1,0 +1,65 @@
+"""The disk is full, or refuses otherwise: no file is rejected for it, nothing is torn, and all goes on by itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+import subprocess
+from pathlib import Path
+
+import lived
+import pytest
+from crash_cases import chosen, crash
+from lived import FULL
+from mounts import mounted
+
+CHANGES = 230
+DEFAULT_CASES = 6
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=["full", "broken", "read-only"])
+def test_a_disk_that_refuses_from_some_change_on(code: int, template: Path, tmp_path: Path) -> None:
+    """From any change of the disk on it refuses: nothing is rejected or lost, and the next start makes all good."""
+    cases = [str(number) for number in chosen(CHANGES, DEFAULT_CASES)]
+    found = crash(template, tmp_path, cases, fault=str(int(code)))
+    assert [one for one in found if (one["ended"], one["well"]) != ([0], 0)] == []
+
+
+@pytest.mark.timeout(7200)
+def test_files_that_may_not_grow(template: Path, tmp_path: Path) -> None:
+    """With a limit to the size of a file, whichever write meets it, nothing is rejected, and all goes on without it."""
+    cases = [str(size) for size in chosen(12_000, 300 if FULL else DEFAULT_CASES, every=False)]
+    found = crash(template, tmp_path, cases, fault="limit")
+    assert [one for one in found if (one["ended"], one["well"]) != ([0], 0)] == []
+
+
+@pytest.mark.timeout(7200)
+def test_a_small_disk_filled_to_the_brim(template: Path, tmp_path: Path) -> None:
+    """On a disk with only so much space left nothing is rejected or torn; with space again all is staged."""
+    chance = random.Random(3)
+    want = pickle.loads((template.parent / "expected").read_bytes())
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as disk:
+        for _ in range(150 if FULL else 4):
+            root = disk / "root"
+            subprocess.run(["cp", "-a", template, root], check=True)
+            _fill(disk, leave=chance.randrange(0, 300) * 1024)
+            archive = lived.reopened(root)
+            known = set(lived.manifest(archive))
+            lived.start_on_a_bad_disk(archive)
+            assert known <= set(lived.manifest(archive))
+            (disk / "filler").unlink()
+            lived.plain_start(archive)
+            lived.check_sound(archive)
+            lived.check_traces(archive)
+            assert lived.manifest(archive) == want["rows"]
+            assert lived.tree(archive.raw) == want["raw"]
+            subprocess.run(["rm", "-rf", root], check=True)
+
+
+def _fill(disk: Path, leave: int) -> None:
+    """Fill a disk but for so many bytes."""
+    status = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - leave)))

@@ -1,0 +1,140 @@
+"""SIGKILL at every change of the disk that one cycle of ingest, histories and compaction makes; then a plain start."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import lived
+import pytest
+from crash_cases import PYTHONPATH, chosen, crash
+from lived import FULL
+
+DEFAULT_CASES = 30
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_at_any_change_costs_nothing(template: Path, tmp_path: Path) -> None:
+    """Killed just before any change of the disk or in the middle of a write, a plain start makes all good."""
+    (undisturbed,) = crash(template, tmp_path, [str(10**9)])
+    assert (undisturbed["ended"], undisturbed["well"]) == ([0], 0)
+    count = undisturbed["calls"]
+    assert count > 100
+    cases = [str(number) for number in chosen(count, DEFAULT_CASES)]
+    found = crash(template, tmp_path, cases)
+    assert [one for one in found if one["ended"] != [-9]] == []
+    assert [one for one in found if one["well"] != 0] == []
+    print(f"{len(found)} of {count} kills")
+
+
+@pytest.mark.timeout(7200)
+def test_a_kill_of_the_start_after_a_kill_costs_nothing(template: Path, tmp_path: Path) -> None:
+    """The start that follows a kill may be killed anywhere as well."""
+    seeds = random.Random(5)  # any seed does; this one makes the cases the same every time
+    cases = [f"{seeds.randrange(1, 180)},{seeds.randrange(1, 180)}" for _ in range(300 if FULL else 6)]
+    found = crash(template, tmp_path, cases)
+    assert [one for one in found if one["well"] != 0] == []
+
+
+# ---- the same at system calls, with strace ---------------------------------------------------------------------------
+
+CALLS = (
+    "write,writev,pwrite64,pwritev,fsync,fdatasync,syncfs,sync_file_range,ftruncate,rename,renameat,renameat2,mkdir,"
+    "mkdirat,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,open,openat,utimensat,fallocate,copy_file_range"
+)
+CYCLE = """
+import os, sys
+from pathlib import Path
+import lived
+archive = lived.reopened(Path(sys.argv[1]))
+os.mkdir(sys.argv[2])
+lived.plain_start(archive)
+os.mkdir(sys.argv[2] + "-done")
+"""
+DEFAULT_STRACED = 4
+
+
+def traced(root: Path, work: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run one cycle under strace; folders in `work` mark where it begins and ends."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    command = ["strace", "-f", "-o", str(work / "log"), "-e", f"trace={CALLS}", *options]
+    return subprocess.run(
+        [*command, sys.executable, "-c", CYCLE, str(root), str(work / "begin")],
+        env={"PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def calls_of(log: Path) -> list[tuple[str, int]]:
+    """List the changing system calls of the first thread within the cycle, each with its number among its name."""
+    counts: Counter[str] = Counter()
+    found, main, within = [], "", False
+    for line in log.read_text(errors="replace").splitlines():
+        if (match := re.match(r"(\d+) +(\w+)\((.*)", line)) is None:
+            continue
+        thread, name, given = match.groups()
+        main = main or thread
+        if thread != main:
+            continue
+        counts[name] += 1
+        if "/begin" in given:
+            within = "-done" not in given
+        elif within and (name not in {"open", "openat"} or re.search("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC", given)):
+            found.append((name, counts[name]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def strace() -> None:
+    """Skip where strace is not installed or may not trace."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed (Debian: apt-get install strace)")
+    tried = subprocess.run(
+        ["strace", "-f", "-e", "inject=getppid:signal=KILL", "true"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode != 0:
+        pytest.skip(f"strace may not trace here: {tried.stderr.strip().splitlines()[-1:]}")
+
+
+@pytest.mark.timeout(14400)
+@pytest.mark.usefixtures("strace")
+def test_a_kill_at_any_system_call_costs_nothing(template: Path, tmp_path: Path) -> None:
+    """Killed by the kernel at the entry of any system call that changes the disk, a plain start makes all good."""
+    work = tmp_path / "work"
+    first = tmp_path / "first"
+    subprocess.run(["cp", "-a", template, first], check=True)
+    assert traced(first, work).returncode == 0
+    calls = calls_of(work / "log")
+    assert {"write", "fsync", "syncfs", "rename", "mkdir", "unlink", "pwrite64", "openat"} <= {
+        name for name, _ in calls
+    }
+    want = pickle.loads((template.parent / "expected").read_bytes())
+    kills = 0
+    for case in chosen(len(calls), DEFAULT_STRACED):
+        name, number = calls[case - 1]
+        root = tmp_path / f"case-{case}"
+        subprocess.run(["cp", "-a", template, root], check=True)
+        traced(root, work, "-e", f"inject={name}:signal=KILL:when={number}")
+        reached = not (work / "begin-done").exists()
+        # Looking at /proc opens another number of files each time, so the last openat may lie behind the cycle.
+        assert reached or name == "openat", f"{name} {number} was not reached"
+        kills += reached
+        archive = lived.reopened(root)
+        known = set(lived.manifest(archive))
+        lived.plain_start(archive)
+        assert known <= set(lived.manifest(archive))
+        lived.check_sound(archive)
+        assert lived.manifest(archive) == want["rows"]
+        assert lived.histories(archive) == want["histories"]
+        assert lived.tree(archive.raw) == want["raw"]
+        shutil.rmtree(root)
+    print(f"{kills} of {len(calls)} kills at system calls")

@@ -1,0 +1,247 @@
+"""Several processes, files that change under them, clocks that jump: one row a measurement, none lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import lived
+import polars as pl
+import pytest
+from archive import Archive
+from crash_cases import PYTHONPATH
+from lived import FULL
+from measurement import Measurement
+
+from ingestd.errors import Corrupt
+from ingestd.ingest import opened
+from ingestd.manifest import log
+from ingestd.manifest import table as tables
+from ingestd.manifest.record import SegmentHead, decode_head, encode, split
+from ingestd.manifest.table import VERSION_KEY, read_manifest, write_table
+from ingestd.stage.parquet import read_run
+
+FILES = 2000 if FULL else 300
+LONG_AGO = 1764600000
+
+
+def start(archive: Archive, *words: str) -> subprocess.Popen[bytes]:
+    """Begin a command on an archive."""
+    config = archive.root.parent / "config.toml"
+    with (archive.root.parent / f"{words[0]}.err").open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ingestd", *words, "--config", str(config), "--data-root", str(archive.root)],
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+
+
+@pytest.mark.timeout(1800)
+def test_two_backfills_and_a_service_at_once(empty: Archive) -> None:
+    """On the same files at the same time they make one row a measurement, with the histories of one that ran alone."""
+    for sample in range(FILES):
+        name = f"2025-09-{1 + sample % 28:02d}/It2025_{sample}.csv"
+        path = empty.raw / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lived.number(sample, chip=60 + sample % 7).data)
+        if sample % 10 == 0:
+            (empty.raw / f"{name[:-4]}-copy.csv").write_bytes(path.read_bytes())
+    for path in empty.raw.rglob("*.csv"):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    service = start(empty, "run")
+    backfills = [start(empty, "backfill", "--workers", "1") for _ in range(2)]
+    assert [one.wait(600) for one in backfills] == [0, 0]
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(120) == 0
+    rows = empty.rows()
+    assert len(rows) == FILES
+    assert max(Counter(row.source_sha256 for row in rows).values()) == 1
+    assert len([note for note in empty.notes().values() if note.outcome == "duplicate"]) == FILES // 10
+    events = [json.loads(path.read_text("utf-8")) for path in empty.layout.events_dir.rglob("[0-9]*.json")]
+    assert Counter(event["event"] for event in events)["ingested"] == FILES
+    assert sorted(event["seq"] for event in events) == sorted({event["seq"] for event in events})
+    lived.check_sound(empty)
+
+
+@pytest.mark.timeout(600)
+def test_files_that_change_while_they_are_staged(empty: Archive) -> None:
+    """Files that grow, move and go between the scan, the look and the commit are decided as they are in the end."""
+    chance = random.Random(4)
+    names = [f"day/It_{sample}.csv" for sample in range(60 if FULL else 20)]
+    runs = {name: lived.number(sample) for sample, name in enumerate(names)}
+    for name, run in runs.items():
+        empty.put(name, run.data)
+    gone: set[str] = set()
+
+    def meddle(_: object) -> None:
+        # A file that both moved and grew since it was last seen is a new run: nothing tells what it was.
+        name = chance.choice(sorted(runs))
+        grows = int(name[-5]) % 2
+        match chance.randrange(4):
+            case 0 if grows:
+                runs[name] = runs[name].but(rows=runs[name].rows + 1)
+                empty.put(name, runs[name].data)
+            case 1 if not grows:
+                to = name.replace("day/", "night/") if name.startswith("day/") else name.replace("night/", "day/")
+                runs[to] = runs.pop(name)
+                empty.move(name, to)
+            case 2:
+                empty.touch(name)
+            case 3 if not grows and len(gone) < 5:
+                gone.add(str(runs.pop(name).start))
+                empty.delete(name)
+
+    for _ in range(6):
+        given = lived.replace(lived.options(empty), on_record=meddle, on_progress=meddle)
+        lived.backfill(empty.settings, given)
+        empty._ticks += 60
+    for _ in range(2):
+        lived.plain_start(empty)
+    lived.check_sound(empty)
+    live = [row for row in empty.rows() if row.live]
+    by_path = {row.source_file: row for row in live if (empty.raw / row.source_file).exists()}
+    assert by_path.keys() == runs.keys()
+    assert {name: row.rows for name, row in by_path.items()} == {name: run.rows for name, run in runs.items()}
+    starts = Counter(row.start_time_utc for row in live)
+    assert max(starts.values()) == 1, "one measurement counts twice"
+
+
+# ---- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_set_back_an_hour_loses_nothing(empty: Archive) -> None:
+    """Files with times in the future, and decisions that are older than those before them, are taken all the same."""
+    empty.put("a/It_1.csv", lived.number(1).data)
+    lived.plain_start(empty)
+    empty.now = lambda: datetime(2025, 12, 30, 23, 0, tzinfo=UTC)  # type: ignore[method-assign]
+    future = datetime(2025, 12, 31, 0, 0, tzinfo=UTC).timestamp()
+    empty.put("a/It_2.csv", lived.number(2).data)
+    empty.put("a/It_1.csv", lived.number(1, chip=67).data)
+    for name in ("a/It_1.csv", "a/It_2.csv"):
+        os.utime(empty.raw / name, (future, future))
+    lived.plain_start(empty)
+    assert {name: row.chip_number for name, row in empty.live().items()} == {"a/It_1.csv": 67, "a/It_2.csv": 72}
+    lived.check_sound(empty)
+    assert lived.mend(empty).left == []
+    assert {name: row.chip_number for name, row in empty.live().items()} == {"a/It_1.csv": 67, "a/It_2.csv": 72}
+
+
+def test_a_file_from_a_moment_ahead_of_the_clock_is_not_forgotten(empty: Archive) -> None:
+    """An mtime a minute ahead (another machine's clock) does not keep a file waiting for ever."""
+    empty.put("a/It_1.csv", lived.number(1).data)
+    ahead = empty.now() + timedelta(seconds=60)
+    os.utime(empty.raw / "a/It_1.csv", (ahead.timestamp(), ahead.timestamp()))
+    lived.plain_start(empty)
+    assert "a/It_1.csv" in empty.live()
+
+
+SANTIAGO = ZoneInfo("America/Santiago")
+
+
+@pytest.mark.parametrize(
+    ("written", "utc", "warned"),
+    [
+        ("2025-04-05T23:30:00", "2025-04-06T02:30:00", True),  # set back at midnight: it occurs twice, the earlier
+        ("2025-09-07T00:30:00", "2025-09-07T04:00:00", True),  # does not exist: the instant after the gap
+        ("2025-09-06T23:59:59", "2025-09-07T03:59:59", False),
+        ("2025-09-07T01:00:00", "2025-09-07T04:00:00", False),
+    ],
+)
+def test_clock_change_days_of_santiago(written: str, utc: str, warned: bool, empty: Archive) -> None:
+    """A naive time that occurs twice or never becomes one instant, with a warning; dates are local ones."""
+    data = Measurement(start=0.0).data.replace(b"Start time: 0.0", b"Start time: " + written.encode())
+    empty.put("a/It_1.csv", data)
+    empty.backfill()
+    row = empty.live()["a/It_1.csv"]
+    assert row.start_time_utc == datetime.fromisoformat(utc).replace(tzinfo=UTC)
+    assert bool(row.warnings) is warned
+    assert row.date_local == row.start_time_utc.astimezone(SANTIAGO).date()
+
+
+@pytest.mark.parametrize("day", ["2025-04-05", "2025-04-06", "2025-09-06", "2025-09-07"])
+def test_histories_of_clock_change_days_are_in_order(day: str, empty: Archive) -> None:
+    """Over the hour that occurs twice or never, `seq` follows the instants, and a rebuild gives the same bytes."""
+    noon = datetime.fromisoformat(f"{day}T12:00:00").replace(tzinfo=UTC).timestamp()
+    for step in range(24):
+        empty.put(f"{day}/It_{step}.csv", Measurement(start=noon + 3600.0 * step, sample=step).data)
+    empty.backfill()
+    assert empty.history(72) == [f"{day}/It_{step}.csv" for step in range(24)]
+    before = lived.histories(empty)
+    lived.rebuild(empty, "stage")
+    assert lived.histories(empty) == before
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_table_is_read_and_written_anew(archive: Archive) -> None:
+    """A table that lacks a later column is read with nulls there, by every command, and nothing else is lost."""
+    rows = lived.manifest(archive, without=["warnings", "extraction_version"])
+    frame = read_manifest(archive.layout.manifest_path)
+    write_table(archive.layout.manifest_path, frame.drop("warnings", "extraction_version"))
+    assert read_manifest(archive.layout.manifest_path)["warnings"].null_count() == frame.height
+    assert len(lived.findings(archive)) > 0
+    archive.put("new/It_30.csv", lived.number(30).data)
+    archive.put(lived.PLAIN, lived.RUN.but(chip=67).data)
+    archive._ticks += 60
+    lived.plain_start(archive)
+    assert "new/It_30.csv" in archive.live()
+    after = lived.manifest(archive, without=["warnings", "extraction_version"])
+    assert {run_id for run_id, row in rows.items() if after[run_id] != row} == {archive.live()[lived.PLAIN].run_id}
+    assert lived.mend(archive).left == []
+
+
+@pytest.mark.parametrize("part", ["table", "log"])
+def test_a_newer_version_is_refused_without_a_change(
+    part: str, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table or log of a newer ingestd is refused in words by every command that reads it; not a byte changes."""
+    layout = archive.layout
+    if part == "table":
+        monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
+        write_table(layout.manifest_path, read_manifest(layout.manifest_path))
+        monkeypatch.undo()
+        assert pl.read_parquet_metadata(layout.manifest_path)[VERSION_KEY] == "2"
+    else:
+        path = log.segment_path(layout.wal_dir, log.segments(layout.wal_dir)[-1])
+        payloads = split(path.read_bytes()).payloads
+        head: SegmentHead = decode_head(payloads[0][1]).model_copy(update={"schema_version": 2})
+        path.write_bytes(encode(head))
+    archive.put("new/It_30.csv", lived.number(30).data)
+    before = lived.tree(archive.root)
+    for attempt in (
+        lambda: lived.plain_start(archive),
+        lambda: lived.mend(archive),
+        lambda: lived.mend(archive, apply=False),
+        lambda: lived.rebuild(archive, "stage"),
+        lambda: lived.findings(archive),
+        lambda: opened(archive.settings).__enter__(),
+        archive.rows,
+    ):
+        with pytest.raises(Corrupt, match="newer ingestd"):
+            attempt()
+    after = {name: found for name, found in lived.tree(archive.root).items() if not name.endswith("lock")}
+    assert {name: found[0] for name, found in after.items()} == {
+        name: found[0] for name, found in before.items() if not name.endswith("lock")
+    }
+
+
+def test_a_new_column_in_one_file_changes_nothing_for_the_others(archive: Archive) -> None:
+    """A column no procedure knows goes into `extra` of that run alone; the other runs' Parquet keeps its bytes."""
+    before = {path: path.read_bytes() for path in archive.layout.staged_root.rglob("*.parquet")}
+    data = lived.number(40).data.replace(b"Clock (ms)\r\n", b"Clock (ms),Humidity (%)\r\n")
+    data = data.replace(b"nan,nan,nan\r\n", b"nan,nan,nan,41\r\n")
+    archive.put("new/It_40.csv", data)
+    archive.backfill()
+    assert {path: path.read_bytes() for path in before} == before
+    staged = read_run(archive.staged(archive.live()["new/It_40.csv"]))
+    assert staged["extra"].to_pylist()[0] == [("Humidity (%)", "41")]
+    assert {path: read_run(path).schema.equals(staged.schema) for path in before} == dict.fromkeys(before, True)

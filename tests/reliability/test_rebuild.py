@@ -1,0 +1,251 @@
+"""rebuild-manifest and repair give back what was there: deleted raw files, superseded runs, lost records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lived
+import pytest
+from archive import Archive
+from lived import cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
+from measurement import BROKEN
+
+from ingestd.errors import Corrupt
+from ingestd.manifest import log
+from ingestd.manifest.record import split
+from ingestd.upkeep.staged import UNKNOWN_RUN
+
+
+@pytest.mark.parametrize("source", ["stage", "raw"])
+def test_a_rebuilt_manifest_is_the_one_before(source: str, archive: Archive) -> None:
+    """rebuild-manifest gives the same rows but for the ingest time, the same notes and the same histories."""
+    rows, notes, lines, raw = manifest(archive), archive.notes(), histories(archive), tree(archive.raw)
+    assert any(row["superseded_by"] for row in rows.values())
+    rebuild(archive, source)
+    assert manifest(archive) == rows
+    assert archive.notes() == notes
+    assert histories(archive) == lines
+    assert tree(archive.raw) == raw
+    lived.check_sound(archive)
+
+
+@pytest.mark.parametrize("source", ["stage", "raw"])
+def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> None:
+    """Without table, notes, log and events the stage alone gives the same rows and histories."""
+    rows, lines = manifest(archive), histories(archive)
+    shutil.rmtree(archive.layout.manifest_path.parent)
+    rebuild(archive, source)
+    assert manifest(archive) == rows
+    lived.plain_start(archive)
+    assert histories(archive) == lines
+    lived.check_sound(archive)
+
+
+def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
+    """Table and log of before stand below `aside`, byte for byte."""
+    before = {path.read_bytes() for path in [archive.layout.manifest_path, *archive.layout.wal_dir.glob("*.log")]}
+    rebuild(archive, "stage")
+    kept = {path.read_bytes() for path in (archive.layout.manifest_path.parent / "aside").rglob("*") if path.is_file()}
+    assert before <= kept
+
+
+def test_rebuilding_refuses_to_forget_a_damaged_run(archive: Archive) -> None:
+    """With a damaged Parquet nothing is rebuilt, because its run would be lost; repair mends it first."""
+    path = archive.staged(archive.live()[lived.PLAIN])
+    cut_file(path, -7)
+    before = tree(archive.root)
+    with pytest.raises(Corrupt, match="its run would be lost"):
+        rebuild(archive, "stage")
+    assert tree(archive.root).keys() == before.keys()
+    mend(archive)
+    rebuild(archive, "stage")
+    lived.check_sound(archive)
+
+
+@pytest.mark.parametrize("source", ["repair", "stage", "raw"])
+def test_runs_of_deleted_raw_files_stay(source: str, archive: Archive) -> None:
+    """A run whose raw file was deleted keeps its row and its Parquet through repair and rebuild."""
+    rows = manifest(archive)
+    gone = next(run_id for run_id, row in rows.items() if row["source_file"] == lived.DELETED)
+    archive.layout.manifest_path.unlink()
+    if source == "repair":
+        assert mend(archive).left == []
+    else:
+        rebuild(archive, source)
+    assert manifest(archive)[gone] == rows[gone]
+    assert damages(archive) == set()
+
+
+@pytest.mark.parametrize("name", ["late", "restarted", "moved", "edited", "grown"])
+def test_a_lost_record_is_made_good_from_the_stage(name: str, archive: Archive) -> None:
+    """A record that a damaged log lost comes back from the Parquet it stood for, whatever kind it was."""
+    changes = {
+        "late": lambda: archive.put("late/It_20.csv", lived.number(20).data),
+        "restarted": lambda: archive.put(lived.PLAIN, lived.RUN.but(start=1758711111.5).data),
+        "moved": lambda: archive.move(lived.OTHER_CHIP, "late/It_2.csv"),
+        "edited": lambda: archive.put(lived.PLAIN, lived.RUN.but(chip=67).data),
+        "grown": lambda: archive.put(lived.PLAIN, lived.RUN.but(rows=7).data),
+    }
+    changes[name]()
+    lived.backfill_without_compaction(archive)
+    want = manifest(archive)
+    _spoil_first_record(archive)
+    assert {kind for kind, _ in damages(archive)} == {"manifest"}
+    assert mend(archive).left == []
+    assert manifest(archive) == want
+    lived.plain_start(archive)
+    assert manifest(archive) == want
+    lived.check_sound(archive)
+
+
+def test_a_lost_run_without_raw_file_comes_back(archive: Archive) -> None:
+    """A manifest put back from a backup takes a later run in again from its Parquet, its raw file gone or not."""
+    folder, backup = archive.layout.manifest_path.parent, archive.root.parent / "backup"
+    shutil.copytree(folder, backup)
+    archive.put("late/It_20.csv", lived.number(20).data)
+    lived.plain_start(archive)
+    want = manifest(archive)
+    archive.delete("late/It_20.csv")
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    assert mend(archive).left == []
+    assert manifest(archive) == want
+
+
+def test_lost_notes_come_back_from_the_events(archive: Archive) -> None:
+    """Without the table of known files a copy made before its original was edited is still a copy, counted once."""
+    archive.put(lived.PLAIN, lived.RUN.but(chip=67).data)
+    lived.plain_start(archive)
+    want, notes = manifest(archive), archive.notes()
+    archive.layout.known_files_path.unlink()
+    assert mend(archive).left == []
+    assert archive.notes() == notes
+    lived.plain_start(archive)
+    assert manifest(archive) == want
+
+
+def test_an_older_table_of_as_many_runs_is_made_good(archive: Archive) -> None:
+    """A table put back from before an edit reads well; verify sees the Parquet say otherwise; repair takes that."""
+    old = archive.layout.manifest_path.read_bytes()
+    archive.put(lived.PLAIN, lived.RUN.but(chip=67).data)
+    lived.plain_start(archive)
+    want = manifest(archive)
+    archive.layout.manifest_path.write_bytes(old)
+    assert "parquet-differs" in {kind for kind, _ in damages(archive)}
+    archive.delete(lived.PLAIN)
+    assert mend(archive).left == []
+    assert manifest(archive) == want
+
+
+def test_rot_is_not_sealed_by_a_compaction(archive: Archive) -> None:
+    """A bit that flips in a table a running process has read already is found before the table is written anew."""
+    want = manifest(archive)
+    flip(archive.layout.manifest_path, 300)
+    archive.put("late/It_20.csv", lived.number(20).data)
+    with pytest.raises(Corrupt, match="checksum"):
+        lived.plain_start(archive)
+    assert mend(archive).left == []
+    lived.plain_start(archive)
+    assert manifest(archive).items() >= want.items()
+    lived.check_sound(archive)
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_a_superseded_run_survives_though_its_successor_moved(events: bool, archive: Archive) -> None:
+    """Its row comes back from `_superseded`; what superseded it is told by the events, or is unknown without them."""
+    old = next(row for row in archive.rows() if row.superseded_by)
+    archive.move(lived.RESTARTED, "elsewhere/It_4.csv")
+    lived.plain_start(archive)
+    if not events:
+        shutil.rmtree(archive.layout.events_dir)
+    archive.layout.manifest_path.unlink()
+    assert mend(archive).left == []
+    again = next(row for row in archive.rows() if row.run_id == old.run_id)
+    assert again.superseded_by == (old.superseded_by if events else UNKNOWN_RUN)
+    assert damages(archive) == set()
+
+
+def test_a_torn_end_needs_no_hand(archive: Archive) -> None:
+    """A log cut in the middle of its last record is no damage: the next start sets the piece aside and goes on."""
+    archive.put("late/It_20.csv", lived.number(20).data)
+    lived.backfill_without_compaction(archive, histories=False)
+    path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
+    offset, payload = split(path.read_bytes()).payloads[1]
+    cut_file(path, offset + len(payload) // 2)
+    assert mend(archive, apply=False).steps[0].kind == "log-torn"
+    archive._ticks += 60
+    lived.plain_start(archive)
+    assert [one.read_bytes() for one in archive.layout.wal_dir.glob("*.torn-*")]
+    assert "late/It_20.csv" in archive.live()
+    lived.check_sound(archive)
+
+
+def test_verify_beside_a_writer_calls_nothing_damaged(archive: Archive, tmp_path: Path) -> None:
+    """While another process ingests, edits and moves, verify never takes what is under way for damage."""
+    code = "import sys, lived; from pathlib import Path; lived.work_on(Path(sys.argv[1]), int(sys.argv[2]))"
+    here = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code, str(archive.root.parent), "30"], env={"PYTHONPATH": ":".join(here)}
+    )
+    looks = 0
+    while worker.poll() is None:
+        assert damages(archive, deep=bool(looks % 2)) == set()
+        looks += 1
+    assert worker.returncode == 0
+    assert looks > 2
+    lived.plain_start(archive)
+    lived.check_sound(archive)
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_tell_by_exit_code_and_json(archive: Archive) -> None:
+    """verify ends with 1 where something is damaged and 0 where not; so does repair; `--json` holds it all."""
+    assert _command(archive, "verify", "--deep")[0] == 0
+    flip(archive.layout.manifest_path, 300)
+    code, out = _command(archive, "verify", "--json")
+    assert (code, json.loads(out)["clean"]) == (1, False)
+    code, out = _command(archive, "repair")
+    assert code == 1
+    assert "restore the manifest" in out
+    assert "ingestd repair --apply" in out
+    code, out = _command(archive, "repair", "--apply", "--json")
+    assert code == 0
+    assert [step["kind"] for step in json.loads(out)["steps"]] == ["manifest", "histories"][
+        : len(json.loads(out)["steps"])
+    ]
+    code, out = _command(archive, "verify")
+    assert (code, "Nothing is damaged" in out) == (0, True)
+    code, out = _command(archive, "rebuild-manifest", "--from", "stage", "--json")
+    assert json.loads(out)["rows_from_stage"] == len(archive.rows())
+
+
+def test_notes_are_no_damage(archive: Archive) -> None:
+    """Copies, rejects, queued, deleted and new files are told as notes and leave the exit code alone."""
+    archive.put("late/bad.csv", BROKEN)
+    kinds = {finding.kind for finding in findings(archive) if finding.level == "note"}
+    assert kinds >= {"rejected", "duplicate", "queued", "raw-missing", "raw-undecided"}
+    assert _command(archive, "verify")[0] == 0
+
+
+def _command(archive: Archive, *words: str) -> tuple[int, str]:
+    config = archive.root.parent / "config.toml"
+    done = subprocess.run(
+        [sys.executable, "-m", "ingestd", *words, "--config", str(config), "--data-root", str(archive.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    return done.returncode, done.stdout
+
+
+def _spoil_first_record(archive: Archive) -> None:
+    path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
+    offset, payload = split(path.read_bytes()).payloads[1]
+    flip(path, offset + 27 + len(payload) // 2)

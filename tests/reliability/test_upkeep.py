@@ -1,0 +1,262 @@
+"""verify, repair, rebuild-manifest: every kind of damage is named, mended from what is left, and nothing is deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lived
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from archive import Archive
+from lived import clone, cut_file, damages, flip, manifest, mend, tree
+from measurement import BROKEN
+
+from ingestd.manifest import log
+from ingestd.manifest.record import split
+from ingestd.manifest.store import ManifestStore
+from ingestd.stage.parquet import read_header, read_run, write_run
+
+
+@pytest.fixture(scope="session")
+def with_log(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """The archive that has seen everything, with decisions in the log that are not compacted."""
+    archive = clone(lived_in, tmp_path_factory.mktemp("with-log"))
+    archive.put("late/It_20.csv", lived.number(20).data)
+    archive.put("late/It_21.csv", lived.number(21, chip=67).data)
+    archive.put(lived.EDITED, lived.number(3, chip=71).data)
+    archive.put(lived.RESTARTED, lived.number(4, start=1758711111.5).data)
+    archive.move(lived.MOVED, "late/It_6.csv")
+    archive.touch(lived.OTHER_CHIP)
+    archive.put("late/bad.csv", BROKEN + b"late")
+    lived.backfill_without_compaction(archive)
+    return archive
+
+
+@pytest.fixture
+def logged(with_log: Archive, tmp_path: Path) -> Archive:
+    """A copy of the archive with decisions in its log."""
+    return clone(with_log, tmp_path)
+
+
+def segment(archive: Archive) -> Path:
+    """The last segment of the log."""
+    return log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
+
+
+# ---- damage and its repair -------------------------------------------------------------------------------------------
+
+
+def _staged(archive: Archive, name: str) -> Path:
+    return archive.staged(archive.live()[name])
+
+
+def _flip_record(which: float) -> Callable[[Archive], None]:
+    def damage(archive: Archive) -> None:
+        path = segment(archive)
+        payloads = split(path.read_bytes()).payloads
+        offset, payload = payloads[int(which * (len(payloads) - 1))]
+        flip(path, offset + 27 + len(payload) // 2)
+
+    return damage
+
+
+def _flip_at(part: str) -> Callable[[Archive], None]:
+    """Flip a bit of the third record: in its length, its checksums, a space, its payload, or its newline."""
+    positions = {"length": 3, "length-crc": 12, "payload-crc": 20, "space": 8, "payload": 40}
+
+    def damage(archive: Archive) -> None:
+        path = segment(archive)
+        offset, payload = split(path.read_bytes()).payloads[2]
+        flip(path, offset + 27 + len(payload) if part == "newline" else offset + positions[part])
+
+    return damage
+
+
+def _older_table(archive: Archive) -> None:
+    """Put the table back as it was before the last compaction, as a restored backup would."""
+    old = archive.layout.manifest_path.read_bytes()
+    archive.put("later/It_30.csv", lived.number(30).data)
+    lived.plain_start(archive)
+    archive.layout.manifest_path.write_bytes(old)
+
+
+def _older_manifest(archive: Archive) -> None:
+    """Put the whole manifest back as it was two runs ago."""
+    folder = archive.layout.manifest_path.parent
+    shutil.copytree(folder, archive.root / "backup")
+    archive.put("later/It_30.csv", lived.number(30).data)
+    archive.put(lived.EDITED, lived.number(3, chip=70).data)
+    archive.put(lived.RESTARTED, lived.number(4, start=1758722222.5).data)
+    lived.plain_start(archive)
+    archive.delete("later/It_30.csv")
+    shutil.rmtree(folder)
+    shutil.copytree(archive.root / "backup", folder)
+    shutil.rmtree(archive.root / "backup")
+
+
+def _missing_segment(archive: Archive) -> None:
+    """Take a segment out of the middle: a compaction was cut short before it, so that there are three."""
+    directory = archive.layout.wal_dir
+    for _ in range(2):
+        store = ManifestStore(archive.layout)
+        with store.transaction():
+            last, head = segment(archive), store.position
+            log.create(directory, log.SegmentHead(segment=head.segment + 1, next_seq=head.next_seq))
+    last = log.segments(directory)[-1]
+    log.segment_path(directory, last - 1).unlink()
+
+
+def _change_cell(archive: Archive) -> None:
+    path = _staged(archive, lived.PLAIN)
+    table, row, header = read_run(path), archive.live()[lived.PLAIN], read_header(path)
+    column = table.schema.get_field_index("i_a")
+    values = table.column(column).to_pylist()
+    changed = pa.array([values[0] * (1 + 1e-15), *values[1:]], pa.float64())
+    field = table.schema.field(column)
+    path.unlink()
+    write_run(path, table.set_column(column, field, changed), row, header)
+
+
+def _flip_page(archive: Archive) -> None:
+    path = _staged(archive, lived.PLAIN)
+    column = pq.read_metadata(path).row_group(0).column(1)
+    flip(path, column.data_page_offset + column.total_compressed_size - 3)
+
+
+def _orphan(archive: Archive) -> None:
+    source = _staged(archive, lived.PLAIN)
+    row = archive.live()[lived.PLAIN].model_copy(update={"run_id": "0" * 20})
+    target = archive.staged(row)
+    target.parent.mkdir(parents=True)
+    write_run(target, read_run(source), row, read_header(source))
+
+
+def _leftovers(archive: Archive) -> None:
+    dead = 2**22 + 1  # above every pid there can be
+    layout = archive.layout
+    event = next(layout.events_dir.glob("*/*/"))
+    for folder in (layout.wal_dir, layout.histories_dir, layout.manifest_path.parent, event):
+        (folder / f".x.{dead}-0123456789abcdef.tmp").write_bytes(b"half")
+    workspace = layout.temporary_root / f"{dead}-01234567"
+    workspace.mkdir()
+    (workspace / "owner.lock").touch()
+    (workspace / "0123.parquet").write_bytes(b"PAR1")
+
+
+def _raw_bytes(archive: Archive) -> None:
+    """Change the raw file without a trace in size or mtime, as a failing disk would."""
+    path = archive.raw / lived.PLAIN
+    flip(path, path.read_bytes().index(b"3.1e-05") + 2)
+
+
+DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
+    "first record": (_flip_record(0.2), {"manifest"}),
+    "middle record": (_flip_record(0.5), {"manifest"}),
+    "last record": (_flip_record(1.0), {"manifest"}),
+    "segment head": (_flip_record(0.0), {"manifest"}),
+    **{
+        f"record: {part}": (_flip_at(part), {"manifest"})
+        for part in ("length", "length-crc", "payload-crc", "space", "payload", "newline")
+    },
+    "zeros in the log": (lambda a: segment(a).write_bytes(_zeroed(segment(a).read_bytes())), {"manifest"}),
+    "segment emptied": (lambda a: segment(a).write_bytes(b""), {"manifest"}),
+    "segment missing": (_missing_segment, {"manifest"}),
+    "log missing": (lambda a: shutil.rmtree(a.layout.wal_dir), {"manifest"}),
+    "table missing": (lambda a: a.layout.manifest_path.unlink(), {"manifest"}),
+    "table truncated": (lambda a: cut_file(a.layout.manifest_path, -100), {"manifest"}),
+    "table emptied": (lambda a: cut_file(a.layout.manifest_path, 0), {"manifest"}),
+    "table flipped": (lambda a: flip(a.layout.manifest_path, 300), {"manifest"}),
+    "table of another program": (lambda a: a.layout.manifest_path.write_bytes(b"run_id,proc\n"), {"manifest"}),
+    "table older": (_older_table, {"manifest"}),
+    "known files missing": (lambda a: a.layout.known_files_path.unlink(), {"manifest"}),
+    "known files damaged": (lambda a: flip(a.layout.known_files_path, 200), {"manifest"}),
+    "manifest older": (
+        _older_manifest,
+        {"parquet-orphan", "parquet-missing", "parquet-differs", "history-differs", "history-extra"},
+    ),
+    "Parquet missing": (lambda a: shutil.rmtree(_staged(a, lived.PLAIN).parent), {"parquet-missing"}),
+    "Parquet truncated": (lambda a: cut_file(_staged(a, lived.PLAIN), -7), {"parquet-damaged"}),
+    "Parquet emptied": (lambda a: cut_file(_staged(a, lived.PLAIN), 0), {"parquet-damaged"}),
+    "Parquet of an orphan": (_orphan, {"parquet-orphan"}),
+    "Parquet astray": (
+        lambda a: shutil.copy(_staged(a, lived.PLAIN), _staged(a, lived.PLAIN).with_name("part-001.parquet")),
+        {"parquet-stray"},
+    ),
+    "Parquet page flipped": (_flip_page, {"parquet-cells"}),
+    "cell changed": (_change_cell, {"parquet-cells"}),
+    "raw bytes changed": (_raw_bytes, {"raw-bytes"}),
+    "leftovers": (_leftovers, {"leftover"}),
+    "history missing": (lambda a: a.layout.history_file("Alisson67").unlink(), {"history-missing"}),
+    "history stale": (lambda a: cut_file(a.layout.history_file("Alisson72"), -150), {"history-differs"}),
+    "history of nobody": (
+        lambda a: shutil.copy(a.layout.history_file("Alisson72"), a.layout.history_file("Nobody1")),
+        {"history-extra"},
+    ),
+    "reject JSON missing": (lambda a: a.layout.reject_file(lived.REJECTED).unlink(), {"reject-missing"}),
+    "reject JSON astray": (
+        lambda a: shutil.copy(a.layout.reject_file(lived.REJECTED), a.layout.reject_file("x.csv")),
+        {"reject-stray"},
+    ),
+}
+
+
+def _zeroed(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(64) + data[middle + 64 :]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_named_and_repaired(kind: str, logged: Archive) -> None:
+    """Every kind of damage is named by verify, planned without a change, mended, and there is nothing to do twice."""
+    damage, expected = DAMAGE[kind]
+    damage(logged)
+    want, sources = manifest(logged) if expected != {"manifest"} else None, tree(logged.raw)
+    assert {name for name, _ in damages(logged)} <= expected | {"manifest"}
+    assert {name for name, _ in damages(logged)} & expected
+
+    before = tree(logged.root)
+    plan = mend(logged, apply=False, deep=True)
+    assert tree(logged.root) == before, "a dry run changed something"
+    assert plan.steps
+
+    done = mend(logged, deep=True)
+    assert done.left == []
+    assert damages(logged) == set()
+    assert mend(logged, deep=True).steps == []
+    assert mend(logged, apply=False, deep=True).steps == []
+    assert tree(logged.raw) == sources
+    _check_nothing_deleted(before, logged, compacted=expected != {"manifest"})
+    if want is not None and kind not in {"manifest older", "raw bytes changed"}:
+        assert manifest(logged) == want
+    logged._ticks += 60
+    lived.plain_start(logged)
+    lived.check_sound(logged)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, expected) in DAMAGE.items() if expected == {"manifest"}])
+def test_a_damaged_manifest_comes_back_whole(kind: str, logged: Archive, tmp_path: Path) -> None:
+    """After repair and a start the manifest has the rows it had before the damage, but for the time of ingest."""
+    if kind == "table older":
+        pytest.skip("it is older by a run that was decided in between; see the test of all damage")
+    want = manifest(logged)
+    DAMAGE[kind][0](logged)
+    mend(logged)
+    logged._ticks += 60
+    lived.plain_start(logged)
+    assert manifest(logged) == want
+
+
+def _check_nothing_deleted(before: dict[str, Any], archive: Archive, *, compacted: bool) -> None:
+    """Whatever bytes there were are there still, somewhere; locks aside, and a sound log that was compacted."""
+    left = {content for content, *_ in tree(archive.root).values()}
+    replaced = (".lock", "/lock", *(("manifest.parquet", "known_files.parquet", ".log") if compacted else ()))
+    lost = [
+        name
+        for name, (content, *_) in before.items()
+        if content is not None and content not in left and not name.endswith(replaced)
+    ]
+    assert lost == []

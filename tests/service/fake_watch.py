@@ -1,0 +1,45 @@
+"""A watch without a kernel, for tests of the service: `from fake_watch import FakeWatch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ingestd.errors import Retry
+
+
+class FakeWatch:
+    """Does what the test says: `dirty` and `doubt` give hints; `reason`, `limited` and `missing` its answers."""
+
+    def __init__(self, root: Path, *, on_dirty: Callable[[str], None], on_doubt: Callable[[str], None]) -> None:
+        self.root = root
+        self.dirty = on_dirty
+        self.doubt = on_doubt
+        self.reason: str | None = None
+        self.limited: str | None = None
+        self.missing: Retry | None = None
+        self.standing = False
+        self.starts = 0
+        self.folders: list[int | None] = []
+
+    def start(self) -> None:
+        """Stand, unless the root is said to be missing."""
+        if self.missing is not None:
+            raise self.missing
+        self.starts += not self.standing
+        self.standing = True
+
+    def stop(self) -> None:
+        """Stand no more."""
+        self.standing = False
+
+    def restart(self) -> None:
+        """Stop and start; the reason is gone when that worked."""
+        self.stop()
+        self.start()
+        self.reason = None
+
+    def check(self, folders: int | None = None) -> str | None:
+        """Answer with the reason, and note what was asked."""
+        self.folders.append(folders)
+        return self.reason or (None if self.standing or self.limited else "no watch is placed")

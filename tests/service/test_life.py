@@ -1,0 +1,408 @@
+"""The life of `ingestd run`: how it starts, says how it is, stops, dies and starts again; one a data root."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from measurement import BROKEN, Measurement
+from running import Service, wait_until
+
+from ingestd.ingest import Ingest, opened, utc_now
+from ingestd.service import daemon as life
+from ingestd.service.daemon import Daemon, Exit, Signals
+from ingestd.service.notify import Notifier
+from ingestd.service.worker import Worker
+from ingestd.settings import load_settings
+
+ONE = Measurement()
+MANY = 2000 if os.environ.get("INGESTD_TEST_FULL_LOAD") else 1000
+"""Files copied in while the service is stopped."""
+
+
+def run_of(n: int, rows: int = 2) -> bytes:
+    """Make a small run with a start time of its own, on one of five chips."""
+    return ONE.but(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=rows).data
+
+
+def put(folder: Path, first: int, count: int) -> set[str]:
+    """Write runs into a folder; return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(first, first + count):
+        (folder / f"It_{n}.csv").write_bytes(run_of(n))
+    return {f"It_{n}.csv" for n in range(first, first + count)}
+
+
+# ---- starting -------------------------------------------------------------------------------------------------------
+
+
+def test_ready_comes_when_the_watch_stands(tmp_path: Path) -> None:
+    """At READY every folder of an archive is watched: no file made after it depends on a scan."""
+    service = Service(tmp_path, watch={"rescan_s": 86400.0})
+    folders = 3000
+    for n in range(folders):
+        (service.raw / f"{n // 100}" / f"{n}").mkdir(parents=True)
+    put(service.raw, 0, 1)
+    with service:
+        fdinfo = Path(f"/proc/{service.pid}/fdinfo")
+        watches = 0
+        for number in fdinfo.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                watches += number.read_text().count("inotify wd:")
+        (service.raw / "It_9.csv").write_bytes(run_of(9))
+        assert watches >= folders
+        service.until(lambda: service.live_names() == {"It_0.csv", "It_9.csv"}, "both runs")
+        assert service.stop() == 0
+
+
+def test_systemd_is_told_in_plain_words(tmp_path: Path) -> None:
+    """READY with what is watched, STATUS while it works, STOPPING at the end; the same sentence is in `status`."""
+    with Service(tmp_path) as service:
+        assert any(word.startswith(f"STATUS=watching {service.raw} by inotify") for word in service.heard())
+        queued = service.raw / "It_2.csv"
+        queued.write_bytes(ONE.but(rows=0).data)
+        with (service.raw / "It_1.csv").open("wb") as file:
+            file.write(ONE.data)
+            file.flush()
+            service.until(lambda: "STATUS=watching; 1 file not over yet" in service.heard(), "a running file is told")
+            service.until(lambda: service.status().service.doing == "watching; 1 file not over yet", "status agrees")
+        service.until(lambda: service.live_names() == {"It_1.csv"}, "the run")
+        service.until(lambda: service.heard()[-1] == "STATUS=watching", "rest is told")
+        assert service.stop() == 0
+        assert "STOPPING=1" in service.heard()
+
+
+def test_the_watchdog_is_fed_by_a_living_service(tmp_path: Path) -> None:
+    """With WATCHDOG_USEC set, WATCHDOG=1 comes again and again while nothing happens."""
+    service = Service(tmp_path)
+    with service.start(environment={"WATCHDOG_USEC": "2000000"}):
+        service.until(lambda: service.heard().count("WATCHDOG=1") >= 3, "three signs of life")
+        assert service.stop() == 0
+
+
+class Stuck:
+    """A service within this process whose worker can be held up, and the systemd that listens to it."""
+
+    def __init__(self, ingest: Ingest, listener: socket.socket, address: str) -> None:
+        self.listener = listener
+        self.signals = Signals()
+        self.worker = Worker(ingest)
+        self.held = threading.Event()
+        self.release = threading.Event()
+        notifier = Notifier(address, watchdog_s=0.05)
+        self.daemon = Daemon(ingest.settings, self.worker, self.signals, notifier, utc_now)
+        self._turn = self.worker.turn
+        self.worker.turn = self._maybe_stuck  # type: ignore[method-assign]  # the fault under test
+        self.codes: list[Exit] = []
+        self.thread = threading.Thread(target=lambda: self.codes.append(self.daemon.run()))
+
+    def _maybe_stuck(self, wait_s: float) -> None:
+        if self.held.is_set():
+            self.release.wait(60)
+        self._turn(wait_s)
+
+    def is_ready(self) -> bool:
+        """Hear one word more, if there is one, and tell whether it was READY=1."""
+        with contextlib.suppress(BlockingIOError):
+            return b"READY=1" in self.listener.recv(8192)
+        return False
+
+    def fed(self) -> int:
+        """Count the WATCHDOG=1 that came since the last call."""
+        count = 0
+        while True:
+            try:
+                count += b"WATCHDOG=1" in self.listener.recv(8192)
+            except BlockingIOError:
+                return count
+
+
+@pytest.fixture
+def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
+    """A service in this process, not started yet, that believes a worker dead after a second."""
+    monkeypatch.setattr(life, "STUCK_S", 0.5)
+    monkeypatch.setattr(life, "STATE_EVERY_S", 0.05)
+    (tmp_path / "data" / "01_raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    flags = {"manifest": {"lock_timeout_s": 0.5}, "watch": {"rescan_s": 0.2}, "service": {"stop_s": 20.0}}
+    settings = load_settings(flags=flags)
+    address = f"@ingestd-stuck-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind("\0" + address[1:])
+        with opened(settings) as ingest:
+            found = Stuck(ingest, listener, address)
+            yield found
+            found.release.set()
+            found.signals.stop.set()
+            found.thread.join(60)
+            assert not found.thread.is_alive()
+
+
+@pytest.fixture
+def stuck(unstarted: Stuck) -> Stuck:
+    """The same, running."""
+    unstarted.thread.start()
+    return unstarted
+
+
+def test_ready_does_not_wait_for_the_first_scan(unstarted: Stuck) -> None:
+    """A worker that did not come to its first scan yet does not keep systemd waiting."""
+    unstarted.held.set()
+    unstarted.thread.start()
+    wait_until(unstarted.is_ready, "READY=1")
+    assert unstarted.worker.folders is None, "no scan was done before"
+    unstarted.held.clear()
+    unstarted.release.set()
+    wait_until(lambda: unstarted.worker.folders == 1, "the first scan")
+
+
+def test_the_watchdog_is_not_fed_for_a_stuck_worker(stuck: Stuck) -> None:
+    """A worker that hangs (a dead share) stops WATCHDOG=1, though every other thread lives; systemd then restarts."""
+    wait_until(lambda: stuck.fed() > 0, "signs of life before")
+    stuck.held.set()
+    silent_since = [time.monotonic()]
+
+    def silent() -> bool:
+        if stuck.fed():
+            silent_since[0] = time.monotonic()
+        return time.monotonic() - silent_since[0] > 2.0
+
+    wait_until(silent, "no sign of life for two seconds")
+    stuck.held.clear()
+    stuck.release.set()
+    wait_until(lambda: stuck.fed() > 0, "signs of life again")
+
+
+def test_jobs_do_not_pile_up_on_a_stuck_worker(stuck: Stuck) -> None:
+    """The scheduler's jobs only put messages on the queue: none runs late, and one scan serves all that asked."""
+    wait_until(lambda: stuck.fed() > 0, "it runs")
+    stuck.held.set()
+    wait_until(lambda: stuck.worker.inbox.qsize() >= 10, "ten scans asked for meanwhile")
+    threads = [thread.name for thread in threading.enumerate()]
+    stuck.held.clear()
+    stuck.release.set()
+    wait_until(lambda: stuck.worker.inbox.qsize() <= 1, "all taken in at once")
+    assert len(threads) < 25, threads
+
+
+def test_a_dead_worker_ends_the_service(stuck: Stuck) -> None:
+    """An error of ingestd itself in the worker ends the service with exit code 1: systemd starts it anew."""
+
+    def fail(_: float) -> None:
+        raise ZeroDivisionError
+
+    stuck.worker.turn = fail  # type: ignore[method-assign]  # the fault under test
+    wait_until(lambda: stuck.codes == [Exit.FAILED], "exit code 1")
+
+
+# ---- stopping -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_sigterm_under_load(tmp_path: Path) -> None:
+    """While many files are copied in: exit 0 within `stop_s`, the table alone holds all that was ingested."""
+    with Service(tmp_path, service={"stop_s": 30.0}) as service:
+        put(tmp_path / "elsewhere", 0, MANY)
+        with subprocess.Popen(["cp", "-r", tmp_path / "elsewhere", service.raw / "day"]) as copying:
+            service.until(lambda: len(service.lines("ingested")) >= 100, "some are ingested")
+            began = time.monotonic()
+            assert service.stop() == 0
+            assert time.monotonic() - began < 30.0
+            ingested = {line["source_file"] for line in service.lines("ingested")}
+            assert service.compacted() == ingested
+            assert len(ingested) < MANY, "it stopped before all was done"
+            histories = {name for chip in range(60, 65) for name in service.history(f"Alisson{chip}")}
+            assert histories == ingested
+            assert copying.wait(60) == 0
+        service.start()
+        service.until(lambda: len(service.live_names()) == MANY, "the rest")
+        assert service.stop() == 0
+        assert len(service.rows()) == MANY
+        assert not service.lines("rejected")
+        service.check_whole(deep=False)
+
+
+def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
+    """It does not wait for what is in hand; nothing is lost by it."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 300)
+        service.until(lambda: service.lines("ingested"), "the first batch")
+        service.send(signal.SIGTERM)
+        service.send(signal.SIGTERM)
+        assert service.ended() in {0, 128 + signal.SIGTERM}
+        known = service.live_names()
+        service.start()
+        service.until(lambda: service.live_names() == names, "all")
+        assert known <= service.live_names()
+        assert service.stop() == 0
+        assert len(service.rows()) == 300
+        service.check_whole()
+
+
+def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:
+    """SIGINT compacts and ends with exit code 0, as SIGTERM does."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        service.send(signal.SIGINT)
+        assert service.ended() == 0
+        assert service.compacted() == names
+
+
+# ---- dying ----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """SIGKILL five times while 400 files come in: nothing ingested is lost, nothing stands twice, no hand is needed."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 400)
+        known: set[str] = set()
+        for round_ in range(5):
+            goal = min(400, 40 * (round_ + 1))
+            service.until(lambda goal=goal: len(service.lines("ingested")) >= goal, f"{goal} ingested")
+            service.kill()
+            now = service.live_names()
+            assert known <= now, "an ingested run is lost"
+            logged = {line["source_file"] for line in service.lines("ingested")}
+            assert logged <= now, "the log told of a run that is not in the manifest"
+            known = now
+            service.start()
+        service.until(lambda: service.live_names() == names, "all runs")
+        service.until(
+            lambda: {name for chip in range(60, 65) for name in service.history(f"Alisson{chip}")} == names, "histories"
+        )
+        assert service.stop() == 0
+        assert len(service.rows()) == 400
+        temporary = [path for path in service.layout.temporary_root.iterdir() if path.is_dir()]
+        assert not temporary, "what a killed process left was not cleared away"
+        service.check_whole()
+
+
+def test_histories_follow_after_a_kill(tmp_path: Path) -> None:
+    """Killed between the record and the history, the next start writes the history though no new run comes."""
+    with Service(tmp_path, histories={"debounce_s": 30.0}) as service:
+        names = put(service.raw, 0, 2)
+        service.until(lambda: service.live_names() == names, "the runs")
+        service.kill()
+        assert not service.layout.histories_dir.exists() or not any(service.layout.histories_dir.iterdir())
+        service.config.write_text(service.config.read_text().replace("debounce_s = 30.0", "debounce_s = 0.1"))
+        service.start()
+        service.until(lambda: service.history("Alisson60") and service.history("Alisson61"), "both histories")
+        assert service.stop() == 0
+        service.check_whole()
+
+
+# ---- beside others --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_service_is_refused(tmp_path: Path) -> None:
+    """Exit code 2, and the message names pid and host of the first; the first goes on."""
+    with Service(tmp_path) as service:
+        done = service.command("run")
+        assert done.returncode == 2
+        assert f"pid {service.pid} on {socket.gethostname()}" in done.stderr
+        names = put(service.raw, 0, 1)
+        service.until(lambda: service.live_names() == names, "the first still works")
+        assert service.stop() == 0
+
+
+def test_a_backfill_beside_the_service(tmp_path: Path) -> None:
+    """Both take the same files at the same time: one row each, and the histories are complete."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 300)
+        done = service.command("backfill", "--json", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+        service.until(lambda: service.live_names() == names, "all runs")
+        by_service = len(service.lines("ingested"))
+        by_backfill = json.loads(done.stdout)["events"].get("ingested", 0)
+        assert by_service + by_backfill == 300
+        assert len(service.rows()) == 300
+        service.until(
+            lambda: {name for chip in range(60, 65) for name in service.history(f"Alisson{chip}")} == names, "histories"
+        )
+        service.until(lambda: not service.status().waiting, "nothing waits")
+        assert service.stop() == 0
+        service.check_whole()
+
+
+def test_a_damaged_log_asks_for_a_person(tmp_path: Path) -> None:
+    """A bad record in the middle of the log: exit code 2, `ingestd repair` is named, and nothing is touched."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 20)
+        service.until(lambda: service.live_names() == names, "the runs")
+        service.kill()
+        (segment,) = [path for path in service.layout.wal_dir.iterdir() if path.stat().st_size > 1000]
+        data = bytearray(segment.read_bytes())
+        data[len(data) // 2] ^= 0x01
+        segment.write_bytes(data)
+        service.start(ready=False)
+        assert service.ended() == 2
+        assert "ingestd repair" in (tmp_path / "stderr.txt").read_text()
+        assert segment.read_bytes() == data
+        assert service.command("repair", "--apply").returncode == 0
+        service.start()
+        service.until(lambda: service.live_names() == names, "the runs after the repair")
+        assert service.stop() == 0
+        assert len(service.rows()) == 20
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+def test_status_with_the_service_up_down_and_killed(tmp_path: Path) -> None:
+    """Exit codes 0 (well), 1 (a reject), 3 (down); `safe to power off` says no while a measurement runs."""
+    with Service(tmp_path) as service:
+        up = service.command("status", "--json")
+        assert (up.returncode, json.loads(up.stdout)["service"]["phase"]) == (0, "running")
+        assert json.loads(up.stdout)["safe_to_power_off"] is True
+        with (service.raw / "It_1.csv").open("wb") as file:
+            file.write(ONE.data)
+            file.flush()
+            while_running = json.loads(service.command("status", "--json").stdout)
+            assert while_running["safe_to_power_off"] is False
+            assert while_running["safe_reason"] == "a measurement is running: It_1.csv"
+            (shown,) = while_running["waiting"]
+            assert (shown["state"], shown["rows"]) == ("running", 3)
+            assert "safe to power off: no" in service.command("status").stdout
+        service.until(lambda: service.live_names() == {"It_1.csv"}, "the run")
+        assert json.loads(service.command("status", "--json").stdout)["safe_to_power_off"] is True
+        (service.raw / "bad.csv").write_bytes(BROKEN)
+        service.until(lambda: service.lines("rejected"), "the reject")
+        assert service.command("status").returncode == 1
+        (service.raw / "bad.csv").unlink()
+        service.kill()
+        killed = service.command("status", "--json")
+        assert json.loads(killed.stdout)["service"]["phase"] == "down"
+        assert json.loads(killed.stdout)["runs"] == 1
+
+
+def test_status_of_a_stopped_and_of_a_killed_service(tmp_path: Path) -> None:
+    """Without rejects, a service that is down (stopped or killed) is exit code 3."""
+    with Service(tmp_path) as service:
+        assert service.stop() == 0
+        assert service.command("status").returncode == 3
+        service.start()
+        assert service.command("status").returncode == 0
+        service.kill()
+        done = service.command("status")
+        assert done.returncode == 3
+        assert "is not running" in done.stdout
+
+
+def test_a_reject_ends_with_its_file(tmp_path: Path) -> None:
+    """A rejected file that is deleted needs no person any more: `status` is well again."""
+    with Service(tmp_path, watch={"rescan_s": 0.5}) as service:
+        (service.raw / "bad.csv").write_bytes(BROKEN)
+        service.until(lambda: service.status().health == 1, "the reject")
+        (service.raw / "bad.csv").unlink()
+        service.until(lambda: service.status().health == 0, "well again")
+        assert service.stop() == 0

@@ -1,0 +1,212 @@
+"""The log is read for people: the last lines, what is added, across rotation, whatever stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestd.errors import Retry
+from ingestd.service import tail
+from ingestd.service.logline import LogLine, json_line, parse_line
+from ingestd.service.tail import follow_log, read_log, render_line
+
+
+def line(event: str, level: str = "info", **fields: object) -> str:
+    """One line of the log."""
+    return json_line({"time": "2025-09-23T13:05:07.250Z", "level": level, "event": event, **fields}) + "\n"
+
+
+def events(lines: list[LogLine]) -> list[str]:
+    """What they say, or the line itself where it is none of ours."""
+    return [line.event or line.raw for line in lines]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where the log is."""
+    return tmp_path / "ingestd.log"
+
+
+# ---- one line -------------------------------------------------------------------------------------------------------
+
+
+@given(raw=st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_line_that_can_be_shown(raw: bytes) -> None:
+    """Nothing that stands in the file stops `tail`; what is shown has no control character but our line breaks."""
+    shown = render_line(parse_line(raw.replace(b"\n", b" ")), ZoneInfo("America/Santiago")).plain
+    assert all(part.isprintable() for part in shown.split("\n"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"Traceback (most recent call last):",
+        b"[1, 2]",
+        b"{}",
+        b'{"time": "soon", "level": "info", "event": "x"}',
+        b'{"time": "2025-09-23T10:00:00", "level": "info", "event": "x"}',
+        b'{"time": "0001-01-01T00:00:00+14:00", "level": "info", "event": "x"}',
+        b'{"time": "2025-09-23T10:00:00Z", "level": "loud", "event": "x"}',
+        b'{"time": "2025-09-23T10:00:00Z", "level": "info", "event": 3}',
+        b'{"time": "2025-09-23T10:00:00Z", "level": "info"',
+        b"[" * 100_000,
+        b"caf\xe9",
+    ],
+)
+def test_a_line_that_is_none_of_ours_is_shown_as_it_is(raw: bytes) -> None:
+    """Crash reports, half lines and other programs' JSON are passed on."""
+    parsed = parse_line(raw)
+    assert parsed == LogLine(raw.decode("utf-8", "backslashreplace"))
+    assert render_line(parsed).plain[:50] == parsed.raw[:50]
+
+
+def test_a_line_of_the_journal_is_read_too() -> None:
+    """The syslog prefix is passed over, so that a saved journal can be read."""
+    assert parse_line(b"<4>" + line("watch_lost", "warning").encode()).event == "watch_lost"
+
+
+def test_a_line_shows_local_time_level_words_file_chip_and_the_rest() -> None:
+    """The order is fixed: time in the lab's zone, level, event in words, file, chip, then the other fields."""
+    raw = line("duplicate", chip="Alisson67", took_ms=2.5, source_file="d/a.csv", run_id=None, chips=["A1", "B2"])
+    text = render_line(parse_line(raw.encode()), ZoneInfo("America/Santiago")).plain
+    assert text == "2025-09-23 10:05:07  info     duplicate     d/a.csv  Alisson67  took ms 2.5  chips A1, B2"
+
+
+def test_a_traceback_is_shown_below_its_line() -> None:
+    """Each row of a traceback is indented on a row of its own."""
+    shown = render_line(parse_line(line("failed", "error", exception="Traceback:\n  x\x1b[2J").encode())).plain
+    assert shown.split("\n")[1:] == ["    Traceback:", "      x\\x1b[2J"]
+
+
+# ---- the last lines -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [7, 64, 1 << 16])
+def test_the_last_lines_come_oldest_first(log: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the size of the blocks read backwards, the last lines are the same."""
+    monkeypatch.setattr(tail, "BLOCK", block)
+    log.write_text("".join(line(f"e{number}") for number in range(20)) + "half a li")
+    assert events(list(read_log(log, last=4))) == ["e17", "e18", "e19", "half a li"]
+    assert len(list(read_log(log, last=1000))) == 21
+
+
+def test_level_and_chip_choose_before_the_lines_are_counted(log: Path) -> None:
+    """`last` counts wanted lines; a chip is found in `chip` and in `chips`, whatever its case."""
+    log.write_text(
+        line("a", chip="Alisson67")
+        + line("b", "warning", chip="Alisson7")
+        + line("c", "error", chips=["Mike1", "Alisson67"])
+        + "crash\n"
+        + line("d", "debug")
+    )
+    assert events(list(read_log(log, last=2, level="warning"))) == ["c", "crash"]
+    assert events(list(read_log(log, last=9, chip="alisson67"))) == ["a", "c"]
+
+
+def test_the_older_file_is_read_where_the_newer_is_short(log: Path) -> None:
+    """After a rotation the lines before it are still shown, once."""
+    log.with_name("ingestd.log.1").write_text(line("a") + line("b"))
+    log.write_text(line("c"))
+    assert events(list(read_log(log, last=2))) == ["b", "c"]
+
+
+def test_a_missing_log_is_empty_and_an_unreadable_one_is_a_retry(log: Path) -> None:
+    """No log yet is no error; a log that cannot be read says why."""
+    assert list(read_log(log, last=5)) == []
+    log.mkdir()
+    with pytest.raises(Retry, match="Is a directory"):
+        list(read_log(log, last=5))
+
+
+def test_a_huge_line_costs_no_more_than_its_limit(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without line breaks is cut into pieces instead of being kept in memory."""
+    monkeypatch.setattr(tail, "BLOCK", 64)
+    monkeypatch.setattr(tail, "LINE_LIMIT", 256)
+    log.write_bytes(b"x" * 10_000)
+    assert max(len(piece.raw) for piece in read_log(log, last=1000)) <= 256 + 64
+
+
+# ---- following ------------------------------------------------------------------------------------------------------
+
+
+def follow(log: Path, *steps: Callable[[], object], last: int = 0, level: str | None = None) -> list[str]:
+    """Follow the log, doing one step whenever it has nothing new; what was shown."""
+    left = list(steps)
+
+    def wait() -> bool:
+        if not left:
+            return False
+        left.pop(0)()
+        return True
+
+    return events(list(follow_log(log, last=last, level=level, wait=wait)))
+
+
+def append(log: Path, text: str) -> Callable[[], object]:
+    """A step that appends."""
+
+    def step() -> None:
+        with log.open("a") as file:
+            file.write(text)
+
+    return step
+
+
+def test_what_is_added_is_shown_when_its_line_is_whole(log: Path) -> None:
+    """The last lines first, then each new one; half a line waits for its other half."""
+    log.write_text(line("a") + line("b"))
+    half = line("c")
+    shown = follow(
+        log, append(log, half[:10]), append(log, half[10:]), append(log, line("d", "debug")), last=1, level="info"
+    )
+    assert shown == ["b", "c"]
+
+
+def test_a_rotation_loses_no_line(log: Path) -> None:
+    """What was written before the rename and after it is shown in order."""
+
+    def rotate() -> None:
+        append(log, line("b"))()
+        log.rename(log.with_name("ingestd.log.1"))
+        append(log, line("c"))()
+
+    log.write_text(line("a"))
+    assert follow(log, rotate, append(log, line("d"))) == ["b", "c", "d"]
+
+
+def test_a_line_written_just_before_the_rename_is_not_lost(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading to the end and seeing that the file was renamed, the service may write once more."""
+    look, left = tail._Follower._replaced, ["b"]
+
+    def race(follower: tail._Follower) -> bool:
+        if left:
+            append(log, line(left.pop()))()
+            log.rename(log.with_name("ingestd.log.1"))
+            append(log, line("c"))()
+        return look(follower)
+
+    monkeypatch.setattr(tail._Follower, "_replaced", race)
+    log.write_text(line("a"))
+    assert follow(log, lambda: None) == ["b", "c"]
+
+
+def test_a_truncated_log_is_read_from_its_start(log: Path) -> None:
+    """`copytruncate` and an emptied log are followed on."""
+    log.write_text(line("a") * 3)
+    assert follow(log, lambda: log.write_text(line("b")), append(log, line("c"))) == ["b", "c"]
+
+
+def test_a_log_that_comes_later_is_waited_for(log: Path) -> None:
+    """Following may begin before the service does, and outlives a deleted log."""
+    assert follow(log, lambda: None, append(log, line("a")), log.unlink, append(log, line("b"))) == ["a", "b"]
+
+
+def test_the_time_of_a_line_is_aware() -> None:
+    """Programs get an instant in UTC, not a local reading."""
+    assert parse_line(line("x").encode()).time == datetime(2025, 9, 23, 13, 5, 7, 250_000, tzinfo=UTC)

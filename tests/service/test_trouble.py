@@ -1,0 +1,338 @@
+"""When the world is at fault: no reject, no crash, the trouble is shown, and work resumes by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from measurement import Measurement
+from running import Service, wait_until
+
+from ingestd import files
+from ingestd.ingest import Ingest, opened
+from ingestd.service.messages import Compact, Dirty, Retire, Scan
+from ingestd.service.retention import forget_old_events
+from ingestd.service.worker import Worker
+from ingestd.settings import Settings, load_settings
+
+ONE = Measurement()
+QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
+
+
+def run_of(n: int) -> bytes:
+    """Make a small run with a start time of its own, on one of five chips."""
+    return ONE.but(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=2).data
+
+
+def put(folder: Path, first: int, count: int) -> set[str]:
+    """Write runs into a folder; return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(first, first + count):
+        (folder / f"It_{n}.csv").write_bytes(run_of(n))
+    return {f"It_{n}.csv" for n in range(first, first + count)}
+
+
+# ---- disk full ------------------------------------------------------------------------------------------------------
+
+
+def test_less_free_space_than_wanted(tmp_path: Path) -> None:
+    """Below `service.free_mib` nothing is staged or rejected; `status`, STATUS= and log name it, and it goes on."""
+    with Service(tmp_path, service={"free_mib": 1e9, **QUICK}) as service:
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.status().troubles, "the trouble is shown")
+        (trouble,) = service.status().troubles
+        assert "less than service.free_mib" in trouble.message
+        assert trouble.place == str(service.layout.stage_root)
+        assert "free some space" in trouble.next_step
+        service.until(lambda: any("service.free_mib" in word for word in service.heard()), "systemd is told")
+        assert service.command("status").returncode == 1
+        service.until(lambda: service.status().troubles[0].tries >= 4, "it is tried again and again")
+        assert not service.live_names()
+        assert not service.lines("rejected")
+        assert len(service.lines("trouble")) == 1, "told once, not at every try"
+        assert set(service.waiting()) == names
+        assert service.stop() == 0
+        service.config.write_text(service.config.read_text().replace("1000000000.0", "0"))
+        service.start()
+        service.until(lambda: service.live_names() == names, "the runs, when there is room")
+        assert service.stop() == 0
+        service.check_whole()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB for everything but the raw files."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    point = tmp_path / "small"
+    point.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", point], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", "--lazy", point], check=True)
+
+
+def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    """Full to the last byte while runs come in: alive, nothing rejected, shown; freed, everything is ingested."""
+    paths = {"data_root": str(tmp_path / "data"), "stage_root": str(small_disk / "stage")}
+    service = Service(tmp_path, paths=paths, service={"free_mib": 0.0, **QUICK})
+    with service:
+        names = put(service.raw, 0, 5)
+        service.until(lambda: service.live_names() == names, "runs while there is room")
+        ballast = small_disk / "ballast"
+        _fill(ballast)
+        names |= put(service.raw, 5, 40)
+        service.until(lambda: service.lines("trouble"), "the trouble is told")
+        assert "space" in service.lines("trouble")[0]["problem"].lower()
+        service.until(lambda: any("space" in word.lower() for word in service.heard()), "systemd is told")
+        assert service.process is not None
+        assert service.process.poll() is None
+        ballast.unlink()
+        service.until(lambda: service.live_names() == names, "all runs once there is room")
+        service.until(lambda: service.status().health == 0, "no trouble left")
+        service.until(lambda: service.lines("resumed"), "the log says that it goes on")
+        assert not service.lines("rejected")
+        assert service.stop() == 0
+        assert len(service.rows()) == 45
+        service.check_whole()
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (2**16, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"\0" * size):
+                    pass
+
+
+# ---- raw files out of reach -----------------------------------------------------------------------------------------
+
+
+def test_the_root_is_missing_at_a_start(tmp_path: Path) -> None:
+    """A share that is mounted late is waited for, visibly, and picked up when it comes."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 2)
+        service.until(lambda: service.live_names() == names, "the first runs")
+        assert service.stop() == 0
+        away = service.raw.rename(tmp_path / "away")
+        service.start()
+        assert f"STATUS=waiting for {service.raw}: it is not there" in service.heard()
+        assert service.lines("waiting_for_raw_root")
+        (trouble,) = service.status().troubles
+        assert (trouble.place, int(service.status().health)) == (str(service.raw), 1)
+        names |= put(away, 2, 1)
+        away.rename(service.raw)
+        service.until(lambda: service.live_names() == names, "the run that came meanwhile")
+        service.until(lambda: service.status().health == 0, "no trouble left")
+        assert len(service.rows()) == 3
+        assert service.stop() == 0
+        service.check_whole()
+
+
+def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
+    """The data root may be the empty place where a disk is to be mounted: it stays empty, and a stop is obeyed."""
+    service = Service(tmp_path)
+    service.raw.rmdir()
+    with service:
+        service.until(lambda: service.lines("waiting_for_raw_root"), "it is told")
+        assert not list(service.data.iterdir())
+        assert service.stop() == 0
+        assert not list(service.data.iterdir())
+
+
+def test_a_stage_that_is_gone_and_comes_back(tmp_path: Path) -> None:
+    """The disk of the stage goes under the service: no other manifest is begun, and work resumes when it is back."""
+    with Service(tmp_path, service=QUICK) as service:
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the first runs")
+        service.until(lambda: all(service.history(f"Alisson{chip}") for chip in (60, 61, 62)), "histories")
+        away = tmp_path / "stage away"
+        service.layout.stage_root.rename(away)
+        service.layout.stage_root.mkdir()  # the empty place where the disk was mounted
+        names |= put(service.raw, 3, 2)
+        service.until(
+            lambda: len([word for word in service.heard() if word.startswith("STATUS=waiting: ")]) >= 3, "told"
+        )
+        assert service.lines("trouble")
+        (service.raw / "day").mkdir()  # a scan looks into the manifest too
+        service.until(lambda: "the write-ahead log is gone" in str(service.lines("trouble")), "the cause is told")
+        left = [path for path in service.layout.stage_root.rglob("*") if path.is_file()]
+        assert not [path for path in left if path.suffix in {".log", ".parquet"} and path.name != "ingestd.log"]
+        subprocess.run(["rm", "-r", service.layout.stage_root], check=True)
+        away.rename(service.layout.stage_root)
+        service.until(lambda: service.live_names() == names, "everything, once it is back")
+        service.until(lambda: not service.status().troubles, "no trouble left")
+        assert service.stop() == 0
+        service.check_whole()
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a data root in this process, quick to retry."""
+    (tmp_path / "data" / "01_raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return load_settings(flags={"service": QUICK, "events": {"keep_days": 30}, "settle": {"settle_s": 0.05}})
+
+
+@pytest.fixture
+def ingest(settings: Settings) -> Iterator[Ingest]:
+    """The data root, opened."""
+    with opened(settings) as found:
+        yield found
+
+
+def until_turned(worker: Worker, fact: object, what: str) -> None:
+    """Let the worker take turns in this thread until something holds."""
+
+    def turned() -> bool:
+        worker.turn(0.02)
+        return bool(fact())  # type: ignore[operator]  # a callable, as for wait_until
+
+    wait_until(turned, what, every_s=0.0)
+
+
+def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: Path) -> None:
+    """The job deletes day folders older than `events.keep_days`, nothing else; the manifest keeps the runs."""
+    raw, layout = ingest.layout.raw_root, ingest.layout
+    worker = Worker(ingest)
+    names = put(raw, 0, 2)
+    worker.inbox.put(Scan("start"))
+    until_turned(worker, lambda: {run.source_file for run in ingest.store.catalog.rows.values()} == names, "the runs")
+    today = ingest.clock().astimezone(ingest.settings.zone).date()
+    (day,) = layout.events_dir.iterdir()
+    old = layout.events_dir / (today - timedelta(days=31)).isoformat()
+    day.rename(old)
+    kept = layout.events_dir / (today - timedelta(days=30)).isoformat()
+    kept.mkdir()
+    (layout.events_dir / "notes of mine").mkdir()
+    worker.inbox.put(Retire())
+    until_turned(worker, lambda: not old.exists(), "the old events are gone")
+    assert {path.name for path in layout.events_dir.iterdir()} == {kept.name, "notes of mine"}
+    assert len(ingest.store.catalog.rows) == 2
+
+
+@pytest.mark.parametrize("keep_days", [0, 7])
+def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int) -> None:
+    """Files, links and other folders stay; 0 days keeps everything for ever."""
+    today = date(2026, 1, 31)
+    for name in ("2026-01-23", "2026-01-24", "20250101", "2025-13-01", "old"):
+        (tmp_path / name / "000000000").mkdir(parents=True)
+    (tmp_path / "2020-01-01").write_text("a file")
+    (tmp_path / "2020-01-02").symlink_to(tmp_path / "old")
+    gone = forget_old_events(tmp_path, today, keep_days)
+    assert gone == (["2026-01-23"] if keep_days else [])
+    left = {"2026-01-24", "20250101", "2025-13-01", "old", "2020-01-01", "2020-01-02"}
+    assert {path.name for path in tmp_path.iterdir()} - set(gone) - {"2026-01-23"} == left
+    assert (tmp_path / "old" / "000000000").is_dir()
+    assert forget_old_events(tmp_path / "nothing here", today, keep_days) == []
+
+
+def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the table cannot be written runs are ingested; the trouble is shown, and ends when it could be written."""
+    worker, raw = Worker(ingest), ingest.layout.raw_root
+    put(raw, 0, 1)
+    worker.inbox.put(Dirty("It_0.csv"))
+    until_turned(worker, lambda: len(ingest.store.catalog.rows) == 1, "a run")
+    refused = files.retry_from(OSError(errno.ENOSPC, "No space left on device"), ingest.layout.manifest_path)
+
+    def refuse() -> None:
+        raise refused
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "compact", refuse)
+        worker.inbox.put(Compact())
+        until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
+        put(raw, 1, 1)
+        worker.inbox.put(Dirty("It_1.csv"))
+        until_turned(worker, lambda: len(ingest.store.catalog.rows) == 2, "a run meanwhile")
+        until_turned(worker, lambda: worker.view.troubles[0].tries >= 3, "it is tried again")
+    until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
+    assert ingest.store.pending == 0
+    assert ingest.layout.manifest_path.exists()
+
+
+def test_a_lock_held_for_long_is_waited_for(tmp_path: Path, settings: Settings) -> None:
+    """Another process that keeps the manifest's lock is a trouble with its pid, not the end of the service."""
+    quick = settings.model_copy(update={"manifest": settings.manifest.model_copy(update={"lock_timeout_s": 0.05})})
+    other = files.Lock(settings.layout.lock_path)
+    with opened(quick) as ingest:
+        worker = Worker(ingest)
+        put(ingest.layout.raw_root, 0, 1)
+        with other.held():
+            worker.inbox.put(Dirty("It_0.csv"))
+            until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
+            assert f"pid {os.getpid()}" in worker.view.troubles[0].message
+        until_turned(worker, lambda: len(ingest.store.catalog.rows) == 1, "the run")
+        until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
+        assert worker.failure is None
+
+
+def test_any_error_of_the_disk_is_a_trouble(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError that no room gave words to does not end the service either."""
+    worker = Worker(ingest)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "commit", fail)
+        put(ingest.layout.raw_root, 0, 1)
+        worker.inbox.put(Dirty("It_0.csv"))
+        until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
+        (trouble,) = worker.view.troubles
+        assert (trouble.message, trouble.place) == ("Input/output error", "/somewhere")
+        assert "dmesg" in trouble.next_step
+    until_turned(worker, lambda: len(ingest.store.catalog.rows) == 1, "the run")
+    until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
+
+
+def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand scans and compactions asked for while the worker was busy are one scan and one compaction."""
+    worker = Worker(ingest)
+    done: list[str] = []
+    compact = ingest.compact
+    monkeypatch.setattr(ingest, "compact", lambda: done.append("compaction") or compact())
+    monkeypatch.setattr(ingest, "lost_originals", lambda present: done.append("scan") or [])
+    for _ in range(1000):
+        worker.inbox.put(Scan("routine", routine=True))
+        worker.inbox.put(Scan("a folder appeared"))
+        worker.inbox.put(Compact())
+    worker.turn(0.0)
+    worker.turn(0.0)
+    assert sorted(done) == ["compaction", "scan"]
+    assert worker.inbox.empty()
+
+
+def test_a_backlog_goes_before_histories(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While files wait, histories are not written after every batch; when none waits any more they follow at once."""
+    monkeypatch.setattr("ingestd.service.worker.HISTORY_REST", 1e6)
+    worker, raw = Worker(ingest), ingest.layout.raw_root
+    written: list[int] = []
+    refresh = ingest.refresh_histories
+
+    def noted() -> list[str]:
+        written.append(len(ingest.store.catalog.rows))
+        return refresh()
+
+    monkeypatch.setattr(ingest, "refresh_histories", noted)
+    put(raw, 0, 1)
+    worker.inbox.put(Dirty("It_0.csv"))
+    until_turned(worker, lambda: written, "a history for the one run")
+    put(raw, 1, 300)
+    worker.inbox.put(Scan("many files"))
+    until_turned(worker, lambda: written[-1] == 301, "the histories of all")
+    assert written == [1, 301]

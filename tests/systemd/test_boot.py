@@ -1,0 +1,230 @@
+"""The real units, installed as docs/operating.md tells, in a booted Debian 12; skips where none can be booted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from container import SOURCE, USER, VENV, CannotBoot, Machine, booted, until
+
+# The first test of a fresh clone waits for debootstrap.
+pytestmark = pytest.mark.timeout(900)
+
+DATA = "/srv/lab/data"
+INGESTD = f"{VENV}/bin/ingestd"
+DROP_IN = "/etc/systemd/system/ingestd.service.d/test.conf"
+
+RECORDER = """
+import sys
+sample, target = sys.argv[1:]
+text = open(sample, encoding="utf-8").read()
+with open(target, "a", encoding="utf-8") as recorder:
+    recorder.write(text)
+    recorder.flush()
+    print("recording", flush=True)
+    while not __import__("os").path.exists("/tmp/enough"):
+        __import__("time").sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A booted Debian with ingestd's executable; nothing is installed into systemd yet."""
+    try:
+        with booted(repository, tmp_path_factory.mktemp("boot") / "console.txt") as machine:
+            yield machine
+    except CannotBoot as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Machine]:
+    """The service installed by tools/install_service.py on an empty data root, and running."""
+    machine.run("install", "-d", "-o", USER, "-g", USER, "/srv/lab", DATA, f"{DATA}/01_raw")
+    machine.run(f"{VENV}/bin/python", f"{SOURCE}/tools/install_service.py", "--data-root", DATA)
+    start = machine.run("date", "+%F %T").stdout.strip()
+    yield machine
+    print(machine.as_user(INGESTD, "status", check=False).stdout)  # shown by pytest when the test failed
+    print(machine.run("journalctl", "--no-pager", "--unit=ingestd*", f"--since={start}").stdout)
+    machine.run("systemctl", "stop", "ingestd.service", "ingestd-backfill.service", "ingestd-backfill.timer")
+    machine.run("systemctl", "reset-failed")
+    machine.run("rm", "-rf", "/srv/lab", "/etc/ingestd", "/tmp/enough", DROP_IN)
+    machine.run("systemctl", "daemon-reload")
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    """What `ingestd status --json` tells the user."""
+    told: dict[str, Any] = json.loads(machine.as_user(INGESTD, "status", "--json", check=False).stdout)
+    return told
+
+
+def measure(machine: Machine, name: str) -> None:
+    """Put a finished sample run into 01_raw, as the user of the acquisition program."""
+    machine.as_user("cp", f"{SOURCE}/data/01_raw/2026-03-12/{name}", f"{DATA}/01_raw/{name}")
+
+
+def main_pid(machine: Machine) -> str:
+    """The process of the service, as the container numbers it; "0" while there is none."""
+    return machine.show("ingestd", "MainPID")
+
+
+def settings_on_top(machine: Machine, text: str) -> None:
+    """Lay settings over those of the service, as `systemctl edit` does, and restart it."""
+    machine.path(DROP_IN).parent.mkdir(exist_ok=True)
+    machine.path(DROP_IN).write_text(text)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "ingestd")
+
+
+def in_its_view(machine: Machine, *command: str) -> tuple[int, str]:
+    """Run a command as root in the service's view of the file system and network; return its status and stderr."""
+    enter = ("nsenter", "--target", main_pid(machine), "--mount", "--net", "--ipc", "--")
+    done = machine.run(*enter, *command, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_it_starts_and_says_that_it_is_ready(service: Machine) -> None:
+    """`systemctl` calls the unit active only after READY=1, shows its STATUS= line, and arms the nightly timer."""
+    assert service.show("ingestd", "ActiveState") == "active"
+    assert service.show("ingestd", "NotifyAccess") == "main"
+    assert "watching" in service.show("ingestd", "StatusText")
+    assert service.show("ingestd-backfill.timer", "ActiveState") == "active"
+    assert service.run("systemctl", "is-enabled", "ingestd.service").stdout.strip() == "enabled"
+    told = status(service)
+    assert (told["service"]["phase"], told["troubles"]) == ("running", [])
+
+
+def test_it_ingests_a_run(service: Machine) -> None:
+    """A finished file is staged, in the manifest and in its chip's history, within seconds, from inside the fence."""
+    measure(service, "IVg2026-03-12_2.csv")
+    history = service.path(f"{DATA}/histories/Biotite3_history.csv")
+    until(history.exists, "a history")
+    assert status(service)["runs"] == 1
+    assert len(list(service.path(f"{DATA}/02_stage/raw_measurements").rglob("*.parquet"))) == 1
+    assert history.stat().st_mode & 0o777 == 0o644
+
+
+def test_it_cannot_write_where_it_must_not(service: Machine) -> None:
+    """Within the fence 01_raw and the machine are read only, even for root; only the folders of ingestd are not."""
+    for place in (f"{DATA}/01_raw", DATA, "/etc", "/var", "/usr", "/opt/ingestd"):
+        code, words = in_its_view(service, "touch", f"{place}/made-by-a-mistake")
+        assert code != 0, place
+        assert "Read-only file system" in words
+    for place in (f"{DATA}/02_stage", f"{DATA}/histories", f"{DATA}/metadata", "/var/log/ingestd"):
+        assert in_its_view(service, "touch", f"{place}/made-on-purpose") == (0, ""), place
+
+
+def test_it_sees_neither_homes_nor_a_network(service: Machine) -> None:
+    """Home folders are empty, /tmp is its own, the only network device is its own unconnected loopback."""
+    service.run("touch", "/tmp/of-others", f"/home/{USER}/private")
+    assert in_its_view(service, "ls", "/home", "/root") == (0, "/home:\n\n/root:\n")
+    assert in_its_view(service, "test", "-e", "/tmp/of-others")[0] == 1
+    devices = [line.split(":")[0].strip() for line in in_its_view(service, "cat", "/proc/self/net/dev")[1].splitlines()]
+    assert devices[2:] == ["lo"]
+    facts = service.path(f"/proc/{main_pid(service)}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in facts.splitlines() if ":\t" in line)
+    assert (fields["NoNewPrivs"], fields["Seccomp"], int(fields["CapBnd"], 16), int(fields["CapEff"], 16)) == (
+        "1",
+        "2",
+        0,
+        0,
+    )
+
+
+def test_it_sees_a_recorder_at_work(service: Machine) -> None:
+    """With the user logged in (some of whose processes hide their files), an open run waits and a closed one does not.
+
+    The file stands still all the while, so only the open-writer test can hold it back, for longer than `settle_s`;
+    after the close it is staged long before `quiet_s` (30 s).
+    """
+    service.run("loginctl", "enable-linger", USER)
+    uid = service.run("id", "-u", USER).stdout.strip()
+    until(lambda: service.show(f"user@{uid}", "ActiveState") == "active", "a session of the user")
+    raw, sample = f"{DATA}/01_raw/run_1.csv", f"{SOURCE}/data/01_raw/2026-03-12/IVg2026-03-12_2.csv"
+    service.path("/tmp/recorder.py").write_text(RECORDER)
+    unit = ("systemd-run", "--quiet", "--collect", "--unit=recorder", f"--uid={USER}")
+    service.run(*unit, "python3", "/tmp/recorder.py", sample, raw)
+
+    def waiting() -> list[dict[str, Any]]:
+        return [file for file in status(service)["waiting"] if file["age_s"] > 3]
+
+    until(lambda: bool(waiting()), "a run that stood still for 3 s and waits")
+    (seen,) = waiting()
+    assert seen["state"] == "running"
+    assert "python3" in seen["reason"]
+    assert status(service)["runs"] == 0
+    service.run("touch", "/tmp/enough")
+    until(lambda: status(service)["runs"] == 1, "the closed run", 20)
+
+
+def test_it_comes_back_after_a_kill(service: Machine) -> None:
+    """After SIGKILL systemd starts it again, and the next run is ingested."""
+    settings_on_top(service, "[Service]\nRestartSec=100ms\n")
+    before = main_pid(service)
+    service.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGKILL", "ingestd")
+    until(lambda: main_pid(service) not in {before, "0"}, "a new process")
+    until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
+    assert service.show("ingestd", "NRestarts") == "1"
+    measure(service, "IVg2026-03-12_2.csv")
+    until(lambda: status(service)["runs"] == 1, "the run after the restart")
+
+
+def test_the_watchdog_restarts_a_stuck_service(service: Machine) -> None:
+    """A process that stands still sends no WATCHDOG=1: systemd ends it and starts it again."""
+    settings_on_top(service, "[Service]\nRestartSec=100ms\nWatchdogSec=5\nTimeoutAbortSec=5\n")
+    before = main_pid(service)
+    until(lambda: service.show("ingestd", "WatchdogTimestampMonotonic") not in {"", "0"}, "the watchdog at work")
+    service.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGSTOP", "ingestd")
+    until(lambda: main_pid(service) not in {before, "0"}, "a new process")
+    until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
+    journal = service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
+    assert "Watchdog timeout (limit 5s)!" in journal
+    measure(service, "IVg2026-03-12_2.csv")
+    until(lambda: status(service)["runs"] == 1, "the run after the restart")
+
+
+def test_a_healthy_service_feeds_the_watchdog(service: Machine) -> None:
+    """Over three watchdog intervals nothing restarts it."""
+    settings_on_top(service, "[Service]\nWatchdogSec=2\n")
+    before, start = main_pid(service), int(service.show("ingestd", "ActiveEnterTimestampMonotonic"))
+
+    def fed_for_s() -> float:
+        return (int(service.show("ingestd", "WatchdogTimestampMonotonic")) - start) / 1e6
+
+    until(lambda: fed_for_s() > 6, "three intervals fed")
+    assert (main_pid(service), service.show("ingestd", "NRestarts")) == (before, "0")
+
+
+def test_a_wrong_setting_makes_no_crash_loop(service: Machine) -> None:
+    """Exit code 2 ends the unit as failed, with the reason in the journal, and nothing starts it again."""
+    service.path("/etc/ingestd/config.toml").write_text(f'[paths]\ndata_rot = "{DATA}"\n')
+    assert service.run("systemctl", "restart", "ingestd", check=False).returncode != 0
+    assert service.show("ingestd", "ActiveState") == "failed"
+    assert service.show("ingestd", "ExecMainStatus") == "2"
+    assert service.show("ingestd", "NRestarts") == "0"
+    assert "data_rot" in service.run("journalctl", "--no-pager", "-u", "ingestd", "-n", "20").stdout
+
+
+def test_it_stops_in_order(service: Machine) -> None:
+    """`systemctl stop` ends it with code 0, the log compacted: manifest.parquet alone holds what was ingested."""
+    measure(service, "IVg2026-03-12_2.csv")
+    until(lambda: status(service)["runs"] == 1, "the run")
+    service.run("systemctl", "stop", "ingestd")
+    assert service.show("ingestd", "Result") == "success"
+    assert service.show("ingestd", "ExecMainStatus") == "0"
+    told = status(service)
+    assert (told["service"]["phase"], told["runs"], told["log_records"]) == ("down", 1, 0)
+
+
+def test_the_nightly_sweep_works_within_its_fence(service: Machine) -> None:
+    """With the service stopped, ingestd-backfill.service stages what is there, in processes of its own."""
+    service.run("systemctl", "stop", "ingestd")
+    service.as_user("cp", "-rp", f"{SOURCE}/data/01_raw/2026-03-12", f"{DATA}/01_raw/")
+    service.run("systemctl", "start", "ingestd-backfill.service")
+    until(lambda: service.show("ingestd-backfill", "ActiveState") == "inactive", "the end of the sweep")
+    assert service.show("ingestd-backfill", "Result") == "success"
+    told = status(service)
+    assert (told["runs"], len(told["rejects"])) == (11, 1)

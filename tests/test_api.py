@@ -1,0 +1,194 @@
+"""The Python API: frames of the manifest, runs and histories; one file staged or read."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from commands import LONG_AGO, Folder
+from measurement import BROKEN, Measurement
+
+import ingestd
+from ingestd.errors import Corrupt, Reject, Retry, UsageError
+from ingestd.histories.chip import HISTORY_SCHEMA
+from ingestd.manifest.row import ManifestRow
+
+
+@pytest.fixture
+def lab_folder(tmp_path: Path) -> Folder:
+    """A data root with two staged runs of chip Alisson72 and one rejected file."""
+    folder = Folder(tmp_path)
+    folder.put("day/It_1.csv", Measurement().data)
+    folder.put("day/It_2.csv", Measurement(start=1758632200.5, sample=1, rows=5).data)
+    for name in ("It_1.csv", "It_2.csv"):
+        ingestd.stage_run(f"day/{name}", tmp_path / "data")
+    return folder
+
+
+def root(folder: Folder) -> Path:
+    return folder.path / "data"
+
+
+def test_load_manifest_has_live_rows_and_on_demand_all(lab_folder: Folder) -> None:
+    """Columns are ManifestRow's; a row that a new start time superseded is left out unless asked for."""
+    assert ingestd.load_manifest(root(lab_folder)).columns == list(ManifestRow.model_fields)
+    lab_folder.put("day/It_1.csv", Measurement(start=1758632000.0).data)
+    ingestd.stage_run("day/It_1.csv", root(lab_folder))
+    live = ingestd.load_manifest(str(root(lab_folder)))
+    assert (live.height, live["superseded_by"].null_count()) == (2, 2)
+    assert ingestd.load_manifest(root(lab_folder), all_versions=True).height == 3
+
+
+def test_load_run_equals_the_raw_file(lab_folder: Folder) -> None:
+    """A run's frame has the cells of its CSV, as `read_and_normalize` gives them; the id's beginning is enough."""
+    row = ingestd.load_manifest(root(lab_folder)).row(1, named=True)
+    frame = ingestd.load_run(row["run_id"], root(lab_folder))
+    path = lab_folder.raw / row["source_file"]
+    with path.open(newline="") as file:
+        cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert frame["t_s"].to_list() == [float(cell["t (s)"]) for cell in cells]
+    assert frame["i_a"].to_list() == [float(cell["I (A)"]) for cell in cells]
+    assert frame.equals(ingestd.read_and_normalize(path))
+    assert ingestd.load_run(row["run_id"][:8].upper(), root(lab_folder)).equals(frame)
+
+
+def test_load_run_names_near_ids_and_successors(lab_folder: Folder) -> None:
+    """An unknown id names near ones, a superseded one its successor, a lost Parquet the way to get it back."""
+    row = ingestd.load_manifest(root(lab_folder)).row(0, named=True)
+    wrong = row["run_id"][:-1] + ("0" if row["run_id"][-1] != "0" else "1")
+    with pytest.raises(UsageError, match=f"did you mean {row['run_id']}"):
+        ingestd.load_run(wrong, root(lab_folder))
+    with pytest.raises(UsageError, match="no run of id abc"):
+        ingestd.load_run("abc", root(lab_folder))
+    lab_folder.put("day/It_1.csv", Measurement(start=1758632000.0).data)
+    newer = ingestd.stage_run("day/It_1.csv", root(lab_folder))
+    with pytest.raises(UsageError, match=f"load run {newer.run_id}"):
+        ingestd.load_run(row["run_id"], root(lab_folder))
+    shutil.rmtree(root(lab_folder) / "02_stage" / "raw_measurements")
+    with pytest.raises(Corrupt, match="cannot be read"):
+        ingestd.load_run(newer.run_id, root(lab_folder))
+
+
+def test_histories_are_loaded_from_the_csv_and_built_from_the_manifest(lab_folder: Folder) -> None:
+    """Both have the contract's columns and the same runs; `start_time` is a number in one, as written in the other."""
+    loaded = ingestd.load_history("Alisson72", root(lab_folder))
+    built = ingestd.build_chip_history("Alisson72", root(lab_folder))
+    assert loaded.columns == built.columns == list(HISTORY_SCHEMA)
+    assert loaded["start_time"].to_list() == [1758632155.25, 1758632200.5]
+    assert built["start_time"].to_list() == ["1758632155.25", "1758632200.5"]
+    assert loaded["run_id"].to_list() == built["run_id"].to_list()
+    assert all((root(lab_folder) / path).is_file() for path in built["parquet_path"])
+
+
+def test_unknown_chips_name_near_ones(lab_folder: Folder) -> None:
+    """A slip in the chip's name is told with the name that was meant; a missing CSV with the command that writes it."""
+    for function in (ingestd.load_history, ingestd.build_chip_history):
+        with pytest.raises(UsageError, match="did you mean Alisson72"):
+            function("Allison72", root(lab_folder))
+    (root(lab_folder) / "histories" / "Alisson72_history.csv").unlink()
+    with pytest.raises(UsageError, match="ingestd chip-histories"):
+        ingestd.load_history("Alisson72", root(lab_folder))
+
+
+def test_without_a_manifest_everything_says_so(tmp_path: Path) -> None:
+    """An empty data root is an error that names the place, never an empty table."""
+    for function in (ingestd.load_manifest, lambda place: ingestd.load_run("abcdef", place)):
+        with pytest.raises(UsageError, match="there is no manifest here") as caught:
+            function(tmp_path)
+        assert str(tmp_path) in caught.value.place
+
+
+def test_stage_run_gives_the_row_and_stages_once(lab_folder: Folder) -> None:
+    """A staged file gives its row again; a copy gives the row of its original; a moved file keeps its run."""
+    row = ingestd.load_manifest(root(lab_folder)).row(0, named=True)
+    again = ingestd.stage_run(lab_folder.raw / "day" / "It_1.csv", root(lab_folder))
+    assert (again.run_id, again.ingested_at_utc) == (row["run_id"], row["ingested_at_utc"])
+    lab_folder.put("copy/It_1.csv", Measurement().data)
+    assert ingestd.stage_run("copy/It_1.csv", root(lab_folder)).run_id == row["run_id"]
+    (lab_folder.raw / "day" / "It_1.csv").rename(lab_folder.raw / "It_1.csv")
+    moved = ingestd.stage_run("It_1.csv", root(lab_folder))
+    assert (moved.run_id, moved.source_file) == (row["run_id"], "It_1.csv")
+    assert ingestd.load_manifest(root(lab_folder)).height == 2
+
+
+def test_stage_run_of_a_bad_file_is_the_reject_each_time(lab_folder: Folder) -> None:
+    """The reject has code and message, also when the file is known already; nothing is staged."""
+    lab_folder.put("bad.csv", BROKEN)
+    for _ in range(2):
+        with pytest.raises(Reject) as caught:
+            ingestd.stage_run("bad.csv", root(lab_folder))
+        assert caught.value.code == "not-pymeasure"
+        assert caught.value.message
+    assert ingestd.load_manifest(root(lab_folder)).height == 2
+
+
+def test_stage_run_of_a_run_that_is_not_over_asks_for_patience(lab_folder: Folder) -> None:
+    """A queued file, and one that somebody writes to, are a Retry with the reason, each time."""
+    lab_folder.put("queued.csv", Measurement(rows=0).data)
+    for _ in range(2):
+        with pytest.raises(Retry, match="header only"):
+            ingestd.stage_run("queued.csv", root(lab_folder))
+    with lab_folder.put("open.csv", Measurement(sample=7).data).open("ab") as file:
+        file.flush()
+        os.utime(file.fileno(), (LONG_AGO, LONG_AGO))
+        with pytest.raises(Retry, match="open for writing"):
+            ingestd.stage_run("open.csv", root(lab_folder))
+
+
+@pytest.mark.parametrize("name", ["nowhere.csv", "../elsewhere.csv", "/etc/hostname"])
+def test_stage_run_takes_files_below_the_raw_root_only(lab_folder: Folder, name: str) -> None:
+    """A path that leads elsewhere, or to nothing, is a UsageError."""
+    (lab_folder.raw.parent / "elsewhere.csv").write_bytes(Measurement().data)
+    with pytest.raises(UsageError, match="no file below the raw root"):
+        ingestd.stage_run(name, root(lab_folder))
+
+
+def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path) -> None:
+    """The frame is typed as it would be staged; a bad file is a Reject, a missing one a Retry; nothing is written."""
+    good, bad = tmp_path / "It_1.csv", tmp_path / "bad.csv"
+    good.write_bytes(Measurement(rows=4).data)
+    bad.write_bytes(BROKEN)
+    frame = ingestd.read_and_normalize(good)
+    assert (frame.height, frame.schema["t_s"]) == (4, pl.Float64)
+    with pytest.raises(Reject):
+        ingestd.read_and_normalize(bad)
+    with pytest.raises(Retry, match="No such file"):
+        ingestd.read_and_normalize(tmp_path / "none.csv")
+    with pytest.raises(UsageError, match="no regular file"):
+        ingestd.read_and_normalize(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["It_1.csv", "bad.csv"]
+
+
+def test_identity_and_start_time_are_part_of_the_api() -> None:
+    """`ensure_start_time_utc` and `compute_run_id` give what the manifest holds for a run."""
+    start = ingestd.ensure_start_time_utc("2025-09-23T09:55:55", "America/Santiago")
+    assert start == datetime(2025, 9, 23, 12, 55, 55, tzinfo=UTC)
+    assert ingestd.compute_run_id("A/b.csv", start) == ingestd.compute_run_id("a/B.csv", start)
+
+
+def test_every_name_of_the_api_is_there() -> None:
+    """Each name in `__all__` can be had and has a docstring; a wrong name is an AttributeError."""
+    for name in ingestd.__all__:
+        assert getattr(ingestd, name).__doc__
+    assert set(ingestd.__all__) <= set(dir(ingestd))
+    with pytest.raises(AttributeError, match="load_everything"):
+        ingestd.load_everything  # noqa: B018
+
+
+def test_the_lines_in_the_package_s_docstring_run(lab_folder: Folder) -> None:
+    """The Python example that `help(ingestd)` shows runs as it stands, with a chip that is there."""
+    assert ingestd.__doc__
+    code = "\n".join(line.strip() for line in ingestd.__doc__.partition("From Python:")[2].splitlines())
+    subprocess.run(
+        [sys.executable, "-c", code.replace("Biotite3", "Alisson72")],
+        cwd=lab_folder.path,
+        env={**os.environ, "PYTHONPATH": str(Path(ingestd.__file__).parents[1])},
+        check=True,
+    )

@@ -1,0 +1,64 @@
+"""The one-line readers in docs/scaling.md read every staged run, with the partition columns as text and date."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pytest
+
+from ingestd.backfill import backfill
+from ingestd.settings import load_settings
+
+DIGITS = "12345678901234567890"
+
+
+@pytest.fixture
+def staged(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
+    """The sample data staged below `data` in the current folder, one run id of digits alone; its ITS rows by run."""
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, {"paths": {"data_root": tmp_path / "data", "raw_root": samples}})
+    backfill(settings)
+    runs = pl.read_parquet(settings.layout.manifest_path).filter(pl.col("proc") == "ITS")
+    first = runs.row(0, named=True)
+    folder = settings.layout.staged_file("ITS", first["date_local"], first["run_id"]).parent
+    folder.rename(folder.with_name(f"run_id={DIGITS}"))
+    return runs.select(pl.col("run_id").replace(first["run_id"], DIGITS), "rows").sort("run_id")
+
+
+def example(repository: Path, language: str, words: str) -> str:
+    """Return the example of docs/scaling.md in `language` that holds `words`."""
+    page = (repository / "docs" / "scaling.md").read_text("utf-8")
+    (found,) = [text for text in re.findall(rf"```{language}\n(.*?)\n```", page, re.DOTALL) if words in text]
+    return str(found)
+
+
+def test_duckdb_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
+    """The DuckDB line gives every run once, its id as text."""
+    rows = duckdb.sql(example(repository, "sql", "read_parquet")).fetchall()
+    assert sorted(run_id for run_id, _ in rows) == staged["run_id"].to_list()
+
+
+def test_polars_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
+    """The Polars line gives every row of every run, the date as a date."""
+    frame = eval(example(repository, "python", "pl.scan_parquet"), {"pl": pl}).collect()
+    counted = frame.group_by("run_id").agg(rows=pl.len().cast(pl.Int64)).sort("run_id")
+    assert counted.equals(staged)
+    assert frame.schema["date"] == pl.Date()
+
+
+def test_pandas_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
+    """The pandas line gives every row of every run, the date as a date."""
+    names: dict[str, Any] = {"pd": pd, "pa": pa, "pads": pads}
+    frame = eval(example(repository, "python", "pd.read_parquet"), names)
+    counted = frame.groupby("run_id").size().sort_index()
+    assert list(counted.index) == staged["run_id"].to_list()
+    assert list(counted) == staged["rows"].to_list()
+    assert isinstance(frame["date"].iloc[0], date)

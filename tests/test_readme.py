@@ -1,0 +1,73 @@
+"""What README.md shows is what a stranger sees."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ingestd.errors import RejectCode
+from ingestd.manifest.record import Event
+from ingestd.manifest.row import ManifestRow
+from ingestd.service.state import Trouble
+from ingestd.service.status import RejectPart, RunPart, ServicePart, StatusReport, WaitingPart
+
+
+@pytest.fixture
+def demo(repository: Path) -> ModuleType:
+    """The tool that puts the demo's output into README.md."""
+    spec = importlib.util.spec_from_file_location("demo_in_readme", repository / "tools" / "demo_in_readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_demo_prints_what_the_readme_shows(repository: Path, demo: ModuleType, tmp_path: Path) -> None:
+    """The demo's output is that of the README to the letter, in whatever folder the repository stands."""
+    copy = tmp_path / "anywhere"
+    (copy / "data").mkdir(parents=True)
+    shutil.copytree(repository / "tools", copy / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(repository / "data" / "01_raw", copy / "data" / "01_raw")
+    assert demo.demo_output(copy) == demo.shown_output((repository / "README.md").read_text("utf-8"))
+
+
+def test_every_document_the_readme_names_is_there(repository: Path) -> None:
+    """No link of the README or of a page in docs/ leads nowhere."""
+    lost = [
+        f"{page.name}: {target}"
+        for page in [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert lost == []
+
+
+def test_the_architecture_names_every_room(repository: Path) -> None:
+    """Every module and folder of the package has its line in docs/architecture.md, and no line is left over."""
+    page = (repository / "docs" / "architecture.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `([a-z_]+(?:\.py|/))` \|", page, re.MULTILINE))
+    package = repository / "ingestd"
+    rooms = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    rooms |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert told == rooms
+
+
+def test_the_formats_name_every_code_event_and_column(repository: Path) -> None:
+    """docs/formats.md lists every reject code, every event and every column of the manifest."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8")
+    names = [*RejectCode, *Event, *ManifestRow.model_fields]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_formats_name_every_key_of_status(repository: Path) -> None:
+    """docs/formats.md lists every key `ingestd status --json` prints, on every level."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd status`")[2]
+    parts = (StatusReport, ServicePart, WaitingPart, RunPart, RejectPart, Trouble)
+    keys = {"exit_code", *(name for part in parts for name in part.model_fields)}
+    assert sorted(name for name in keys if f"`{name}`" not in page) == []

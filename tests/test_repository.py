@@ -1,0 +1,126 @@
+"""The repository keeps its own house rules: what a linter cannot see."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ingestd
+
+TARGET = re.compile(r"^(?P<name>[a-z][a-z-]*):.*## (?P<words>.+)$", re.MULTILINE)
+
+PRIVATE = re.compile(
+    r"""(/home/|/Users/|\\Users\\)\w      # somebody's home folder
+      | /root/
+      | https?://\S*/simple\b             # a package index
+      | --(extra-)?index-url | --find-links
+    """,
+    re.VERBOSE,
+)
+
+
+def git(repository: Path, *arguments: str) -> list[str]:
+    """Return the lines `git ARGUMENTS` prints; skips where the sources are no git checkout."""
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout: its file list is unknown")
+    done = subprocess.run(["git", "-C", repository, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_every_make_target_is_documented(repository: Path) -> None:
+    """Every target `make help` lists stands in CONTRIBUTING.md or README.md as `make <target>`."""
+    targets = [match["name"] for match in TARGET.finditer((repository / "Makefile").read_text("utf-8"))]
+    documents = "\n".join((repository / name).read_text("utf-8") for name in ("CONTRIBUTING.md", "README.md"))
+    assert {"demo", "test", "check", "test-lowest", "clean", "help"} <= set(targets)
+    assert [name for name in targets if not re.search(rf"make {name}(?![\w-])", documents)] == []
+
+
+def test_every_documented_make_target_exists(repository: Path) -> None:
+    """A document never names a `make` target that the Makefile lacks."""
+    targets = {match["name"] for match in TARGET.finditer((repository / "Makefile").read_text("utf-8"))}
+    for document in [*repository.glob("*.md"), *repository.glob("docs/**/*.md"), repository / "data" / "README.md"]:
+        commands = re.findall(r"(?:`|^ {4}|\$ )make ([a-z][a-z-]*)", document.read_text("utf-8"), re.MULTILINE)
+        assert set(commands) <= targets, document.name
+
+
+def test_continuous_integration_calls_what_developers_call(repository: Path) -> None:
+    """`.ci/run` runs make targets after the system's packages, and ends with `make test`: pytest's summary is last."""
+    lines = (repository / ".ci" / "run").read_text("utf-8").splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["sh tools/ci-packages.sh", "make lint", "make demo", "make test"]
+
+
+def test_no_file_names_a_home_folder_or_a_package_index(repository: Path) -> None:
+    """Nothing in the repository depends on, or tells of, the machine it was written on."""
+    told = []
+    for name in git(repository, "ls-files", "--cached", "--others", "--exclude-standard"):
+        path = repository / name
+        if path == Path(__file__) or path.suffix == ".parquet" or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+            told += [f"{name}:{number}: {found[0]}" for found in PRIVATE.finditer(line)]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cd /home/ana/lab",
+        "cd /root/lab",
+        r"C:\Users\ana",
+        "pip install --index-url x",
+        "https://pypi.org/simple/polars",
+    ],
+)
+def test_the_search_for_private_names_finds_them(line: str) -> None:
+    """The pattern of the test above matches what it is meant to find."""
+    assert PRIVATE.search(line)
+
+
+def test_changelog_tells_of_the_current_version(repository: Path) -> None:
+    """The newest section of CHANGELOG.md is that of `ingestd.__version__`."""
+    sections = re.findall(r"^## \[(.+?)\]", (repository / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert sections[0] == ingestd.__version__
+
+
+def test_files_stay_short(repository: Path) -> None:
+    """No file of the package is longer than 400 lines: a longer one has two jobs."""
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in (repository / "ingestd").rglob("*.py")}
+    assert len(lengths) > 5
+    assert {path.name: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_test_lowest_installs_every_lower_bound(repository: Path) -> None:
+    """`tools/lowest.py` prints one exact version for each requirement of the build, the package and its dev group."""
+    done = subprocess.run(
+        [sys.executable, repository / "tools" / "lowest.py"], capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))
+    wanted = [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *project["dependency-groups"]["dev"],
+    ]
+    lowest = [requirement.partition(",")[0].replace(">=", "==") for requirement in wanted]
+    assert sorted(done.stdout.split()) == sorted(lowest)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["02_stage/_manifest/manifest.parquet", "histories/Biotite3_history.csv", "metadata/2026-03-12/metadata.csv"],
+)
+def test_git_ignores_what_ingestd_writes(repository: Path, written: str) -> None:
+    """What ingestd writes into the default data root is never offered for a commit."""
+    assert git(repository, "check-ignore", f"data/{written}") == [f"data/{written}"]
+
+
+def test_git_keeps_the_sample_data(repository: Path) -> None:
+    """The sample data is part of every clone, without line-end conversion."""
+    tracked = git(repository, "ls-files", "data/01_raw")
+    assert len(tracked) == 22
+    assert all(line.endswith("text: unset") for line in git(repository, "check-attr", "text", "--", *tracked))

@@ -1,0 +1,251 @@
+"""The settings: which source wins, where paths count from, and what is said of a mistake."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestd.errors import UsageError
+from ingestd.settings import Settings, load_settings
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a config file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def refused(config: Path | None = None, flags: dict[str, dict[str, Any]] | None = None) -> UsageError:
+    """Load settings that must be refused; every refusal says where and what next."""
+    with pytest.raises(UsageError) as caught:
+        load_settings(config, flags)
+    assert caught.value.place
+    assert caught.value.next_step
+    return caught.value
+
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_the_guide() -> None:
+    """Without any source: `data` in the current folder, Santiago's time, half a second, thirty seconds."""
+    settings = load_settings()
+    assert settings.layout.raw_root == Path.cwd() / "data" / "01_raw"
+    assert (settings.time.local_tz, settings.zone.key) == ("America/Santiago", "America/Santiago")
+    assert (settings.settle.settle_s, settings.settle.quiet_s, settings.stage.polars_threads) == (0.5, 30.0, 1)
+    assert 1 <= settings.workers <= min(6, os.cpu_count() or 1)
+    assert settings.config_file is None
+
+
+def test_flags_over_environment_over_file_over_defaults(here: Path, monkeypatch: Patch) -> None:
+    """Each source wins over the ones below it, key by key and not section by section."""
+    config = write(
+        here / "config.toml", "[settle]\nsettle_s = 1\nquiet_s = 10\n[stage]\nworkers = 2\nbatch_files = 7\n"
+    )
+    monkeypatch.setenv("INGESTD_SETTLE__SETTLE_S", "2")
+    monkeypatch.setenv("INGESTD_STAGE__WORKERS", "3")
+    settings = load_settings(config, {"stage": {"workers": 4, "batch_mib": None}, "settle": {}})
+    assert (settings.settle.settle_s, settings.settle.quiet_s) == (2.0, 10.0)
+    assert (settings.workers, settings.stage.batch_files, settings.stage.batch_mib) == (4, 7, 16.0)
+    assert settings.config_file == config
+
+
+def test_where_the_config_file_is_looked_for(here: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    """`--config`, else `INGESTD_CONFIG`, else `./config.toml`."""
+    asked = write(tmp_path / "asked.toml", "[stage]\nworkers = 1\n")
+    named = write(tmp_path / "named.toml", "[stage]\nworkers = 2\n")
+    write(here / "config.toml", "[stage]\nworkers = 3\n")
+    assert load_settings().workers == 3
+    monkeypatch.setenv("INGESTD_CONFIG", str(named))
+    assert load_settings().workers == 2
+    assert load_settings(asked).workers == 1
+
+
+def test_a_config_file_that_was_asked_for_must_be_there(here: Path, monkeypatch: Patch) -> None:
+    """A missing one is an error that names the path and who asked; the file in the current folder does not help out."""
+    write(here / "config.toml", "")
+    error = refused(Path("nowhere.toml"))
+    assert "nowhere.toml" in error.place
+    assert "--config" in error.next_step
+    monkeypatch.setenv("INGESTD_CONFIG", "/nowhere/else.toml")
+    error = refused()
+    assert error.place == "/nowhere/else.toml"
+    assert "INGESTD_CONFIG" in error.next_step
+
+
+def test_settings_are_whole_and_cannot_be_changed() -> None:
+    """Nobody changes a setting once it is loaded."""
+    settings = load_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.stage.workers = 5
+
+
+# ---- paths -----------------------------------------------------------------------------------------------------------
+
+
+def test_relative_paths_count_from_the_config_file(tmp_path: Path) -> None:
+    """Wherever the command is typed, also through `..` and for every path."""
+    config = write(
+        tmp_path / "etc" / "config.toml",
+        '[paths]\ndata_root = "../lab"\nraw_root = "raw"\nhistories_dir = "/absolute/histories"\n',
+    )
+    layout = load_settings(config).layout
+    assert layout.data_root == tmp_path / "lab"
+    assert layout.raw_root == tmp_path / "etc" / "raw"
+    assert layout.histories_dir == Path("/absolute/histories")
+    assert layout.stage_root == tmp_path / "lab" / "02_stage"
+
+
+def test_a_relative_config_file_counts_from_here(here: Path) -> None:
+    """`--config sub/config.toml` makes its own folder the origin."""
+    write(here / "sub" / "config.toml", "")
+    assert load_settings(Path("sub/config.toml")).layout.data_root == here / "sub" / "data"
+
+
+def test_a_path_in_the_environment_counts_from_the_config_file_too(
+    here: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Sources differ in strength, not in meaning; only flags are typed here and count from here."""
+    config = write(tmp_path / "etc" / "config.toml", "")
+    monkeypatch.setenv("INGESTD_PATHS__DATA_ROOT", "lab")
+    assert load_settings(config).layout.data_root == tmp_path / "etc" / "lab"
+    assert load_settings(config, {"paths": {"data_root": Path("lab")}}).layout.data_root == here / "lab"
+
+
+def test_the_home_folder_is_understood(monkeypatch: Patch, tmp_path: Path) -> None:
+    """`~` in the config file is the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = write(tmp_path / "config.toml", '[paths]\ndata_root = "~/lab"\n')
+    assert load_settings(config).layout.data_root == tmp_path / "lab"
+
+
+@pytest.mark.parametrize(
+    ("given", "moved"),
+    [
+        ("data_root", {"raw_root", "stage_root", "manifest_path", "wal_dir", "events_dir", "rejects_dir"}),
+        ("stage_root", {"manifest_path", "wal_dir", "events_dir", "rejects_dir"}),
+        ("manifest_path", {"wal_dir", "events_dir"}),
+        ("wal_dir", set()),
+    ],
+)
+def test_what_follows_from_a_path(given: str, moved: set[str]) -> None:
+    """A path that is set takes those below it along, unless they are set themselves."""
+    before = load_settings().layout
+    after = load_settings(None, {"paths": {given: Path("/moved/x")}}).layout
+    changed = {name for name in before.__slots__ if getattr(before, name) != getattr(after, name)}
+    assert {given, *moved} <= changed
+    assert all(str(getattr(after, name)).startswith("/moved") for name in changed)
+    assert "raw_root" not in changed or given == "data_root"
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "near"),
+    [
+        ("[stage]\nworker = 2\n", "stage.worker", "stage.workers"),
+        ("[stages]\nworkers = 2\n", "stages", "stage"),
+        ("workers = 2\n", "workers", "stage.workers"),
+        ("[settle]\nsettle = 2\n", "settle.settle", "settle.settle_s"),
+        ("[paths]\ndata = 'x'\n", "paths.data", "paths.data_root"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(here: Path, text: str, named: str, near: str) -> None:
+    """A mistyped key in a section, a mistyped section, and a key without its section."""
+    error = refused(write(here / "config.toml", text))
+    assert f"'{named}'" in error.message
+    assert f"did you mean '{near}'" in error.message
+    assert error.place.endswith("config.toml")
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_known_one(monkeypatch: Patch) -> None:
+    """A mistyped environment variable is an error, not a setting that silently does nothing."""
+    monkeypatch.setenv("INGESTD_STAGE__WORKER", "2")
+    error = refused()
+    assert "INGESTD_STAGE__WORKERS" in error.message
+    assert "INGESTD_STAGE__WORKER" in error.place
+
+
+def test_an_unknown_flag_section_is_an_error() -> None:
+    """A flag that no setting takes is a fault that shows."""
+    assert "stage.worker" in refused(None, {"stage": {"worker": 2}}).message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[stage]\nworkers = 0\n", "greater than or equal to 1"),
+        ("[stage]\nworkers = 'two'\n", "valid integer"),
+        ("[settle]\nsettle_s = -1\n", "greater than or equal to 0"),
+        ("[time]\nlocal_tz = 'Santiago'\n", "no such time zone"),
+        ("[time]\nlocal_tz = '../etc/passwd'\n", "no such time zone"),
+        ("[watch]\nmode = 'magic'\n", "'inotify' or 'scan'"),
+        ("[log]\nlevel = 'loud'\n", "'debug'"),
+    ],
+)
+def test_a_bad_value_is_quoted_with_what_is_allowed(here: Path, text: str, words: str) -> None:
+    """Key, value as given, and what it may be, with the file's path."""
+    config = write(here / "config.toml", text)
+    error = refused(config)
+    assert words in error.message
+    assert error.place == str(config)
+
+
+def test_a_bad_value_is_blamed_on_the_source_it_came_from(here: Path, monkeypatch: Patch) -> None:
+    """With the key in file, environment and flags, the strongest one is at fault and is named."""
+    config = write(here / "config.toml", "[stage]\nworkers = 2\n")
+    monkeypatch.setenv("INGESTD_STAGE__WORKERS", "none")
+    assert refused(config).place == "environment variable INGESTD_STAGE__WORKERS"
+    assert "flag" in refused(config, {"stage": {"workers": 0}}).place
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"[stage\n", "not valid TOML"),
+        (b"[stage]\nworkers = 1\nworkers = 2\n", "not valid TOML"),
+        (b"stage = 3\n", "'stage' is a section"),
+        (b"# \xe9\n", "not UTF-8"),
+    ],
+    ids=["syntax", "twice", "no-table", "latin-1"],
+)
+def test_a_config_file_that_is_none(here: Path, data: bytes, words: str) -> None:
+    """What cannot be read as a config file is told in words, with the file's path."""
+    config = here / "config.toml"
+    config.write_bytes(data)
+    error = refused(config)
+    assert words in error.message
+    assert str(config) in error.place
+
+
+def test_a_config_file_of_a_windows_editor_is_taken(here: Path) -> None:
+    """A byte order mark and CRLF do no harm."""
+    config = here / "config.toml"
+    config.write_bytes(b"\xef\xbb\xbf[stage]\r\nworkers = 2\r\n")
+    assert load_settings(config).workers == 2
+
+
+def test_procedures_of_the_config_are_laid_over_the_packaged_ones(here: Path) -> None:
+    """A table in the config adds a procedure; a mistake in it is told when the settings are loaded."""
+    table = "[procedures.New]\nclasses = ['New']\nchip = 'none'\nlight = 'none'\nsummary = 'New'\n"
+    columns = "[procedures.New.columns]\nt_s = { accepts = ['t (s)'], required = true }\n"
+    settings: Settings = load_settings(write(here / "config.toml", table + columns))
+    assert {"New", "ITS"} <= set(settings.registry.procedures)
+    error = refused(write(here / "config.toml", table.replace("light", "lihgt") + columns))
+    assert "lihgt" in error.message

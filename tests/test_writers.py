@@ -1,0 +1,140 @@
+"""Who has a file open for writing: real processes, and the logic of when the answer can be trusted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingestd import writers
+from ingestd.files import FileStat, stat_of
+from ingestd.writers import Writers, look
+
+HOLD = """
+import os, sys
+file = os.open(sys.argv[1], getattr(os, sys.argv[2]))
+print("open", flush=True)
+sys.stdin.readline()
+os.close(file)
+print("closed", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(path: Path, mode: str) -> Iterator[subprocess.Popen[str]]:
+    """Have another process hold the file open; a line on its stdin makes it close the file."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.communicate("\n")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A raw file."""
+    path = tmp_path / "It_1.csv"
+    path.write_text("t (s),I (A)\n")
+    return path
+
+
+def writer_of(path: Path) -> str | None:
+    """Look now."""
+    return look().writer_of(stat_of(path.lstat()))
+
+
+@pytest.mark.parametrize("mode", ["O_WRONLY", "O_RDWR"])
+def test_a_process_that_has_it_open_for_writing_is_named(raw: Path, mode: str) -> None:
+    """Name and pid while it is open; nobody as soon as it is closed, though the process lives on."""
+    with holding(raw, mode) as process:
+        found = writer_of(raw)
+        assert found is not None
+        assert f"(pid {process.pid})" in found
+        assert found.startswith("python")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "closed\n"
+        assert writer_of(raw) == ""
+
+
+def test_a_reader_is_no_writer(raw: Path) -> None:
+    """A process that only reads, a plotter or a copy, does not hold a run up."""
+    with holding(raw, "O_RDONLY"):
+        assert writer_of(raw) == ""
+
+
+def test_another_name_of_the_file_is_the_same_file(raw: Path) -> None:
+    """Opened through a hard link it is open all the same."""
+    other = raw.with_name("other.csv")
+    os.link(raw, other)
+    with holding(other, "O_WRONLY") as process:
+        assert f"(pid {process.pid})" in (writer_of(raw) or "")
+
+
+def test_a_file_replaced_under_its_writer_is_another_file(raw: Path) -> None:
+    """Who writes to a file that was renamed away does not write to the one that took its place."""
+    with holding(raw, "O_WRONLY"):
+        raw.rename(raw.with_name("moved.csv"))
+        raw.write_text("another")
+        assert writer_of(raw) == ""
+
+
+ME, OTHER, ROOT = 1000, 1001, 0
+LOCAL, SHARE = 5, 9
+
+
+def status(uid: int, device: int = LOCAL) -> FileStat:
+    """The state of a file of this owner on this file system."""
+    return FileStat(size=1, mtime_ns=1, inode=7, device=device, uid=uid)
+
+
+@pytest.mark.parametrize(
+    ("seen_by", "owner", "hidden", "device", "expected"),
+    [
+        (ME, ME, frozenset(), LOCAL, ""),
+        (ME, OTHER, frozenset(), LOCAL, None),
+        (ME, ME, frozenset({ME}), LOCAL, None),
+        (ME, ME, frozenset({OTHER}), LOCAL, ""),
+        (ROOT, OTHER, frozenset(), LOCAL, ""),
+        (ROOT, OTHER, frozenset({OTHER}), LOCAL, None),
+        (ROOT, ROOT, frozenset(), SHARE, None),
+        (ME, ME, frozenset(), SHARE, None),
+    ],
+)
+def test_when_nobody_can_be_said(
+    seen_by: int, owner: int, hidden: frozenset[int], device: int, expected: str | None
+) -> None:
+    """Nobody writes: this is said on a local disk, as root or of own files, unless a process of the owner hides."""
+    seen = Writers({}, hidden, frozenset({SHARE}), uid=seen_by)
+    assert seen.writer_of(status(owner, device)) == expected
+
+
+def test_a_writer_that_is_seen_counts_everywhere() -> None:
+    """A process found with the file open is believed, whoever owns the file and wherever it lies."""
+    seen = Writers({(SHARE, 7): "python (pid 1)"}, frozenset({OTHER}), frozenset({SHARE}), uid=ME, available=True)
+    assert seen.writer_of(status(OTHER, SHARE)) == "python (pid 1)"
+
+
+def test_without_proc_nothing_can_be_said(monkeypatch: pytest.MonkeyPatch, raw: Path, tmp_path: Path) -> None:
+    """On a system without /proc the answer is unknown, never "nobody"."""
+    monkeypatch.setattr(writers, "PROC", tmp_path / "no-proc")
+    assert writer_of(raw) is None
+
+
+def test_an_ended_process_hides_nothing() -> None:
+    """A process that ended and was not waited for keeps its entry in /proc, unreadable; it has nothing open."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert writers._ended(str(process.pid))
+        assert not writers._ended(str(os.getpid()))
+    assert not writers._ended(str(process.pid))

@@ -1,0 +1,115 @@
+"""Write what follows from the code: `config.toml`, `docs/configuration.md` and `docs/commands.md`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ingestd.cli import app, exits
+from ingestd.cli.config_text import config_toml, configuration_md
+from ingestd.cli.report import JSON_KEYS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+INTRODUCTION = """\
+# Commands
+
+This page is generated from the commands' own help (`make docs`), and a test holds it true. Every example runs as it
+stands in a folder with a data root `data`; the file and chip names are those of the sample data.
+
+Every command takes `--config` and `--data-root`; `docs/configuration.md` tells where settings come from. A setting
+given as an option counts for that one command only: give it again, or write it into the config file.
+
+Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else. On a
+terminal `backfill` shows a progress bar with rate and time left; in a pipe nothing that differs from run to run.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+"""
+
+EXIT_CODES = {
+    exits.OK: "all good; files that wait for their run to end are good",
+    exits.SOME_REJECTED: "some files are rejected (now or earlier), failed or could not be reached; "
+    "`compare-histories`: some differences are not explained",
+    exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
+    "the message says which and what to do",
+    exits.INTERRUPTED: "stopped by Ctrl-C; what was staged is in the manifest",
+    exits.OUTPUT_CLOSED: "whoever read the output went away, as `| head` does; the work itself was done",
+    exits.TERMINATED: "stopped by SIGTERM, as by Ctrl-C",
+}
+
+JSON_HEAD = """\
+## The JSON of `backfill`
+
+`backfill`, `stage-all`, `full-pipeline` (which adds `metadata`: the days written) and `rejects retry` (which adds
+`retried`: file -> what became of it) print one object with these keys:
+
+| key | meaning |
+|---|---|
+"""
+
+
+def texts() -> dict[str, str]:
+    """Return every generated file: its path in the repository -> its text."""
+    return {
+        "config.toml": config_toml(),
+        "docs/configuration.md": configuration_md(),
+        "docs/commands.md": commands_md(),
+    }
+
+
+def commands_md() -> str:
+    """Write the reference of the commands."""
+    codes = "\n".join(f"| {code} | {words} |" for code, words in EXIT_CODES.items())
+    keys = "\n".join(f"| `{key}` | {words} |" for key, words in JSON_KEYS.items())
+    sections = [section(path, command) for path, command in leaves(typer.main.get_command(app), ())]
+    return "\n\n".join([INTRODUCTION + codes, *sections, JSON_HEAD + keys]) + "\n"
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """List every command below `command` that is no group, with the words that call it."""
+    for name, child in getattr(command, "commands", {}).items():
+        if getattr(child, "commands", None):
+            yield from leaves(child, (*path, name))
+        else:
+            yield (*path, name), child
+
+
+def section(path: tuple[str, ...], command: Any) -> str:
+    """Write the section of one command: what it does, examples, arguments and options."""
+    words, _, examples = command.help.partition("\b\n")
+    rows = [f"| {called(parameter)} | {meaning(parameter)} |" for parameter in command.params]
+    return "\n".join(
+        [
+            f"## ingestd {' '.join(path)}",
+            "",
+            words.strip(),
+            "",
+            *(f"    {line.strip()}" for line in examples.splitlines()[1:] if line.strip()),
+            *(["", "| argument or option | meaning |", "|---|---|", *rows] if rows else []),
+        ]
+    )
+
+
+def called(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar}`"
+    metavar = f" {parameter.metavar}" if parameter.metavar else ""
+    return f"`{parameter.opts[0]}{metavar}`"
+
+
+def meaning(parameter: Any) -> str:
+    return re.sub(r"\s+", " ", parameter.help or "").replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    for name, text in texts().items():
+        path = REPOSITORY / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")

@@ -73,13 +73,26 @@ class Lock:
 
         A process that begins to wait for the lock at the same instant waits a moment longer, no more.
         """
+        with self.shared(0.0):
+            pass
+
+    @contextlib.contextmanager
+    def shared(self, timeout_s: float) -> Iterator[None]:
+        """Keep others from taking the lock for the block, beside any number of other readers; nothing is written.
+
+        Where there is no lock file yet, nothing is held. Errors as `acquire`.
+        """
         with world(self.path):
             try:
                 descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                return
-        self._wait(descriptor, fcntl.LOCK_SH, 0.0)
-        self.release()
+                descriptor = None
+        if descriptor is not None:
+            self._wait(descriptor, fcntl.LOCK_SH, timeout_s)
+        try:
+            yield
+        finally:
+            self.release()
 
     @contextlib.contextmanager
     def held(self, timeout_s: float = 60.0) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import time
@@ -128,20 +129,28 @@ class _Manifest:
 
 
 def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:
-    """Keep the findings that hold when looked at again: another process may have been deciding meanwhile."""
-    if not any(finding.level == "damage" for finding in findings):
-        return findings
-    again: set[Finding] = set()
+    """Keep the findings that hold when looked at again: another process may have been deciding meanwhile.
+
+    Should others never rest, the last look keeps them from deciding while it lasts.
+    """
+    layout = settings.layout
     for _ in range(LOOKS):
-        _let_the_writer_finish(settings.layout)
+        if not any(finding.level == "damage" for finding in findings):
+            return findings
+        _let_the_writer_finish(layout)
         try:
-            now = _Manifest.read(settings.layout)
+            now = _Manifest.read(layout)
             again = _found_again(settings, now, findings, found)
-            if ManifestStore(settings.layout).position == now.store.position:
-                break
+            rested = ManifestStore(layout).position == now.store.position
         except Corrupt:
             return findings
-    return [finding for finding in findings if finding in again]
+        findings = [finding for finding in findings if finding in again]
+        if rested:
+            return findings
+    with contextlib.suppress(UsageError, Corrupt), files.Lock(layout.lock_path).shared(LOCK_PATIENCE_S):
+        again = _found_again(settings, _Manifest.read(layout), findings, found)
+        return [finding for finding in findings if finding in again]
+    return findings
 
 
 def _found_again(

@@ -81,6 +81,19 @@ def test_it_is_freed_after_the_block_and_after_an_error(tmp_path: Path) -> None:
         pass
 
 
+def test_readers_share_it_and_keep_a_holder_out(tmp_path: Path) -> None:
+    """Two readers hold it at once; nobody takes it meanwhile; the file is not written; none is made for a reader."""
+    path = tmp_path / "lock"
+    with Lock(path).shared(0.0):
+        assert not path.exists()
+    path.write_text("as it was\n")
+    with Lock(path).shared(0.0), Lock(path).shared(0.0), pytest.raises(UsageError, match="as it was holds this lock"):
+        Lock(path).acquire(0.01)
+    assert path.read_text() == "as it was\n"
+    with Lock(path).held(0.0):
+        pass
+
+
 def test_a_longer_name_of_an_earlier_holder_leaves_no_rest(tmp_path: Path) -> None:
     """The file names its present holder alone."""
     path = tmp_path / "lock"

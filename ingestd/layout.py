@@ -59,7 +59,7 @@ class Layout:
 
     def staged_file(self, proc: str, day: date, run_id: str) -> Path:
         """Locate the Parquet of a run."""
-        return self.staged_root / partition(proc, day, run_id) / PART_NAME
+        return self.stage_root / f"{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
 
     def superseded_file(self, proc: str, day: date, run_id: str, digest: str) -> Path:
         """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""
@@ -68,7 +68,7 @@ class Layout:
     def event_file(self, day: date, seq: int, name: str) -> Path:
         """Locate the event JSON of record `seq`: at most `EVENTS_PER_FOLDER` in a folder."""
         block = f"{seq // EVENTS_PER_FOLDER * EVENTS_PER_FOLDER:09d}"
-        return self.events_dir / day.isoformat() / block / f"{seq:09d}-{files.safe_name(name)}.json"
+        return self.events_dir / f"{day.isoformat()}/{block}/{seq:09d}-{files.safe_name(name)}.json"
 
     def reject_file(self, source_file: str) -> Path:
         """Locate the reject JSON of a raw file: its path below `_rejects`, components made safe.
@@ -85,7 +85,7 @@ class Layout:
 
     def relative(self, path: Path) -> str:
         """Show a path relative to the data root where it lies below it."""
-        return path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else str(path)
+        return str(path).removeprefix(f"{self.data_root}/")
 
 
 def partition(proc: str, day: date, run_id: str) -> str:

@@ -55,13 +55,23 @@ def restored(cell: pl.Expr) -> pl.Expr:
 
 def render_csv(frame: pl.DataFrame) -> bytes:
     """Render a frame as the bytes of a CSV for people: String columns and the column names as text cells."""
+    return join_cells(text_cells(frame))
+
+
+def text_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """Put the String columns and the column names of a frame into the form in which they stand in a CSV."""
     # Columns go by number meanwhile: a name such as `*` or `^x$` would be a pattern to polars.
     numbered = frame.rename(dict(zip(frame.columns, map(str, range(frame.width)), strict=True)))
     texts = [number for number, dtype in numbered.schema.items() if dtype == pl.String]
     body = numbered.with_columns(pl.when(pl.col(name) != "").then(written(pl.col(name))).alias(name) for name in texts)
     names = pl.DataFrame({"name": frame.columns}, schema={"name": pl.String}).select(written(pl.col("name")))
     body.columns = names["name"].to_list()
-    return body.write_csv(quote_style="necessary", line_terminator="\n").encode("utf-8")
+    return body
+
+
+def join_cells(cells: pl.DataFrame) -> bytes:
+    """Join what `text_cells` made, or some of its rows, into the bytes of a CSV."""
+    return cells.write_csv(quote_style="necessary", line_terminator="\n").encode("utf-8")
 
 
 def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:

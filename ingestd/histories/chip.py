@@ -13,7 +13,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.errors import UsageError, shown
-from ingestd.histories.cells import read_cells, render_csv, restored
+from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
 
 ParquetPath = Callable[[str, date, str], str]
@@ -99,9 +99,12 @@ def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
         raise unknown("chip", chip_name, names)
 
 
-def render_history(frame: pl.DataFrame) -> bytes:
-    """Render a `history_frame` as its CSV file; the same frame gives the same bytes. Format: see `cells`."""
-    return render_csv(frame.select(list(HISTORY_SCHEMA)))
+def render_histories(
+    manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath
+) -> dict[str, bytes]:
+    """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`."""
+    runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
+    return {chip: join_cells(cells) for chip, cells in _cells_by_chip(runs, tz, parquet_path).items()}
 
 
 def history_path(directory: Path, chip_name: str) -> Path:
@@ -132,8 +135,7 @@ def write_histories(
     runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
     if wanted is not None:
         runs = runs.filter(pl.col("chip_name").is_in(wanted))
-    parts = _histories(runs, tz, parquet_path).partition_by("chip_name", include_key=False, as_dict=True)
-    by_chip = {str(chip): frame for (chip,), frame in parts.items()}
+    by_chip = _cells_by_chip(runs, tz, parquet_path)
     changes = [_write(chip, history_path(directory, chip), by_chip.get(chip)) for chip in wanted or sorted(by_chip)]
     if wanted is None:
         current = {change.path for change in changes}
@@ -184,6 +186,14 @@ def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: Parquet
     return named.select("chip_name", *HISTORY_SCHEMA)
 
 
+def _cells_by_chip(runs: pl.LazyFrame, tz: str, parquet_path: ParquetPath) -> dict[str, pl.DataFrame]:
+    """Make the CSV cells of each chip's history, of all chips at once: polars takes its time for every call."""
+    histories = _histories(runs, tz, parquet_path)
+    cells = text_cells(histories.drop("chip_name")).hstack([histories["chip_name"]])
+    parts = cells.partition_by("chip_name", include_key=False, as_dict=True)
+    return {str(chip): part for (chip,), part in parts.items()}
+
+
 def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.DataFrame:
     # One call a folder, not a run: a million runs share a few thousand folders.
     folders = runs.select("proc", "date_local").unique(maintain_order=True)
@@ -194,10 +204,10 @@ def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.Data
     return joined.with_columns(pl.concat_str("head", "run_id", "tail").alias("parquet_path")).drop("head", "tail")
 
 
-def _write(chip: str, path: Path, frame: pl.DataFrame | None) -> HistoryChange:
-    if frame is None:
+def _write(chip: str, path: Path, cells: pl.DataFrame | None) -> HistoryChange:
+    if cells is None:
         return HistoryChange(chip, path, 0, path.exists() and files.write_atomic(path, EMPTY_HISTORY))
-    return HistoryChange(chip, path, frame.height, files.write_atomic(path, render_history(frame)))
+    return HistoryChange(chip, path, cells.height, files.write_atomic(path, join_cells(cells)))
 
 
 def own_histories(directory: Path) -> list[Path]:

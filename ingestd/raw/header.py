@@ -14,7 +14,6 @@ Format, as PyMeasure 0.11 to 0.16 writes it (one line each, LF or CRLF):
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +43,7 @@ MAX_COLUMNS: Final = 10_000
 MAX_LABEL_LENGTH: Final = 200
 
 _UNCOMMENTED: Final = re.compile(rb"^[^#\r\n]", re.MULTILINE)
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SECTIONS: Final = ("Parameters", "Metadata", "Data")
 
 
@@ -285,7 +285,7 @@ def _label_problem(label: str, count: int) -> str:
         return "holds semicolons or tabs where PyMeasure writes commas, as a spreadsheet program saves a table"
     if label.startswith('"') or label.endswith('"'):
         return "has its name in quotes; PyMeasure never quotes, a spreadsheet program does"
-    if any(unicodedata.category(character) == "Cc" for character in label):
+    if _CONTROL.search(label):
         return "has a control character in its name"
     return ""
 

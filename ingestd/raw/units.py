@@ -37,6 +37,11 @@ _PRECISION: Final = 2 * _LONGEST  # digits: the product of a text that long with
 
 def label_key(label: str) -> str:
     """Return what two spellings of one label share: compatible characters folded (µ, μ), spaces collapsed."""
+    return _label_key(label) if len(label) <= _LONGEST else _label_key.__wrapped__(label)
+
+
+@lru_cache(maxsize=1024)
+def _label_key(label: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", label).split())
 
 

@@ -33,16 +33,17 @@ def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -
         HEADER_KEY: header_text.encode("utf-8", "backslashreplace"),
         VERSION_KEY: str(SCHEMA_VERSION).encode("ascii"),
     }
-    dictionary = [field.name for field in table.schema if pa.types.is_string(field.type)]
     whole = pa.BufferOutputStream()  # one write to the disk; pyarrow's own file would make a dozen
-    pq.write_table(
-        table.replace_schema_metadata(metadata),
+    dictionary = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    with pq.ParquetWriter(
         whole,
+        table.schema,
         compression="zstd",
         use_dictionary=dictionary or False,
-        store_schema=True,
         write_page_checksum=True,
-    )
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)  # given with the schema, it would be stored in ARROW:schema as well
     path.write_bytes(whole.getvalue())
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
-from ingestd.histories.chip import EMPTY_HISTORY, history_frame, history_path, own_histories, render_history
+from ingestd.histories.chip import EMPTY_HISTORY, history_path, own_histories, render_histories
 from ingestd.ingest import history_parquet_path
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
@@ -289,22 +289,20 @@ def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
 
 def _history_findings(settings: Settings, now: _Manifest, done: Verification) -> Iterator[Finding]:
     layout = settings.layout
-    chips = now.frame.filter(pl.col("chip_name").is_not_null()).partition_by("chip_name", as_dict=True)
+    texts = render_histories(now.frame, settings.time.local_tz, parquet_path=history_parquet_path(layout))
     expected_files = {history_path(layout.histories_dir, chip) for chip in now.store.catalog.stale_chips}
-    for (chip,), rows in sorted(chips.items(), key=lambda item: str(item[0])):
+    for chip in sorted(now.frame["chip_name"].drop_nulls().unique()):
         done.histories += 1
-        path = history_path(layout.histories_dir, str(chip))
+        path = history_path(layout.histories_dir, chip)
         expected_files.add(path)
         if chip in now.store.catalog.stale_chips:
             continue
-        frame = history_frame(rows, settings.time.local_tz, parquet_path=history_parquet_path(layout))
-        expected = render_history(frame)
         try:
             actual = path.read_bytes()
         except FileNotFoundError:
             yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
             continue
-        if actual != expected:
+        if actual != texts.get(chip, EMPTY_HISTORY):
             yield Finding(
                 "damage", "history-differs", layout.relative(path), f"does not say what the manifest says of {chip}"
             )

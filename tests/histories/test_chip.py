@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestd.errors import UsageError
+from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import (
     HISTORY_SCHEMA,
     build_chip_history,
     history_frame,
     history_path,
     load_history,
-    render_history,
     write_histories,
 )
 
@@ -47,7 +47,7 @@ def test_a_history_line_by_line(manifest_of: MakeManifest, parquet_path: Parquet
     frame = history_frame(manifest_of({}), TZ, parquet_path=parquet_path)
     run = frame["run_id"].item()
     assert (
-        render_history(frame)
+        render_csv(frame)
         == HEADER
         + (
             "1,2025-09-23,09:55:55,ITS,💡 ITS Alisson72  VG=-5.19 V  VL=1.4 V  λ=850.0 nm  #19,"
@@ -98,7 +98,7 @@ def test_input_order_does_not_matter(manifest_of: MakeManifest, parquet_path: Pa
     runs = [{"source_file": f"d/{name}.csv", "file_idx": idx} for name, idx in enumerate(indices)]
     shuffled = data.draw(st.permutations(runs))
     first, second = (history_frame(manifest_of(*rows), TZ, parquet_path=parquet_path) for rows in (runs, shuffled))
-    assert render_history(first) == render_history(second)
+    assert render_csv(first) == render_csv(second)
 
 
 def test_superseded_runs_are_left_out(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
@@ -194,7 +194,7 @@ def test_unknown_values_are_empty_cells(
 ) -> None:
     """Light is true, false or, when unknown, empty; so is an unknown file index."""
     rows = manifest_of({"has_light": light, "file_idx": None, "chip_group": None})
-    (row,) = cells(render_history(history_frame(rows, TZ, parquet_path=parquet_path)))
+    (row,) = cells(render_csv(history_frame(rows, TZ, parquet_path=parquet_path)))
     assert (row["has_light"], row["file_idx"], row["chip_group"]) == (cell, "", "")
 
 
@@ -216,7 +216,7 @@ def test_any_text_survives_the_file(
         columns[name] = [run[number % 2] for run in runs]
     frame = pl.DataFrame(columns, schema_overrides=HISTORY_SCHEMA).select(list(HISTORY_SCHEMA))
     path = tmp_path_factory.mktemp("history") / "x_history.csv"
-    path.write_bytes(render_history(frame))
+    path.write_bytes(render_csv(frame))
     assert load_history(path).equals(frame.with_columns(pl.col("start_time").cast(pl.Float64)))
 
 

@@ -44,9 +44,8 @@ test-lowest: .venv-lowest/dev.stamp ## run the suite, but what tests the system,
 samples: .venv/dev.stamp ## write the sample data in data/01_raw again
 	@$(BIN)/python tools/make_samples.py
 
-bench: .venv/package.stamp ## measure ingestd against floors and peers; BENCH="--full --write" for docs/performance.md
+bench: .venv/bench.stamp ## measure ingestd against floors and peers; BENCH="--full --write" for docs/performance.md
 	@$(BIN)/python bench/run.py $(BENCH)
-	@$(BIN)/python bench/service.py $(filter --full,$(BENCH))
 
 clean: ## remove the environments and everything built
 	@rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -69,6 +68,10 @@ clean: ## remove the environments and everything built
 .venv/dev.stamp: .venv/package.stamp
 	@$(BIN)/python $(PIP) install --upgrade pip
 	@$(BIN)/python $(PIP) install -e . --group dev
+	@touch $@
+
+.venv/bench.stamp: .venv/dev.stamp
+	@$(BIN)/python $(PIP) install --group bench
 	@touch $@
 
 .venv-lowest/dev.stamp: .venv-lowest/python.stamp pyproject.toml tools/lowest.py

@@ -10,7 +10,7 @@ from ingestd.errors import Reject, RejectCode, shown
 from ingestd.raw.header import Header
 from ingestd.raw.lines import Tally
 
-_WHOLE: Final = re.compile(r"(-?)0*([0-9]+)(?:\.0*)?")
+_WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
 _INT64_DIGITS: Final = 19
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
@@ -78,13 +78,14 @@ def _float(text: str) -> str | None:
 
 def _whole(text: str) -> str | None:
     """Return the whole number in `text`, "" for nan, None for anything else or beyond 64 bits."""
-    bare = text.strip().removeprefix("+")
-    if bare.lower() == "nan":
+    bare = text.strip()
+    if bare.removeprefix("+").lower() == "nan":
         return ""
     found = _WHOLE.fullmatch(bare)
-    if found is None or len(found[2]) > _INT64_DIGITS:
+    if found is None or len(found["digits"]) > _INT64_DIGITS:
         return None
-    return found[1] + found[2] if _INT64_MIN <= int(found[1] + found[2]) <= _INT64_MAX else None
+    spelt = (found["minus"] or "") + found["digits"]
+    return spelt if _INT64_MIN <= int(spelt) <= _INT64_MAX else None
 
 
 _SPELLINGS: Final[dict[str, Callable[[str], str | None]]] = {"double": _float, "int64": _whole}

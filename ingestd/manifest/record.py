@@ -113,8 +113,8 @@ class SegmentHead(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = FORMAT_VERSION
-    schema_version: int = SCHEMA_VERSION
+    format: Annotated[int, Field(ge=1)] = FORMAT_VERSION
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
     segment: Annotated[int, Field(ge=1)]
     next_seq: Annotated[int, Field(ge=1)]
     compacted_rows: int = 0

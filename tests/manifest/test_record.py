@@ -177,6 +177,14 @@ def test_a_newer_head_is_told_from_a_damaged_one(newer: dict[str, int]) -> None:
         decode_head(payload)
 
 
+@pytest.mark.parametrize("name", ["format", "schema_version"])
+def test_a_head_of_no_version_is_refused(name: str) -> None:
+    """Versions count from 1: a 0 is nothing that was written, and would be left out when written again."""
+    payload = b'{"%s":0,"segment":1,"next_seq":1}' % name.encode()
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        decode_head(payload)
+
+
 @given(
     st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.integers(1, 2**40), max_size=3)
 )

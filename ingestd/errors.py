@@ -106,3 +106,11 @@ def shown(text: str, limit: int = 60) -> str:
         for c in text[: limit + 1]  # a hostile text may be gigabytes long
     )
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def shown_value(value: object) -> str:
+    """Return a setting's value as `shown` does; one that Python does not print (too deep, too long) is named by kind."""
+    try:
+        return shown(repr(value))
+    except (RecursionError, ValueError):  # tables in tables by the thousand; an integer of more than 4300 digits
+        return f"a {type(value).__name__} too large to show"

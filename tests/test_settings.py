@@ -197,6 +197,11 @@ def test_an_unknown_flag_section_is_an_error() -> None:
         ("[time]\nlocal_tz = '../etc/passwd'\n", "no such time zone"),
         ("[watch]\nmode = 'magic'\n", "'inotify' or 'scan'"),
         ("[log]\nlevel = 'loud'\n", "'debug'"),
+        ("[paths]\ndata_root = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is no user's home folder"),
+        ("[log]\nfile = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is no user's home folder"),
+        ('[paths]\nwal_dir = "a\\u0000b"\n', "a path has no NUL character"),
+        ("[stage.workers" + ".a" * 3000 + "]\n", "a dict too large to show: Input should be a valid integer"),
+        ("[stage]\nworkers = 0x" + "f" * 6000 + "\n", "a int too large to show"),
     ],
 )
 def test_a_bad_value_is_quoted_with_what_is_allowed(here: Path, text: str, words: str) -> None:
@@ -222,8 +227,10 @@ def test_a_bad_value_is_blamed_on_the_source_it_came_from(here: Path, monkeypatc
         (b"[stage]\nworkers = 1\nworkers = 2\n", "not valid TOML"),
         (b"stage = 3\n", "'stage' is a section"),
         (b"# \xe9\n", "not UTF-8"),
+        (b"stage = " + b"[" * 3000, "not valid TOML: maximum recursion depth"),
+        (b"[stage]\nworkers = " + b"9" * 5000, "not valid TOML: Exceeds the limit"),
     ],
-    ids=["syntax", "twice", "no-table", "latin-1"],
+    ids=["syntax", "twice", "no-table", "latin-1", "too-deep", "too-long"],
 )
 def test_a_config_file_that_is_none(here: Path, data: bytes, words: str) -> None:
     """What cannot be read as a config file is told in words, with the file's path."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ingestd.errors import Reject, RejectCode, UsageError, shown
+from ingestd.errors import Reject, RejectCode, UsageError, shown, shown_value
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
 from ingestd.raw.summary import check_template
@@ -252,17 +252,17 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
     if not isinstance(table, Mapping):
-        raise UsageError(f"expected a table, found {shown(repr(table))}", place=_table(name))
+        raise UsageError(f"expected a table, found {shown_value(table)}", place=_table(name))
     if "name" in table:
         raise UsageError("key 'name': a procedure is named by its table, not by a key", place=_table(name))
     own = {key: value for key, value in table.items() if key != "uses"}
     uses = table.get("uses", ())
     if isinstance(uses, str) or not isinstance(uses, Sequence):
-        raise UsageError(f"key 'uses': expected a list of group names, found {shown(repr(uses))}", place=_table(name))
+        raise UsageError(f"key 'uses': expected a list of group names, found {shown_value(uses)}", place=_table(name))
     for group in uses:
-        if group not in groups:
-            hint = _nearest(str(group), list(groups))
-            raise UsageError(f"key 'uses': {shown(repr(group))} is no group of columns{hint}", place=_table(name))
+        if not isinstance(group, str) or group not in groups:
+            hint = _nearest(group if isinstance(group, str) else "", list(groups))
+            raise UsageError(f"key 'uses': {shown_value(group)} is no group of columns{hint}", place=_table(name))
         for kind, entries in groups[group].items():
             if isinstance(present := own.get(kind, {}), Mapping):
                 own[kind] = {**present, **{key: value for key, value in entries.items() if key not in present}}
@@ -286,7 +286,7 @@ def _invalid(name: str, error: ValidationError) -> UsageError:
         known = [field for field in model.model_fields if field != "name"] + (["uses"] if model is Procedure else [])
         message = f"no such key{_nearest(key, known)}"
     elif first["type"] != "missing" and not isinstance(first["input"], Mapping):
-        message = f"{message}; found {shown(repr(first['input']))}"
+        message = f"{message}; found {shown_value(first['input'])}"
     return UsageError(
         f"key {key!r}: {message}" if key else message,
         place=_table(name, *where[:depth]),

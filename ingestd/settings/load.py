@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError, shown_value
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
@@ -66,7 +66,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(error.strerror or str(error), place=str(path), next_step="make it readable") from error
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", place=f"{path}: byte {error.start}", next_step="save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML; an integer too long, or values too deep, for Python
         raise UsageError(
             f"not valid TOML: {error}", place=str(path), next_step="compare it with `ingestd config generate`"
         ) from error
@@ -115,7 +115,7 @@ def _explained(error: ValidationError, path: Path | None, flags: Flags) -> Usage
         )
     message = str(first["msg"]).removeprefix("Value error, ")
     return UsageError(
-        f"{key} = {shown(repr(first['input']))}: {message}",
+        f"{key} = {shown_value(first['input'])}: {message}",
         place=place,
         next_step="correct it; docs/configuration.md says what it means",
     )

@@ -17,6 +17,20 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _within_reach(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path has no NUL character")
+    try:
+        path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is no user's home folder; write the path in full") from None
+    return path
+
+
+Place = Annotated[Path, AfterValidator(_within_reach)]
+"""A path of the config file or the command line; `~` and `~user` are home folders."""
+
+
 class Section(BaseModel):
     """One table of the config file."""
 
@@ -26,33 +40,33 @@ class Section(BaseModel):
 class Paths(Section):
     """Where things are. All but `data_root` follow from it unless set."""
 
-    data_root: Annotated[Path, Field(description="The folder that holds 01_raw, 02_stage, histories and metadata.")] = (
-        Path("data")
-    )
+    data_root: Annotated[
+        Place, Field(description="The folder that holds 01_raw, 02_stage, histories and metadata.")
+    ] = Path("data")
     raw_root: Annotated[
-        Path | None, Field(description="The instrument program's CSVs; only ever read. `data_root`/01_raw unless set.")
+        Place | None, Field(description="The instrument program's CSVs; only ever read. `data_root`/01_raw unless set.")
     ] = None
     stage_root: Annotated[
-        Path | None, Field(description="Staged Parquet, rejects, manifest. `data_root`/02_stage unless set.")
+        Place | None, Field(description="Staged Parquet, rejects, manifest. `data_root`/02_stage unless set.")
     ] = None
     manifest_path: Annotated[
-        Path | None,
+        Place | None,
         Field(description="The table of all runs. `stage_root`/_manifest/manifest.parquet unless set."),
     ] = None
-    wal_dir: Annotated[Path | None, Field(description="The write-ahead log. `wal` beside the manifest unless set.")] = (
-        None
-    )
+    wal_dir: Annotated[
+        Place | None, Field(description="The write-ahead log. `wal` beside the manifest unless set.")
+    ] = None
     events_dir: Annotated[
-        Path | None, Field(description="One JSON per decision. `events` beside the manifest unless set.")
+        Place | None, Field(description="One JSON per decision. `events` beside the manifest unless set.")
     ] = None
     rejects_dir: Annotated[
-        Path | None, Field(description="One JSON per rejected file. `stage_root`/_rejects unless set.")
+        Place | None, Field(description="One JSON per rejected file. `stage_root`/_rejects unless set.")
     ] = None
-    histories_dir: Annotated[Path | None, Field(description="One CSV per chip. `data_root`/histories unless set.")] = (
+    histories_dir: Annotated[Place | None, Field(description="One CSV per chip. `data_root`/histories unless set.")] = (
         None
     )
     metadata_dir: Annotated[
-        Path | None, Field(description="Exports of header parameters per day. `data_root`/metadata unless set.")
+        Place | None, Field(description="Exports of header parameters per day. `data_root`/metadata unless set.")
     ] = None
 
 
@@ -183,7 +197,7 @@ class Log(Section):
         Literal["debug", "info", "warning", "error"], Field(description="The least severe lines that are written.")
     ] = "info"
     file: Annotated[
-        Path | None,
+        Place | None,
         Field(
             description="The log file, one JSON a line, that `ingestd tail` shows; may be rotated by logrotate. "
             "`ingestd.log` beside the manifest unless set."

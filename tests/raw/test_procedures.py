@@ -216,6 +216,7 @@ BROKEN = {
         "'I (A)'",
     ),
     "unknown group": ({"IVg": {"uses": ["lazer"]}}, "[procedures.IVg]", "key 'uses'", "'laser'"),
+    "group that is a list": ({"IVg": {"uses": [["laser"]]}}, "[procedures.IVg]", "key 'uses'", "['laser']"),
     "group list as text": ({"IVg": {"uses": "laser"}}, "[procedures.IVg]", "key 'uses'", "list"),
     "missing key": ({"Hall": {"classes": ["Hall"]}}, "[procedures.Hall]", "key 'columns'", "required"),
     "name as key": ({"IVg": {"name": "x"}}, "[procedures.IVg]", "key 'name'", "table"),

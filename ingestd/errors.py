@@ -109,7 +109,7 @@ def shown(text: str, limit: int = 60) -> str:
 
 
 def shown_value(value: object) -> str:
-    """Return a setting's value as `shown` does; one that Python does not print (too deep, too long) is named by kind."""
+    """Return a value as `shown` does; one that Python does not print (too deep, too long) is named by its type."""
     try:
         return shown(repr(value))
     except (RecursionError, ValueError):  # tables in tables by the thousand; an integer of more than 4300 digits

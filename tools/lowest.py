@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-LOWER_BOUND = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<bound>[0-9][0-9.]*)(,<[0-9.]+)?")
+LOWER_BOUND = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<bound>[0-9][0-9.]*)(,<[0-9.]+)?(; .+)?")
 
 
 def constraints(pyproject: Path) -> list[str]:
@@ -29,7 +29,9 @@ def constraints(pyproject: Path) -> list[str]:
 def constraint(requirement: str) -> str:
     match = LOWER_BOUND.fullmatch(requirement)
     if match is None:
-        sys.exit(f"pyproject.toml: {requirement!r} has no plain lower bound; write it as name>=version[,<limit]")
+        sys.exit(
+            f"pyproject.toml: {requirement!r} has no plain lower bound; write it as name>=version[,<limit][; marker]"
+        )
     return f"{match['name']}=={match['bound']}"
 
 

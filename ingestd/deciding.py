@@ -16,7 +16,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.originals import Originals
 from ingestd.stage import run as stage
 from ingestd.stage.identity import compute_distinct_run_id
-from ingestd.stage.placing import Placing
+from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
 
 
@@ -82,7 +82,7 @@ class Decider:
             was = self.layout.staged_file(old.proc, old.date_local, old.run_id)
             if event in {Event.EDITED, Event.SUPERSEDED}:
                 aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
-                placing.kept.append((was, aside))
+                placing.kept.append(Kept(was, aside, old.source_sha256))
                 kept.append(aside.relative_to(self.layout.stage_root).as_posix())
             if was != target:
                 placing.removed.append(was)

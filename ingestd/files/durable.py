@@ -161,12 +161,16 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
-    """Replace `path` by `data`; return False and touch nothing when it holds exactly these bytes already.
+    """Replace `path` by `data`; return False and change nothing when it holds exactly these bytes already.
 
-    `flush` as in `replacing`.
+    `flush` as in `replacing`. Bytes that are there already are flushed as well: who wrote them may have been killed
+    before that.
     """
     with world(path):
         if _holds(path, data):
+            if flush:
+                flush_path(path)
+                flush_path(path.parent)
             return False
         with replacing(path, flush=flush) as temporary:
             temporary.write_bytes(data)
@@ -180,9 +184,13 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def preserve(path: Path, aside: Path) -> None:
-    """Keep the bytes of `path` under the name `aside` as well: a hard link where the file system can, else a copy."""
-    make_folders(aside.parent)
+def preserve(path: Path, aside: Path) -> list[Path]:
+    """Keep the bytes of `path` under the name `aside` as well: a hard link where the file system can, else a copy.
+
+    What `aside` held before is replaced. Not durable before the folder of `aside` is flushed, and those returned, which
+    got a new entry too.
+    """
+    made = make_folders(aside.parent)
     aside.unlink(missing_ok=True)
     try:
         os.link(path, aside)
@@ -190,6 +198,7 @@ def preserve(path: Path, aside: Path) -> None:
         if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}:
             raise
         write_atomic(aside, path.read_bytes())
+    return made
 
 
 def free_bytes(path: Path) -> int:

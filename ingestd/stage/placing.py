@@ -9,18 +9,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
-from ingestd.errors import Retry
+from ingestd.errors import Corrupt, Retry
+from ingestd.stage.parquet import read_row
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Staged data that is replaced, the name it is kept under, and the SHA-256 of the raw file it was made from."""
+
+    path: Path
+    aside: Path
+    digest: str
+
+    def preserve(self) -> list[Path]:
+        """Give the data its second name; return the folders to flush.
+
+        A kill before the record leaves newer data at `path`. What an earlier try kept is then not to be replaced by it.
+        """
+        if not self.path.exists() or (self.aside.exists() and not self._stands()):
+            return []
+        return [self.aside.parent, *files.preserve(self.path, self.aside)]
+
+    def _stands(self) -> bool:
+        try:
+            return read_row(self.path).source_sha256 == self.digest
+        except Corrupt:
+            return False
 
 
 @dataclass(slots=True)
 class Placing:
     """What must be in place before a batch's records may be written.
 
-    `kept`: replaced data and the name it is kept under; `renamed`: new data and its place; `removed`: data whose run is
+    `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is
     staged elsewhere now.
     """
 
-    kept: list[tuple[Path, Path]] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
 
@@ -30,10 +55,8 @@ class Placing:
         touched: list[Path] = []
         fresh: list[Path] = []
         with files.world(stage_root):
-            for path, aside in self.kept:
-                if path.exists():
-                    files.preserve(path, aside)
-                    touched.append(aside.parent)
+            # Durable before the first rename: a power cut may not find the old data gone under both names.
+            files.flush_paths([folder for kept in self.kept for folder in kept.preserve()])
             try:
                 for temporary, target in self.renamed:
                     touched += [target.parent, *files.make_folders(target.parent)]

@@ -130,9 +130,8 @@ def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tup
     with files.world(folder):
         present = [path for path in paths if path.exists()]
         copies = [(path, _aside(layout, path, folder)) for path in present]
-        for path, copy in copies:
-            files.preserve(path, copy)
-        files.flush_paths({copy.parent for _, copy in copies})
+        made = [folder for path, copy in copies for folder in files.preserve(path, copy)]
+        files.flush_paths([*(copy.parent for _, copy in copies), *made])
     return copies
 
 

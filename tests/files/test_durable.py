@@ -107,6 +107,17 @@ def test_flushes_come_before_and_after_the_rename(tmp_path: Path, monkeypatch: p
     assert sorted(folders) == sorted((name, True) for name in ("a", "b", tmp_path.name))
 
 
+@pytest.mark.parametrize("flush", [True, False])
+def test_equal_bytes_are_flushed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool) -> None:
+    """A killed process may have written the very bytes and flushed nothing: who asks for durable bytes gets them."""
+    path = tmp_path / "x.json"
+    files.write_atomic(path, b"one", flush=False)
+    told: list[Path] = []
+    monkeypatch.setattr(durable, "flush_path", told.append)
+    assert not files.write_atomic(path, b"one", flush=flush)
+    assert told == ([path, tmp_path] if flush else [])
+
+
 def test_a_file_where_a_folder_belongs_is_a_retry(tmp_path: Path) -> None:
     """A file in the way of a folder is named; it is not replaced."""
     (tmp_path / "a").write_bytes(b"in the way")

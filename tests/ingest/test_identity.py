@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
 
+from ingestd.backfill import Options, backfill
+from ingestd.engine import InlineEngine
+from ingestd.errors import Retry
+from ingestd.files import durable
+from ingestd.manifest import log
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
 
@@ -115,6 +123,76 @@ def test_the_version_kept_aside_is_the_old_one(archive: Archive) -> None:
     assert read_row(aside) == old
     (record,) = (record for record in archive.records if record.event.value == "edited")
     assert [archive.layout.stage_root / name for name in record.superseded_parquet] == [aside]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("stop", [Killed(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_edit_that_was_not_recorded_keeps_the_old_version(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    """Stopped between the new Parquet and its record, the next start does not take the new one for the old one."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    old = archive.live()[A]
+    staged = archive.staged(old).read_bytes()
+    archive.put(A, RUN.but(chip=67).data)
+
+    def refuse(*_: object) -> None:
+        raise stop
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed, Retry):
+        patch.setattr(log, "append", refuse)
+        backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
+    assert archive.live()[A] == old
+    assert archive.backfill() == [("edited", A)]
+    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
+    assert aside.read_bytes() == staged
+    assert read_row(aside) == old
+
+
+def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:
+    """A version that came back and was replaced once more is kept as it was staged last."""
+    for measurement in (RUN, RUN.but(chip=67), RUN):
+        archive.put(A, measurement.data)
+        archive.backfill()
+    old = archive.live()[A]
+    archive.put(A, RUN.but(chip=71).data)
+    archive.backfill()
+    kept = {path.stem: read_row(path) for path in archive.layout.superseded_root.rglob("*.parquet")}
+    assert kept[digest16(RUN)] == old
+    assert kept.keys() == {digest16(RUN), digest16(RUN.but(chip=67))}
+
+
+def test_the_old_version_is_kept_durably_before_it_is_replaced(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that holds the old version's second name is flushed before the new version takes the first."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    archive.put(A, RUN.but(chip=67).data)
+    told: list[tuple[str, Path]] = []
+    flush, replace = durable.flush_path, Path.replace
+
+    def flushed(path: Path) -> None:
+        told.append(("flush", path))
+        flush(path)
+
+    def replaced(path: Path, to: Path) -> Path:
+        told.append(("replace", Path(to)))
+        return replace(path, to)
+
+    monkeypatch.setattr(durable, "_syncfs", None)
+    monkeypatch.setattr(durable, "flush_path", flushed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    archive.backfill()
+    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
+    made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]
+    first = {path for what, path in told[: told.index(("replace", target))] if what == "flush"}
+    assert set(made) <= first
 
 
 def test_start_time_edited(archive: Archive) -> None:

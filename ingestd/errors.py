@@ -76,6 +76,14 @@ class Reject(IngestdError):
         self.expected = expected
         self.found = found
 
+    def at(self, line: int | None) -> Reject:
+        """Return the same reject with its line, unless it has one."""
+        if self.line is not None or line is None:
+            return self
+        return Reject(
+            self.code, self.message, line=line, expected=self.expected, found=self.found, next_step=self.next_step
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         state = {"line": self.line, "expected": self.expected, "found": self.found, "next_step": self.next_step}
         return _revive_reject, (self.code, self.message, state)

@@ -66,6 +66,14 @@ class Header:
     body_line: int
     warnings: tuple[str, ...]
 
+    def line_of(self, name: str) -> int | None:
+        """Return the 1-based line that gives a parameter or metadata value first; None when none above the table does."""
+        for number, line in enumerate(self.text.split("\n")[: self.body_line - 1], start=1):
+            field = parse_field(line)
+            if field is not None and field[0] == name:
+                return number
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Glance:

@@ -54,17 +54,7 @@ def parse_run(data: bytes, registry: Registry) -> RawRun:
 
 def _on_line(reject: Reject, header: Header) -> Reject:
     """Return `reject` with the line it is about: the first for an unknown procedure, else the column line."""
-    if reject.line is not None:
-        return reject
-    line = 1 if reject.code is RejectCode.UNKNOWN_PROCEDURE else header.body_line - 1
-    return Reject(
-        reject.code,
-        reject.message,
-        line=line,
-        expected=reject.expected,
-        found=reject.found,
-        next_step=reject.next_step,
-    )
+    return reject.at(1 if reject.code is RejectCode.UNKNOWN_PROCEDURE else header.body_line - 1)
 
 
 def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:

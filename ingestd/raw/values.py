@@ -60,8 +60,8 @@ def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_
     """
     warnings: list[str] = []
     texts = _texts(run_header, procedure)
-    fields = _numbers(texts, warnings)
-    group, number = _chip(texts, procedure, source_file, warnings)
+    fields = _numbers(run_header, texts, warnings)
+    group, number = _chip(run_header, texts, procedure, source_file, warnings)
     chip_name = None if group is None else f"{group}{number}"
     has_light = _has_light(procedure, fields["laser_voltage_v"], table)
     file_idx = _file_idx(source_file)
@@ -120,26 +120,35 @@ def _text(texts: Mapping[str, tuple[str, str]], field: str) -> str:
     return "" if text == "None" else text
 
 
-def _numbers(texts: Mapping[str, tuple[str, str]], warnings: list[str]) -> dict[str, float | None]:
+def _numbers(header: Header, texts: Mapping[str, tuple[str, str]], warnings: list[str]) -> dict[str, float | None]:
     fields: dict[str, float | None] = dict.fromkeys(PARAMETER_FIELDS)
     for field in filter(texts.__contains__, PARAMETER_FIELDS):
         label, text = texts[field]
-        fields[field] = to_unit(text, _UNITS[field], label=f"the parameter '{shown(label)}'")
+        try:
+            fields[field] = to_unit(text, _UNITS[field], label=f"the parameter '{shown(label)}'")
+        except Reject as reject:
+            raise reject.at(header.line_of(label)) from None
         if fields[field] is None and _text(texts, field):
             warnings.append(f"{shown(label)}: '{shown(text)}' is no finite number; {field} stays empty")
     return fields
 
 
 def _chip(
-    texts: Mapping[str, tuple[str, str]], procedure: Procedure, source_file: str, warnings: list[str]
+    header: Header,
+    texts: Mapping[str, tuple[str, str]],
+    procedure: Procedure,
+    source_file: str,
+    warnings: list[str],
 ) -> tuple[str | None, int | None]:
     """Return chip group and number: the header's, else the file name's (`Alisson67_015.csv`)."""
     if procedure.chip == "none":
         return None, None
     group, number = _text(texts, "chip_group"), _text(texts, "chip_number")
-    if group:
-        _check_group(group)
-    checked = _checked_number(number) if number else None
+    if group and (fault := _fault_of_group(group)):
+        raise fault.at(header.line_of(texts["chip_group"][0]))
+    if number and (fault := _fault_of_number(number)):
+        raise fault.at(header.line_of(texts["chip_number"][0]))
+    checked = int(number) if number else None
     if group and checked is not None:
         return group, checked
     found = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem)
@@ -149,7 +158,8 @@ def _chip(
             warnings.append(f"the header names no complete chip; {found['group']}{named} is taken from the file name")
             return found["group"], named
     if procedure.chip == "required":
-        raise _no_chip(procedure, "chip_number" if group else "chip_group", texts)
+        field = "chip_number" if group else "chip_group"
+        raise _no_chip(procedure, field, texts).at(header.line_of(texts[field][0]) if field in texts else None)
     if group or number:
         warnings.append("the header names only half a chip (group and number belong together); chip stays empty")
     return None, None
@@ -168,10 +178,10 @@ def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, st
     )
 
 
-def _check_group(group: str) -> None:
+def _fault_of_group(group: str) -> Reject | None:
     if len(group) <= _LONGEST_GROUP and group.isprintable():
-        return
-    raise Reject(
+        return None
+    return Reject(
         RejectCode.BAD_CHIP,
         "the chip group is longer than a name can be, or has characters that cannot be printed",
         expected=f"at most {_LONGEST_GROUP} printable characters",
@@ -180,13 +190,13 @@ def _check_group(group: str) -> None:
     )
 
 
-def _checked_number(number: str) -> int:
+def _fault_of_number(number: str) -> Reject | None:
     if _CHIP_NUMBER.fullmatch(number):
-        return int(number)
-    raise Reject(
+        return None
+    return Reject(
         RejectCode.BAD_CHIP,
-        "the chip number is no whole number",
-        expected="digits such as 67",
+        "the chip number is no whole number written in digits, or has too many of them",
+        expected="digits such as 67, without sign or decimal point, at most 18",
         found=shown(number),
         next_step="correct the chip number in the file's header",
     )

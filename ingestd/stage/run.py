@@ -267,7 +267,10 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
 def _start(task: StageTask, run: RawRun, zone: ZoneInfo) -> StartTime:
     """Find the start of a run; one told by path or mtime never changes for a path that has a row already."""
     written = run.header.metadata.get(START_TIME_LABEL, run.header.parameters.get(START_TIME_LABEL))
-    start = start_time(written, task.source_file, task.status.mtime_ns, zone, task.now)
+    try:
+        start = start_time(written, task.source_file, task.status.mtime_ns, zone, task.now)
+    except Reject as reject:
+        raise reject.at(run.header.line_of(START_TIME_LABEL)) from None
     if task.prior is not None and start.origin != "header":
         return StartTime(task.prior.start_time_utc, task.prior.origin, ())
     return start

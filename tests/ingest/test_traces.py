@@ -198,3 +198,14 @@ def test_a_disk_that_refuses_is_a_retry(layout: Layout) -> None:
     with pytest.raises(Retry) as caught:
         write_traces(layout, SANTIAGO, [record], notes_of(record))
     assert str(layout.events_dir) in caught.value.place
+
+
+def test_a_reject_for_a_start_time_names_its_line(archive: Archive) -> None:
+    """The line is the header's own; what stands in the table is never taken for it."""
+    bad = RUN.data.replace(b"Start time: 1758632155.25", b"Start time: yesterday")
+    archive.put(A, bad)
+    assert archive.backfill() == [("rejected", A)]
+    (record,) = archive.records
+    assert record.reason is not None
+    assert (record.reason.code, record.reason.line) == ("bad-start-time", 8)
+    assert bad.splitlines()[7] == b"#\tStart time: yesterday"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,11 @@ class Kept:
             return []
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
+    def restore(self) -> None:
+        """Put the data back that is kept, when its replacement does not count after all."""
+        if self.aside.exists() and not (self.path.exists() and self._stands()):
+            files.preserve(self.aside, self.path)
+
     def _stands(self) -> bool:
         try:
             return read_row(self.path).source_sha256 == self.digest
@@ -41,8 +47,7 @@ class Kept:
 class Placing:
     """What must be in place before a batch's records may be written.
 
-    `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is
-    staged elsewhere now.
+    `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is staged elsewhere now.
     """
 
     kept: list[Kept] = field(default_factory=list)
@@ -51,7 +56,7 @@ class Placing:
 
     @contextmanager
     def done(self, stage_root: Path) -> Iterator[None]:
-        """Put the batch's Parquet in place, durably, for the block; take new files away again when it fails."""
+        """Put the batch's Parquet in place, durably, for the block; when it fails, undo what can be undone."""
         touched: list[Path] = []
         fresh: list[Path] = []
         with files.world(stage_root):
@@ -71,4 +76,7 @@ class Placing:
             except (OSError, Retry):
                 for path in fresh:
                     path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError, Retry):  # then the next try finds it kept, and replaces it again
+                    for kept in self.kept:
+                        kept.restore()
                 raise

@@ -153,6 +153,28 @@ def test_an_edit_that_was_not_recorded_keeps_the_old_version(
     assert read_row(aside) == old
 
 
+def test_an_edit_that_the_disk_refused_leaves_the_old_version_staged(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a batch counts whose record was refused: the Parquet is the row's, also when the edit is taken back."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    staged = target.read_bytes()
+    archive.put(A, RUN.but(chip=67).data)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, contextlib.suppress(Retry):
+        patch.setattr(log, "append", refuse)
+        backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
+    assert target.read_bytes() == staged
+    archive.put(A, RUN.data)
+    assert archive.backfill() == [("unchanged", A)]
+    assert target.read_bytes() == staged
+
+
 def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:
     """A version that came back and was replaced once more is kept as it was staged last."""
     for measurement in (RUN, RUN.but(chip=67), RUN):

@@ -186,10 +186,10 @@ class _Run:
         scanned_at = time.monotonic()
         self.report.scanned = len(scan.files)
         self.report.passed_over, self.report.unreachable = _passed_over(scan), _unreachable(scan)
-        pending = self._to_do(scan.files)
-        self._total = len(pending)
+        to_do = self._to_do(scan.files)
+        self._total = len(to_do)
         try:
-            self._stage(pending, steady_s=0.0)
+            self._stage(to_do, steady_s=0.0)
             for _ in range(LOOKS - 1):
                 if not self._again or self.options.stop():
                     break
@@ -197,7 +197,9 @@ class _Run:
                 pending, same = self._look_again()
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if not self.options.stop():
-                self._commit(self.ingest.lost_originals(scan.files.get))
+                copies = self.ingest.lost_originals(scan.files.get)
+                self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
+                self._commit(copies)
         except Retry as error:
             self.report.stopped_by = error
         self.report.waiting = [self._waiting[name] for name in sorted(self._waiting)]

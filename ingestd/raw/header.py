@@ -67,7 +67,7 @@ class Header:
     warnings: tuple[str, ...]
 
     def line_of(self, name: str) -> int | None:
-        """Return the 1-based line that gives a parameter or metadata value first; None when none above the table does."""
+        """Return the 1-based line above the table that gives a value of this name first; None when there is none."""
         for number, line in enumerate(self.text.split("\n")[: self.body_line - 1], start=1):
             field = parse_field(line)
             if field is not None and field[0] == name:

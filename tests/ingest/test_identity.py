@@ -156,7 +156,7 @@ def test_an_edit_that_was_not_recorded_keeps_the_old_version(
 def test_an_edit_that_the_disk_refused_leaves_the_old_version_staged(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of a batch counts whose record was refused: the Parquet is the row's, also when the edit is taken back."""
+    """Where the record is refused the Parquet is the old row's, also when the edit is taken back."""
     archive.put(A, RUN.data)
     archive.backfill()
     target = archive.staged(archive.live()[A])
@@ -336,6 +336,7 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
     assert archive.backfill() == [("moved", C)]
     assert {row.source_file: row.run_id for row in archive.rows()} == {C: run_id}
     assert C not in archive.notes()
+    assert (archive.report.scanned, archive.report.known) == (1, 0)
 
 
 def test_of_two_copies_one_takes_the_place(archive: Archive) -> None:

@@ -5,6 +5,7 @@ Tasks are idempotent: one that ran twice, or whose answer was lost, costs time a
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,6 +144,7 @@ def _begin(context: StageContext, threads: int, parent: int) -> None:
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
     pa.set_cpu_count(threads)
+    gc.freeze()  # what is loaded now stays: no collection need look at it again
     _context = context
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -22,6 +23,9 @@ SYNCFS_FROM = 4
 
 _PROCESS = secrets.token_hex(4)
 """Tells the temporary files of this process from those a dead one with the same pid left (containers reuse pids)."""
+
+_numbers = itertools.count(secrets.randbits(32))
+"""Tells the temporary files of this process from each other."""
 
 _TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})[0-9a-f]{8}\.tmp$")
 
@@ -99,7 +103,7 @@ def flush_file_systems(paths: Iterable[Path]) -> None:
 def make_folders(path: Path) -> list[Path]:
     """Create `path` and its missing parents; return every folder that got a new entry and so needs a flush."""
     missing = []
-    while not path.is_dir():
+    while not os.path.isdir(path):  # noqa: PTH112  # hot: a few a run
         missing.append(path)
         path = path.parent
     for folder in reversed(missing):
@@ -110,7 +114,7 @@ def make_folders(path: Path) -> list[Path]:
 def temporary_beside(path: Path) -> Path:
     """Name a temporary file in the folder of `path` that no other process uses and no reader takes for data."""
     name = os.fsencode(path.name)[:100].decode("utf-8", "ignore")  # bytes are what the file system counts
-    return path.parent / f".{name}.{os.getpid()}-{_PROCESS}{secrets.token_hex(4)}.tmp"
+    return path.parent / f".{name}.{os.getpid()}-{_PROCESS}{next(_numbers) % 2**32:08x}.tmp"
 
 
 def dead_temporaries(folder: Path) -> list[Path]:
@@ -144,7 +148,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             yield temporary
             if flush:
                 flush_path(temporary)
-            temporary.replace(path)
+            os.replace(temporary, path)  # noqa: PTH105  # hot: one an event, and no new Path of it
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -99,9 +99,7 @@ def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
         raise unknown("chip", chip_name, names)
 
 
-def render_histories(
-    manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath
-) -> dict[str, bytes]:
+def render_histories(manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath) -> dict[str, bytes]:
     """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`."""
     runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
     return {chip: join_cells(cells) for chip, cells in _cells_by_chip(runs, tz, parquet_path).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,14 +65,15 @@ class Placing:
             files.flush_paths([folder for kept in self.kept for folder in kept.preserve()])
             try:
                 for temporary, target in self.renamed:
-                    touched += [target.parent, *files.make_folders(target.parent)]
-                    if not target.exists():
+                    made = files.make_folders(target.parent)
+                    touched += [target.parent, *made]
+                    if made or not target.exists():
                         fresh.append(target)
-                    temporary.replace(target)
+                    os.replace(temporary, target)  # noqa: PTH105  # hot: one a run, and no new Path of it
                 for path in self.removed:
                     shutil.rmtree(path.parent, ignore_errors=True)
                     touched.append(path.parent.parent)
-                files.flush_paths(path for path in touched if path.is_dir())
+                files.flush_paths(path for path in touched if not self.removed or path.is_dir())
                 yield
             except (OSError, Retry):
                 for path in fresh:

@@ -197,19 +197,19 @@ def test_the_old_version_is_kept_durably_before_it_is_replaced(
     target = archive.staged(archive.live()[A])
     archive.put(A, RUN.but(chip=67).data)
     told: list[tuple[str, Path]] = []
-    flush, replace = durable.flush_path, Path.replace
+    flush, replace = durable.flush_path, os.replace
 
     def flushed(path: Path) -> None:
         told.append(("flush", path))
         flush(path)
 
-    def replaced(path: Path, to: Path) -> Path:
+    def replaced(path: Path, to: Path) -> None:
         told.append(("replace", Path(to)))
-        return replace(path, to)
+        replace(path, to)
 
     monkeypatch.setattr(durable, "_syncfs", None)
     monkeypatch.setattr(durable, "flush_path", flushed)
-    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(os, "replace", replaced)
     archive.backfill()
     (aside,) = archive.layout.superseded_root.rglob("*.parquet")
     made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]

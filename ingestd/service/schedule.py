@@ -25,10 +25,14 @@ def make_scheduler(
     Nothing is dropped because it is late (`misfire_grace_time=None`); late runs of one job are taken together. `check`
     is the health check, run every `check_s` seconds.
     """
-    # A run left out because the last one is not over costs nothing here, and APScheduler would warn of each.
-    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+    # A run left out because the last one is not over costs nothing here, and APScheduler would warn of each. The logger
+    # is our own: other schedulers of the process keep their warnings.
+    logger = logging.getLogger("apscheduler.scheduler.ingestd")
+    logger.setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
-        timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        timezone="UTC",
+        logger=logger,
+        job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
     )
     rescan_s, compact_s = settings.watch.rescan_s, settings.service.compact_s
     scheduler.add_job(

@@ -39,9 +39,9 @@ CHECK_S = 1.0
 """How often watch, worker and scheduler are checked, in seconds."""
 
 STUCK_S = 60.0
-"""A worker silent for this long is stuck: the watchdog is not fed any more, and systemd restarts the service.
+"""A worker or scheduler silent for this long is stuck: the watchdog is not fed any more, and systemd restarts all.
 
-It may be silent for `manifest.lock_timeout_s` besides, while another process has the manifest.
+The worker may be silent for `manifest.lock_timeout_s` besides, while another process has the manifest.
 """
 
 STATE_EVERY_S = 0.5
@@ -139,12 +139,13 @@ class Daemon:
         self._clock = clock
         self._log = structlog.get_logger("ingestd")
         self._watch = self._make_watch()
-        self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check_watch, CHECK_S)
+        self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._started_at = clock()
         self._watching = ""
         self._limited_scan_at = 0.0
         self._shown: ServiceState | None = None
+        self._checked_at = 0.0
         self._fed_at = 0.0
 
     def _make_watch(self) -> Watch | None:
@@ -184,6 +185,7 @@ class Daemon:
             self._place_watch()
         self._worker.inbox.put(Scan("start"))
         on_job_error(self._scheduler, lambda job, error: self._log.error("job_failed", job=job, problem=error))
+        self._checked_at = time.monotonic()
         self._scheduler.start()
         self._thread.start()
         self._show("starting")
@@ -233,6 +235,11 @@ class Daemon:
         else:
             self._describe_watch(self._watch)
 
+    def _check(self) -> None:
+        """Check the watch, and leave a beat: the scheduler's thread lives, and the watch was seen to or replaced."""
+        self._check_watch()
+        self._checked_at = time.monotonic()
+
     def _check_watch(self) -> None:
         """Check that hints still come; where they do not, place the watch anew and scan."""
         if self._watch is None or self._signals.stop.is_set():
@@ -273,9 +280,10 @@ class Daemon:
         self._watching = watching
 
     def _alive(self) -> bool:
-        silent_s = time.monotonic() - self._worker.beat_at
-        patience_s = STUCK_S + self._settings.manifest.lock_timeout_s
-        return self._thread.is_alive() and silent_s < patience_s and self._scheduler.running
+        """Say whether worker and scheduler left a beat lately; nothing but their own threads at work leaves one."""
+        now = time.monotonic()
+        worker_s, check_s = now - self._worker.beat_at, now - self._checked_at
+        return worker_s < STUCK_S + self._settings.manifest.lock_timeout_s and check_s < STUCK_S
 
     def _feed_watchdog(self) -> None:
         every = self._notifier.watchdog_s

@@ -19,6 +19,7 @@ from running import Service, wait_until
 
 from ingestd.ingest import Ingest, opened, utc_now
 from ingestd.service import daemon as life
+from ingestd.service import worker as turns
 from ingestd.service.daemon import Daemon, Exit, Signals
 from ingestd.service.notify import Notifier
 from ingestd.service.worker import Worker
@@ -125,12 +126,25 @@ class Stuck:
             except BlockingIOError:
                 return count
 
+    def wait_for_silence(self) -> None:
+        """Wait until no WATCHDOG=1 came for two seconds."""
+        silent_since = [time.monotonic()]
+
+        def silent() -> bool:
+            if self.fed():
+                silent_since[0] = time.monotonic()
+            return time.monotonic() - silent_since[0] > 2.0
+
+        wait_until(silent, "no sign of life for two seconds")
+
 
 @pytest.fixture
 def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
-    """A service in this process, not started yet, that believes a worker dead after a second."""
+    """A service in this process, not started yet, that believes worker or scheduler dead after a second."""
     monkeypatch.setattr(life, "STUCK_S", 0.5)
     monkeypatch.setattr(life, "STATE_EVERY_S", 0.05)
+    monkeypatch.setattr(life, "CHECK_S", 0.05)
+    monkeypatch.setattr(turns, "IDLE_TURN_S", 0.1)
     (tmp_path / "data" / "01_raw").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     flags = {"manifest": {"lock_timeout_s": 0.5}, "watch": {"rescan_s": 0.2}, "service": {"stop_s": 20.0}}
@@ -169,17 +183,37 @@ def test_the_watchdog_is_not_fed_for_a_stuck_worker(stuck: Stuck) -> None:
     """A worker that hangs (a dead share) stops WATCHDOG=1, though every other thread lives; systemd then restarts."""
     wait_until(lambda: stuck.fed() > 0, "signs of life before")
     stuck.held.set()
-    silent_since = [time.monotonic()]
-
-    def silent() -> bool:
-        if stuck.fed():
-            silent_since[0] = time.monotonic()
-        return time.monotonic() - silent_since[0] > 2.0
-
-    wait_until(silent, "no sign of life for two seconds")
+    stuck.wait_for_silence()
     stuck.held.clear()
     stuck.release.set()
     wait_until(lambda: stuck.fed() > 0, "signs of life again")
+
+
+@pytest.mark.parametrize("fault", ["the scheduler runs nothing", "the watch is checked no more"])
+def test_the_watchdog_is_not_fed_without_checks(stuck: Stuck, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler that stands still, or a check of the watch that hangs, stops WATCHDOG=1, though the worker lives."""
+    wait_until(lambda: stuck.fed() > 0, "signs of life before")
+    if fault == "the scheduler runs nothing":
+        stuck.daemon._scheduler.pause()
+    else:
+        monkeypatch.setattr(stuck.daemon._watch, "check", lambda _: stuck.release.wait(60) and None)
+    stuck.wait_for_silence()
+    if fault == "the scheduler runs nothing":
+        stuck.daemon._scheduler.resume()
+    stuck.release.set()
+    wait_until(lambda: stuck.fed() > 0, "signs of life again")
+
+
+def test_a_watch_that_dies_is_replaced_and_the_watchdog_fed(stuck: Stuck) -> None:
+    """A dead observer needs no restart of the service: the next check places another, and signs of life go on."""
+    wait_until(lambda: stuck.fed() > 0, "signs of life before")
+    watch = stuck.daemon._watch
+    assert watch is not None
+    before = watch._running
+    before._observer.stop()  # type: ignore[union-attr]
+    wait_until(lambda: watch._running not in {None, before}, "another observer")
+    stuck.fed()
+    wait_until(lambda: stuck.fed() > 2, "signs of life after it")
 
 
 def test_jobs_do_not_pile_up_on_a_stuck_worker(stuck: Stuck) -> None:

@@ -13,7 +13,7 @@ from ingestd.settings import Settings
 
 
 def test_other_schedulers_keep_their_warnings() -> None:
-    """Of our scheduler only errors are told; APScheduler's own logger, which others of the process use, is not touched."""
+    """Ours tells errors only; APScheduler's own logger, which others of the process use, is not touched."""
     library = logging.getLogger("apscheduler.scheduler")
     before = library.getEffectiveLevel()
     make_scheduler(Settings(), lambda _: None, lambda: None, 1.0)

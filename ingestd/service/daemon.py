@@ -3,9 +3,9 @@
 Threads: the main thread supervises; the worker decides; the observer and the scheduler put messages on the worker's
 queue. A signal handler only sets a flag.
 
-Stopping, in order, within `service.stop_s`: no more hints and jobs; the worker finishes the batch in hand, writes the
-histories and compacts; the state file says `stopped`; the lock is freed. A second signal ends the process at once,
-which is safe: it is what a power cut does.
+Stopping, in order, within `service.stop_s` whatever hangs: the worker takes nothing new; hints and jobs end; the worker
+finishes the batch in hand, writes the histories and compacts; the state file says `stopped`; the lock is freed. A
+second signal ends the process at once, which is safe: it is what a power cut does.
 """
 
 from __future__ import annotations
@@ -194,25 +194,29 @@ class Daemon:
     def _stop(self) -> Exit:
         self._log.info("stopping", signal=self._signals.name)
         self._notifier.stopping()
-        deadline = time.monotonic() + self._settings.service.stop_s
+        limit = threading.Timer(self._settings.service.stop_s, self._give_up)
+        limit.daemon = True
+        limit.start()
+        self._worker.stop()  # first: the watch may wait for a share that answers no more
         if self._watch is not None:
             self._watch.stop()
         self._scheduler.shutdown(wait=False)
-        self._worker.stop()
         self._show("stopping")
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
-            self._log.error(
-                "stop_took_too_long",
-                problem=f"not done within service.stop_s = {self._settings.service.stop_s:g} s; ending as it is",
-                next_step="nothing: the next start finishes the work",
-            )
-            os._exit(Exit.FAILED)
+        self._thread.join()
+        limit.cancel()
         if self._worker.failure is not None:
             return self._fail()
         self._show("stopped")
         self._log.info("stopped")
         return Exit.STOPPED
+
+    def _give_up(self) -> None:
+        self._log.error(
+            "stop_took_too_long",
+            problem=f"not done within service.stop_s = {self._settings.service.stop_s:g} s; ending as it is",
+            next_step="nothing: the next start finishes the work",
+        )
+        os._exit(Exit.FAILED)
 
     def _fail(self) -> Exit:
         """End because the worker did; a damage of our own files is for people to mend, so no restart is asked for."""

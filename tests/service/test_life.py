@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -280,6 +281,38 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert len(service.rows()) == 300
         service.check_whole()
+
+
+def test_a_stop_does_not_wait_for_a_folder_that_answers_no_more(tmp_path: Path) -> None:
+    """A check of the watch that hangs (a dead share) holds up no stop: the log is compacted, and `stop_s` is kept."""
+    hang = """
+import sys, time
+from pathlib import Path
+from ingestd.cli import main
+from ingestd.service.watch import Watch
+
+look, hung = Watch._root_trouble, Path("hung")
+def hang(watch):
+    while Path("hang").exists():
+        hung.touch()
+        time.sleep(0.05)
+    return look(watch)
+
+Watch._root_trouble = hang
+del sys.argv[1:4]
+sys.exit(main())
+"""
+    service = Service(tmp_path, service={"stop_s": 3.0})
+    with service.start(prefix=(sys.executable, "-c", hang)):
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        (tmp_path / "hang").touch()
+        service.until((tmp_path / "hung").exists, "a check that hangs")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert time.monotonic() - began > 2.0
+        assert service.lines("stop_took_too_long")
+        assert service.compacted() == names
 
 
 def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:

@@ -20,15 +20,18 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.layout import Layout
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
-from ingestd.raw.header import glance
-from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge_outside
+from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
+from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge, judge_outside
 from ingestd.service.state import RetryingFile, Trouble, read_state
 from ingestd.settings import Settings
 from ingestd.writers import Writers, look
 
 LAST_RUNS = 5
 ROWS_LIMIT = 64 * 2**20
-"""Rows so far are counted in files up to this many bytes; a larger one is not read for it."""
+"""A file up to this many bytes is looked into; a larger one is judged from outside, and its rows are not counted."""
+
+FILES_READ = 1000
+"""Where more files wait, the others are judged from outside: before the first backfill of an archive all wait."""
 
 PENDING = "pending"
 """Settled, and not decided yet: the service or the next backfill takes it."""
@@ -182,28 +185,36 @@ def _waiting(
             reason = f"{retry.problem} (tried {retry.tries} times)"
             waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason))
         else:
-            waiting.append(_undecided(settings, name, status, writers, age))
+            waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
     return waiting
 
 
-def _undecided(settings: Settings, name: str, status: FileStat, writers: Writers, age: float) -> WaitingPart:
+def _undecided(
+    settings: Settings, name: str, status: FileStat, writers: Writers, age: float, *, many: bool
+) -> WaitingPart:
     patience = Patience(settings.settle.settle_s, settings.settle.quiet_s)
-    verdict = judge_outside(Observation(abs(age), writers.writer_of(status)), patience)
-    if verdict.state is State.RUNNING:
-        rows = _rows_so_far(settings.layout.raw_file(name), status)
-        return WaitingPart(source_file=name, state=State.RUNNING, age_s=age, reason=verdict.reason, rows=rows)
+    seen = Observation(abs(age), writers.writer_of(status))
+    verdict = judge_outside(seen, patience)
+    may_be_queued, may_be_cut = status.size <= MAX_HEADER_BYTES, seen.unchanged_s < patience.quiet_s
+    worth = verdict.state is State.RUNNING or (not many and (may_be_queued or may_be_cut))
+    found = _glance(settings.layout.raw_file(name), status) if worth else None
+    if found is not None:
+        verdict = judge(seen, found, status.size, patience)
+    rows = None if found is None else found.rows
+    if verdict.state is not State.SETTLED:
+        return WaitingPart(source_file=name, state=verdict.state, age_s=age, reason=verdict.reason, rows=rows)
     reason = "over, and not staged yet: the service or the next `ingestd backfill` takes it"
-    return WaitingPart(source_file=name, state=PENDING, age_s=age, reason=reason)
+    return WaitingPart(source_file=name, state=PENDING, age_s=age, reason=reason, rows=rows)
 
 
-def _rows_so_far(path: Path, status: FileStat) -> int | None:
+def _glance(path: Path, status: FileStat) -> Glance | None:
     if status.size > ROWS_LIMIT:
         return None
     try:
         read = files.read_raw(path, ROWS_LIMIT)
     except OSError:
         return None
-    return None if read is None else glance(read.data).rows
+    return None if read is None else glance(read.data)
 
 
 def _last_runs(view: pl.DataFrame) -> list[RunPart]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,24 @@ with open(target, "a", encoding="utf-8") as recorder:
     print("recording", flush=True)
     while not __import__("os").path.exists("/tmp/enough"):
         __import__("time").sleep(0.05)
+"""
+
+WATCHED = "[Service]\nRestartSec=100ms\nWatchdogSec=5\nTimeoutAbortSec=5\n"
+
+STUCK = """
+import os, sys, time
+from ingestd.cli import main
+from ingestd.service import daemon, worker
+
+turn = worker.Worker.turn
+def hang_while_told(self, wait_s):
+    while os.path.exists("/srv/lab/hang"):
+        time.sleep(0.05)
+    turn(self, min(wait_s, 0.5))
+
+worker.Worker.turn = hang_while_told
+daemon.STUCK_S = 3.0
+sys.exit(main())
 """
 
 
@@ -174,11 +192,30 @@ def test_it_comes_back_after_a_kill(service: Machine) -> None:
 
 def test_the_watchdog_restarts_a_stuck_service(service: Machine) -> None:
     """A process that stands still sends no WATCHDOG=1: systemd ends it and starts it again."""
-    settings_on_top(service, "[Service]\nRestartSec=100ms\nWatchdogSec=5\nTimeoutAbortSec=5\n")
+    settings_on_top(service, WATCHED)
+    expect_a_restart(
+        service, lambda: service.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGSTOP", "ingestd")
+    )
+
+
+def test_the_watchdog_restarts_a_service_whose_worker_is_stuck(service: Machine) -> None:
+    """Every other thread lives, but the worker hangs: systemd ends it, the journal shows where, and starts it again."""
+    service.path("/srv/lab/stuck.py").write_text(STUCK)
+    command = f"{VENV}/bin/python /srv/lab/stuck.py run --config /etc/ingestd/config.toml"
+    limit = "Environment=INGESTD_MANIFEST__LOCK_TIMEOUT_S=1\n"
+    settings_on_top(service, f"{WATCHED}{limit}ExecStart=\nExecStart={command}\n")
+    expect_a_restart(service, lambda: service.run("touch", "/srv/lab/hang"))
+    journal = service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
+    assert "in hang_while_told" in journal
+
+
+def expect_a_restart(service: Machine, stick: Callable[[], object]) -> None:
+    """Let the service get stuck; systemd must notice and start it again, and the new one must work."""
     before = main_pid(service)
     until(lambda: service.show("ingestd", "WatchdogTimestampMonotonic") not in {"", "0"}, "the watchdog at work")
-    service.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGSTOP", "ingestd")
+    stick()
     until(lambda: main_pid(service) not in {before, "0"}, "a new process")
+    service.run("rm", "-f", "/srv/lab/hang")
     until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
     journal = service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
     assert "Watchdog timeout (limit 5s)!" in journal

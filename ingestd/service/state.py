@@ -84,14 +84,20 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
         state = ServiceState.model_validate_json(state_path(layout).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         state = None
-    return state, _is_held(service_lock(layout))
+    lock = service_lock(layout)
+    return state, _is_held(lock) if lock.path.exists() else _lives_without_lock(state)
 
 
 def _is_held(lock: files.Lock) -> bool:
-    if not lock.path.exists():
-        return False
     try:
         lock.probe()
     except UsageError:
         return True
     return False
+
+
+def _lives_without_lock(state: ServiceState | None) -> bool:
+    """Tell whether a service lives whose lock went away with the disk of the stage: it wrote its state since."""
+    if state is None or state.phase == "stopped" or state.host != socket.gethostname():
+        return False
+    return Path(f"/proc/{state.pid}").exists()

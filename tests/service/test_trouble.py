@@ -165,6 +165,9 @@ def test_a_stage_that_is_gone_and_comes_back(tmp_path: Path) -> None:
         assert service.lines("trouble")
         (service.raw / "day").mkdir()  # a scan looks into the manifest too
         service.until(lambda: "the write-ahead log is gone" in str(service.lines("trouble")), "the cause is told")
+        service.until(lambda: "the write-ahead log is gone" in str(service.status().troubles), "status tells it")
+        shown = service.status()
+        assert (shown.service.phase, shown.health) == ("running", 1), "its lock went with the disk, it lives on"
         left = [path for path in service.layout.stage_root.rglob("*") if path.is_file()]
         assert not [path for path in left if path.suffix in {".log", ".parquet"} and path.name != "ingestd.log"]
         subprocess.run(["rm", "-r", service.layout.stage_root], check=True)

@@ -84,6 +84,8 @@ class Decider:
                 aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
                 placing.kept.append(Kept(was, aside, old.source_sha256))
                 kept.append(aside.relative_to(self.layout.stage_root).as_posix())
+            else:  # kept until the record is durable
+                placing.kept.append(Kept(was, outcome.temporary.with_suffix(".replaced")))
             if was != target:
                 placing.removed.append(was)
         placing.renamed.append((outcome.temporary, target))

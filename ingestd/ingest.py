@@ -6,25 +6,29 @@ then the event JSON. Decisions are made under the manifest's lock, on everything
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingestd import files
 from ingestd.deciding import Decider, forgotten, occupant, prior_of
 from ingestd.errors import Retry
 from ingestd.files import FileStat
 from ingestd.histories.chip import HistoryChange, ParquetPath, write_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
+from ingestd.manifest.row import differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.originals import Originals, Present
 from ingestd.raw.settling import Observation, Patience, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
-from ingestd.stage.placing import Placing
+from ingestd.stage.parquet import read_row
+from ingestd.stage.placing import Placing, read_note
 from ingestd.stage.run import Outcome, Refused, Same, StageContext, Staged, StageTask, Waiting
 from ingestd.stage.workspace import workspace
 from ingestd.traces import write_traces
@@ -119,7 +123,7 @@ class Ingest:
                     else:
                         self.store.decide(record)
                         done.records.append(record)
-                with placing.done(self.layout.stage_root):
+                with placing.done(self.layout.stage_root, self.context.temporary):
                     self.store.commit()
         except BaseException:
             stage.discard(decidable)
@@ -207,7 +211,33 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 
     Raises:
         Corrupt: manifest or log is damaged; nothing was changed.
+        Retry: the disk refused.
     """
     store = ManifestStore(settings.layout, lock_timeout_s=settings.manifest.lock_timeout_s)
-    with workspace(settings.layout.temporary_root) as temporary:
+
+    def on_dead(folder: Path) -> None:
+        take_back(settings.layout, store, folder)
+
+    with workspace(settings.layout.temporary_root, on_dead) as temporary:
         yield Ingest(settings, store, temporary, clock)
+
+
+def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
+    """Take back what the last batch of a killed process put in place and did not record.
+
+    Raises:
+        Retry: the disk refused.
+    """
+    left = read_note(workspace, layout.stage_root)
+    if not left.renamed:
+        return
+    with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
+        for _, target in left.renamed:
+            run = store.catalog.run(target.parent.name.removeprefix("run_id="))
+            if run is None or run.superseded_by or layout.staged_file(run.proc, run.date_local, run.run_id) != target:
+                shutil.rmtree(target.parent, ignore_errors=True)
+        rows = store.full_rows([kept.path.parent.name.removeprefix("run_id=") for kept in left.kept])
+        for kept in left.kept:
+            row = rows.get(kept.path.parent.name.removeprefix("run_id="))
+            if row is not None and row.live and kept.aside.exists() and not differing_fields(read_row(kept.aside), row):
+                files.flush_paths(kept.restore())

@@ -97,3 +97,16 @@ PARAMETER_FIELDS = (
     "vds_v",
 )
 """The float fields a procedure may fill from header parameters, each in the unit its name ends with."""
+
+
+_STAT_FIELDS = frozenset({"source_size", "source_mtime_ns", "superseded_by"})
+"""Fields that may be newer in the manifest than in the Parquet: a touch or a later run does not rewrite it."""
+
+
+def differing_fields(staged: ManifestRow, row: ManifestRow) -> list[str]:
+    """Name the fields in which the row inside a staged file is not the manifest's of the same run, sorted."""
+    return sorted(
+        name
+        for name in ManifestRow.model_fields
+        if name not in _STAT_FIELDS and getattr(staged, name) != getattr(row, name)
+    )

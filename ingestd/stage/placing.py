@@ -1,8 +1,15 @@
-"""Staged Parquet on its way to its place: what a batch of decisions moves, keeps aside and removes, done together."""
+"""Staged Parquet on its way to its place: what a batch of decisions moves, keeps aside and removes, done together.
+
+A batch is put in place before it is recorded, so a kill in between leaves Parquet that no record tells of. Mostly the
+next start stages the same files again, over it. Where it does not, because a raw file was deleted or an edit taken back
+meanwhile, the note that the batch left in its process's folder tells what to take back.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,30 +21,37 @@ from ingestd import files
 from ingestd.errors import Corrupt, Retry
 from ingestd.stage.parquet import read_row
 
+NOTE_NAME = "placing.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Staged data that is replaced, the name it is kept under, and the SHA-256 of the raw file it was made from."""
+    """Staged data that is replaced or removed, and the name it is kept under.
+
+    `digest` is the SHA-256 of the raw file it was made from, where `aside` may hold an earlier staging of it; "" for an
+    `aside` of this batch alone.
+    """
 
     path: Path
     aside: Path
-    digest: str
+    digest: str = ""
 
     def preserve(self) -> list[Path]:
         """Give the data its second name; return the folders to flush.
 
         A kill before the record leaves newer data at `path`. What an earlier try kept is then not to be replaced by it.
         """
-        if not self.path.exists() or (self.aside.exists() and not self._stands()):
+        if not self.path.exists() or (self.aside.exists() and not self._is_old_version()):
             return []
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
-    def restore(self) -> None:
-        """Put the data back that is kept, when its replacement does not count after all."""
-        if self.aside.exists() and not (self.path.exists() and self._stands()):
-            files.preserve(self.aside, self.path)
+    def restore(self) -> list[Path]:
+        """Put the data back where other data, or none, stands in its place; return the folders to flush."""
+        if not self.aside.exists() or (self.path.exists() and filecmp.cmp(self.path, self.aside, shallow=False)):
+            return []
+        return [self.path.parent, *files.preserve(self.aside, self.path)]
 
-    def _stands(self) -> bool:
+    def _is_old_version(self) -> bool:
         try:
             return read_row(self.path).source_sha256 == self.digest
         except Corrupt:
@@ -56,13 +70,12 @@ class Placing:
     removed: list[Path] = field(default_factory=list)
 
     @contextmanager
-    def done(self, stage_root: Path) -> Iterator[None]:
-        """Put the batch's Parquet in place, durably, for the block; when it fails, undo what can be undone."""
+    def done(self, stage_root: Path, workspace: Path) -> Iterator[None]:
+        """Put the batch's Parquet in place, durably, for the block; when it fails, undo it."""
         touched: list[Path] = []
         fresh: list[Path] = []
         with files.world(stage_root):
-            # Durable before the first rename: a power cut may not find the old data gone under both names.
-            files.flush_paths([folder for kept in self.kept for folder in kept.preserve()])
+            self._leave_note(stage_root, workspace)
             try:
                 for temporary, target in self.renamed:
                     made = files.make_folders(target.parent)
@@ -77,8 +90,39 @@ class Placing:
                 yield
             except (OSError, Retry):
                 for path in fresh:
-                    path.unlink(missing_ok=True)
+                    shutil.rmtree(path.parent, ignore_errors=True)
                 with contextlib.suppress(OSError, Retry):  # then the next try finds it kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
                 raise
+
+    def _leave_note(self, stage_root: Path, workspace: Path) -> None:
+        """Note what is about to change, and keep what is replaced.
+
+        Old data is durable under its second name before the first rename: a power cut may not find it gone under both.
+        """
+        if not self.renamed:
+            return
+        content = {
+            "placed": [os.path.relpath(target, stage_root) for _, target in self.renamed],
+            "kept": [[os.path.relpath(path, stage_root) for path in (one.path, one.aside)] for one in self.kept],
+        }
+        note = workspace / NOTE_NAME
+        note.write_bytes(json.dumps(content).encode("ascii"))
+        if folders := [folder for kept in self.kept for folder in kept.preserve()]:
+            files.flush_paths([note, workspace, *folders])
+
+
+def read_note(workspace: Path, stage_root: Path) -> Placing:
+    """Read what the last batch of a killed process was about to put in place; an empty one where it left no note.
+
+    A note that is cut was being written: nothing had changed yet.
+    """
+    try:
+        content = json.loads((workspace / NOTE_NAME).read_bytes())
+        return Placing(
+            kept=[Kept(stage_root / path, stage_root / aside) for path, aside in content["kept"]],
+            renamed=[(Path(), stage_root / target) for target in content["placed"]],
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return Placing()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +17,16 @@ SWEEP_LOCK_NAME = "sweep.lock"
 
 
 @contextmanager
-def workspace(root: Path) -> Iterator[Path]:
+def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
     """Make a folder below `root` for the block, on the file system of the stage so that a rename moves data into it.
 
-    A lock inside tells that its owner lives. Folders whose owner died are deleted first: nothing in them was decided.
+    A lock inside tells that its owner lives. Folders whose owner died are deleted first, `on_dead` being called with
+    each: nothing in them was decided.
     """
     with world(root):
         make_folders(root)
         with Lock(root / SWEEP_LOCK_NAME).held():
-            _sweep(root)
+            _sweep(root, on_dead)
             folder = root / f"{os.getpid()}-{secrets.token_hex(4)}"
             folder.mkdir()
             lock = Lock(folder / LOCK_NAME)
@@ -55,7 +56,7 @@ def _is_dead(folder: Path) -> bool:
     return True
 
 
-def _sweep(root: Path) -> None:
+def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
     for folder in root.iterdir():
         if not folder.is_dir():
             continue
@@ -64,5 +65,8 @@ def _sweep(root: Path) -> None:
             lock.acquire(0)
         except UsageError:
             continue
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        try:
+            on_dead(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            lock.release()

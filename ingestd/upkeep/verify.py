@@ -19,7 +19,7 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, history_path, own_histories, render_histories
 from ingestd.ingest import history_parquet_path
 from ingestd.layout import Layout
-from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
@@ -31,9 +31,6 @@ from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, read_stage
 
 Level = Literal["damage", "note"]
-
-STAT_FIELDS = frozenset({"source_size", "source_mtime_ns", "superseded_by"})
-"""Fields that may be newer in the manifest than in the Parquet: a touch or a later run does not rewrite it."""
 
 DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 """What only `deep` can see."""
@@ -232,11 +229,7 @@ def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) 
                     "damage", "parquet-missing", path, f"the Parquet of {row.source_file} is gone", row.run_id
                 )
             continue
-        differing = sorted(
-            name
-            for name in ManifestRow.model_fields
-            if name not in STAT_FIELDS and getattr(staged, name) != getattr(row, name)
-        )
+        differing = differing_fields(staged, row)
         if differing:
             names = ", ".join(differing)
             yield Finding(

@@ -263,7 +263,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on_when_there_is_room(s
     archive = Archive(small_disk)
     names = many(archive, 30)
     filler = small_disk / "filler"
-    filler.write_bytes(b"\0" * 700_000)
+    filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 150_000))
     report: Report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
     assert report.stopped_by is not None
     assert "No space left" in report.stopped_by.message

@@ -19,8 +19,10 @@ from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
 from ingestd.files import durable
 from ingestd.manifest import log
+from ingestd.settings import Settings
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
+from ingestd.stage.run import StageContext
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
@@ -153,26 +155,43 @@ def test_an_edit_that_was_not_recorded_keeps_the_old_version(
     assert read_row(aside) == old
 
 
-def test_an_edit_that_the_disk_refused_leaves_the_old_version_staged(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["edited", "superseded", "updated", "moved", "forced"])
+def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Where the record is refused the Parquet is the old row's, also when the edit is taken back."""
+    """Where the record is refused the Parquet is the old row's, also when the change is taken back."""
     archive.put(A, RUN.data)
     archive.backfill()
     target = archive.staged(archive.live()[A])
     staged = target.read_bytes()
-    archive.put(A, RUN.but(chip=67).data)
+    changed = {
+        "edited": RUN.but(chip=67),
+        "superseded": RUN.but(start=1758700000.5),
+        "updated": RUN.but(rows=RUN.rows + 2),
+    }
+    if change in changed:
+        archive.put(A, changed[change].data)
+    elif change == "moved":
+        archive.move(A, B)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def inline(context: StageContext, _: Settings) -> InlineEngine:
+        return InlineEngine(context)
+
     with monkeypatch.context() as patch, contextlib.suppress(Retry):
         patch.setattr(log, "append", refuse)
-        backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
+        backfill(archive.settings, Options(engine=inline, clock=archive.now, force=change == "forced"))
     assert target.read_bytes() == staged
-    archive.put(A, RUN.data)
-    assert archive.backfill() == [("unchanged", A)]
+    if change == "moved":
+        archive.move(B, A)
+        assert archive.backfill() == []
+    elif change in changed:
+        archive.put(A, RUN.data)
+        assert archive.backfill() == [("unchanged", A)]
     assert target.read_bytes() == staged
+    assert not any(archive.layout.temporary_root.rglob("*.replaced"))
 
 
 def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:

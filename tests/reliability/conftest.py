@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -34,9 +35,13 @@ def empty(tmp_path: Path) -> Archive:
 
 @pytest.fixture(scope="session")
 def template(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive with everything to do, settings of small batches, and beside it what an undisturbed cycle makes."""
+    """An archive with everything to do, settings of small batches.
+
+    Beside it, `expected` is what an undisturbed cycle makes, `before` the raw files of before there was something to do.
+    """
     root = tmp_path_factory.mktemp("template") / "root"
     archive = clone(lived_in, root)
+    shutil.copytree(archive.raw, root.parent / "before")
     lived.change_everything(archive)
     (root / "config.toml").write_text("[stage]\nbatch_files = 5\n")
     undisturbed = root.parent / "undisturbed"

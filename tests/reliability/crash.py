@@ -94,6 +94,21 @@ def starts_well(root: Path, expected: Path) -> Callable[[], None]:
     return body
 
 
+def is_sound(root: Path) -> Callable[[], None]:
+    """A plain start over raw files that went back to what they were before the cycle, and what must hold after it."""
+
+    def body() -> None:
+        archive = lived.reopened(root)
+        raw = lived.tree(archive.raw)
+        acknowledged = set(lived.manifest(archive))
+        lived.plain_start(archive)
+        assert acknowledged <= set(lived.manifest(archive)), "a run that was ingested is lost"
+        lived.check_sound(archive)
+        assert lived.tree(archive.raw) == raw, "something in 01_raw changed"
+
+    return body
+
+
 def forked(body: Callable[[], None]) -> int:
     """Run `body` in a child; return 0, the number of the signal that ended it (negative), or 1 for an exception."""
     child = os.fork()
@@ -124,6 +139,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("expected", type=Path)
     parser.add_argument("cases", nargs="*", help="N, or N,M: at change N, and at change M of the start after it")
+    parser.add_argument("--raw", type=Path, help="put these raw files in the place of the others after the kill")
     parser.add_argument("--fault", default="kill", help="kill, limit (N is bytes a file), or an error number")
     given = parser.parse_args()
     for case in given.cases:
@@ -131,7 +147,10 @@ def main() -> None:
         shutil.copytree(given.template, root)
         ended = [forked(fault(given.fault, root, int(number))) for number in case.split(",")]
         calls = root.parent / f"{root.name}.calls"
-        well = forked(starts_well(root, given.expected))
+        if given.raw is not None:
+            shutil.rmtree(root / "data" / "01_raw")
+            shutil.copytree(given.raw, root / "data" / "01_raw")
+        well = forked(is_sound(root) if given.raw is not None else starts_well(root, given.expected))
         seen = int(calls.read_text()) if calls.exists() else None
         print(json.dumps({"case": case, "ended": ended, "well": well, "calls": seen}), flush=True)
         if well == 0:

@@ -14,10 +14,12 @@ HERE = Path(__file__).parent
 PYTHONPATH = ":".join(map(str, (HERE, HERE.parent, HERE.parents[1])))
 
 
-def crash(template: Path, work: Path, cases: list[str], fault: str = "kill") -> list[dict[str, Any]]:
-    """Run cases in two programs at once; return what became of each."""
+def crash(
+    template: Path, work: Path, cases: list[str], fault: str = "kill", raw: Path | None = None
+) -> list[dict[str, Any]]:
+    """Run cases in two programs at once; return what became of each. After it, `raw` replaces the raw files."""
     paths = map(str, (template, work, template.parent / "expected"))
-    command = [sys.executable, str(HERE / "crash.py"), "--fault", fault, *paths]
+    command = [sys.executable, str(HERE / "crash.py"), "--fault", fault, *(["--raw", str(raw)] if raw else []), *paths]
     halves = [half for half in (cases[::2], cases[1::2]) if half]
     programs = [
         subprocess.Popen(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
+from pydantic import BaseModel
 
 from ingestd import files
 from ingestd.errors import Corrupt
@@ -98,16 +99,20 @@ def read_manifest(path: Path, columns: Sequence[str] | None = None, *, where: pl
     Raises:
         Corrupt: it is damaged, or written by a newer ingestd.
     """
-    return _read(path, MANIFEST_SCHEMA, columns, where)
+    return _read(path, ManifestRow, MANIFEST_SCHEMA, columns, where)
 
 
 def read_notes(path: Path) -> pl.DataFrame:
     """Read `known_files.parquet`; errors as `read_manifest`."""
-    return _read(path, NOTES_SCHEMA, None, None)
+    return _read(path, FileNote, NOTES_SCHEMA, None, None)
 
 
 def _read(
-    path: Path, schema: dict[str, pl.DataType], columns: Sequence[str] | None, where: pl.Expr | None
+    path: Path,
+    model: type[BaseModel],
+    schema: dict[str, pl.DataType],
+    columns: Sequence[str] | None,
+    where: pl.Expr | None,
 ) -> pl.DataFrame:
     wanted = {name: schema[name] for name in columns} if columns is not None else schema
     try:
@@ -117,6 +122,7 @@ def _read(
             _check(path, file)
             file.seek(0)
             present = pl.read_parquet_schema(file)
+            _refuse_another_table(path, model, present)
             missing = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in present]
             file.seek(0)
             rows = pl.scan_parquet(file, hive_partitioning=False).with_columns(missing)
@@ -124,10 +130,19 @@ def _read(
             return kept.select(pl.col(name).cast(dtype) for name, dtype in wanted.items()).collect()
     except FileNotFoundError:
         return pl.DataFrame(schema=wanted)
+    except IsADirectoryError as error:
+        raise corrupt(path, "a folder stands in its place") from error
     except OSError as error:
         raise files.retry_from(error, path) from error
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise corrupt(path, f"cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_another_table(path: Path, model: type[BaseModel], present: Container[str]) -> None:
+    """Raise `Corrupt` where columns are missing that every version has: a sound table, but of something else."""
+    absent = [name for name, column in model.model_fields.items() if column.is_required() and name not in present]
+    if absent:
+        raise corrupt(path, f"is a table of something else: it has no column {absent[0]}")
 
 
 def look_anew(*paths: Path) -> None:

@@ -103,7 +103,9 @@ def write_manifest(
     """
     found = salvage(layout)
     old_segments = sorted(layout.wal_dir.glob("*.log"))
-    kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    tables = [layout.manifest_path, layout.known_files_path]
+    set_aside(layout, [path for path in tables if path.is_dir()], folder)
+    kept = keep_copies(layout, [*old_segments, *tables], folder)
     frame = table.overlay(table.rows_frame([]), list(rows))
     noted = table.overlay_notes(table.notes_frame([]), list(notes))
     table.write_table(layout.known_files_path, noted)

@@ -147,6 +147,19 @@ def _leftovers(archive: Archive) -> None:
     (workspace / "0123.parquet").write_bytes(b"PAR1")
 
 
+def _swap(one: Path, other: Path) -> None:
+    bytes_of_one = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(bytes_of_one)
+
+
+def _folder(path: Path) -> None:
+    """Put a folder in a file's place, as a sync program does with a conflict."""
+    path.unlink()
+    path.mkdir()
+    (path / "inside").write_bytes(b"what it holds")
+
+
 def _raw_bytes(archive: Archive) -> None:
     """Change the raw file without a trace in size or mtime, as a failing disk would."""
     path = archive.raw / lived.PLAIN
@@ -171,6 +184,13 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "table emptied": (lambda a: cut_file(a.layout.manifest_path, 0), {"manifest"}),
     "table flipped": (lambda a: flip(a.layout.manifest_path, 300), {"manifest"}),
     "table of another program": (lambda a: a.layout.manifest_path.write_bytes(b"run_id,proc\n"), {"manifest"}),
+    "tables swapped": (lambda a: _swap(a.layout.manifest_path, a.layout.known_files_path), {"manifest"}),
+    "notes in place of the table": (
+        lambda a: shutil.copy(a.layout.known_files_path, a.layout.manifest_path),
+        {"manifest"},
+    ),
+    "table a folder": (lambda a: _folder(a.layout.manifest_path), {"manifest"}),
+    "known files a folder": (lambda a: _folder(a.layout.known_files_path), {"manifest"}),
     "table older": (_older_table, {"manifest"}),
     "known files missing": (lambda a: a.layout.known_files_path.unlink(), {"manifest"}),
     "known files damaged": (lambda a: flip(a.layout.known_files_path, 200), {"manifest"}),

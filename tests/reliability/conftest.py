@@ -5,12 +5,33 @@ from __future__ import annotations
 import pickle
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import lived
 import pytest
 from archive import Archive
 from lived import clone, live_through_everything
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Tell how many cases of a row of `docs/reliability.md` a test went through, for the summary at the end."""
+    return lambda row, cases: record_property("reliability", (row, cases))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write one line a row: what belongs into the table of `docs/reliability.md`."""
+    cases: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for _, (row, count) in [one for one in getattr(report, "user_properties", ()) if one[0] == "reliability"]:
+                cases[row] += count
+                seconds[row] += round(report.duration) if report.when == "call" else 0
+    for row, count in sorted(cases.items()):
+        terminalreporter.write_line(f"reliability: {row}: {count:,} cases, {seconds[row]} s")
 
 
 @pytest.fixture(scope="session")

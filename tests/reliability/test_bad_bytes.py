@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import evil
@@ -38,6 +39,12 @@ PIECES = st.one_of(
     st.sampled_from([b"1e999", b"nan", b"-", b"0x1F", b"\\x00", b"\xef\xbb\xbf", b"00000001 ", b'{"', b"}\n", b"PAR1"]),
     st.sampled_from(evil.VALUES).map(lambda text: text.encode("utf-8", "surrogatepass")[:200]),
 )
+
+
+@pytest.fixture(autouse=True)
+def counted(figure: Callable[[str, int], None]) -> None:
+    """Count the examples of each test."""
+    figure("random bytes", BOUNDED.max_examples)
 
 
 @st.composite

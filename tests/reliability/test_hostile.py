@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import evil
@@ -122,11 +122,14 @@ def test_what_commands_print_is_text(words: list[str], lair: tuple[Archive, dict
         json.loads(done.stdout)
 
 
-def test_explain_and_rejects_show_hostile_names_as_text(lair: tuple[Archive, dict[str, object]]) -> None:
+def test_explain_and_rejects_show_hostile_names_as_text(
+    lair: tuple[Archive, dict[str, object]], figure: Callable[[str, int], None]
+) -> None:
     """Asked about any hostile file, explain and `rejects show` answer in plain text, and JSON is JSON."""
     archive, _ = lair
     names = sorted(archive.live() | archive.notes())
-    for name in names if FULL else [name for name in names if name.startswith("names/")] + names[::40]:
+    names = names if FULL else [name for name in names if name.startswith("names/")] + names[::40]
+    for name in names:
         done = ingestd(archive, "explain", "--", name)
         assert done.exit_code == 0, done.output
         check_text(done.output)
@@ -135,6 +138,7 @@ def test_explain_and_rejects_show_hostile_names_as_text(lair: tuple[Archive, dic
         done = ingestd(archive, "rejects", "show", "--", name)
         assert done.exit_code == 0, done.output
         check_text(done.output)
+    figure("hostile files through explain", len(names))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"kib": after - before, "s": took, "failed": [one.message for one in report.failed],
                   "codes": [one.reason.code for one in report.rejected], "staged": report.events["ingested"]}))
 """
-SIZE = (64 if FULL else 4) * 2**20
+SIZE = (32 if FULL else 4) * 2**20
 ROOM_KIB = 120 * 1024
 TIMES = 14
 """Memory that a file may take beyond its size this many times over: its bytes, its text, its cells, its table."""
@@ -218,7 +222,7 @@ TIMES = 14
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", evil.giants(1000))
-def test_memory_and_time_are_bounded_by_the_size(kind: str, tmp_path: Path) -> None:
+def test_memory_and_time_are_bounded_by_the_size(kind: str, tmp_path: Path, figure: Callable[[str, int], None]) -> None:
     """A file that is a burden takes memory and time in proportion to its size, and is staged or rejected."""
     archive = Archive(tmp_path)
     archive.put("small.csv", evil.run(0))
@@ -235,6 +239,7 @@ def test_memory_and_time_are_bounded_by_the_size(kind: str, tmp_path: Path) -> N
     assert measured["staged"] + len(measured["codes"]) <= 1
     assert measured["kib"] < ROOM_KIB + TIMES * SIZE / 1024, measured
     assert measured["s"] < 5 + 2.0 * SIZE / 2**20, measured
+    figure(f"burdens of {SIZE // 2**20} MiB", 1)
 
 
 def test_a_file_above_the_limit_is_not_read_into_memory(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lived
@@ -49,15 +50,19 @@ def recorded(template: Path) -> tuple[Archive, int, list[Cut]]:
 @pytest.mark.timeout(14400)
 @pytest.mark.parametrize("loss", ["all", "bytes", "some"])
 def test_nothing_acknowledged_is_lost(
-    loss: Loss, template: Path, recorded: tuple[Archive, int, list[Cut]], tmp_path: Path
+    loss: Loss,
+    template: Path,
+    recorded: tuple[Archive, int, list[Cut]],
+    tmp_path: Path,
+    figure: Callable[[str, int], None],
 ) -> None:
     """Cut before any change, with the unflushed lost, all rows told of are there; a plain start makes all good."""
     undisturbed, inode, cuts = recorded
     assert len(cuts[-1].acknowledged) >= 8
     wanted = len(cuts) if FULL else DEFAULT_CUTS
-    chance = random.Random(f"{loss} 7")
+    chance, cases = random.Random(f"{loss} 7"), 0
     for at in sorted({round(i * (len(cuts) - 1) / (wanted - 1)) for i in range(wanted)}):
-        for turn in range(5 if loss == "some" and FULL else 1):
+        for turn in range(2 if loss == "some" and FULL else 1):
             root = tmp_path / f"{at}-{turn}"
             _write(root, template, after(cuts[at], inode, loss, chance))
             archive = lived.reopened(root)
@@ -71,6 +76,8 @@ def test_nothing_acknowledged_is_lost(
             assert lived.histories(archive) == lived.histories(undisturbed)
             assert lived.tree(archive.raw) == lived.tree(undisturbed.raw)
             shutil.rmtree(root)
+            cases += 1
+    figure(f"power cut, lost: {loss} (of {len(cuts)})", cases)
 
 
 def _write(root: Path, template: Path, paths: dict[str, bytes | None]) -> None:
@@ -86,15 +93,17 @@ def _write(root: Path, template: Path, paths: dict[str, bytes | None]) -> None:
 
 
 @pytest.mark.timeout(7200)
-def test_an_ext4_that_lost_power_has_all_that_was_acknowledged(lived_in: Archive, tmp_path: Path) -> None:
+def test_an_ext4_that_lost_power_has_all_that_was_acknowledged(
+    lived_in: Archive, tmp_path: Path, figure: Callable[[str, int], None]
+) -> None:
     """A copy of the disk at a random moment of a running load has every run told of; a plain start makes all good."""
-    chance = random.Random(11)
+    chance, turns = random.Random(11), 40 if FULL else 3
     image = ext4_image(tmp_path / "disk", 64)
     # Nothing but flushes writes to the disk: the journal is not committed by time.
     with mounted(tmp_path / "mnt", "-o", "loop,commit=300", image) as mount:
         clone(lived_in, mount / "root")
         subprocess.run(["sync", "-f", mount], check=True)
-        for turn in range(60 if FULL else 3):
+        for turn in range(turns):
             told = _cut_while_told(mount / "root", tmp_path, image, chance.randrange(2, 40))
             with mounted(tmp_path / "after", "-o", "loop", tmp_path / "copy") as after_cut:
                 archive = lived.reopened(after_cut / "root")
@@ -103,6 +112,7 @@ def test_an_ext4_that_lost_power_has_all_that_was_acknowledged(lived_in: Archive
                 lived.plain_start(archive)
                 lived.check_sound(archive)
                 lived.check_traces(archive)
+    figure("power cut of an ext4", turns)
 
 
 def _cut_while_told(root: Path, work: Path, image: Path, lines: int) -> set[str]:

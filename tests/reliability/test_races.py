@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -45,7 +46,7 @@ def start(archive: Archive, *words: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.timeout(1800)
-def test_two_backfills_and_a_service_at_once(empty: Archive) -> None:
+def test_two_backfills_and_a_service_at_once(empty: Archive, figure: Callable[[str, int], None]) -> None:
     """On the same files at the same time they make one row a measurement, with the histories of one that ran alone."""
     for sample in range(FILES):
         name = f"2025-09-{1 + sample % 28:02d}/It2025_{sample}.csv"
@@ -69,6 +70,7 @@ def test_two_backfills_and_a_service_at_once(empty: Archive) -> None:
     assert Counter(event["event"] for event in events)["ingested"] == FILES
     assert sorted(event["seq"] for event in events) == sorted({event["seq"] for event in events})
     lived.check_sound(empty)
+    figure("files of two backfills and a service", FILES)
 
 
 @pytest.mark.timeout(600)

@@ -19,7 +19,7 @@ from ingestd.files.durable import (
     write_atomic,
 )
 from ingestd.files.lock import Lock
-from ingestd.files.look import FileStat, RawBytes, Scan, open_raw, read_raw, scan_csvs, sha256_of, stat_of
+from ingestd.files.look import FileStat, RawBytes, Scan, all_below, open_raw, read_raw, scan_csvs, sha256_of, stat_of
 from ingestd.files.names import NAME_LIMIT, safe_name
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Lock",
     "RawBytes",
     "Scan",
+    "all_below",
     "dead_temporaries",
     "flush_file_systems",
     "flush_path",

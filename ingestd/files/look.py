@@ -179,3 +179,26 @@ def _undecodable(name: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def all_below(root: Path, suffix: str) -> list[Path]:
+    """List, sorted, what is below `root` under a name with this end; an absent root is empty.
+
+    Unlike `Path.rglob` it never passes over a folder that cannot be read: what is in it would seem gone.
+
+    Raises:
+        Retry: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # it went away while we looked
+            raise error
+
+    with world(root):
+        found = [
+            Path(folder, name)
+            for folder, folders, names in os.walk(root, onerror=refuse)
+            for name in [*folders, *names]
+            if name.endswith(suffix)
+        ]
+    return sorted(found)

@@ -40,7 +40,8 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
 
 def dead_workspaces(root: Path) -> list[Path]:
     """List the folders whose owner died; nothing is touched."""
-    return [folder for folder in sorted(root.iterdir()) if _is_dead(folder)] if root.is_dir() else []
+    with world(root):
+        return [folder for folder in sorted(root.iterdir()) if _is_dead(folder)] if root.is_dir() else []
 
 
 def _is_dead(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,8 @@ def _keep(error: Corrupt, found: Salvage) -> None:
 
 def _records(directory: Path, found: Salvage) -> Iterator[Record]:
     """Yield every record of every segment that checks, in order."""
-    numbers = sorted(int(path.stem) for path in directory.glob("????????.log") if path.stem.isdigit())
+    paths = files.all_below(directory, ".log")  # a folder that cannot be read is no empty one
+    numbers = sorted(int(path.stem) for path in paths if path.parent == directory and re.fullmatch(r"\d{8}", path.stem))
     for number in numbers:
         path = log.segment_path(directory, number)
         found.last_segment = number

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ingestd import files
 from ingestd.errors import Corrupt
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
@@ -47,8 +48,8 @@ def read_stage(layout: Layout, only: Sequence[Path] | None = None) -> StageConte
     return content
 
 
-def _parquets(root: Path) -> Iterator[Path]:
-    return iter(sorted(root.rglob("*.parquet"))) if root.is_dir() else iter(())
+def _parquets(root: Path) -> list[Path]:
+    return files.all_below(root, ".parquet")
 
 
 def _row(path: Path, content: StageContent) -> ManifestRow | None:

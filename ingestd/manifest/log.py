@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingestd import files
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, Retry
 from ingestd.manifest.record import (
     Damage,
     Frames,
@@ -59,6 +59,10 @@ class Replay:
     before_latest: int = 0
 
 
+LAST_SEGMENT = 99_999_999
+"""The greatest segment number that a name has room for."""
+
+
 def segment_path(directory: Path, number: int) -> Path:
     """Name segment `number`."""
     return directory / f"{number:08d}.log"
@@ -71,9 +75,12 @@ def segments(directory: Path) -> list[int]:
         Corrupt: one is missing between two others.
     """
     try:
-        names = [path.name for path in directory.iterdir()]
-    except FileNotFoundError:
-        return []
+        with files.world(directory):
+            names = [path.name for path in directory.iterdir()] if directory.exists() else []
+    except Retry:
+        if directory.is_file():
+            raise corrupt(directory, "a file stands in the place of the log's folder") from None
+        raise
     numbers = sorted(int(match[1]) for name in names if (match := _SEGMENT.match(name)))
     for number, following in itertools.pairwise(numbers):
         if following != number + 1:

@@ -102,10 +102,9 @@ def write_manifest(
     are written again.
     """
     found = salvage(layout)
+    set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
     old_segments = sorted(layout.wal_dir.glob("*.log"))
-    tables = [layout.manifest_path, layout.known_files_path]
-    set_aside(layout, [path for path in tables if path.is_dir()], folder)
-    kept = keep_copies(layout, [*old_segments, *tables], folder)
+    kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
     frame = table.overlay(table.rows_frame([]), list(rows))
     noted = table.overlay_notes(table.notes_frame([]), list(notes))
     table.write_table(layout.known_files_path, noted)
@@ -113,7 +112,7 @@ def write_manifest(
     log.create(
         layout.wal_dir,
         SegmentHead(
-            segment=found.last_segment + 1,
+            segment=_free_segment(found.last_segment, old_segments),
             next_seq=found.last_seq + 1,
             compacted_rows=frame.height,
             compacted_files=noted.height,
@@ -127,8 +126,20 @@ def write_manifest(
     return kept
 
 
+def _free_segment(last: int, old: Sequence[Path]) -> int:
+    """Number the new segment: behind the last, or where a stray file has the greatest number, the first free one."""
+    if last < log.LAST_SEGMENT:
+        return last + 1
+    used = {path.stem for path in old}
+    return next(number for number in range(1, log.LAST_SEGMENT) if f"{number:08d}" not in used)
+
+
 def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Keep the bytes of files below `folder` as well, durably; return (file, copy) pairs."""
+    """Keep the bytes of files below `folder` as well, durably; return (file, copy) pairs.
+
+    A folder that stands in such a file's place is moved there.
+    """
+    set_aside(layout, [path for path in paths if path.is_dir()], folder)
     with files.world(folder):
         present = [path for path in paths if path.exists()]
         copies = [(path, _aside(layout, path, folder)) for path in present]

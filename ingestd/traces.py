@@ -108,6 +108,7 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
     Raises:
         UsageError: the file is not rejected.
+        ValueError: the JSON is torn, or was edited into something else.
     """
     path = layout.reject_file(source_file)
     try:
@@ -116,7 +117,9 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
         raise UsageError(
             f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
         ) from None
-    return dict(content)
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

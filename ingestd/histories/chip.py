@@ -213,9 +213,10 @@ def own_histories(directory: Path) -> list[Path]:
     found = []
     with files.world(directory):
         for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if directory.is_dir() else []:
-            with path.open("rb") as file:
-                if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
-                    found.append(path)
+            if path.is_file():
+                with path.open("rb") as file:
+                    if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
+                        found.append(path)
     return found
 
 

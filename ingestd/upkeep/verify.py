@@ -19,6 +19,7 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, history_path, own_histories, render_histories
 from ingestd.ingest import history_parquet_path
 from ingestd.layout import Layout
+from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
@@ -27,6 +28,7 @@ from ingestd.raw.run import parse_run
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
+from ingestd.traces import read_reject
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, read_stage
 
@@ -36,7 +38,7 @@ DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 """What only `deep` can see."""
 
 LOOKS = 5
-"""How often what disagrees is looked at again while other processes go on deciding."""
+"""How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
 
 LOCK_PATIENCE_S = 10.0
 """How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
@@ -159,7 +161,8 @@ def _found_again(
     places = {layout.staged_file(row.proc, row.date_local, row.run_id) for row in rows}
     places |= {layout.data_root / finding.path for finding in findings if finding.kind == "parquet-orphan"}
     again = set(_row_findings(layout, rows, read_stage(layout, sorted(path for path in places if path.exists()))))
-    again |= {*_history_findings(settings, now, Verification()), *_reject_findings(now.store)}
+    histories = frozenset(finding.path for finding in findings if finding.kind.startswith("history"))
+    again |= {*_history_findings(settings, now, Verification(), histories), *_reject_findings(now.store)}
     again |= {_leftover(layout, path) for path in leftovers(layout)}
     if any(finding.kind in DEEP_KINDS for finding in findings):
         again |= {finding for row in rows for finding in _deep(settings, row, found, Verification())}
@@ -225,9 +228,7 @@ def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) 
         staged = stage.live.get(row.run_id)
         if staged is None:
             if not any(row.run_id in str(damaged) for damaged in stage.damaged):
-                yield Finding(
-                    "damage", "parquet-missing", path, f"the Parquet of {row.source_file} is gone", row.run_id
-                )
+                yield Finding("damage", "parquet-missing", path, _gone(layout, row), row.run_id)
             continue
         differing = differing_fields(staged, row)
         if differing:
@@ -239,6 +240,12 @@ def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) 
         if run_id not in known:
             path = layout.relative(layout.staged_file(row.proc, row.date_local, run_id))
             yield Finding("damage", "parquet-orphan", path, "the manifest has no such live run", run_id)
+
+
+def _gone(layout: Layout, row: ManifestRow) -> str:
+    if layout.raw_file(row.source_file).exists():
+        return f"the Parquet of {row.source_file} is gone"
+    return f"the Parquet of {row.source_file} is gone, and so is that raw file: put either back from a backup"
 
 
 def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str, FileStat]) -> Iterator[Finding]:
@@ -271,34 +278,57 @@ def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
     layout = store.layout
-    rejected = [note.source_file for note in store.catalog.notes.values() if note.outcome == "rejected"]
-    expected = {layout.reject_file(name) for name in rejected}
-    present = set(layout.rejects_dir.rglob("*.json"))
-    for path in sorted(expected - present):
-        yield Finding("damage", "reject-missing", layout.relative(path), "a rejected file has no reject JSON")
-    for path in sorted(present - expected):
+    rejected = {layout.reject_file(note.source_file): note for note in _rejected(store)}
+    present = set(files.all_below(layout.rejects_dir, ".json"))
+    for path, note in sorted(rejected.items()):
+        if path not in present:
+            yield Finding("damage", "reject-missing", layout.relative(path), "a rejected file has no reject JSON")
+        elif not _tells_why(layout, note):
+            message = f"does not tell why {note.source_file} is rejected"
+            yield Finding("damage", "reject-damaged", layout.relative(path), message)
+    for path in sorted(present - rejected.keys()):
         yield Finding("damage", "reject-stray", layout.relative(path), "this file is not rejected (any more)")
 
 
-def _history_findings(settings: Settings, now: _Manifest, done: Verification) -> Iterator[Finding]:
-    layout = settings.layout
-    texts = render_histories(now.frame, settings.time.local_tz, parquet_path=history_parquet_path(layout))
-    expected_files = {history_path(layout.histories_dir, chip) for chip in now.store.catalog.stale_chips}
-    for chip in sorted(now.frame["chip_name"].drop_nulls().unique()):
-        done.histories += 1
-        path = history_path(layout.histories_dir, chip)
-        expected_files.add(path)
-        if chip in now.store.catalog.stale_chips:
-            continue
-        try:
-            actual = path.read_bytes()
-        except FileNotFoundError:
+def _rejected(store: ManifestStore) -> Iterator[FileNote]:
+    return (note for note in store.catalog.notes.values() if note.outcome == "rejected")
+
+
+def _tells_why(layout: Layout, note: FileNote) -> bool:
+    try:
+        with files.world(layout.reject_file(note.source_file)):
+            content = read_reject(layout, note.source_file)
+    except (UsageError, ValueError):
+        return False
+    said = (content.get("source_file"), content.get("source_sha256"), content.get("code"), content.get("message", ""))
+    return said[:3] == (note.source_file, note.source_sha256, note.code) and bool(said[3])
+
+
+def _history_findings(
+    settings: Settings, now: _Manifest, done: Verification, only: frozenset[str] | None = None
+) -> Iterator[Finding]:
+    """Compare histories with the manifest: all, or `only` these paths relative to the data root."""
+    layout, stale = settings.layout, now.store.catalog.stale_chips
+    paths = {chip: history_path(layout.histories_dir, chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
+    done.histories += len(paths)
+    looked_at = sorted(
+        chip
+        for chip, path in paths.items()
+        if chip not in stale and (only is None or layout.relative(path) in only)
+    )
+    rows = now.frame.filter(pl.col("chip_name").is_in(looked_at))
+    texts = render_histories(rows, settings.time.local_tz, parquet_path=history_parquet_path(layout))
+    for chip in looked_at:
+        path = paths[chip]
+        with files.world(path):
+            actual = b"a folder" if path.is_dir() else path.read_bytes() if path.exists() else None
+        if actual is None:
             yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
-            continue
-        if actual != texts.get(chip, EMPTY_HISTORY):
+        elif actual != texts.get(chip, EMPTY_HISTORY):
             yield Finding(
                 "damage", "history-differs", layout.relative(path), f"does not say what the manifest says of {chip}"
             )
+    expected_files = {*paths.values(), *(history_path(layout.histories_dir, chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
             yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")

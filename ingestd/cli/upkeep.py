@@ -106,28 +106,30 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
         say_json(_plain(done))
     else:
         _tell_repair(done)
-    open_damage = done.left if apply else done.steps
+    open_damage = done.left or (done.steps and not apply)
     raise typer.Exit(exits.SOME_REJECTED if open_damage else exits.OK)
 
 
 def _tell_repair(done: Repair) -> None:
-    if not done.steps:
+    if not done.steps and not done.left:
         say("Nothing is damaged; there is nothing to do.", style="bold green")
         return
-    say("Done:" if done.applied else "This is the plan:", style="bold")
+    if done.steps:
+        say("Done:" if done.applied else "This is the plan:", style="bold")
     for number, step in enumerate(done.steps, 1):
         say(f"{number}. {step.message}")
         for path in step.paths[:SHOWN_PATHS]:
             say(f"     {path}")
         if len(step.paths) > SHOWN_PATHS:
             say(f"     ... and {len(step.paths) - SHOWN_PATHS} more (--json lists all)")
+    for finding in done.left:
+        say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
     if not done.applied:
-        say("Nothing was changed. Next: stop the service, then `ingestd repair --apply`.", style="bold")
+        next_step = " Next: stop the service, then `ingestd repair --apply`." if done.steps else ""
+        say(f"Nothing was changed.{next_step}", style="bold")
         return
     if done.aside is not None:
         say(f"What was replaced or did not belong is kept in {done.aside}")
-    for finding in done.left:
-        say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
     if not done.left:
         say("Nothing is damaged any more.", style="bold green")
 

@@ -20,6 +20,7 @@ from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.settings import Settings
+from ingestd.stage.parquet import read_row
 from ingestd.upkeep.rebuild import (
     aside_folder,
     checked_state,
@@ -101,12 +102,13 @@ class _Job:
     def mend_manifest(self) -> None:
         """Restore table and log when they cannot be opened; cut a torn end."""
         found = salvage(self.layout)
-        self.manifest_is_broken = bool(found.damages) or _is_broken(self.layout)
-        if self.manifest_is_broken:
-            causes = "; ".join(f"{Path(error.place).name} {error.message}" for error in found.damages)
+        damages = found.damages or _refusals(self.layout)
+        self.manifest_is_broken = bool(damages)
+        if damages:
+            causes = "; ".join(f"{Path(error.place).name} {error.message}" for error in damages)
             rows = restored_rows(found, read_stage(self.layout), read_told(self.layout))
             message = (
-                f"restore the manifest ({causes or 'a file of it is missing'}): {len(found.rows)} runs from what is "
+                f"restore the manifest ({causes}): {len(found.rows)} runs from what is "
                 f"sound of table and log, {len(rows)} with those the stage knows"
             )
             if self._step("manifest", message, [self.layout.manifest_path, self.layout.wal_dir]):
@@ -132,14 +134,16 @@ class _Job:
         found = verify(self.settings, deep=self.deep).findings
         damages = [finding for finding in found if finding.level == "damage"]
         adopted = {row.run_id for row in lost_rows(ManifestStore(self.layout), stage)}
+        astray = self._astray(stage)
         orphans = [
             self.layout.data_root / finding.path
             for finding in damages
             if finding.kind == "parquet-orphan" and finding.run_id not in adopted
         ]
         out_of_place = [*stage.damaged, *stage.strays, *orphans]
-        self._move("parquet", "set Parquet aside that is damaged or no run's", out_of_place)
-        self._stage_again(damages, adopted)
+        moved = self._move("parquet", "set Parquet aside that is damaged or no run's", out_of_place)
+        self._put_back(astray, dict(moved))
+        self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
         self._retry_rejects(damages)
         histories = [finding.path for finding in damages if finding.kind.startswith("history")]
         if self._step("histories", "write these histories again", histories):
@@ -164,16 +168,39 @@ class _Job:
                 ingest.store.decide(record)
             ingest.store.commit()
 
-    def _move(self, kind: str, message: str, paths: Sequence[Path]) -> None:
-        if self._step(kind, message, paths):
-            set_aside(self.layout, paths, self.folder)
+    def _move(self, kind: str, message: str, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+        return set_aside(self.layout, paths, self.folder) if self._step(kind, message, paths) else []
+
+    def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
+        """Find Parquet that was moved from its place by hand: path -> the run whose Parquet is gone, and its place."""
+        catalog = ManifestStore(self.layout).catalog
+        found: dict[str, tuple[Path, Path]] = {}
+        for path in stage.strays:
+            row = read_row(path)
+            run = catalog.run(row.run_id)
+            if run is None or run.superseded_by or row.run_id in stage.live:
+                continue
+            if row.source_sha256 == run.source_sha256:
+                found[row.run_id] = (path, self.layout.staged_file(row.proc, row.date_local, row.run_id))
+        return {path: (run_id, place) for run_id, (path, place) in found.items()}
+
+    def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:
+        places = [place for _, place in astray.values()]
+        if self._step("put-back", "put Parquet that was moved back in its place", places):
+            with files.world(self.layout.staged_root):
+                for path, (_, place) in astray.items():
+                    files.preserve(moved[path], place)
+                files.flush_paths({place.parent for place in places})
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id} - adopted
         wrong |= {_run_id_of(finding.path) for finding in damages if finding.kind == "parquet-damaged"}
         runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and not run.superseded_by]
-        sources = sorted({run.source_file for run in runs})
+        sources = sorted({run.source_file for run in runs if self.layout.raw_file(run.source_file).exists()})
+        if not self.apply:
+            lost = {run.run_id for run in runs if run.source_file not in sources}
+            self.done.left += [finding for finding in damages if finding.run_id in lost]
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run.proc, run.date_local, run.run_id) for run in runs]
             keep_copies(self.layout, staged, self.folder)
@@ -182,10 +209,11 @@ class _Job:
     def _retry_rejects(self, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
         self._move("rejects", "set reject JSONs aside whose file is not rejected", strays)
-        missing = {finding.path for finding in damages if finding.kind == "reject-missing"}
+        missing = {finding.path for finding in damages if finding.kind in {"reject-missing", "reject-damaged"}}
         notes = ManifestStore(self.layout).catalog.notes
         rejected = sorted(name for name in notes if self.layout.relative(self.layout.reject_file(name)) in missing)
         if self._step("rejects", "look at these rejected files again, to tell why", rejected):
+            set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)
             with opened(self.settings, self.options.clock) as ingest:
                 ingest.forget(rejected)
             backfill(self.settings, replace(self.options, only=frozenset(rejected)))
@@ -207,13 +235,13 @@ def _run_id_of(path: str) -> str:
     return Path(path).parent.name.removeprefix("run_id=")
 
 
-def _is_broken(layout: Layout) -> bool:
-    """Tell whether the manifest cannot be opened although each file of it may read well (a segment is missing, say)."""
+def _refusals(layout: Layout) -> list[Corrupt]:
+    """Tell why the manifest cannot be opened although each file of it reads well: a segment is missing, say."""
     try:
         ManifestStore(layout)
-    except Corrupt:
-        return True
-    return False
+    except Corrupt as error:
+        return [error]
+    return []
 
 
 def rebuild_manifest(

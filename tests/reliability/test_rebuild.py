@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lived
@@ -18,6 +20,12 @@ from ingestd.errors import Corrupt
 from ingestd.manifest import log
 from ingestd.manifest.record import split
 from ingestd.upkeep.staged import UNKNOWN_RUN
+
+
+@pytest.fixture(autouse=True)
+def counted(figure: Callable[[str, int], None]) -> None:
+    """Count each test as a case."""
+    figure("damage of our own files", 1)
 
 
 @pytest.mark.parametrize("source", ["stage", "raw"])
@@ -192,9 +200,13 @@ def test_verify_beside_a_writer_calls_nothing_damaged(archive: Archive, tmp_path
         [sys.executable, "-c", code, str(archive.root.parent), "30"], env={"PYTHONPATH": ":".join(here)}
     )
     looks = 0
-    while worker.poll() is None:
-        assert damages(archive, deep=bool(looks % 2)) == set()
-        looks += 1
+    try:
+        while worker.poll() is None:
+            assert damages(archive, deep=bool(looks % 2)) == set()
+            looks += 1
+    finally:
+        worker.kill()
+        worker.wait()
     assert worker.returncode == 0
     assert looks > 2
     lived.plain_start(archive)
@@ -249,3 +261,71 @@ def _spoil_first_record(archive: Archive) -> None:
     path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
     offset, payload = split(path.read_bytes()).payloads[1]
     flip(path, offset + 27 + len(payload) // 2)
+
+
+@pytest.mark.parametrize("how", ["swapped", "renamed", "copied"])
+def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
+    """Parquet under another name is put back in its place, also where its raw file is gone and nothing else has it."""
+    rows, live = manifest(archive), archive.live()
+    one, other = (archive.staged(live[name]) for name in (lived.DELETED, lived.PLAIN))
+    want = {path: path.read_bytes() for path in (one, other)}
+    archive.delete(lived.PLAIN)
+    archive.delete(lived.COPY)
+    if how == "swapped":
+        one.write_bytes(want[other])
+        other.write_bytes(want[one])
+    elif how == "renamed":
+        one.parent.rename(one.parent.with_name("run_id=" + "f" * 20))
+    else:
+        shutil.copytree(one.parent, one.parent.with_name("old"))
+        one.unlink()
+    before = tree(archive.root)
+    assert [step.kind for step in mend(archive, apply=False).steps] == ["parquet", "put-back"]
+    assert tree(archive.root) == before
+    assert mend(archive).left == []
+    assert {path: path.read_bytes() for path in want} == want
+    assert manifest(archive) == rows
+    assert damages(archive) == set()
+    assert mend(archive).steps == []
+
+
+def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
+    """Without Parquet and raw file verify says so and what helps; a repair plans nothing and keeps naming the run."""
+    row = archive.live()[lived.DELETED]
+    archive.staged(row).unlink()
+    (found,) = [one for one in findings(archive) if one.level == "damage"]
+    assert "put either back from a backup" in found.message
+    plan = mend(archive, apply=False)
+    assert (plan.steps, plan.left) == ([], [found])
+    assert mend(archive).left == [found]
+    assert manifest(archive)[row.run_id]
+
+
+@pytest.mark.parametrize("words", [["verify"], ["repair", "--apply"], ["rebuild-manifest", "--from", "stage"]])
+@pytest.mark.parametrize("part", ["raw_measurements", "raw_measurements/proc=ITS", "_rejects", "_tmp", "_manifest/wal"])
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(part: str, words: list[str], archive: Archive) -> None:
+    """Where the permission to read a folder is lost nothing is called gone, and nothing changes."""
+    if words[0] == "rebuild-manifest" and part in {"_rejects", "_tmp"}:
+        pytest.skip("it does not look there before it is done")
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
+    powerless = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    folder, before = archive.layout.stage_root / part, manifest(archive)
+    aside = archive.layout.manifest_path.parent / "aside"
+    mode = folder.stat().st_mode
+    folder.chmod(0)
+    place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
+    done = subprocess.run(
+        [*powerless, sys.executable, "-m", "ingestd", *words, *place],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    folder.chmod(mode)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Permission denied" in done.stderr
+    assert "ingestd itself failed" not in done.stderr
+    assert manifest(archive) == before
+    assert not aside.exists()
+    assert damages(archive) == set()

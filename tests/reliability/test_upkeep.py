@@ -21,6 +21,12 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.stage.parquet import read_header, read_run, write_run
 
 
+@pytest.fixture(autouse=True)
+def counted(figure: Callable[[str, int], None]) -> None:
+    """Count each test as a case."""
+    figure("damage of our own files", 1)
+
+
 @pytest.fixture(scope="session")
 def with_log(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """The archive that has seen everything, with decisions in the log that are not compacted."""
@@ -147,6 +153,13 @@ def _leftovers(archive: Archive) -> None:
     (workspace / "0123.parquet").write_bytes(b"PAR1")
 
 
+def _lines(archive: Archive, order: Callable[[list[int]], list[int]]) -> None:
+    """Put the lines of the last segment into another order, or leave some out."""
+    path = segment(archive)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[number] for number in order(list(range(len(lines))))))
+
+
 def _swap(one: Path, other: Path) -> None:
     bytes_of_one = one.read_bytes()
     one.write_bytes(other.read_bytes())
@@ -178,7 +191,19 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "zeros in the log": (lambda a: segment(a).write_bytes(_zeroed(segment(a).read_bytes())), {"manifest"}),
     "segment emptied": (lambda a: segment(a).write_bytes(b""), {"manifest"}),
     "segment missing": (_missing_segment, {"manifest"}),
+    "segment twice": (
+        lambda a: shutil.copy(segment(a), segment(a).with_name(f"{int(segment(a).stem) + 1:08d}.log")),
+        {"manifest"},
+    ),
+    "stray file with the last number": (
+        lambda a: segment(a).with_name("99999999.log").write_bytes(b"of another program"),
+        {"manifest"},
+    ),
+    "lines of the log swapped": (lambda a: _lines(a, lambda lines: [0, 2, 1, *lines[3:]]), {"manifest"}),
+    "a line of the log twice": (lambda a: _lines(a, lambda lines: [0, 1, 1, *lines[2:]]), {"manifest"}),
+    "a line of the log missing": (lambda a: _lines(a, lambda lines: [0, *lines[2:]]), {"manifest"}),
     "log missing": (lambda a: shutil.rmtree(a.layout.wal_dir), {"manifest"}),
+    "log a file": (lambda a: (shutil.rmtree(a.layout.wal_dir), a.layout.wal_dir.touch()), {"manifest"}),
     "table missing": (lambda a: a.layout.manifest_path.unlink(), {"manifest"}),
     "table truncated": (lambda a: cut_file(a.layout.manifest_path, -100), {"manifest"}),
     "table emptied": (lambda a: cut_file(a.layout.manifest_path, 0), {"manifest"}),
@@ -212,11 +237,22 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "leftovers": (_leftovers, {"leftover"}),
     "history missing": (lambda a: a.layout.history_file("Alisson67").unlink(), {"history-missing"}),
     "history stale": (lambda a: cut_file(a.layout.history_file("Alisson72"), -150), {"history-differs"}),
+    "history a folder": (lambda a: _folder(a.layout.history_file("Alisson67")), {"history-differs"}),
     "history of nobody": (
         lambda a: shutil.copy(a.layout.history_file("Alisson72"), a.layout.history_file("Nobody1")),
         {"history-extra"},
     ),
     "reject JSON missing": (lambda a: a.layout.reject_file(lived.REJECTED).unlink(), {"reject-missing"}),
+    "reject JSON torn": (lambda a: cut_file(a.layout.reject_file(lived.REJECTED), 40), {"reject-damaged"}),
+    "reject JSON emptied": (lambda a: cut_file(a.layout.reject_file(lived.REJECTED), 0), {"reject-damaged"}),
+    "reject JSON of something else": (
+        lambda a: a.layout.reject_file(lived.REJECTED).write_text("[1, 2]"),
+        {"reject-damaged"},
+    ),
+    "reject JSON of another file": (
+        lambda a: shutil.copy(a.layout.reject_file("late/bad.csv"), a.layout.reject_file(lived.REJECTED)),
+        {"reject-damaged"},
+    ),
     "reject JSON astray": (
         lambda a: shutil.copy(a.layout.reject_file(lived.REJECTED), a.layout.reject_file("x.csv")),
         {"reject-stray"},

@@ -5,6 +5,7 @@ Tasks are idempotent: one that ran twice, or whose answer was lost, costs time a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -124,7 +125,8 @@ class ProcessEngine:
                 initargs=(self._context, self._threads, os.getpid()),
             )
         try:
-            return self._executor.submit(_stage, batch)
+            with _unheard(signal.SIGINT):
+                return self._executor.submit(_stage, batch)
         except BrokenProcessPool:
             self._restart()
             return self._submit(batch)
@@ -135,11 +137,23 @@ class ProcessEngine:
             self._executor = None
 
 
+@contextlib.contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Hold a signal back for the block, and for ever in the processes started by it.
+
+    A terminal sends Ctrl-C to all of them; a worker that hears it before it is prepared ends with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(context: StageContext, threads: int, parent: int) -> None:
-    """Prepare a worker: Ctrl-C is the parent's to handle, threads are few, and it ends when its parent does."""
+    """Prepare a worker: threads are few, and it ends when its parent does. Ctrl-C is the parent's to handle."""
     global _context  # noqa: PLW0603  # a worker process has one context for its life
     os.environ["POLARS_MAX_THREADS"] = str(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 

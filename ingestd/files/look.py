@@ -182,7 +182,7 @@ def _undecodable(name: str) -> bool:
 
 
 def all_below(root: Path, suffix: str) -> list[Path]:
-    """List, sorted, what is below `root` under a name with this end; an absent root is empty.
+    """List, sorted, what is below `root` under a name with this end; there is nothing below what is no folder.
 
     Unlike `Path.rglob` it never passes over a folder that cannot be read: what is in it would seem gone.
 
@@ -191,7 +191,7 @@ def all_below(root: Path, suffix: str) -> list[Path]:
     """
 
     def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # it went away while we looked
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it went away while we looked
             raise error
 
     with world(root):

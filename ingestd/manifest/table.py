@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from ingestd import files
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, Retry
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
@@ -172,15 +172,25 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
     """Write a frame as Parquet with its `SEAL`, durably; the same frame gives the same bytes.
 
     zstd level 3, row groups of 131,072 rows.
+
+    Raises:
+        Retry: the disk refused; the table that was there stays.
     """
     with files.replacing(path) as temporary:
-        frame.rechunk().write_parquet(
-            temporary,
-            compression="zstd",
-            compression_level=3,
-            row_group_size=131_072,
-            metadata={VERSION_KEY: str(SCHEMA_VERSION)},
-        )
+        try:
+            frame.rechunk().write_parquet(
+                temporary,
+                compression="zstd",
+                compression_level=3,
+                row_group_size=131_072,
+                metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+            )
+        except pl.exceptions.ComputeError as error:  # what polars makes of an error of the disk, now and then
+            raise Retry(
+                f"cannot be written: {str(error).splitlines()[0]}",
+                place=str(path),
+                next_step="look whether that disk has space left; ingestd resumes by itself",
+            ) from error
         _seal(temporary)
 
 

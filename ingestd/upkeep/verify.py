@@ -312,9 +312,7 @@ def _history_findings(
     paths = {chip: history_path(layout.histories_dir, chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
     done.histories += len(paths)
     looked_at = sorted(
-        chip
-        for chip, path in paths.items()
-        if chip not in stale and (only is None or layout.relative(path) in only)
+        chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     )
     rows = now.frame.filter(pl.col("chip_name").is_in(looked_at))
     texts = render_histories(rows, settings.time.local_tz, parquet_path=history_parquet_path(layout))

@@ -58,7 +58,7 @@ def empty(tmp_path: Path) -> Archive:
 def template(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with everything to do, settings of small batches.
 
-    Beside it, `expected` is what an undisturbed cycle makes, `before` the raw files of before there was something to do.
+    Beside it, `expected` is what an undisturbed cycle makes, `before` the raw files when nothing was to do.
     """
     root = tmp_path_factory.mktemp("template") / "root"
     archive = clone(lived_in, root)

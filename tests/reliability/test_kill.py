@@ -46,13 +46,16 @@ def test_a_kill_of_the_start_after_a_kill_costs_nothing(
 
 
 @pytest.mark.timeout(7200)
-def test_a_kill_before_all_changes_are_taken_back_costs_nothing(template: Path, tmp_path: Path) -> None:
+def test_a_kill_before_all_changes_are_taken_back_costs_nothing(
+    template: Path, tmp_path: Path, figure: Callable[[str, int], None]
+) -> None:
     """Killed anywhere, then every new file is gone and every edit taken back: no Parquet is left without its row."""
     (undisturbed,) = crash(template, tmp_path, [str(10**9)])
     cases = [str(number) for number in chosen(undisturbed["calls"], DEFAULT_CASES)]
     found = crash(template, tmp_path, cases, raw=template.parent / "before")
     assert [one for one in found if one["ended"] != [-9]] == []
     assert [one for one in found if one["well"] != 0] == []
+    figure("kill, and all taken back", len(found))
 
 
 # ---- the same at system calls, with strace ---------------------------------------------------------------------------

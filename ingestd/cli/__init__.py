@@ -7,6 +7,7 @@ wrong option answer at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -67,6 +68,8 @@ for _group in GROUPS:
 
 def main() -> None:
     """Run the command line: the console entry `ingestd`."""
+    # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     steady_streams()
     try:
         app(prog_name="ingestd")

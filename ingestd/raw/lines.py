@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ingestd.errors import Reject, RejectCode, shown
@@ -15,6 +16,9 @@ _ESCAPE: Final = re.compile(
 )
 """What Python's unicode_escape writes, lone surrogates left out: they could not be stored as UTF-8."""
 
+
+_USUAL_LINE: Final = 200
+"""Header lines up to this length are remembered: most are the same in run after run."""
 
 AS_WRITTEN: Final = "not in PyMeasure's escape code, taken as written"
 """What is said of a value that `parse_field` could not decode."""
@@ -124,6 +128,11 @@ def parse_field(line: str) -> tuple[str, str, str] | None:
     The value is decoded from `unicode_escape`; text that PyMeasure cannot have written so is taken as it stands. Two
     or more blanks stand for the tab (editors swap them). Returns None when the line is no such field.
     """
+    return _parse_field(line) if len(line) <= _USUAL_LINE else _parse_field.__wrapped__(line)
+
+
+@lru_cache(maxsize=4096)
+def _parse_field(line: str) -> tuple[str, str, str] | None:
     inner = line[1:].rstrip("\r\n")
     if not inner.startswith(("\t", "  ")):
         return None

@@ -66,15 +66,17 @@ def parse_table(data: bytes, header: Header, procedure: Procedure) -> Table:
     types = [schema.field(matched[i]).type if i in matched else pa.string() for i in range(len(header.columns))]
     start, end = header.body_start, max(data.rfind(b"\n") + 1, header.body_start)
     refuse_nul(data, start, end)
-    body = data[start - 1 : end]  # with the column line's end, so that every line of the body follows a line feed
-    lines = body.count(b"\n") - 1
+    lines = data.count(b"\n", start, end)
     comments: tuple[str, ...] = ()
-    cells = _read_plain(body, types, lines) if end == len(data) and _is_plain(body, types, lines) else None
+    cells = (
+        _read_plain(data, start, types, lines) if end == len(data) and _is_plain(data, start, types, lines) else None
+    )
     if cells is None:
         refuse_lone_carriage_return(data, start, max(end, text_end(data)))
     warnings = _tail_warnings(data[end:], header.body_line + lines)
     if cells is None:
-        cells, comments, found = _read_odd(body, header, types)
+        # With the column line's end, so that every line of the body follows a line feed.
+        cells, comments, found = _read_odd(data[start - 1 : end], header, types)
         warnings += found
     table, found = _staged(cells, matched, header, procedure)
     return Table(table=table, rows=cells.num_rows, late_comments=comments, warnings=(*warnings, *found))
@@ -92,15 +94,16 @@ def _tail_warnings(tail: bytes, line: int) -> list[str]:
     return warnings
 
 
-def _is_plain(body: bytes, types: list[pa.DataType], lines: int) -> bool:
-    """Tell whether `body` holds nothing but ASCII rows whose numbers pyarrow reads as Python does, or refuses.
+def _is_plain(data: bytes, start: int, types: list[pa.DataType], lines: int) -> bool:
+    """Tell whether `data[start:]` is nothing but ASCII rows whose numbers pyarrow reads as Python does, or refuses.
 
     A row has a comma or line end for each column: with fewer bytes than that there are blank lines, and a million of
     them, read as rows of nulls, would take a thousand times their size in memory.
     """
-    if len(body) < lines * len(types):
+    if len(data) - start < lines * len(types):
         return False
-    return body.isascii() and b"#" not in body and not _read_too_freely(body, types)
+    ascii_only = data.isascii() or data[start:].isascii()
+    return ascii_only and data.find(b"#", start) < 0 and not _read_too_freely(data, start, types)
 
 
 def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa.Table, tuple[str, ...], list[str]]:
@@ -111,11 +114,11 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
         warnings.append(f"{blank} blank line{'s' if blank > 1 else ''} between the rows skipped")
     body, found = _as_utf8(body, header)
     warnings += found
-    cells = None if _read_too_freely(body, types) else _read(body, types, rows)
+    cells = None if _read_too_freely(body, 0, types) else _read(pa.py_buffer(body), types, rows)
     if cells is None:
         body, found = respell(body, header, [str(kind) for kind in types])
         warnings += found
-        cells = _read(body, types, rows)
+        cells = _read(pa.py_buffer(body), types, rows)
     if cells is None:
         raise Reject(RejectCode.BAD_CELL, f"the {rows} rows after the header cannot be read as a table")
     return cells, comments, warnings
@@ -155,31 +158,31 @@ def _as_utf8(body: bytes, header: Header) -> tuple[bytes, list[str]]:
     return (text.encode("utf-8"), [warning]) if warning else (body, [])
 
 
-def _read_too_freely(body: bytes, types: list[pa.DataType]) -> bool:
-    """Tell whether `body` may hold what pyarrow takes for a number and Python does not: `nan(1)`, `0x1F`."""
-    if b"(" in body and _NAN_PAYLOAD.search(body):
+def _read_too_freely(data: bytes, start: int, types: list[pa.DataType]) -> bool:
+    """Tell whether `data[start:]` may hold what pyarrow takes for a number and Python does not: `nan(1)`, `0x1F`."""
+    if data.find(b"(", start) >= 0 and _NAN_PAYLOAD.search(data, start):
         return True
-    return pa.int64() in types and (b"x" in body or b"X" in body)
+    return pa.int64() in types and (data.find(b"x", start) >= 0 or data.find(b"X", start) >= 0)
 
 
-def _read_plain(body: bytes, types: list[pa.DataType], lines: int) -> pa.Table | None:
-    """Return the cells of a body without blank lines or lone carriage returns; None where it has some, or is refused.
+def _read_plain(data: bytes, start: int, types: list[pa.DataType], lines: int) -> pa.Table | None:
+    """Return the cells of `data[start:]` without blank lines or lone carriage returns.
 
-    Neither is searched for in the text, which would cost half as much as parsing it: a lone carriage return ends a row
-    for pyarrow, so there are more rows than line feeds; a blank line is a row of nulls, so a column without a null
-    tells that there is none.
+    None where it has some, or pyarrow refuses. Neither is searched for in the text, which would cost half as much as
+    parsing it: a lone carriage return ends a row for pyarrow, so there are more rows than line feeds; a blank line is a
+    row of nulls, so a column without a null tells that there is none.
     """
-    cells = _read(body, types, lines, blank_is_row=True)
-    if cells is None or (all(column.null_count for column in cells.columns) and has_blank_line(body)):
+    cells = _read(pa.py_buffer(data).slice(start), types, lines, blank_is_row=True)
+    if cells is None or (all(column.null_count for column in cells.columns) and has_blank_line(data[start - 1 :])):
         return None
     return cells
 
 
-def _read(body: bytes, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
+def _read(body: pa.Buffer, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
     """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`.
 
-    `body` begins with the end of the column line, which keeps pyarrow from dropping a byte order mark in a cell. Blank
-    lines are left out, or are rows of nulls.
+    Blank lines are left out, so `body` may begin with the end of the column line, which keeps pyarrow from dropping a
+    byte order mark in a cell; with `blank_is_row` they are rows of nulls.
     """
     names = [str(position) for position in range(len(types))]
     if not rows:
@@ -187,8 +190,8 @@ def _read(body: bytes, types: list[pa.DataType], rows: int, *, blank_is_row: boo
     try:
         # The streaming reader parses in this thread; `read_csv` hands the bytes through another and waits for it.
         reader = csv.open_csv(
-            pa.py_buffer(body).slice(int(blank_is_row)),
-            read_options=csv.ReadOptions(use_threads=False, block_size=len(body) + 1, column_names=names),
+            body,
+            read_options=csv.ReadOptions(use_threads=False, block_size=body.size + 1, column_names=names),
             parse_options=csv.ParseOptions(
                 quote_char=False, escape_char=False, newlines_in_values=False, ignore_empty_lines=not blank_is_row
             ),

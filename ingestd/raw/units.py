@@ -70,6 +70,11 @@ def to_unit(text: str, unit: str, label: str = "the value") -> float | None:
     finite number: empty, `None`, `nan`, `inf`, or beyond a float's range. Raises Reject, with `label` in its message:
     `bad-parameter` where `text` is no number, `bad-unit` where its unit is unknown or of another dimension.
     """
+    return _to_unit(text, unit, label) if len(text) <= _LONGEST else _to_unit.__wrapped__(text, unit, label)
+
+
+@lru_cache(maxsize=1024)
+def _to_unit(text: str, unit: str, label: str) -> float | None:
     stripped = text.strip()
     if stripped in ("", "None") or _NOT_FINITE.fullmatch(stripped):
         return None

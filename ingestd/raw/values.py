@@ -228,10 +228,13 @@ def _duration(procedure: Procedure, table: pa.Table) -> float | None:
     if procedure.duration is None:
         return None
     times = table.column(procedure.duration)
-    finite = times.filter(pc.is_finite(times))
-    if len(finite) == 0:
+    ends = [times[0].as_py(), times[-1].as_py()] if len(times) else []
+    if not all(value is not None and math.isfinite(value) for value in ends):
+        finite = times.filter(pc.is_finite(times))
+        ends = [finite[0].as_py(), finite[-1].as_py()] if len(finite) else []
+    if not ends:
         return None
-    span = float(finite[-1].as_py() - finite[0].as_py())
+    span = float(ends[1] - ends[0])
     return span if math.isfinite(span) else None
 
 

@@ -157,6 +157,9 @@ def _begin(context: StageContext, threads: int, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
+    from ingestd.raw import run, values  # noqa: F401, PLC0415  # the first file would load them
+    from ingestd.stage import parquet  # noqa: F401, PLC0415
+
     pa.set_cpu_count(threads)
     gc.freeze()  # what is loaded now stays: no collection need look at it again
     _context = context

@@ -27,7 +27,6 @@ from ingestd.originals import Originals, Present
 from ingestd.raw.settling import Observation, Patience, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
-from ingestd.stage.parquet import read_row
 from ingestd.stage.placing import Placing, read_note
 from ingestd.stage.run import Outcome, Refused, Same, StageContext, Staged, StageTask, Waiting
 from ingestd.stage.workspace import workspace
@@ -231,6 +230,8 @@ def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
     left = read_note(workspace, layout.stage_root)
     if not left.renamed:
         return
+    from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
+
     with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
         for _, target in left.renamed:
             run = store.catalog.run(target.parent.name.removeprefix("run_id="))

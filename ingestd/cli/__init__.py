@@ -7,6 +7,7 @@ wrong option answer at once.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from typing import Annotated, Any
@@ -70,6 +71,7 @@ def main() -> None:
     """Run the command line: the console entry `ingestd`."""
     # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(50_000)  # loading modules makes many objects and no garbage: looking for it takes a tenth longer
     steady_streams()
     try:
         app(prog_name="ingestd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -85,10 +86,9 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
       ingestd status
       ingestd status --json
     """
-    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars
     from ingestd.service.status import read_status  # noqa: PLC0415  # loads polars
 
-    found = read_status(settings, utc_now())
+    found = read_status(settings, datetime.now(UTC))
     if as_json:
         say_json({**found.model_dump(mode="json"), "exit_code": int(found.health)})
     else:

@@ -136,30 +136,29 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None) -> Scan:
 
 
 def _visit(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
-    if entry.is_dir(follow_symlinks=False):
-        pending.append(name + "/")
-        return
     measurement = name[-4:].lower() == ".csv"
-    if entry.is_symlink():
+    if entry.is_file(follow_symlinks=False):  # first, because nearly all are
+        if measurement:
+            _note_file(entry, name, found)
+    elif entry.is_dir(follow_symlinks=False):
+        pending.append(name + "/")
+    elif entry.is_symlink():
         if measurement or _leads_to_folder(entry):
             found.links.append(_shown_name(name))
-        return
-    if not measurement:
-        return
+    elif measurement:
+        (found.undecodable if _undecodable(name) else found.specials).append(_shown_name(name))
+
+
+def _note_file(entry: os.DirEntry[str], name: str, found: Scan) -> None:
     if not name.isascii() and _undecodable(name):
         found.undecodable.append(_shown_name(name))
         return
     try:
-        status = entry.stat(follow_symlinks=False)
+        found.files[name] = stat_of(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         return
     except OSError as error:  # one file of the folder: the others are looked at all the same
         found.unreadable.append((name, error.strerror or str(error)))
-        return
-    if stat.S_ISREG(status.st_mode):
-        found.files[name] = stat_of(status)
-    else:
-        found.specials.append(name)
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:

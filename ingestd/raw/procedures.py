@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ingestd.errors import Reject, RejectCode, UsageError, shown, shown_value
@@ -21,13 +20,14 @@ from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
 from ingestd.raw.summary import check_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 EXTRA_COLUMN = "extra"
 """The map column, written label -> cell text, that holds every column no spelling fits."""
 
 TEXT_FIELDS = ("procedure_version", "chip_group", "chip_number")
 """Manifest fields a parameter may fill beside the float fields of `PARAMETER_FIELDS`."""
-
-_ARROW_TYPES = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
 
 
 def _known_field(field: str) -> str:
@@ -126,10 +126,13 @@ class Procedure(BaseModel):
 
     @cached_property
     def _schema(self) -> pa.Schema:
+        import pyarrow as pa  # noqa: PLC0415  # whoever only reads the settings need not wait for it
+
+        types = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
         fields = []
         for name, column in self.columns.items():
             unit = unit_of(name)
-            fields.append(pa.field(name, _ARROW_TYPES[column.dtype], metadata={"unit": unit} if unit else None))
+            fields.append(pa.field(name, types[column.dtype], metadata={"unit": unit} if unit else None))
         return pa.schema([*fields, pa.field(EXTRA_COLUMN, pa.map_(pa.string(), pa.string()))])
 
     def field_of(self, label: str) -> str | None:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.errors import Corrupt, Retry
-from ingestd.stage.parquet import read_row
 
 NOTE_NAME = "placing.json"
 
@@ -52,6 +51,8 @@ class Kept:
         return [self.path.parent, *files.preserve(self.aside, self.path)]
 
     def _is_old_version(self) -> bool:
+        from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
+
         try:
             return read_row(self.path).source_sha256 == self.digest
         except Corrupt:

@@ -1,6 +1,7 @@
 """Stage one raw file: read it once; those bytes are hashed, judged, parsed and written as Parquet.
 
-Runs in worker processes. It decides nothing: it answers with an outcome, and whoever holds the manifest decides.
+Runs in worker processes. It decides nothing: it answers with an outcome, and whoever holds the manifest decides. What
+needs pyarrow is loaded with the first file: whoever finds nothing to stage need not wait for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from ingestd import files
@@ -20,12 +22,12 @@ from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.raw.header import glance
 from ingestd.raw.procedures import Registry
-from ingestd.raw.run import RawRun, parse_run
 from ingestd.raw.settling import Observation, Patience, State, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
-from ingestd.raw.values import header_json, interpret
 from ingestd.stage.identity import compute_run_id
-from ingestd.stage.parquet import write_run
+
+if TYPE_CHECKING:
+    from ingestd.raw.run import RawRun
 
 START_TIME_LABEL = "Start time"
 
@@ -177,6 +179,8 @@ def stage_run(task: StageTask, context: StageContext) -> Outcome:
 
 
 def _stage(task: StageTask, context: StageContext) -> Outcome:
+    from ingestd.raw.run import parse_run  # noqa: PLC0415  # loads pyarrow
+
     path = context.raw_root / task.source_file
     if task.status.size > context.limit:
         return _too_large(task, path, context.limit)
@@ -216,6 +220,8 @@ def _steady(read: RawBytes, expected: FileStat) -> bool:
 
 
 def _write(reading: _Reading, run: RawRun, context: StageContext) -> Outcome:
+    from ingestd.stage.parquet import write_run  # noqa: PLC0415  # loads pyarrow
+
     task, prior = reading.task, reading.task.prior
     row = _row(reading, run, context)
     temporary = context.temporary / f"{secrets.token_hex(8)}.parquet"
@@ -233,6 +239,8 @@ def _write(reading: _Reading, run: RawRun, context: StageContext) -> Outcome:
 
 
 def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
+    from ingestd.raw.values import header_json, interpret  # noqa: PLC0415  # loads pyarrow
+
     task = reading.task
     values = interpret(run.header, run.procedure, run.table, task.source_file)
     start = _start(task, run, context.zone)

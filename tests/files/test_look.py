@@ -116,6 +116,9 @@ def test_one_file_that_cannot_be_looked_at_hides_no_other(raw: Path, monkeypatch
             self.entry = entry
             self.name = entry.name
 
+        def is_file(self, *, follow_symlinks: bool = True) -> bool:
+            return self.entry.is_file(follow_symlinks=follow_symlinks)
+
         def is_dir(self, *, follow_symlinks: bool = True) -> bool:
             return self.entry.is_dir(follow_symlinks=follow_symlinks)
 

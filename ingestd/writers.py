@@ -52,13 +52,13 @@ def look() -> Writers:
     by_file: dict[tuple[int, int], str] = {}
     hidden: set[int] = set()
     try:
-        pids = [path.name for path in PROC.iterdir() if path.name.isdigit()]
+        pids = [name for name in os.listdir(PROC) if name.isdigit()]
     except OSError:
         return Writers({}, frozenset(), frozenset(), available=False)
     for pid in pids:
         try:
-            for path in (PROC / pid / "fd").iterdir():
-                _enter(pid, path.name, by_file)
+            for number in os.listdir(f"{PROC}/{pid}/fd"):
+                _enter(pid, number, by_file)
         except PermissionError:
             if pid != INIT and not _ended(pid) and _name(pid) != SESSION_KEEPER:
                 hidden |= _owner(pid)
@@ -68,22 +68,21 @@ def look() -> Writers:
 
 
 def _enter(pid: str, number: str, by_file: dict[tuple[int, int], str]) -> None:
-    link = PROC / pid / "fd" / number
+    link = f"{PROC}/{pid}/fd/{number}"
     try:
-        target = str(link.readlink())
+        target = os.readlink(link)
         if not target.startswith("/") or target.startswith(_NO_FILES) or not _for_writing(pid, number):
             return
-        status = link.stat()
+        status = os.stat(link)
     except FileNotFoundError:
         return
     by_file[status.st_dev, status.st_ino] = f"{_name(pid)} (pid {pid})"
 
 
 def _for_writing(pid: str, number: str) -> bool:
-    for line in (PROC / pid / "fdinfo" / number).read_text("ascii", "replace").splitlines():
-        if line.startswith("flags:"):
-            return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
-    return True
+    with open(f"{PROC}/{pid}/fdinfo/{number}", "rb", buffering=0) as file:
+        flags = file.read(4096).partition(b"flags:")[2].split(None, 1)
+    return not flags or int(flags[0], 8) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _name(pid: str) -> str:

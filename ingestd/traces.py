@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.errors import UsageError, shown
+from ingestd.errors import Corrupt, UsageError, shown
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
 
@@ -108,15 +108,31 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
     Raises:
         UsageError: the file is not rejected.
-        ValueError: the JSON is torn, or was edited into something else.
+        Corrupt: the JSON is torn, or was edited into something else.
     """
     path = layout.reject_file(source_file)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return parse_trace(path.read_bytes())
+    except ValueError as error:
+        raise Corrupt(
+            f"this reject JSON is damaged: {error}", place=str(path), next_step="ingestd repair (it is made again)"
+        ) from error
     except FileNotFoundError:
         raise UsageError(
             f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
         ) from None
+
+
+def parse_trace(data: bytes) -> dict[str, Any]:
+    """Read an event or reject JSON.
+
+    Raises:
+        ValueError: it is torn by a power cut, or was edited into something else.
+    """
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content

@@ -15,7 +15,7 @@ from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
 from ingestd.cli.output import count, near, quoted, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
-from ingestd.errors import UsageError, shown
+from ingestd.errors import Corrupt, UsageError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ def _reject(layout: Layout, name: str) -> dict[str, Any]:
 
     try:
         return read_reject(layout, name)
-    except (UsageError, ValueError):
+    except (UsageError, Corrupt):
         return {
             "source_file": name,
             "code": "unknown",

@@ -28,7 +28,7 @@ from ingestd.raw.header import glance
 from ingestd.raw.settling import Observation, Patience, judge
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.traces import read_reject
+from ingestd.traces import parse_trace, read_reject
 from ingestd.writers import look
 
 _RUN_ID = re.compile(r"^[0-9a-f]{20}$")
@@ -101,7 +101,7 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
     """Read a reject; None where its JSON is gone or torn: `ingestd repair` makes it again."""
     try:
         return read_reject(layout, source_file)
-    except (UsageError, ValueError):
+    except (UsageError, Corrupt):
         return None
 
 
@@ -152,7 +152,7 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
         data = path.read_bytes()
         if any(text in data for text in wanted):
             try:
-                event = json.loads(data)
+                event = parse_trace(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
             yield {**event, "file": layout.relative(path)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from ingestd.layout import Layout
 from ingestd.manifest.record import FILE_NOTES, FileNote
 from ingestd.manifest.row import ManifestRow
+from ingestd.traces import parse_trace
 
 
 class Fate(NamedTuple):
@@ -57,4 +57,4 @@ def read_told(layout: Layout) -> Told:
 def _events(layout: Layout) -> Iterator[dict[str, Any]]:
     for path in layout.events_dir.glob("*/*/*.json"):
         with contextlib.suppress(ValueError, OSError):
-            yield json.loads(path.read_bytes())
+            yield parse_trace(path.read_bytes())

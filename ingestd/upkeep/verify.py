@@ -298,7 +298,7 @@ def _tells_why(layout: Layout, note: FileNote) -> bool:
     try:
         with files.world(layout.reject_file(note.source_file)):
             content = read_reject(layout, note.source_file)
-    except (UsageError, ValueError):
+    except (UsageError, Corrupt):
         return False
     said = (content.get("source_file"), content.get("source_sha256"), content.get("code"), content.get("message", ""))
     return said[:3] == (note.source_file, note.source_sha256, note.code) and bool(said[3])

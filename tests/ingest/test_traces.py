@@ -16,7 +16,7 @@ from measurement import BROKEN, Measurement
 
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.layout import EVENTS_PER_FOLDER, Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import load_settings
@@ -100,6 +100,19 @@ def test_an_edit_names_what_it_replaced(archive: Archive) -> None:
     assert "parquet" not in event["rows"][0]
     (kept,) = event["superseded_parquet"]
     assert (archive.layout.stage_root / kept).is_file()
+
+
+@pytest.mark.parametrize("junk", [b"", b'{"code": "bad', b"[]", b"[" * 100_000])
+def test_a_damaged_reject_json_is_named(junk: bytes, layout: Layout) -> None:
+    """A reject JSON that a power cut tore, or a hand changed into something else, is damage with a way out."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    path = layout.reject_file(record.source_file)
+    path.write_bytes(junk)
+    with pytest.raises(Corrupt, match="this reject JSON is damaged") as caught:
+        read_reject(layout, record.source_file)
+    assert caught.value.place == str(path)
+    assert "ingestd repair" in caught.value.next_step
 
 
 def test_an_event_that_is_there_is_left_alone(layout: Layout) -> None:

@@ -52,6 +52,15 @@ def test_every_outcome_has_its_story(name: str, verdict: str, events: list[str],
     assert [event["event"] for event in told.events] == events
 
 
+@pytest.mark.parametrize("junk", [b'{"run_id":"%s', b'["%s"]', b"[" * 100_000 + b'"%s"', b'"%s"'])
+def test_an_event_of_another_kind_is_passed_over(junk: bytes, archive: Archive) -> None:
+    """An event JSON that is cut, or was made by something else, hides no other and stops nothing."""
+    run_id = archive.live()[lived.PLAIN].run_id
+    junk_file = next(archive.layout.events_dir.glob("*/*")) / "999999999-ingested.json"
+    junk_file.write_bytes(junk % run_id.encode())
+    assert [event["event"] for event in story(archive, lived.PLAIN).events] == ["ingested", "duplicate"]
+
+
 def test_a_superseded_run_names_its_successor(archive: Archive) -> None:
     """Asked for the old run id, the story holds both rows, and which is live."""
     old = next(row for row in archive.rows() if row.superseded_by)

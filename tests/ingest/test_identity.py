@@ -17,12 +17,14 @@ from measurement import BROKEN, Measurement
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
-from ingestd.files import durable
+from ingestd.files import durable, stat_of
+from ingestd.ingest import opened
 from ingestd.manifest import log
+from ingestd.raw.settling import Observation
 from ingestd.settings import Settings
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
-from ingestd.stage.run import StageContext
+from ingestd.stage.run import StageContext, stage_batch
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
@@ -192,6 +194,24 @@ def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
         assert archive.backfill() == [("unchanged", A)]
     assert target.read_bytes() == staged
     assert not any(archive.layout.temporary_root.rglob("*.replaced"))
+
+
+@pytest.mark.parametrize("change", ["updated", "moved"])
+def test_what_is_replaced_is_not_kept_beyond_its_record(archive: Archive, change: str) -> None:
+    """A service that runs for months does not keep each replaced Parquet of a file that grew or moved."""
+    with opened(archive.settings, archive.now) as ingest:
+        for name, data in (
+            (A, RUN.data),
+            (A, RUN.but(rows=RUN.rows + 2).data) if change == "updated" else (B, RUN.data),
+        ):
+            if change == "moved" and name == B:
+                archive.delete(A)
+            archive.put(name, data)
+            status = stat_of((archive.raw / name).lstat())
+            (outcome,) = stage_batch([ingest.task_for(name, status, Observation(60.0, ""))], ingest.context)
+            (record,) = ingest.commit([outcome]).records
+        assert record.event.value == change
+        assert not list(ingest.context.temporary.glob("*.replaced"))
 
 
 def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:

@@ -198,8 +198,8 @@ def _tell_story(story: Story) -> None:
     else:
         say(f"raw file   {raw.get('problem', 'not there')}")
     for event in story.events:
-        note = f": {event['note']}" if event.get("note") else ""
-        say(f"event      {event['at']}  #{event['seq']} {event['event']}{note}")
+        why = event.get("note") or (event.get("reason") or {}).get("code")
+        say(f"event      {event['at']}  #{event['seq']} {event['event']}{f': {why}' if why else ''}")
     if story.reject is not None:
         line = f", line {story.reject['line']}" if story.reject.get("line") else ""
         say(f"reject     {story.reject['code']}{line}: {story.reject['message']}")

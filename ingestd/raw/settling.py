@@ -27,7 +27,7 @@ UNSEEN_S = 1.0
 QUEUED_REASONS = {
     "empty": "empty so far: no header yet",
     "cut": "its first row (or its header) is not complete yet",
-    "no-rows": "header only, no data row yet: queued, or never run",
+    "no-rows": "header only, no data row yet: it waits for its turn, or never ran",
 }
 """Why a file counts as queued: it follows from its bytes alone, so that unchanged files need not be opened again."""
 

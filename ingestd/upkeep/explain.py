@@ -201,7 +201,8 @@ def _verdict(store: ManifestStore, story: Story) -> str:
         changed = " again, because it changed" if live or note else ""
         return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
     if note is not None and note.outcome == "rejected":
-        return f"It was rejected ({note.code}); it stays so until its bytes change."
+        until = "it stays so until its bytes change" if raw["exists"] else "the file is gone since"
+        return f"It was rejected ({note.code}); {until}."
     if note is not None and note.outcome == "queued":
         return f"It is queued: {raw.get('reason', 'no complete row yet')}."
     if note is not None and note.outcome == "duplicate":

@@ -21,6 +21,7 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
+from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.rebuild import (
     aside_folder,
     checked_state,
@@ -33,7 +34,7 @@ from ingestd.upkeep.rebuild import (
 from ingestd.upkeep.salvage import restored_notes, salvage
 from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
 from ingestd.upkeep.told import read_told
-from ingestd.upkeep.verify import Finding, leftovers, verify
+from ingestd.upkeep.verify import leftovers, verify
 
 STAGE_KINDS = frozenset({"parquet-missing", "parquet-differs", "parquet-cells", "raw-bytes"})
 """Findings about a run whose raw file is staged again."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
@@ -25,14 +24,14 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
+from ingestd.raw.settling import QUEUED_REASONS
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
 from ingestd.traces import read_reject
+from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, read_stage
-
-Level = Literal["damage", "note"]
 
 DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 """What only `deep` can see."""
@@ -42,20 +41,6 @@ LOOKS = 5
 
 LOCK_PATIENCE_S = 10.0
 """How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that does not agree. A `damage` calls for `ingestd repair`; a `note` is for people to know.
-
-    `kind` is stable: programs may compare it. `path` is relative to the data root where it lies below it.
-    """
-
-    level: Level
-    kind: str
-    path: str
-    message: str
-    run_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -271,9 +256,20 @@ def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str
             known = catalog.is_known(name)
             what = "changed since it was decided" if known else "not decided yet"
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
-        elif note is not None and note.outcome in {"rejected", "duplicate", "queued"}:
-            of = f" of run {note.run_id}" if note.run_id else f" ({note.code})" if note.code else ""
-            yield Finding("note", note.outcome, name, f"{note.outcome}{of}", note.run_id)
+        elif note is not None:
+            yield from _noted(note)
+
+
+def _noted(note: FileNote) -> Iterator[Finding]:
+    match note.outcome:
+        case "rejected":
+            message = f"its content is at fault ({note.code}): `ingestd rejects show` tells more"
+            yield Finding("note", "rejected", note.source_file, message, note.run_id)
+        case "duplicate":
+            yield Finding("note", "duplicate", note.source_file, f"a copy of run {note.run_id}", note.run_id)
+        case "queued":
+            message = QUEUED_REASONS[note.code or "no-rows"]
+            yield Finding("note", "queued", note.source_file, message, note.run_id)
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

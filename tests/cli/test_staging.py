@@ -23,7 +23,7 @@ rejected  2026-03-12/IV2026-03-12_3.csv, line 62
           next: correct the row, or delete it, in an editor
 
 queued    2026-03-13/It2026-03-13_5.csv
-          header only, no data row yet: queued, or never run
+          header only, no data row yet: it waits for its turn, or never ran
 
 data/01_raw: 22 files
       20  staged (20 new)
@@ -35,7 +35,7 @@ manifest: data/02_stage/_manifest/manifest.parquet
 
 SECOND = """\
 queued    2026-03-13/It2026-03-13_5.csv
-          header only, no data row yet: queued, or never run
+          header only, no data row yet: it waits for its turn, or never ran
 
 data/01_raw: 22 files
        0  staged
@@ -162,7 +162,7 @@ def test_a_terminal_gets_a_progress_bar_and_ages(raw: Folder) -> None:
     screen = _on_terminal(raw, "backfill", "--workers", "1")
     assert "staging" in screen
     assert "/22" in screen
-    assert "header only, no data row yet: queued, or never run (for " in screen
+    assert "header only, no data row yet: it waits for its turn, or never ran (for " in screen
     assert "\x1b[?25h" in screen  # the cursor is back
 
 

@@ -22,8 +22,9 @@ from ingestd.errors import Retry
 from ingestd.files import flush_path, scan_csvs
 from ingestd.manifest.record import Record
 from ingestd.settings import load_settings
+from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.repair import Repair, rebuild_manifest, repair
-from ingestd.upkeep.verify import Finding, verify
+from ingestd.upkeep.verify import verify
 
 FULL = os.environ.get("RELIABILITY") == "full"
 """Set RELIABILITY=full for the runs of `docs/reliability.md` that take minutes to hours."""

@@ -15,6 +15,8 @@ from ingestd.cli.output import LONG_LIST, count, say, say_json, say_text
 from ingestd.errors import Retry, UsageError
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from ingestd.service.status import StatusReport, WaitingPart
     from ingestd.settings import Settings
 
@@ -92,21 +94,19 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
     if as_json:
         say_json({**found.model_dump(mode="json"), "exit_code": int(found.health)})
     else:
-        _tell(found)
+        _tell(found, settings.zone)
     raise typer.Exit(int(found.health))
 
 
-def _tell(found: StatusReport) -> None:
+def _tell(found: StatusReport, zone: ZoneInfo) -> None:
     service = found.service
     if service.phase == "down":
-        say("is not running", lead="service   ", style="bold red")
+        say("is not running: new runs wait for it, or for an `ingestd backfill`", lead="service   ", style="bold red")
     else:
-        say(
-            f"{service.phase} (pid {service.pid} on {service.host}): {service.doing}",
-            lead="service   ",
-            style="bold green",
-        )
-        say(f"watching {service.watching}", lead="          ")
+        said = f" (pid {service.pid} on {service.host}): {service.doing}" if service.pid else ""
+        say(f"{service.phase}{said}", lead="service   ", style="bold green")
+        if service.watching:
+            say(f"watching {service.watching}", lead="          ")
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
     say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
     free = "" if found.free_bytes is None else f"; {found.free_bytes / 2**30:.1f} GiB free"
@@ -125,7 +125,8 @@ def _tell(found: StatusReport) -> None:
         more = f"{len(found.rejects) - LONG_LIST} more; " if len(found.rejects) > LONG_LIST else ""
         say(f"{more}`ingestd rejects show FILE` tells why", lead="          ")
     for last in found.last_runs:
-        say(f"{last.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC  {last.summary}", lead="last run  ", style="bold")
+        staged_at = last.ingested_at_utc.astimezone(zone)
+        say(f"staged {staged_at:%Y-%m-%d %H:%M:%S}  {last.summary}", lead="last run  ", style="bold")
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:

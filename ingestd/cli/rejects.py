@@ -58,8 +58,14 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
     if not found:
         say("no file is rejected")
         return
-    rows = [[one["source_file"], one["code"], str(one.get("line") or "-"), one["message"]] for one in found]
+    rows = [[one["source_file"], one["code"], str(one.get("line") or "-"), _wrong(settings, one)] for one in found]
     say_table(["FILE", "CODE", "LINE", "WHAT IS WRONG"], rows)
+
+
+def _wrong(settings: Settings, reject: dict[str, Any]) -> str:
+    if settings.layout.raw_root.is_dir() and not os.path.lexists(settings.layout.raw_file(reject["source_file"])):
+        return f"the file is gone; to forget it: ingestd rejects retry {quoted(reject['source_file'])}"
+    return str(reject["message"])
 
 
 @rejects.command("show")
@@ -180,9 +186,8 @@ def _named(settings: Settings, given: str, known: Sequence[str]) -> str:
             return name
     near_ones = get_close_matches(given, known, n=3, cutoff=0.7)
     hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
-    raise UsageError(
-        "this file is not among the rejects", place=shown(given, 200), next_step=f"{hint}see `ingestd rejects list`"
-    )
+    next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
+    raise UsageError("this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step)
 
 
 def _reject(layout: Layout, name: str) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def test_list_names_file_code_line_and_message(staged: Folder) -> None:
     assert {"message", "expected", "found", "next_step", "after_a_change_of_settings"} <= reject.keys()
 
 
+def test_list_says_that_a_rejected_file_is_gone(staged: Folder) -> None:
+    """The line of a reject whose file was deleted says so and what to type; with the share away no file is gone."""
+    (staged.raw / REJECT).unlink()
+    _, line = staged.run("rejects", "list").out.splitlines()
+    assert line == f"{REJECT}  row-too-long  62    the file is gone; to forget it: ingestd rejects retry {REJECT}"
+    staged.raw.rename(staged.raw.with_name("away"))
+    assert "the row has 6 cells" in staged.run("rejects", "list").out
+
+
 def test_list_without_rejects(folder: Folder) -> None:
     """A good archive has no reject, and the list says so."""
     folder.put("It_1.csv", Measurement().data)
@@ -89,6 +98,7 @@ def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     assert (done.code, done.out) == (2, "")
     assert "this file is not among the rejects" in done.err
     assert f"did you mean {REJECT}?" in done.err
+    assert "`ingestd explain` tells what became of any other" in done.err
 
 
 def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> None:

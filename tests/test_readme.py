@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
+from ingestd.backfill import backfill
 from ingestd.errors import RejectCode
-from ingestd.manifest.record import Event
+from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.service.state import Trouble
 from ingestd.service.status import RejectPart, RunPart, ServicePart, StatusReport, WaitingPart
+from ingestd.settings import load_settings
+from ingestd.upkeep.findings import Finding, Kind, Level
+from ingestd.upkeep.repair import Repair, Step
+from ingestd.upkeep.verify import Verification
 
 
 @pytest.fixture
@@ -63,6 +71,32 @@ def test_the_formats_name_every_code_event_and_column(repository: Path) -> None:
     page = (repository / "docs" / "formats.md").read_text("utf-8")
     names = [*RejectCode, *Event, *ManifestRow.model_fields]
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_formats_name_every_kind_of_finding(repository: Path) -> None:
+    """docs/formats.md lists what `ingestd verify` can find: every kind, and no other, below damage and note."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd verify`")[2]
+    listed = re.findall(r"^\| `([a-z-]+)` \| (damage|note) \|", page, re.MULTILINE)
+    assert sorted(kind for kind, _ in listed) == sorted(get_args(Kind))
+    assert {level for _, level in listed} == set(get_args(Level))
+
+
+def test_the_formats_name_every_key_of_verify_and_repair(repository: Path) -> None:
+    """docs/formats.md lists every key that `verify --json` and `repair --json` print."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd verify`")[2]
+    keys = {"clean", *(one.name for part in (Verification, Finding, Repair, Step) for one in fields(part))}
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
+
+
+def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, samples: Path, tmp_path: Path) -> None:
+    """docs/formats.md lists every key of the event and reject JSONs that the sample data gives, and of a record."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8")
+    settings = load_settings(None, {"paths": {"data_root": tmp_path, "raw_root": samples}})
+    backfill(settings)
+    written = [*settings.layout.events_dir.rglob("*.json"), *settings.layout.rejects_dir.rglob("*.json")]
+    keys = {key for path in written for key in json.loads(path.read_bytes())} | set(Record.model_fields)
+    assert {"rejected_at", "rows", "files"} <= keys
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
 
 
 def test_the_formats_name_every_key_of_status(repository: Path) -> None:

@@ -48,6 +48,15 @@ def test_every_documented_make_target_exists(repository: Path) -> None:
         assert set(commands) <= targets, document.name
 
 
+def test_the_floors_of_the_guide_are_those_that_are_checked(repository: Path) -> None:
+    """CONTRIBUTING.md shows the floors import-linter holds, the highest first."""
+    tool = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    (floors,) = (contract["layers"] for contract in tool["contracts"] if contract["id"] == "floors")
+    guide = (repository / "CONTRIBUTING.md").read_text("utf-8").partition("## Floors")[2].partition("\n## ")[0]
+    shown = [line.split() for line in guide.splitlines() if line.startswith("    ")]
+    assert shown == [floor.split(" | ") for floor in floors if floor != "__main__"]
+
+
 def test_continuous_integration_calls_what_developers_call(repository: Path) -> None:
     """`.ci/run` runs make targets after the system's packages, and ends with `make test`: pytest's summary is last."""
     lines = (repository / ".ci" / "run").read_text("utf-8").splitlines()

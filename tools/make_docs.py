@@ -12,6 +12,7 @@ import typer
 from ingestd.cli import app, exits
 from ingestd.cli.config_text import config_toml, configuration_md
 from ingestd.cli.report import JSON_KEYS
+from ingestd.service.status import Health
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,8 +22,9 @@ INTRODUCTION = """\
 This page is generated from the commands' own help (`make docs`), and a test holds it true. Every example runs as it
 stands in a folder with a data root `data`; the file and chip names are those of the sample data.
 
-Every command takes `--config` and `--data-root`; `docs/configuration.md` tells where settings come from. A setting
-given as an option counts for that one command only: give it again, or write it into the config file.
+Every command but `config generate` takes `--config` and `--data-root`; `docs/configuration.md` tells where settings
+come from. A setting given as an option counts for that one command only: give it again, or write it into the config
+file. What the JSON of `status`, `verify` and `repair` holds stands in `docs/formats.md`.
 
 Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else. On a
 terminal `backfill` shows a progress bar with rate and time left; in a pipe nothing that differs from run to run.
@@ -36,9 +38,11 @@ terminal `backfill` shows a progress bar with rate and time left; in a pipe noth
 EXIT_CODES = {
     exits.OK: "all good; files that wait for their run to end are good",
     exits.SOME_REJECTED: "some files are rejected (now or earlier), failed or could not be reached; "
+    "`status`: something needs a person; `verify`, `repair`: something is damaged; "
     "`compare-histories`: some differences are not explained",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
     "the message says which and what to do",
+    int(Health.SERVICE_DOWN): "`status`: the service is not running, and nothing else is wrong",
     exits.INTERRUPTED: "stopped by Ctrl-C; what was staged is in the manifest",
     exits.OUTPUT_CLOSED: "whoever read the output went away, as `| head` does; the work itself was done",
     exits.TERMINATED: "stopped by SIGTERM, as by Ctrl-C",
@@ -101,7 +105,7 @@ def called(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{parameter.metavar}`"
     metavar = f" {parameter.metavar}" if parameter.metavar else ""
-    return f"`{parameter.opts[0]}{metavar}`"
+    return ", ".join(f"`{name}{metavar}`" for name in parameter.opts)
 
 
 def meaning(parameter: Any) -> str:

@@ -41,8 +41,8 @@ outranks this file. Relative paths count from the folder of this file. `ingestd 
 """
 
 _PROCEDURE: Final = """\
-# A procedure of the lab's own, or a change of one that ingestd knows. docs/formats.md and a reject of an unknown
-# procedure tell more; a reject even prints the table to add.
+# A procedure of the lab's own, or a change of one that ingestd knows. docs/configuration.md tells what each key means;
+# the reject of an unknown procedure prints the table to add.
 # [procedures.Hall]
 # classes = ["Hall"]
 # uses = ["version", "chip", "environment"]

@@ -128,6 +128,16 @@ def test_every_command_stands_in_the_documents(repository: Path) -> None:
     assert set(re.findall(r"^## ingestd (.+)$", text, re.MULTILINE)) == {" ".join(path) for path in leaves()}
 
 
+def test_every_exit_code_stands_in_the_documents(repository: Path) -> None:
+    """The table of docs/commands.md has every code that the help of any command names."""
+    text = (repository / "docs" / "commands.md").read_text("utf-8")
+    table = set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE))
+    told = [command.help.partition("Exit codes: ")[2].partition("\n\n")[0] for command in commands().values()]
+    named = {code for words in told for code in re.findall(r"(?:^|[ ,])(\d+)(?= )", words)}
+    assert {"0", "1", "2", "130"} <= named
+    assert named <= table
+
+
 @pytest.mark.parametrize("path", [path for path in leaves() if path[0] not in LONG_RUNNING], ids=" ".join)
 def test_every_example_runs(staged: Folder, path: tuple[str, ...]) -> None:
     """Each example of a command's help does its work on the sample data: it ends with 0, or 1 for the broken file."""

@@ -15,7 +15,7 @@ EVENTS_PER_FOLDER = 1000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is, as absolute paths; see SPEC of the data root in `docs/formats.md`."""
+    """Where everything is, as absolute paths; see "The data root" in `docs/formats.md`."""
 
     data_root: Path
     raw_root: Path
@@ -50,7 +50,7 @@ class Layout:
 
     @property
     def temporary_root(self) -> Path:
-        """Where Parquet is written before it is decided; whatever a killed process left here is rubbish."""
+        """Where each process writes Parquet before it is decided; the next start sweeps what a killed one left."""
         return self.stage_root / "_tmp"
 
     def raw_file(self, source_file: str) -> Path:

@@ -1,0 +1,1 @@
+"""One instrument file as values: bytes in, values out; nothing here touches a disk, a clock or a logger."""

@@ -21,11 +21,12 @@ def test_a_lab_can_follow_the_guide_to_the_letter(raw: Folder, repository: Path)
         if arguments[0] == "compare-histories":
             shutil.copytree(raw.path / "data-new" / "histories", raw.path / "old" / "chip_histories")
         codes[arguments[0]] = raw.run(*arguments, environment=environment).code
-    assert codes == {"backfill": 1, "rejects": 0, "compare-histories": 0}
+    assert codes == {"backfill": 1, "rejects": 0, "verify": 0, "compare-histories": 0}
     assert [path.name for path in (raw.path / "data").iterdir()] == ["01_raw"]
     for name in ("02_stage", "histories"):
         shutil.move(raw.path / "data-new" / name, raw.path / "data" / name)
-    (raw.path / "ingestd.toml").write_text('[paths]\ndata_root = "data"\n')
+    changed = config.replace('"data-new"', f'"{raw.path}/data"')
+    (raw.path / "ingestd.toml").write_text(re.sub(r"^raw_root.*\n", "", changed, flags=re.MULTILINE))
     again = raw.run("backfill", "--json", environment=environment)
     assert (again.code, again.json["staged"], again.json["known"] > 0, again.json["events"]) == (1, 0, True, {})
 

@@ -107,7 +107,7 @@ def test_the_settings_are_valid(document: str, tmp_path: Path) -> None:
         path.write_text(example, "utf-8")
         assert load_settings(path).watch.mode == "scan"
     known = load_settings(tmp_path / "0.toml").model_dump()
-    named = re.findall(r"`(settle|watch|service|log|paths)\.(\w+)`", document)
+    named = re.findall(r"`(settle|watch|service|log|paths|time)\.(\w+)`", document)
     assert named
     assert [(section, key) for section, key in named if key not in known[section]] == []
 

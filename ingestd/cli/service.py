@@ -115,9 +115,11 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         lead="manifest  ",
         style="bold",
     )
-    for trouble in found.troubles:
+    for trouble in found.troubles[:LONG_LIST]:
         say(f"{trouble.message} ({trouble.place})", lead="trouble   ", style="bold red")
         say(f"next: {trouble.next_step}", lead="          ")
+    if len(found.troubles) > LONG_LIST:
+        say(f"... and {len(found.troubles) - LONG_LIST} more (--json lists all)", lead="          ")
     _tell_waiting(found.waiting)
     for reject in found.rejects[:LONG_LIST]:
         say(f"{reject.source_file}  {reject.code}", lead="rejected  ", style="bold yellow")

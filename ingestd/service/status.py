@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ingestd import files
 from ingestd.errors import Retry
-from ingestd.files import FileStat, scan_csvs
+from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
@@ -121,7 +121,9 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     store = ManifestStore(layout)
     service, troubles, retrying = _service(layout)
     try:
-        found = scan_csvs(layout.raw_root).files
+        scan = scan_csvs(layout.raw_root)
+        found = scan.files
+        troubles += hidden(scan, layout.raw_root, now)
     except Retry as error:
         found = {}
         lost = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
@@ -145,6 +147,29 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         log_records=store.pending,
         free_bytes=_free(layout),
     )
+
+
+def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
+    """Tell of what may hide a measurement: what cannot be looked at, and names that no table can hold."""
+    unseen = [
+        Trouble(
+            message=f"cannot be looked at, and may hide a measurement: {why}",
+            place=str(raw_root / name),
+            next_step="let the user ingestd runs as read it",
+            since=now,
+        )
+        for name, why in scan.unreadable
+    ]
+    unnamed = [
+        Trouble(
+            message="its name is not UTF-8, so that it cannot be staged",
+            place=str(raw_root / name),
+            next_step="rename it",
+            since=now,
+        )
+        for name in scan.undecodable
+    ]
+    return unseen + unnamed
 
 
 def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, RetryingFile]]:

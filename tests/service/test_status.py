@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from measurement import Measurement
 
+from ingestd.files import Scan
 from ingestd.service import status as looks
-from ingestd.service.status import WaitingPart, read_status
+from ingestd.service.status import Health, WaitingPart, hidden, read_status
 from ingestd.settings import load_settings
 
 ONE = Measurement()
@@ -48,6 +49,25 @@ def test_a_file_is_judged_as_the_service_does(
     file = told(tmp_path, {"It_1.csv": data}, age_s)["It_1.csv"]
     assert (file.state, file.rows) == (state, rows)
     assert reason in file.reason
+
+
+def test_what_may_hide_a_measurement_is_a_trouble(tmp_path: Path) -> None:
+    """A CSV whose name is not UTF-8 is never staged: `status` says so, with what to do, and a person is needed."""
+    raw = tmp_path / "data" / "01_raw"
+    raw.mkdir(parents=True)
+    (raw / os.fsdecode(b"It_\xff.csv")).write_bytes(ONE.data)
+    settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
+    report = read_status(settings, datetime.now(UTC))
+    (trouble,) = report.troubles
+    assert (trouble.place, "rename it" in trouble.next_step) == (str(raw / r"It_\xff.csv"), True)
+    assert report.health is Health.NEEDS_A_PERSON
+
+
+def test_a_folder_that_cannot_be_listed_is_a_trouble() -> None:
+    """Each folder or file that the scan could not look at is told with its place and the system's reason."""
+    found = Scan({}, [], [], [], [("2026-03-12", "Permission denied")])
+    (trouble,) = hidden(found, Path("/raw"), datetime.now(UTC))
+    assert (trouble.place, "Permission denied" in trouble.message) == ("/raw/2026-03-12", True)
 
 
 def test_an_archive_is_not_read_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,8 @@ def texts() -> dict[str, str]:
 
 def commands_md() -> str:
     """Write the reference of the commands."""
-    codes = "\n".join(f"| {code} | {words} |" for code, words in EXIT_CODES.items())
-    keys = "\n".join(f"| `{key}` | {words} |" for key, words in JSON_KEYS.items())
+    codes = "\n".join(f"| {code} | {cell(words)} |" for code, words in EXIT_CODES.items())
+    keys = "\n".join(f"| `{key}` | {cell(words)} |" for key, words in JSON_KEYS.items())
     sections = [section(path, command) for path, command in leaves(typer.main.get_command(app), ())]
     return "\n\n".join([INTRODUCTION + codes, *sections, JSON_HEAD + keys]) + "\n"
 
@@ -103,13 +103,18 @@ def section(path: tuple[str, ...], command: Any) -> str:
 
 def called(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{parameter.metavar}`"
+        return cell(f"`{parameter.metavar}`")
     metavar = f" {parameter.metavar}" if parameter.metavar else ""
     return ", ".join(f"`{name}{metavar}`" for name in parameter.opts)
 
 
 def meaning(parameter: Any) -> str:
-    return re.sub(r"\s+", " ", parameter.help or "").replace("|", r"\|")
+    return cell(re.sub(r"\s+", " ", parameter.help or ""))
+
+
+def cell(text: str) -> str:
+    """Write a text as a cell of a table."""
+    return text.replace("|", r"\|")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
     "manifest_path": (
         "paths",
         "manifest_path",
-        Annotated[Path | None, typer.Option("--manifest-path", metavar="FILE", help="The manifest.")],
+        Annotated[
+            Path | None, typer.Option("--manifest-path", metavar="FILE", help="The manifest: the table of all runs.")
+        ],
     ),
     "history_out": ("paths", "histories_dir", _folder("--history-out", "Folder for the chip histories.")),
     "local_tz": (

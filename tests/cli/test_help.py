@@ -128,6 +128,16 @@ def test_every_command_stands_in_the_documents(repository: Path) -> None:
     assert set(re.findall(r"^## ingestd (.+)$", text, re.MULTILINE)) == {" ".join(path) for path in leaves()}
 
 
+def test_the_tables_of_the_documents_are_whole(repository: Path) -> None:
+    """In every page each row of a table has as many cells as its head: a `|` inside a cell is escaped."""
+    for page in [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]:
+        columns = 0
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), start=1):
+            cells = len(re.split(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            assert not cells or not columns or cells == columns, f"{page.name}:{number}"
+            columns = cells
+
+
 def test_every_exit_code_stands_in_the_documents(repository: Path) -> None:
     """The table of docs/commands.md has every code that the help of any command names."""
     text = (repository / "docs" / "commands.md").read_text("utf-8")

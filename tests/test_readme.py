@@ -56,6 +56,17 @@ def test_every_document_the_readme_names_is_there(repository: Path) -> None:
     assert lost == []
 
 
+def test_every_test_a_document_names_is_there(repository: Path) -> None:
+    """docs/reliability.md proves promises by tests: each file that a document names exists."""
+    pages = [*repository.glob("*.md"), *(repository / "docs").glob("*.md")]
+    named = {
+        name for page in pages for name in re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8"))
+    }
+    there = {path.relative_to(repository / "tests").as_posix() for path in (repository / "tests").rglob("*.py")}
+    assert len(named) > 20
+    assert {name for name in named if not any(path == name or path.endswith(f"/{name}") for path in there)} == set()
+
+
 def test_the_architecture_names_every_room(repository: Path) -> None:
     """Every module and folder of the package has its line in docs/architecture.md, and no line is left over."""
     page = (repository / "docs" / "architecture.md").read_text("utf-8")

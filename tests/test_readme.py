@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -108,6 +109,29 @@ def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, s
     keys = {key for path in written for key in json.loads(path.read_bytes())} | set(Record.model_fields)
     assert {"rejected_at", "rows", "files"} <= keys
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
+
+
+def test_the_formats_name_every_event_of_the_log(repository: Path) -> None:
+    """docs/formats.md lists every event name that the service's code logs, and no other."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8")
+    table = page.partition("## The service's log")[2].partition("\n## ")[0]
+    listed = {
+        name
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    logged = {"library_message"}
+    for path in [*(repository / "ingestd" / "service").glob("*.py"), repository / "ingestd" / "cli" / "service.py"]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr=called) | ast.Name(id=called), args=[ast.Constant(str(name)), *_]
+                ):
+                    if called in {"debug", "info", "warning", "error", "critical", "tell"}:
+                        logged.add(name)
+    assert len(logged) > 20
+    assert listed == logged
 
 
 def test_the_formats_name_every_key_of_status(repository: Path) -> None:

@@ -150,10 +150,10 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
     rows = [(events.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
     rows += [
         (known, "known already and unchanged: not opened"),
-        (len(report.waiting), "waiting: not over yet, they are looked at again next time"),
+        (len(report.waiting), "waiting: not over yet; looked at again next time"),
         (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
-        (len(report.failed), "failed: see above; they are tried again next time"),
+        (len(report.failed), "failed: see above; tried again next time"),
     ]
     yield from ((number, words) for number, words in rows if number)
 

@@ -27,7 +27,7 @@ queued    2026-03-13/It2026-03-13_5.csv
 
 data/01_raw: 22 files
       20  staged (20 new)
-       1  waiting: not over yet, they are looked at again next time
+       1  waiting: not over yet; looked at again next time
        1  rejected: see above, or `ingestd rejects list`
 3 histories written in data/histories
 manifest: data/02_stage/_manifest/manifest.parquet
@@ -40,7 +40,7 @@ queued    2026-03-13/It2026-03-13_5.csv
 data/01_raw: 22 files
        0  staged
       20  known already and unchanged: not opened
-       1  waiting: not over yet, they are looked at again next time
+       1  waiting: not over yet; looked at again next time
        1  rejected earlier and not changed since: `ingestd rejects list`
 0 histories written in data/histories
 manifest: data/02_stage/_manifest/manifest.parquet

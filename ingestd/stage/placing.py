@@ -2,7 +2,7 @@
 
 A batch is put in place before it is recorded, so a kill in between leaves Parquet that no record tells of. Mostly the
 next start stages the same files again, over it. Where it does not, because a raw file was deleted or an edit taken back
-meanwhile, the note that the batch left in its process's folder tells what to take back.
+meanwhile, the note that stands in its process's folder while a batch is under way tells what to take back.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Placing:
 
     @contextmanager
     def done(self, stage_root: Path, workspace: Path) -> Iterator[None]:
-        """Put the batch's Parquet in place, durably, for the block; when it fails, undo it."""
+        """Put the batch's Parquet in place, durably, for the block; when the disk refuses, undo it.
+
+        Whatever else breaks it off leaves its note: how far it came is for the next start to find out from the log.
+        """
         touched: list[Path] = []
         fresh: list[Path] = []
         with files.world(stage_root):
@@ -96,7 +99,10 @@ class Placing:
                 with contextlib.suppress(OSError, Retry):  # then the next try finds it kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
+                    (workspace / NOTE_NAME).unlink(missing_ok=True)
                 raise
+        with contextlib.suppress(OSError):  # it is recorded: a note that stays tells the next start nothing new
+            (workspace / NOTE_NAME).unlink(missing_ok=True)
 
     def _forget_briefly_kept(self) -> None:
         for kept in self.kept:
@@ -116,9 +122,18 @@ class Placing:
             "kept": [[os.path.relpath(path, stage_root) for path in (one.path, one.aside)] for one in self.kept],
         }
         note = workspace / NOTE_NAME
-        note.write_bytes(json.dumps(content).encode("ascii"))
-        if folders := [folder for kept in self.kept for folder in kept.preserve()]:
-            files.flush_paths([note, workspace, *folders])
+        try:
+            note.write_bytes(json.dumps(content).encode("ascii"))
+            if folders := [folder for kept in self.kept for folder in kept.preserve()]:
+                files.flush_paths([note, workspace, *folders])
+        except OSError:
+            note.unlink(missing_ok=True)  # nothing has changed yet
+            raise
+
+
+def is_under_way(workspace: Path) -> bool:
+    """Tell whether a batch of this process's folder was neither recorded nor undone."""
+    return os.path.exists(workspace / NOTE_NAME)  # noqa: PTH110  # answers on a disk that is in trouble as well
 
 
 def read_note(workspace: Path, stage_root: Path) -> Placing:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingestd.errors import UsageError
 from ingestd.files import Lock, make_folders, world
+from ingestd.stage.placing import is_under_way
 
 LOCK_NAME = "owner.lock"
 SWEEP_LOCK_NAME = "sweep.lock"
@@ -21,7 +22,7 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
     """Make a folder below `root` for the block, on the file system of the stage so that a rename moves data into it.
 
     A lock inside tells that its owner lives. Folders whose owner died are deleted first, `on_dead` being called with
-    each: nothing in them was decided.
+    each: nothing in them was decided. A block that was broken off in the middle of a batch leaves its folder to that.
     """
     with world(root):
         make_folders(root)
@@ -34,7 +35,8 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_under_way(folder):
+            shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
 

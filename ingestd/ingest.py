@@ -15,12 +15,12 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.deciding import Decider, forgotten, occupant, prior_of
-from ingestd.errors import Retry
+from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.histories.chip import HistoryChange, ParquetPath, write_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
-from ingestd.manifest.row import differing_fields
+from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.originals import Originals, Present
@@ -224,21 +224,34 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
     """Take back what the last batch of a killed process put in place and did not record.
 
+    Nothing but the Parquet of runs is touched, whatever the note says. An old version that is damaged is not put back:
+    `verify` tells of the run.
+
     Raises:
         Retry: the disk refused.
     """
     left = read_note(workspace, layout.stage_root)
-    if not left.renamed:
+    placed = {target: run_id for _, target in left.renamed if (run_id := layout.run_of(target))}
+    replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
+    if not placed:
         return
     from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
 
     with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
-        for _, target in left.renamed:
-            run = store.catalog.run(target.parent.name.removeprefix("run_id="))
+        for target, run_id in placed.items():
+            run = store.catalog.run(run_id)
             if run is None or run.superseded_by or layout.staged_file(run.proc, run.date_local, run.run_id) != target:
                 shutil.rmtree(target.parent, ignore_errors=True)
-        rows = store.full_rows([kept.path.parent.name.removeprefix("run_id=") for kept in left.kept])
-        for kept in left.kept:
-            row = rows.get(kept.path.parent.name.removeprefix("run_id="))
-            if row is not None and row.live and kept.aside.exists() and not differing_fields(read_row(kept.aside), row):
+        rows = store.full_rows(list(replaced.values()))
+        for kept, run_id in replaced.items():
+            row = rows.get(run_id)
+            if row is not None and row.live and _is_version(kept.aside, row):
                 files.flush_paths(kept.restore())
+
+
+def _is_version(aside: Path, row: ManifestRow) -> bool:
+    """Tell whether the Parquet that was kept aside is the one the manifest's row was recorded with."""
+    try:
+        return not differing_fields(read_row(aside), row)
+    except Corrupt:  # gone, or damaged
+        return False

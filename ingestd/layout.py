@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ from ingestd import files
 PART_NAME = "part-000.parquet"
 STAGED_FOLDER = "raw_measurements"
 EVENTS_PER_FOLDER = 1000
+
+_STAGED = re.compile(rf"proc=[^/]+/date=\d{{4}}-\d\d-\d\d/run_id=([0-9a-f]{{20}})/{re.escape(PART_NAME)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Layout:
     def staged_file(self, proc: str, day: date, run_id: str) -> Path:
         """Locate the Parquet of a run."""
         return self.stage_root / f"{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
+
+    def run_of(self, path: Path) -> str | None:
+        """Tell whose Parquet stands at a path that `staged_file` makes: a run's id; None for any other path."""
+        if not path.is_relative_to(self.staged_root):
+            return None
+        found = _STAGED.fullmatch(path.relative_to(self.staged_root).as_posix())
+        return found and found[1]
 
     def superseded_file(self, proc: str, day: date, run_id: str, digest: str) -> Path:
         """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""

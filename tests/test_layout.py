@@ -120,3 +120,25 @@ def test_paths_are_shown_below_the_data_root() -> None:
     """A path below the data root is shown without it, another one whole."""
     assert LAYOUT.relative(ROOT / "histories" / "x.csv") == "histories/x.csv"
     assert LAYOUT.relative(Path("/elsewhere/x.csv")) == "/elsewhere/x.csv"
+
+
+@given(HOSTILE | st.sampled_from(REFUSED))
+@example("x" * 5000)
+def test_the_run_of_a_staged_file_is_told_by_its_path(proc: str) -> None:
+    """Of every path that `staged_file` makes the run is known, whatever the procedure is called."""
+    assert LAYOUT.run_of(LAYOUT.staged_file(proc, DAY, "0123456789abcdef0123")) == "0123456789abcdef0123"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "02_stage/raw_measurements/proc=It/date=2025-09-23/run_id=0123456789abcdef0123/other.parquet",
+        "02_stage/raw_measurements/proc=It/date=2025-09-23/run_id=../part-000.parquet",
+        "02_stage/raw_measurements/proc=It/../run_id=0123456789abcdef0123/part-000.parquet",
+        "02_stage/_tmp/proc=It/date=2025-09-23/run_id=0123456789abcdef0123/part-000.parquet",
+        "01_raw/2025-09-23/It2025-09-23_1.csv",
+    ],
+)
+def test_another_path_is_no_runs(path: str) -> None:
+    """A path that `staged_file` does not make belongs to no run."""
+    assert LAYOUT.run_of(ROOT / path) is None

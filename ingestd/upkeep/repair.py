@@ -196,7 +196,8 @@ class _Job:
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id} - adopted
-        wrong |= {_run_id_of(finding.path) for finding in damages if finding.kind == "parquet-damaged"}
+        damaged = [self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"]
+        wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
         runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and not run.superseded_by]
         sources = sorted({run.source_file for run in runs if self.layout.raw_file(run.source_file).exists()})
         if not self.apply:
@@ -230,10 +231,6 @@ class _Job:
         self.done.aside = self.folder if self.folder.exists() else None
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]
-
-
-def _run_id_of(path: str) -> str:
-    return Path(path).parent.name.removeprefix("run_id=")
 
 
 def _refusals(layout: Layout) -> list[Corrupt]:

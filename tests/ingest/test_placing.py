@@ -13,10 +13,17 @@ from measurement import Measurement
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
 from ingestd.manifest import log
+from ingestd.settings import Settings
 from ingestd.stage.placing import NOTE_NAME
+from ingestd.stage.run import StageContext
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
+
+
+def inline(context: StageContext, _: Settings) -> InlineEngine:
+    """Stage within this process."""
+    return InlineEngine(context)
 
 
 def break_off(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +34,7 @@ def break_off(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(log, "append", interrupted)
-        backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
+        backfill(archive.settings, Options(engine=inline, clock=archive.now))
 
 
 def parquets(archive: Archive) -> list[Path]:
@@ -35,9 +42,7 @@ def parquets(archive: Archive) -> list[Path]:
     return sorted(archive.layout.staged_root.rglob("*.parquet"))
 
 
-def test_what_was_broken_off_is_taken_back_by_the_next_start(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_broken_off_is_taken_back_by_the_next_start(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes between placing and recording, no Parquet stays that no record tells of."""
     archive.put(A, RUN.data)
     break_off(archive, monkeypatch)
@@ -45,3 +50,47 @@ def test_what_was_broken_off_is_taken_back_by_the_next_start(
     archive.delete(A)
     assert archive.backfill() == []
     assert parquets(archive) == []
+
+
+def left_note(archive: Archive) -> Path:
+    """Locate the note of the batch that was broken off."""
+    (note,) = archive.layout.temporary_root.glob(f"*/{NOTE_NAME}")
+    return note
+
+
+def test_a_damaged_version_kept_aside_does_not_keep_a_start_from_working(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is not put back, and not in the way: the raw file is staged again over it."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    break_off(archive, monkeypatch)
+    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
+    aside.write_bytes(b"PAR1 and then zeros" + bytes(100))
+    (event,) = backfill(archive.settings, Options(engine=inline, clock=archive.now)).events
+    assert event == "edited"
+    assert archive.live()[A].chip_number == 67
+
+
+@pytest.mark.parametrize(
+    "where", ["../01_raw/2025-09-23/x", "/{raw}/2025-09-23/x", "raw_measurements/x", "_tmp/../../01_raw/x"]
+)
+def test_a_note_that_was_edited_takes_nothing_else_away(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Only a run's own folder below raw_measurements is ever taken back, whatever the note says."""
+    archive.put(A, RUN.data)
+    break_off(archive, monkeypatch)
+    note = left_note(archive)
+    content = json.loads(note.read_bytes())
+    content["placed"].append(where.format(raw=archive.raw))
+    note.write_text(json.dumps(content))
+    other = archive.layout.staged_root / "note.txt"
+    other.write_text("not ours")
+    archive.delete(A)
+    archive.put("2025-09-23/y.txt", b"not ours either")
+    backfill(archive.settings, Options(engine=inline, clock=archive.now))
+    assert parquets(archive) == []
+    assert other.exists()
+    assert (archive.raw / "2025-09-23/y.txt").exists()

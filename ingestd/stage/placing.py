@@ -99,10 +99,10 @@ class Placing:
                 with contextlib.suppress(OSError, Retry):  # then the next try finds it kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
-                    (workspace / NOTE_NAME).unlink(missing_ok=True)
+                    self._forget(workspace)
                 raise
         with contextlib.suppress(OSError):  # it is recorded: a note that stays tells the next start nothing new
-            (workspace / NOTE_NAME).unlink(missing_ok=True)
+            self._forget(workspace)
 
     def _forget_briefly_kept(self) -> None:
         for kept in self.kept:
@@ -129,6 +129,13 @@ class Placing:
         except OSError:
             note.unlink(missing_ok=True)  # nothing has changed yet
             raise
+
+    def _forget(self, workspace: Path) -> None:
+        """Remove the note, and what was kept for this batch alone: a service would fill the disk with it."""
+        (workspace / NOTE_NAME).unlink(missing_ok=True)
+        for kept in self.kept:
+            if kept.aside.parent == workspace:
+                kept.aside.unlink(missing_ok=True)
 
 
 def is_under_way(workspace: Path) -> bool:

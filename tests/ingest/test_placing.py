@@ -12,10 +12,14 @@ from measurement import Measurement
 
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
+from ingestd.files import stat_of
+from ingestd.ingest import opened
 from ingestd.manifest import log
+from ingestd.manifest.record import Event
+from ingestd.raw.settling import Observation
 from ingestd.settings import Settings
 from ingestd.stage.placing import NOTE_NAME
-from ingestd.stage.run import StageContext
+from ingestd.stage.run import StageContext, stage_batch
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
@@ -94,3 +98,15 @@ def test_a_note_that_was_edited_takes_nothing_else_away(
     assert parquets(archive) == []
     assert other.exists()
     assert (archive.raw / "2025-09-23/y.txt").exists()
+
+
+def test_what_was_replaced_goes_when_the_record_stands(archive: Archive) -> None:
+    """A process that stages a growing file again and again keeps no earlier Parquet of it: the disk would fill up."""
+    with opened(archive.settings, archive.now) as ingest:
+        for rows in (3, 4, 5):
+            archive.put(A, RUN.but(rows=rows).data)
+            status = stat_of((archive.raw / A).lstat())
+            task = ingest.task_for(A, status, Observation(archive.now().timestamp(), ""))
+            (record,) = ingest.commit(stage_batch([task], ingest.context)).records
+        assert record.event is Event.UPDATED
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]

@@ -133,3 +133,10 @@ def test_git_keeps_the_sample_data(repository: Path) -> None:
     tracked = git(repository, "ls-files", "data/01_raw")
     assert len(tracked) == 22
     assert all(line.endswith("text: unset") for line in git(repository, "check-attr", "text", "--", *tracked))
+
+
+def test_the_package_says_that_it_is_typed(repository: Path) -> None:
+    """A type checker of a program that imports ingestd reads its annotations: the marker is there that says so."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "Typing :: Typed" in project["classifiers"]
+    assert (repository / "ingestd/py.typed").is_file()

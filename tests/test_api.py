@@ -59,6 +59,23 @@ def test_load_run_equals_the_raw_file(lab_folder: Folder) -> None:
     assert ingestd.load_run(row["run_id"][:8].upper(), root(lab_folder)).equals(frame)
 
 
+def test_load_run_never_gives_a_value_that_rotted(lab_folder: Folder) -> None:
+    """One bit turned over anywhere in the data of a Parquet is an error, or changes no cell."""
+    row = ingestd.load_manifest(root(lab_folder)).row(0, named=True)
+    frame = ingestd.load_run(row["run_id"], root(lab_folder))
+    (path,) = (lab_folder.path / "data/02_stage/raw_measurements").glob(f"*/*/run_id={row['run_id']}/*.parquet")
+    whole = path.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for at in range(4, end, 5):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            assert ingestd.load_run(row["run_id"], root(lab_folder)).equals(frame)
+        except Corrupt:
+            refused += 1
+    assert refused > (end - 4) // 5 // 2
+
+
 def test_load_run_names_near_ids_and_successors(lab_folder: Folder) -> None:
     """An unknown id names near ones, a superseded one its successor, a lost Parquet the way to get it back."""
     row = ingestd.load_manifest(root(lab_folder)).row(0, named=True)

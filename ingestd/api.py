@@ -103,7 +103,7 @@ def build_chip_history(chip: str, data_root: Place = None, *, config: Place = No
     settings = _settings(data_root, config)
     layout = settings.layout
     return chip_histories.build_chip_history(
-        _manifest(layout, all_versions=False), chip, settings.time.local_tz, parquet_path=staged_names(layout)
+        _manifest(layout, all_versions=False), chip, settings.time.local_tz, parquet_path=layout.staged_name
     )
 
 
@@ -164,11 +164,6 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
 
 
 # ---- what the functions above and the commands share ----------------------------------------------------------------
-
-
-def staged_names(layout: Layout) -> chip_histories.ParquetPath:
-    """Give the function that names a run's Parquet as histories do: relative to the data root."""
-    return lambda proc, day, run_id: layout.relative(layout.staged_file(proc, day, run_id))
 
 
 def source_name(layout: Layout, given: str) -> str:

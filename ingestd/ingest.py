@@ -17,7 +17,7 @@ from ingestd import files
 from ingestd.deciding import Decider, forgotten, occupant, prior_of
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
-from ingestd.histories.chip import HistoryChange, ParquetPath, write_histories
+from ingestd.histories.chip import HistoryChange, write_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow, differing_fields
@@ -176,7 +176,7 @@ class Ingest:
             chips,
             self.layout.histories_dir,
             self.settings.time.local_tz,
-            parquet_path=history_parquet_path(self.layout),
+            parquet_path=self.layout.staged_name,
         )
 
     def compact(self) -> Compaction | None:
@@ -197,11 +197,6 @@ class Ingest:
 
     def _write_traces(self, records: Sequence[Record], *, durable: bool) -> None:
         write_traces(self.layout, self.settings.zone, records, self.store.catalog.notes, durable=durable)
-
-
-def history_parquet_path(layout: Layout) -> ParquetPath:
-    """Return how a history names a run's Parquet: relative to the data root."""
-    return lambda proc, day, run_id: layout.relative(layout.staged_file(proc, day, run_id))
 
 
 @contextmanager

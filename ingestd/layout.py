@@ -11,6 +11,7 @@ from ingestd import files
 
 PART_NAME = "part-000.parquet"
 STAGED_FOLDER = "raw_measurements"
+HISTORY_SUFFIX = "_history.csv"
 EVENTS_PER_FOLDER = 1000
 
 _STAGED = re.compile(rf"proc=[^/]+/date=\d{{4}}-\d\d-\d\d/run_id=([0-9a-f]{{20}})/{re.escape(PART_NAME)}")
@@ -64,6 +65,10 @@ class Layout:
         """Locate the Parquet of a run."""
         return self.stage_root / f"{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
 
+    def staged_name(self, proc: str, day: date, run_id: str) -> str:
+        """Name the Parquet of a run as people read it: relative to the data root."""
+        return self.relative(self.staged_file(proc, day, run_id))
+
     def run_of(self, path: Path) -> str | None:
         """Tell whose Parquet stands at a path that `staged_file` makes: a run's id; None for any other path."""
         if not path.is_relative_to(self.staged_root):
@@ -91,11 +96,16 @@ class Layout:
 
     def history_file(self, chip_name: str) -> Path:
         """Locate the history of a chip."""
-        return self.histories_dir / f"{files.safe_name(chip_name)}_history.csv"
+        return history_path(self.histories_dir, chip_name)
 
     def relative(self, path: Path) -> str:
         """Show a path relative to the data root where it lies below it."""
         return str(path).removeprefix(f"{self.data_root}/")
+
+
+def history_path(directory: Path, chip_name: str) -> Path:
+    """Name the history file of a chip; no chip name leads out of `directory`."""
+    return directory / (files.safe_name(chip_name) + HISTORY_SUFFIX)
 
 
 def partition(proc: str, day: date, run_id: str) -> str:

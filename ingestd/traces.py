@@ -64,8 +64,7 @@ def _event(layout: Layout, record: Record) -> dict[str, Any]:
         values = row.model_dump(mode="json")
         values["parameters"] = json.loads(row.parameters)
         if row.live:
-            staged = layout.staged_file(row.proc, row.date_local, row.run_id)
-            values["parquet"] = layout.relative(staged)
+            values["parquet"] = layout.staged_name(row.proc, row.date_local, row.run_id)
         content["rows"].append(values)
     return content
 

@@ -128,7 +128,7 @@ def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> l
     for chip in chips or ():
         histories.require_chip(rows, chip)
     return histories.write_histories(
-        rows, chips, layout.histories_dir, settings.time.local_tz, parquet_path=api.staged_names(layout)
+        rows, chips, layout.histories_dir, settings.time.local_tz, parquet_path=layout.staged_name
     )
 
 

@@ -15,6 +15,7 @@ from ingestd import files
 from ingestd.errors import UsageError, shown
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+from ingestd.layout import HISTORY_SUFFIX, history_path
 
 ParquetPath = Callable[[str, date, str], str]
 """(proc, date_local, run_id) -> path of the run's Parquet relative to the data root, POSIX."""
@@ -39,8 +40,6 @@ HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 
 `start_time` is text, so that the header's digits survive; `load_history` gives it as Float64 seconds.
 """
-
-HISTORY_SUFFIX: Final = "_history.csv"
 
 EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
 """The file of a chip whose runs all turned out to be another's: the header line only."""
@@ -103,11 +102,6 @@ def render_histories(manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_
     """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`."""
     runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
     return {chip: join_cells(cells) for chip, cells in _cells_by_chip(runs, tz, parquet_path).items()}
-
-
-def history_path(directory: Path, chip_name: str) -> Path:
-    """Name the history file of a chip; no chip name leads out of `directory`."""
-    return directory / (files.safe_name(chip_name) + HISTORY_SUFFIX)
 
 
 def write_histories(

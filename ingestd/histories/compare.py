@@ -19,7 +19,8 @@ import polars as pl
 
 from ingestd.errors import UsageError, shown
 from ingestd.histories.cells import read_cells, restored
-from ingestd.histories.chip import HISTORY_SCHEMA, HISTORY_SUFFIX
+from ingestd.histories.chip import HISTORY_SCHEMA
+from ingestd.layout import HISTORY_SUFFIX
 
 Row = dict[str, str]
 

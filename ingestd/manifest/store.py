@@ -20,7 +20,7 @@ from ingestd.manifest import log, table
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.log import Position, Replay
 from ingestd.manifest.record import FILE_NOTES, Record, SegmentHead
-from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
+from ingestd.manifest.row import ManifestRow
 
 Result = TypeVar("Result")
 
@@ -112,9 +112,7 @@ class ManifestStore:
         absent = [run_id for run_id in run_ids if run_id not in rows]
         if absent and self.layout.manifest_path.exists():
             found = table.read_manifest(self.layout.manifest_path, where=pl.col("run_id").is_in(absent))
-            # A column that an older schema did not have is null in every row: the model's default stands in for it.
-            filled = [{name: value for name, value in row.items() if value is not None} for row in found.to_dicts()]
-            rows |= {row.run_id: row for row in MANIFEST_ROWS.validate_python(filled)}
+            rows |= {row.run_id: row for row in table.rows_of(found)}
         return rows
 
     # ---- writing ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.errors import Corrupt, UsageError, shown
-from ingestd.histories.chip import history_path, load_history
+from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -170,7 +170,7 @@ def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:
 def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
     if row.chip_name is None:
         return None
-    path = history_path(layout.histories_dir, row.chip_name)
+    path = layout.history_file(row.chip_name)
     try:
         lines = load_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
     except UsageError as error:

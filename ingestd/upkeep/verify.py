@@ -15,8 +15,7 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
-from ingestd.histories.chip import EMPTY_HISTORY, history_path, own_histories, render_histories
-from ingestd.ingest import history_parquet_path
+from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields
@@ -209,7 +208,7 @@ def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) 
     known = set()
     for row in live:
         known.add(row.run_id)
-        path = layout.relative(layout.staged_file(row.proc, row.date_local, row.run_id))
+        path = layout.staged_name(row.proc, row.date_local, row.run_id)
         staged = stage.live.get(row.run_id)
         if staged is None:
             if not any(row.run_id in str(damaged) for damaged in stage.damaged):
@@ -223,7 +222,7 @@ def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) 
             )
     for run_id, row in stage.live.items():
         if run_id not in known:
-            path = layout.relative(layout.staged_file(row.proc, row.date_local, run_id))
+            path = layout.staged_name(row.proc, row.date_local, run_id)
             yield Finding("damage", "parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
@@ -305,13 +304,13 @@ def _history_findings(
 ) -> Iterator[Finding]:
     """Compare histories with the manifest: all, or `only` these paths relative to the data root."""
     layout, stale = settings.layout, now.store.catalog.stale_chips
-    paths = {chip: history_path(layout.histories_dir, chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
+    paths = {chip: layout.history_file(chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
     done.histories += len(paths)
     looked_at = sorted(
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     )
     rows = now.frame.filter(pl.col("chip_name").is_in(looked_at))
-    texts = render_histories(rows, settings.time.local_tz, parquet_path=history_parquet_path(layout))
+    texts = render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name)
     for chip in looked_at:
         path = paths[chip]
         with files.world(path):
@@ -322,7 +321,7 @@ def _history_findings(
             yield Finding(
                 "damage", "history-differs", layout.relative(path), f"does not say what the manifest says of {chip}"
             )
-    expected_files = {*paths.values(), *(history_path(layout.histories_dir, chip) for chip in stale)}
+    expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
             yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")

@@ -22,10 +22,10 @@ from ingestd.histories.chip import (
     HISTORY_SCHEMA,
     build_chip_history,
     history_frame,
-    history_path,
     load_history,
     write_histories,
 )
+from ingestd.layout import history_path
 
 TZ = "America/Santiago"
 HEADER = (

@@ -45,10 +45,14 @@ class Kept:
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
     def restore(self) -> list[Path]:
-        """Put the data back where other data, or none, stands in its place; return the folders to flush."""
+        """Put the data back, at once, where other data or none is in its place; return the folders to flush."""
         if not self.aside.exists() or (self.path.exists() and filecmp.cmp(self.path, self.aside, shallow=False)):
             return []
-        return [self.path.parent, *files.preserve(self.aside, self.path)]
+        made = files.make_folders(self.path.parent)
+        third = files.temporary_beside(self.aside)
+        files.preserve(self.aside, third)
+        third.replace(self.path)
+        return [self.path.parent, *made]
 
     def _is_old_version(self) -> bool:
         from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow

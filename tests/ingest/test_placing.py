@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from measurement import Measurement
 
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
+from ingestd.errors import Retry
 from ingestd.files import stat_of
 from ingestd.ingest import opened
 from ingestd.manifest import log
@@ -110,3 +113,34 @@ def test_what_was_replaced_goes_when_the_record_stands(archive: Archive) -> None
             (record,) = ingest.commit(stage_batch([task], ingest.context)).records
         assert record.event is Event.UPDATED
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+
+
+def test_the_old_version_comes_back_without_a_moment_of_none(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a refused change is undone, whoever reads the run finds one version or the other."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    before = target.read_bytes()
+    archive.put(A, RUN.but(rows=RUN.rows + 2).data)
+    there: list[bool] = []
+    link, unlink = os.link, Path.unlink
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def linked(source: Path, to: Path) -> None:
+        there.append(target.exists())
+        link(source, to)
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        there.append(target.exists())
+
+    with monkeypatch.context() as patch, contextlib.suppress(Retry):
+        patch.setattr(log, "append", refuse)
+        patch.setattr(os, "link", linked)
+        patch.setattr(Path, "unlink", unlinked)
+        backfill(archive.settings, Options(engine=inline, clock=archive.now))
+    assert target.read_bytes() == before
+    assert len(there) > 3
+    assert all(there)

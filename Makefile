@@ -25,7 +25,7 @@ lint: .venv/dev.stamp ## check format, style, types and floors
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/mypy --no-error-summary tools
+	@$(BIN)/mypy --no-error-summary tools bench
 	@mkdir -p build
 	@$(BIN)/lint-imports --no-logo > build/floors.txt || { cat build/floors.txt; exit 1; }
 

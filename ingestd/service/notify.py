@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Mapping
 
 from ingestd.errors import shown
@@ -40,7 +39,7 @@ class Notifier:
         return cls(environment.get("NOTIFY_SOCKET") or None, watchdog_s=_watchdog_interval(environment, pid))
 
     def ready(self, status: str) -> None:
-        """Say that the service is up (also ends a reload)."""
+        """Say that the service is up."""
         self._send("READY=1", _status(status))
 
     def status(self, text: str) -> None:
@@ -54,14 +53,6 @@ class Notifier:
     def stopping(self) -> None:
         """Say that the service shuts down on purpose."""
         self._send("STOPPING=1")
-
-    def reloading(self) -> None:
-        """Say that the settings are read again; `ready` ends it."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def extend(self, seconds: float) -> None:
-        """Ask for `seconds` more, from now, for the start or stop in hand."""
-        self._send(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
 
     def _send(self, *assignments: str) -> None:
         if self._address is None:

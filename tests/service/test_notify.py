@@ -40,7 +40,6 @@ def test_every_word_arrives_as_sd_notify_writes_it(systemd: tuple[str, socket.so
         lambda: notifier.status("staging: 3 files"),
         notifier.watchdog,
         notifier.stopping,
-        lambda: notifier.extend(1.5),
     ):
         say()
         heard.append(listener.recv(4096).decode())
@@ -49,20 +48,8 @@ def test_every_word_arrives_as_sd_notify_writes_it(systemd: tuple[str, socket.so
         "STATUS=staging: 3 files",
         "WATCHDOG=1",
         "STOPPING=1",
-        "EXTEND_TIMEOUT_USEC=1500000",
     ]
     assert notifier.failures == 0
-
-
-def test_a_reload_carries_the_monotonic_clock(systemd: tuple[str, socket.socket]) -> None:
-    """RELOADING=1 and the CLOCK_MONOTONIC micro-seconds come in one message."""
-    address, listener = systemd
-    Notifier(address).reloading()
-    first, second = listener.recv(4096).decode().split("\n")
-    assert first == "RELOADING=1"
-    name, value = second.split("=")
-    assert name == "MONOTONIC_USEC"
-    assert int(value) > 0
 
 
 @given(text=st.text(st.characters(codec=None)))

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from measurement import Measurement
+
 from ingestd.backfill import Options, Report, backfill, dry_run
 from ingestd.engine import InlineEngine
 from ingestd.files import scan_csvs
@@ -27,6 +29,11 @@ from ingestd.stage.parquet import read_row
 
 BEGIN = datetime(2025, 12, 1, tzinfo=UTC)
 DAYS_OF_PATIENCE = timedelta(days=30)
+
+
+def digest16(measurement: Measurement) -> str:
+    """Return the name under which a version is kept aside when it is replaced."""
+    return sha256(measurement.data).hexdigest()[:16]
 
 
 class Archive:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
+from mounts import mounted
 from poison import POISON, PoisonRegistry
 
 from ingestd.backfill import Options, Report, backfill
@@ -246,16 +247,8 @@ def test_a_write_the_disk_refuses_stops_the_run_and_nothing_is_blamed_on_a_file(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    made = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not made or made.returncode:
-        pytest.skip("a small file system cannot be mounted here (only root may)")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m", "none") as disk:
+        yield disk
 
 
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on_when_there_is_room(small_disk: Path) -> None:

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
-from archive import Archive
+from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
-from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
-from ingestd.errors import Retry
-from ingestd.files import durable, stat_of
-from ingestd.ingest import opened
-from ingestd.manifest import log
-from ingestd.raw.settling import Observation
-from ingestd.settings import Settings
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
-from ingestd.stage.run import StageContext, stage_batch
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
 A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
-
-
-def digest16(measurement: Measurement) -> str:
-    """Return the name under which this version is kept aside."""
-    return hashlib.sha256(measurement.data).hexdigest()[:16]
 
 
 # ---- the run id ------------------------------------------------------------------------------------------------------
@@ -127,133 +110,6 @@ def test_the_version_kept_aside_is_the_old_one(archive: Archive) -> None:
     assert read_row(aside) == old
     (record,) = (record for record in archive.records if record.event.value == "edited")
     assert [archive.layout.stage_root / name for name in record.superseded_parquet] == [aside]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
-
-
-@pytest.mark.parametrize("stop", [Killed(), OSError(errno.ENOSPC, "No space left on device")])
-def test_an_edit_that_was_not_recorded_keeps_the_old_version(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, stop: BaseException
-) -> None:
-    """Stopped between the new Parquet and its record, the next start does not take the new one for the old one."""
-    archive.put(A, RUN.data)
-    archive.backfill()
-    old = archive.live()[A]
-    staged = archive.staged(old).read_bytes()
-    archive.put(A, RUN.but(chip=67).data)
-
-    def refuse(*_: object) -> None:
-        raise stop
-
-    with monkeypatch.context() as patch, contextlib.suppress(Killed, Retry):
-        patch.setattr(log, "append", refuse)
-        backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
-    assert archive.live()[A] == old
-    assert archive.backfill() == [("edited", A)]
-    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
-    assert aside.read_bytes() == staged
-    assert read_row(aside) == old
-
-
-@pytest.mark.parametrize("change", ["edited", "superseded", "updated", "moved", "forced"])
-def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    """Where the record is refused the Parquet is the old row's, also when the change is taken back."""
-    archive.put(A, RUN.data)
-    archive.backfill()
-    target = archive.staged(archive.live()[A])
-    staged = target.read_bytes()
-    changed = {
-        "edited": RUN.but(chip=67),
-        "superseded": RUN.but(start=1758700000.5),
-        "updated": RUN.but(rows=RUN.rows + 2),
-    }
-    if change in changed:
-        archive.put(A, changed[change].data)
-    elif change == "moved":
-        archive.move(A, B)
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def inline(context: StageContext, _: Settings) -> InlineEngine:
-        return InlineEngine(context)
-
-    with monkeypatch.context() as patch, contextlib.suppress(Retry):
-        patch.setattr(log, "append", refuse)
-        backfill(archive.settings, Options(engine=inline, clock=archive.now, force=change == "forced"))
-    assert target.read_bytes() == staged
-    if change == "moved":
-        archive.move(B, A)
-        assert archive.backfill() == []
-    elif change in changed:
-        archive.put(A, RUN.data)
-        assert archive.backfill() == [("unchanged", A)]
-    assert target.read_bytes() == staged
-    assert not any(archive.layout.temporary_root.rglob("*.replaced"))
-
-
-@pytest.mark.parametrize("change", ["updated", "moved"])
-def test_what_is_replaced_is_not_kept_beyond_its_record(archive: Archive, change: str) -> None:
-    """A service that runs for months does not keep each replaced Parquet of a file that grew or moved."""
-    with opened(archive.settings, archive.now) as ingest:
-        for name, data in (
-            (A, RUN.data),
-            (A, RUN.but(rows=RUN.rows + 2).data) if change == "updated" else (B, RUN.data),
-        ):
-            if change == "moved" and name == B:
-                archive.delete(A)
-            archive.put(name, data)
-            status = stat_of((archive.raw / name).lstat())
-            (outcome,) = stage_batch([ingest.task_for(name, status, Observation(60.0, ""))], ingest.context)
-            (record,) = ingest.commit([outcome]).records
-        assert record.event.value == change
-        assert not list(ingest.context.temporary.glob("*.replaced"))
-
-
-def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:
-    """A version that came back and was replaced once more is kept as it was staged last."""
-    for measurement in (RUN, RUN.but(chip=67), RUN):
-        archive.put(A, measurement.data)
-        archive.backfill()
-    old = archive.live()[A]
-    archive.put(A, RUN.but(chip=71).data)
-    archive.backfill()
-    kept = {path.stem: read_row(path) for path in archive.layout.superseded_root.rglob("*.parquet")}
-    assert kept[digest16(RUN)] == old
-    assert kept.keys() == {digest16(RUN), digest16(RUN.but(chip=67))}
-
-
-def test_the_old_version_is_kept_durably_before_it_is_replaced(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder that holds the old version's second name is flushed before the new version takes the first."""
-    archive.put(A, RUN.data)
-    archive.backfill()
-    target = archive.staged(archive.live()[A])
-    archive.put(A, RUN.but(chip=67).data)
-    told: list[tuple[str, Path]] = []
-    flush, replace = durable.flush_path, os.replace
-
-    def flushed(path: Path) -> None:
-        told.append(("flush", path))
-        flush(path)
-
-    def replaced(path: Path, to: Path) -> None:
-        told.append(("replace", Path(to)))
-        replace(path, to)
-
-    monkeypatch.setattr(durable, "_syncfs", None)
-    monkeypatch.setattr(durable, "flush_path", flushed)
-    monkeypatch.setattr(os, "replace", replaced)
-    archive.backfill()
-    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
-    made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]
-    first = {path for what, path in told[: told.index(("replace", target))] if what == "flush"}
-    assert set(made) <= first
 
 
 def test_start_time_edited(archive: Archive) -> None:

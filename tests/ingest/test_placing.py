@@ -1,4 +1,4 @@
-"""What is put in place and never recorded: a batch that something else than the disk broke off, and its note."""
+"""What a batch puts in place before it is recorded: kept, undone when the disk refuses, taken back when broken off."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ import os
 from pathlib import Path
 
 import pytest
-from archive import Archive
+from archive import Archive, digest16
 from measurement import Measurement
 
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
-from ingestd.files import stat_of
+from ingestd.files import durable, stat_of
 from ingestd.ingest import opened
 from ingestd.manifest import log
 from ingestd.manifest.record import Event
 from ingestd.raw.settling import Observation
-from ingestd.settings import Settings
+from ingestd.settings import Settings, load_settings
+from ingestd.stage.parquet import read_row
 from ingestd.stage.placing import NOTE_NAME
 from ingestd.stage.run import StageContext, stage_batch
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
+B = "2025-09-23/IVg2025-09-23_2.csv"
 
 
 def inline(context: StageContext, _: Settings) -> InlineEngine:
     """Stage within this process."""
     return InlineEngine(context)
+
+
+def refuse(*_: object) -> None:
+    """Answer as a full disk does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def break_off(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +64,20 @@ def test_what_was_broken_off_is_taken_back_by_the_next_start(archive: Archive, m
     archive.delete(A)
     assert archive.backfill() == []
     assert parquets(archive) == []
+
+
+def test_what_was_broken_off_is_taken_back_where_the_data_root_moved(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note holds where the data root is mounted under another name by then."""
+    archive.put(A, RUN.data)
+    break_off(archive, monkeypatch)
+    archive.delete(A)
+    moved = archive.root.rename(archive.root.with_name("elsewhere"))
+    settings = load_settings(moved.with_name("config.toml"), {"paths": {"data_root": moved}})
+    assert list(settings.layout.staged_root.rglob("*.parquet"))
+    backfill(settings, Options(engine=inline, clock=archive.now))
+    assert not list(settings.layout.staged_root.rglob("*.parquet"))
 
 
 def left_note(archive: Archive) -> Path:
@@ -125,9 +146,6 @@ def test_the_old_version_comes_back_without_a_moment_of_none(archive: Archive, m
     there: list[bool] = []
     link, unlink = os.link, Path.unlink
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     def linked(source: Path, to: Path) -> None:
         there.append(target.exists())
         link(source, to)
@@ -144,3 +162,106 @@ def test_the_old_version_comes_back_without_a_moment_of_none(archive: Archive, m
     assert target.read_bytes() == before
     assert len(there) > 3
     assert all(there)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("stop", [Killed(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_edit_that_was_not_recorded_keeps_the_old_version(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    """Stopped between the new Parquet and its record, the next start does not take the new one for the old one."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    old = archive.live()[A]
+    staged = archive.staged(old).read_bytes()
+    archive.put(A, RUN.but(chip=67).data)
+
+    def refuse(*_: object) -> None:
+        raise stop
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed, Retry):
+        patch.setattr(log, "append", refuse)
+        backfill(archive.settings, Options(engine=inline, clock=archive.now))
+    assert archive.live()[A] == old
+    assert archive.backfill() == [("edited", A)]
+    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
+    assert aside.read_bytes() == staged
+    assert read_row(aside) == old
+
+
+@pytest.mark.parametrize("change", ["edited", "superseded", "updated", "moved", "forced"])
+def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Where the record is refused the Parquet is the old row's, also when the change is taken back."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    staged = target.read_bytes()
+    changed = {
+        "edited": RUN.but(chip=67),
+        "superseded": RUN.but(start=1758700000.5),
+        "updated": RUN.but(rows=RUN.rows + 2),
+    }
+    if change in changed:
+        archive.put(A, changed[change].data)
+    elif change == "moved":
+        archive.move(A, B)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Retry):
+        patch.setattr(log, "append", refuse)
+        backfill(archive.settings, Options(engine=inline, clock=archive.now, force=change == "forced"))
+    assert target.read_bytes() == staged
+    if change == "moved":
+        archive.move(B, A)
+        assert archive.backfill() == []
+    elif change in changed:
+        archive.put(A, RUN.data)
+        assert archive.backfill() == [("unchanged", A)]
+    assert target.read_bytes() == staged
+    assert not any(archive.layout.temporary_root.rglob("*.replaced"))
+
+
+def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> None:
+    """A version that came back and was replaced once more is kept as it was staged last."""
+    for measurement in (RUN, RUN.but(chip=67), RUN):
+        archive.put(A, measurement.data)
+        archive.backfill()
+    old = archive.live()[A]
+    archive.put(A, RUN.but(chip=71).data)
+    archive.backfill()
+    kept = {path.stem: read_row(path) for path in archive.layout.superseded_root.rglob("*.parquet")}
+    assert kept[digest16(RUN)] == old
+    assert kept.keys() == {digest16(RUN), digest16(RUN.but(chip=67))}
+
+
+def test_the_old_version_is_kept_durably_before_it_is_replaced(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that holds the old version's second name is flushed before the new version takes the first."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    archive.put(A, RUN.but(chip=67).data)
+    told: list[tuple[str, Path]] = []
+    flush, replace = durable.flush_path, os.replace
+
+    def flushed(path: Path) -> None:
+        told.append(("flush", path))
+        flush(path)
+
+    def replaced(path: Path, to: Path) -> None:
+        told.append(("replace", Path(to)))
+        replace(path, to)
+
+    monkeypatch.setattr(durable, "_syncfs", None)
+    monkeypatch.setattr(durable, "flush_path", flushed)
+    monkeypatch.setattr(os, "replace", replaced)
+    archive.backfill()
+    (aside,) = archive.layout.superseded_root.rglob("*.parquet")
+    made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]
+    first = {path for what, path in told[: told.index(("replace", target))] if what == "flush"}
+    assert set(made) <= first

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from measurement import Measurement
+
 from ingestd.histories.chip import load_history
 from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
 from ingestd.manifest.table import read_manifest
@@ -29,6 +31,19 @@ LIMIT_S = 60.0
 """Seconds after which a test gives up waiting; the machine may be busy with other things."""
 
 _numbers = itertools.count()
+
+
+def run_of(n: int, rows: int = 2) -> bytes:
+    """Make a small run with a start time of its own, on one of five chips."""
+    return Measurement(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=rows).data
+
+
+def put(folder: Path, first: int, count: int) -> set[str]:
+    """Write runs into a folder; return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(first, first + count):
+        (folder / f"It_{n}.csv").write_bytes(run_of(n))
+    return {f"It_{n}.csv" for n in range(first, first + count)}
 
 
 def wait_until(fact: Callable[[], object], what: str, limit_s: float = LIMIT_S, every_s: float = 0.1) -> None:

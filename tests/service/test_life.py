@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from measurement import BROKEN, Measurement
-from running import Service, wait_until
+from running import Service, put, run_of, wait_until
 
 from ingestd.ingest import Ingest, opened, utc_now
 from ingestd.service import daemon as life
@@ -29,19 +29,6 @@ from ingestd.settings import load_settings
 ONE = Measurement()
 MANY = 2000 if os.environ.get("INGESTD_TEST_FULL_LOAD") else 1000
 """Files copied in while the service is stopped."""
-
-
-def run_of(n: int, rows: int = 2) -> bytes:
-    """Make a small run with a start time of its own, on one of five chips."""
-    return ONE.but(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=rows).data
-
-
-def put(folder: Path, first: int, count: int) -> set[str]:
-    """Write runs into a folder; return their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(first, first + count):
-        (folder / f"It_{n}.csv").write_bytes(run_of(n))
-    return {f"It_{n}.csv" for n in range(first, first + count)}
 
 
 # ---- starting -------------------------------------------------------------------------------------------------------

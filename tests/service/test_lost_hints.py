@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from measurement import Measurement
-from running import Service
+from mounts import command, ext4_image
+from running import Service, put, run_of
 
 from ingestd.service.watch import OVERFLOWED
 
@@ -23,19 +24,6 @@ MANY = 20_000 if FULL else 1000
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 WATCHES = "/proc/sys/user/max_inotify_watches"
 ONE = Measurement()
-
-
-def run_of(n: int) -> bytes:
-    """Make a small run with a start time of its own, on one of five chips."""
-    return ONE.but(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=2).data
-
-
-def put(folder: Path, first: int, count: int) -> set[str]:
-    """Write runs into a folder; return their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(first, first + count):
-        (folder / f"It_{n}.csv").write_bytes(run_of(n))
-    return {f"It_{n}.csv" for n in range(first, first + count)}
 
 
 @contextlib.contextmanager
@@ -124,26 +112,12 @@ def test_the_root_replaced_in_one_stroke(tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
-def run(*words: str | Path) -> None:
-    """Run a command; skip the test where it is refused, with what it said."""
-    try:
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip(f"{words[0]} is not installed")
-    if done.returncode:
-        pytest.skip(f"`{' '.join(map(str, words))}` is refused here: {done.stderr.strip()}")
-
-
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[Path]:
     """An ext4 in a file, for a loop device; unmounted from everywhere at the end."""
     if os.geteuid() != 0:
         pytest.skip("mounting a file system needs root")
-    path = tmp_path / "share.img"
-    with path.open("wb") as file:
-        file.truncate(32 * 2**20)
-    run("mkfs.ext4", "-q", "-F", "-m", "0", path)
-    yield path
+    yield ext4_image(tmp_path / "share.img", mib=32)
     for point in (tmp_path / "data" / "01_raw", tmp_path / "elsewhere"):
         subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
 
@@ -151,7 +125,7 @@ def image(tmp_path: Path) -> Iterator[Path]:
 def test_the_root_unmounted_and_remounted(tmp_path: Path, image: Path) -> None:
     """A loop-mounted root goes and comes back with more files on it: picked up, and what was there is not lost."""
     service = Service(tmp_path, watch={"rescan_s": 86400.0})
-    run("mount", "-o", "loop", image, service.raw)
+    command("mount", "-o", "loop", image, service.raw)
     (service.raw / "lost+found").rmdir()
     (tmp_path / "elsewhere").mkdir()
     with service:
@@ -160,10 +134,10 @@ def test_the_root_unmounted_and_remounted(tmp_path: Path, image: Path) -> None:
         service.until(lambda: _unmounted(service.raw), "it can be unmounted: the service holds nothing open")
         service.until(lambda: service.lines("watch_replaced"), "the loss is told")
         for first in (10, 20):  # the second time it comes back before the loss may have been noticed
-            run("mount", "-o", "loop", image, tmp_path / "elsewhere")
+            command("mount", "-o", "loop", image, tmp_path / "elsewhere")
             names |= put(tmp_path / "elsewhere" / "day", first, 3)
-            run("umount", tmp_path / "elsewhere")
-            run("mount", "-o", "loop", image, service.raw)
+            command("umount", tmp_path / "elsewhere")
+            command("mount", "-o", "loop", image, service.raw)
             have = len(names)
             service.until(lambda have=have: len(service.live_names()) == have, "runs that came meanwhile")
             names |= put(service.raw / "day", first + 5, 1)
@@ -187,7 +161,7 @@ def test_a_folder_below_the_root_mounted_and_unmounted(tmp_path: Path, image: Pa
         (service.raw / "day").mkdir()
         put(service.raw, 0, 1)
         service.until(lambda: service.live_names() == {"It_0.csv"}, "the first run")
-        run("mount", "-o", "loop", image, tmp_path / "data" / "01_raw" / "day")
+        command("mount", "-o", "loop", image, tmp_path / "data" / "01_raw" / "day")
         try:
             put(service.raw / "day", 1, 1)
             service.until(lambda: service.live_names() == {"It_0.csv", "day/It_1.csv"}, "the run on the share")

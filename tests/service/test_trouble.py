@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from measurement import Measurement
-from running import Service, wait_until
+from mounts import mounted
+from running import Service, put, wait_until
 
 from ingestd import files
 from ingestd.ingest import Ingest, opened
@@ -23,19 +24,6 @@ from ingestd.settings import Settings, load_settings
 
 ONE = Measurement()
 QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
-
-
-def run_of(n: int) -> bytes:
-    """Make a small run with a start time of its own, on one of five chips."""
-    return ONE.but(start=1758632155.25 + 60 * n, chip=60 + n % 5, sample=n, rows=2).data
-
-
-def put(folder: Path, first: int, count: int) -> set[str]:
-    """Write runs into a folder; return their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(first, first + count):
-        (folder / f"It_{n}.csv").write_bytes(run_of(n))
-    return {f"It_{n}.csv" for n in range(first, first + count)}
 
 
 # ---- disk full ------------------------------------------------------------------------------------------------------
@@ -68,17 +56,8 @@ def test_less_free_space_than_wanted(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MiB for everything but the raw files."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    point = tmp_path / "small"
-    point.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", point], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    yield point
-    subprocess.run(["umount", "--lazy", point], check=True)
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=8m", "none") as disk:
+        yield disk
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:

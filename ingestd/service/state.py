@@ -79,11 +79,17 @@ def write_state(layout: Layout, state: ServiceState) -> None:
 
 
 def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
-    """Read what the service last said, and whether it is alive now (it holds its lock)."""
+    """Read what the service last said, and whether it is alive now (it holds its lock).
+
+    Raises:
+        Retry: the state file or the lock cannot be opened.
+    """
     try:
         state = ServiceState.model_validate_json(state_path(layout).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         state = None
+    except OSError as error:
+        raise files.retry_from(error, state_path(layout)) from error
     lock = service_lock(layout)
     return state, _is_held(lock) if lock.path.exists() else _lives_without_lock(state)
 

@@ -96,7 +96,6 @@ class Placing:
                     touched.append(path.parent.parent)
                 files.flush_paths(path for path in touched if not self.removed or path.is_dir())
                 yield
-                self._forget_briefly_kept()
             except (OSError, Retry):
                 for path in fresh:
                     shutil.rmtree(path.parent, ignore_errors=True)
@@ -107,12 +106,6 @@ class Placing:
                 raise
         with contextlib.suppress(OSError):  # it is recorded: a note that stays tells the next start nothing new
             self._forget(workspace)
-
-    def _forget_briefly_kept(self) -> None:
-        for kept in self.kept:
-            if not kept.digest:
-                with contextlib.suppress(OSError):  # it goes with the process's folder
-                    kept.aside.unlink(missing_ok=True)
 
     def _leave_note(self, stage_root: Path, workspace: Path) -> None:
         """Note what is about to change, and keep what is replaced.

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from measurement import Measurement
 
+from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.service import status as looks
+from ingestd.service.state import state_path
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
 from ingestd.settings import load_settings
 
@@ -75,3 +77,14 @@ def test_an_archive_is_not_read_for_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(looks, "FILES_READ", 2)
     files = told(tmp_path, {f"It_{n}.csv": HEADER for n in range(5)}, 5.0)
     assert sorted(file.state for file in files.values()) == ["pending"] * 3 + ["queued"] * 2
+
+
+def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """What the service last said is out of reach: that file is the place of the error, and no traceback."""
+    settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
+    settings.layout.raw_root.mkdir(parents=True)
+    path = state_path(settings.layout)
+    path.mkdir(parents=True)
+    with pytest.raises(Retry) as caught:
+        read_status(settings, datetime.now(UTC))
+    assert caught.value.place == str(path)

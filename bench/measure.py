@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,16 +48,16 @@ def script(name: str, *arguments: object) -> list[str]:
 def run(command: list[str], accepted: frozenset[int] = frozenset({0})) -> Ran:
     """Run a command to its end; SystemExit with its output where it fails."""
     environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    before, begun = os.times(), time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE.parent, env=environment
-    )
-    peaks: dict[int, float] = {}
-    while process.poll() is None:
-        _note_peaks(process.pid, peaks)
-        time.sleep(SAMPLE_S if peaks and time.perf_counter() - begun > 1 else 0.002)
-    wall_s, after = time.perf_counter() - begun, os.times()
-    output = process.stdout.read() if process.stdout else ""
+    with tempfile.TemporaryFile() as said:  # a pipe nobody empties would hold up whoever says much
+        before, begun = os.times(), time.perf_counter()
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=HERE.parent, env=environment)
+        peaks: dict[int, float] = {}
+        while process.poll() is None:
+            _note_peaks(process.pid, peaks)
+            time.sleep(SAMPLE_S if peaks and time.perf_counter() - begun > 1 else 0.002)
+        wall_s, after = time.perf_counter() - begun, os.times()
+        said.seek(0)
+        output = said.read().decode("utf-8", "replace")
     if process.returncode not in accepted:
         raise SystemExit(f"{' '.join(command)}\n{output}\nended with {process.returncode}")
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system

@@ -217,7 +217,7 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 
 
 def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
-    """Take back what the last batch of a killed process put in place and did not record.
+    """Take back what the last batch of a killed process put in place and did not record, or end what it did record.
 
     Nothing but the Parquet of runs is touched, whatever the note says. An old version that is damaged is not put back:
     `verify` tells of the run.
@@ -226,14 +226,15 @@ def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
         Retry: the disk refused.
     """
     left = read_note(workspace, layout.stage_root)
-    placed = {target: run_id for _, target in left.renamed if (run_id := layout.run_of(target))}
+    touched = [*(target for _, target in left.renamed), *left.removed]
+    changed = {target: run_id for target in touched if (run_id := layout.run_of(target))}
     replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
-    if not placed:
+    if not changed:
         return
     from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
 
     with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
-        for target, run_id in placed.items():
+        for target, run_id in changed.items():
             run = store.catalog.run(run_id)
             if run is None or run.superseded_by or layout.staged_file(run.proc, run.date_local, run.run_id) != target:
                 shutil.rmtree(target.parent, ignore_errors=True)

@@ -65,7 +65,7 @@ class Kept:
 
 @dataclass(slots=True)
 class Placing:
-    """What must be in place before a batch's records may be written.
+    """What must be in place before a batch's records may be written, and what goes when they are.
 
     `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is staged elsewhere now.
     """
@@ -91,10 +91,7 @@ class Placing:
                     if made or not target.exists():
                         fresh.append(target)
                     os.replace(temporary, target)  # noqa: PTH105  # hot: one a run, and no new Path of it
-                for path in self.removed:
-                    shutil.rmtree(path.parent, ignore_errors=True)
-                    touched.append(path.parent.parent)
-                files.flush_paths(path for path in touched if not self.removed or path.is_dir())
+                files.flush_paths(touched)
                 yield
             except (OSError, Retry):
                 for path in fresh:
@@ -104,7 +101,10 @@ class Placing:
                         kept.restore()
                     self._forget(workspace)
                 raise
-        with contextlib.suppress(OSError):  # it is recorded: a note that stays tells the next start nothing new
+        with contextlib.suppress(OSError):  # it is recorded: what is left to do here, the next start does as well
+            for path in self.removed:
+                shutil.rmtree(path.parent, ignore_errors=True)
+            files.flush_paths(path.parent.parent for path in self.removed if path.parent.parent.is_dir())
             self._forget(workspace)
 
     def _leave_note(self, stage_root: Path, workspace: Path) -> None:
@@ -116,6 +116,7 @@ class Placing:
             return
         content = {
             "placed": [os.path.relpath(target, stage_root) for _, target in self.renamed],
+            "removed": [os.path.relpath(path, stage_root) for path in self.removed],
             "kept": [[os.path.relpath(path, stage_root) for path in (one.path, one.aside)] for one in self.kept],
         }
         note = workspace / NOTE_NAME
@@ -141,7 +142,7 @@ def is_under_way(workspace: Path) -> bool:
 
 
 def read_note(workspace: Path, stage_root: Path) -> Placing:
-    """Read what the last batch of a killed process was about to put in place; an empty one where it left no note.
+    """Read what the last batch of a killed process was about to change; an empty one where it left no note.
 
     A note that is cut was being written: nothing had changed yet.
     """
@@ -150,6 +151,7 @@ def read_note(workspace: Path, stage_root: Path) -> Placing:
         return Placing(
             kept=[Kept(stage_root / path, stage_root / aside) for path, aside in content["kept"]],
             renamed=[(Path(), stage_root / target) for target in content["placed"]],
+            removed=[stage_root / path for path in content["removed"]],
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return Placing()

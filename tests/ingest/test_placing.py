@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archive import Archive, digest16
@@ -24,6 +25,7 @@ from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_row
 from ingestd.stage.placing import NOTE_NAME
 from ingestd.stage.run import StageContext, stage_batch
+from ingestd.upkeep.verify import verify
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
@@ -265,3 +267,33 @@ def test_the_old_version_is_kept_durably_before_it_is_replaced(
     made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]
     first = {path for what, path in told[: told.index(("replace", target))] if what == "flush"}
     assert set(made) <= first
+
+
+@pytest.mark.parametrize("stop", [None, KeyboardInterrupt])
+def test_a_superseded_run_is_staged_until_its_successor_is_recorded(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException] | None
+) -> None:
+    """Whoever reads the run finds its Parquet as long as the manifest names it; then it goes, broken off or not."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    old = archive.staged(archive.live()[A])
+    archive.put(A, RUN.but(start=1758700000.5).data)
+    there: list[bool] = []
+    append = log.append
+
+    def appended(*given: Any) -> Any:
+        there.append(old.exists())
+        position = append(*given)
+        if stop is not None:
+            raise stop
+        return position
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(log, "append", appended)
+        backfill(archive.settings, Options(engine=inline, clock=archive.now, histories=False))
+    assert there == [True]
+    assert old.exists() == (stop is not None)
+    assert not backfill(archive.settings, Options(engine=inline, clock=archive.now)).events
+    assert not old.parent.exists()
+    assert [row.live for row in archive.rows()] == [False, True]
+    assert verify(archive.settings).clean

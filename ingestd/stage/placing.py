@@ -124,8 +124,8 @@ class Placing:
             note.write_bytes(json.dumps(content).encode("ascii"))
             if folders := [folder for kept in self.kept for folder in kept.preserve()]:
                 files.flush_paths([note, workspace, *folders])
-        except OSError:
-            note.unlink(missing_ok=True)  # nothing has changed yet
+        except (OSError, Retry):
+            self._forget(workspace)  # nothing has changed yet
             raise
 
     def _forget(self, workspace: Path) -> None:

@@ -231,8 +231,6 @@ def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
     replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
     if not changed:
         return
-    from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
-
     with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
         for target, run_id in changed.items():
             run = store.catalog.run(run_id)
@@ -247,6 +245,8 @@ def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
 
 def _is_version(aside: Path, row: ManifestRow) -> bool:
     """Tell whether the Parquet that was kept aside is the one the manifest's row was recorded with."""
+    from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
+
     try:
         return not differing_fields(read_row(aside), row)
     except Corrupt:  # gone, or damaged

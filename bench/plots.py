@@ -9,7 +9,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # after the backend is chosen
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # after the backend is chosen
 
 INK = "#24456b"
 Points = Sequence[tuple[float, float]]
@@ -46,7 +48,7 @@ def _growth(points: Points, path: Path) -> None:
     _save(figure, path)
 
 
-def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x)
@@ -56,6 +58,6 @@ def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
     return figure, axes
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)

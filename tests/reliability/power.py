@@ -121,7 +121,8 @@ def _entries(cut: Cut, folder: Inode, loss: Loss, chance: random.Random) -> dict
 
 
 def _bytes(cut: Cut, inode: Inode, loss: Loss, chance: random.Random) -> bytes:
-    flushed, live = cut.flushed.files.get(inode, b""), cut.live.files.get(inode, b"")
+    flushed = cut.flushed.files.get(inode, b"")
+    live = cut.live.files.get(inode, flushed)  # of a file whose name went, the bytes did not change
     if loss != "some" or flushed == live:
         return flushed
     if len(live) < len(flushed):

@@ -38,7 +38,7 @@ QUICK = Size(
     arrivals=1000,
 )  # fmt: skip
 FULL = Size(
-    archive=10_000, idle=100_000, rows=1_000_000, growth=(1000, 10_000, 100_000), workers=5000, rounds=5, live=500,
+    archive=10_000, idle=100_000, rows=1_000_000, growth=(1000, 10_000, 100_000), workers=5000, rounds=3, live=500,
     idle_s=120, arrivals=20_000,
 )  # fmt: skip
 

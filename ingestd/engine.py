@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn, Protocol
 
-from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, stage_batch
+from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, load, stage_batch
 
 PARENT_CHECK_S = 1.0
 """How often a worker looks whether its parent still lives, in seconds."""
@@ -157,10 +157,8 @@ def _begin(context: StageContext, threads: int, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
-    from ingestd.raw import run, values  # noqa: F401, PLC0415  # the first file would load them
-    from ingestd.stage import parquet  # noqa: F401, PLC0415
-
     pa.set_cpu_count(threads)
+    load()
     gc.freeze()  # what is loaded now stays: no collection need look at it again
     _context = context
 

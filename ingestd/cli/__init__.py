@@ -76,6 +76,7 @@ def main() -> None:
     try:
         app(prog_name="ingestd")
     finally:
+        gc.freeze()  # what is loaded goes with the process; a last look for garbage takes longer than many a command
         try:
             sys.stdout.flush()
         except BrokenPipeError:

@@ -24,7 +24,7 @@ from ingestd.service.messages import Compact, Dirty, Message, Retire, Scan
 from ingestd.service.retention import forget_old_events
 from ingestd.service.state import RetryingFile, Trouble
 from ingestd.service.waiting import WaitList, backoff_s
-from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, stage_batch
+from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, load, stage_batch
 
 IDLE_TURN_S = 5.0
 """The longest the worker waits for a message, in seconds: it shows that it lives at least so often."""
@@ -76,6 +76,7 @@ class Worker:
     def run(self) -> None:
         """Take turns until asked to stop; then write histories and compact. What ends it otherwise is in `failure`."""
         try:
+            load()
             while not self.stopping.is_set():
                 self.turn(self._wait_s())
             self._show("stopping: writing histories and compacting the log")

@@ -165,12 +165,13 @@ class Daemon:
     def run(self) -> Exit:
         """Start, supervise until asked to stop, stop."""
         self._start()
-        while not self._signals.stop.wait(STATE_EVERY_S):
+        while True:
             self._show("running")
             if not self._thread.is_alive():
                 return self._fail()
             self._feed_watchdog()
-        return self._stop()
+            if self._signals.stop.wait(STATE_EVERY_S):
+                return self._stop()
 
     def _start(self) -> None:
         """Place the watch, then scan: what appears in between is seen twice, never not at all."""

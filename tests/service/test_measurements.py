@@ -204,7 +204,10 @@ def _check_times(service: Service, closed: dict[str, float], histories: dict[str
     assert max(to_history.values()) < PROMISED_S + SLACK_S
     told = service.lines("waiting")
     assert all("open for writing" in line["reason"] for line in told)
-    assert max(sum(line["source_file"] == name for line in told) for name in closed) == 1, "told more than once"
+    # While a run is queued its file is open for a moment as well, which may be seen and told.
+    queued = {line["source_file"]: line["time"] for line in service.lines("queued")}
+    running = [line["source_file"] for line in told if line["time"] >= queued[line["source_file"]]]
+    assert max(running.count(name) for name in closed) == 1, "told more than once"
 
 
 def test_a_run_killed_within_a_row(service: Service) -> None:

@@ -206,7 +206,7 @@ def _check_times(service: Service, closed: dict[str, float], histories: dict[str
     assert all("open for writing" in line["reason"] for line in told)
     # While a run is queued its file is open for a moment as well, which may be seen and told.
     queued = {line["source_file"]: line["time"] for line in service.lines("queued")}
-    running = [line["source_file"] for line in told if line["time"] >= queued[line["source_file"]]]
+    running = [line["source_file"] for line in told if line["time"] >= queued.get(line["source_file"], "")]
     assert max(running.count(name) for name in closed) == 1, "told more than once"
 
 

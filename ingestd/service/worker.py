@@ -37,7 +37,7 @@ HISTORY_REST = 10.0
 class WorkerView:
     """What the worker is at, for other threads: one sentence, files not decided yet, and what it cannot do."""
 
-    doing: str = "starting"
+    doing: str = "watching; the first scan is under way"
     backlog: int = 0
     troubles: tuple[Trouble, ...] = ()
     retrying: tuple[RetryingFile, ...] = ()

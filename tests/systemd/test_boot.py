@@ -205,8 +205,12 @@ def test_the_watchdog_restarts_a_service_whose_worker_is_stuck(service: Machine)
     limit = "Environment=INGESTD_MANIFEST__LOCK_TIMEOUT_S=1\n"
     settings_on_top(service, f"{WATCHED}{limit}ExecStart=\nExecStart={command}\n")
     expect_a_restart(service, lambda: service.run("touch", "/srv/lab/hang"))
-    journal = service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
-    assert "in hang_while_told" in journal
+    until(lambda: "in hang_while_told" in journal_of(service), "where it hung in the journal")
+
+
+def journal_of(service: Machine) -> str:
+    """Return what the service said; it may come to the journal a moment after it happened."""
+    return service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
 
 
 def expect_a_restart(service: Machine, stick: Callable[[], object]) -> None:
@@ -217,8 +221,7 @@ def expect_a_restart(service: Machine, stick: Callable[[], object]) -> None:
     until(lambda: main_pid(service) not in {before, "0"}, "a new process")
     service.run("rm", "-f", "/srv/lab/hang")
     until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
-    journal = service.run("journalctl", "--no-pager", "-u", "ingestd").stdout
-    assert "Watchdog timeout (limit 5s)!" in journal
+    until(lambda: "Watchdog timeout (limit 5s)!" in journal_of(service), "the reason in the journal")
     measure(service, "IVg2026-03-12_2.csv")
     until(lambda: status(service)["runs"] == 1, "the run after the restart")
 

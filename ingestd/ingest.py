@@ -34,6 +34,9 @@ from ingestd.traces import write_traces
 
 Clock = Callable[[], datetime]
 
+KNOWN_AT_MOST = 16
+"""With more runs of one size a new file of that size is parsed before it is compared with them, by its hash alone."""
+
 
 def utc_now() -> datetime:
     """Tell the time, in UTC."""
@@ -74,7 +77,9 @@ class Ingest:
         """Prepare the staging of a file with what is known of its path and size."""
         catalog = self.store.catalog
         prior = occupant(self.store.catalog, source_file)
-        known = catalog.digests_of_size(status.size)
+        known = catalog.digests_of_size(status.size, at_most=KNOWN_AT_MOST)
+        if prior is not None:
+            known |= {prior.source_sha256}
         note = catalog.notes.get(source_file)
         if note is not None and note.outcome == "rejected":
             known |= {note.source_sha256}

@@ -88,8 +88,14 @@ class Catalog:
         """Find the live run whose raw file had exactly these bytes (SHA-256, hex)."""
         return min(self._live("source_sha256", digest), key=lambda run: run.run_id, default=None)
 
-    def digests_of_size(self, size: int) -> frozenset[str]:
-        """List the hashes of live runs with a raw file of this size: a file with one of them needs no parsing."""
+    def digests_of_size(self, size: int, *, at_most: int | None = None) -> frozenset[str]:
+        """List the hashes of live runs with a raw file of this size: a file with one of them needs no parsing.
+
+        Empty where more than `at_most` runs have it: listing them for each file would cost more than it saves.
+        """
+        alike = len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
+        if at_most is not None and alike > at_most:
+            return frozenset()
         return frozenset(run.source_sha256 for run in self._live("source_size", size))
 
     def duplicates(self) -> Iterator[FileNote]:
@@ -160,13 +166,17 @@ class Catalog:
                 yield run
 
     def _compacted(self, column: str, value: str | int) -> Iterator[KnownRun]:
-        if self._base.is_empty() or (column == "source_file" and value not in self._seen):
-            return iter(())
-        if column not in self._finders:
-            self._finders[column] = _Finder(self._base[column])
-        positions = self._finders[column].find(value)
+        positions = self._where(column, value)
         found = map(KnownRun._make, self._base[positions].iter_rows()) if positions else iter(())
         return (run for run in found if getattr(run, column) == value)
+
+    def _where(self, column: str, value: str | int) -> list[int]:
+        """List the positions of the compacted rows that may have this value."""
+        if self._base.is_empty() or (column == "source_file" and value not in self._seen):
+            return []
+        if column not in self._finders:
+            self._finders[column] = _Finder(self._base[column])
+        return self._finders[column].find(value)
 
 
 def _places(run: KnownRun) -> Iterator[tuple[str, str | int]]:

@@ -189,7 +189,6 @@ class Daemon:
         self._checked_at = time.monotonic()
         self._scheduler.start()
         self._thread.start()
-        self._show("starting")
         self._notifier.ready(f"watching {layout.raw_root} {self._watching}")
 
     def _stop(self) -> Exit:

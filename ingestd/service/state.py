@@ -50,7 +50,7 @@ class ServiceState(Model):
     version: str
     started_at: datetime
     updated_at: datetime
-    phase: Literal["starting", "running", "stopping", "stopped"]
+    phase: Literal["running", "stopping", "stopped"]
     doing: str
     watching: str
     backlog: int = 0

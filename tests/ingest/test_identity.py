@@ -11,6 +11,7 @@ import pytest
 from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
+from ingestd.ingest import KNOWN_AT_MOST
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
 
@@ -386,3 +387,17 @@ def test_a_hard_link_is_a_copy(archive: Archive) -> None:
     archive.put(A, RUN.data)
     os.link(archive.raw / A, archive.raw / B)
     assert archive.backfill() == [("ingested", A), ("duplicate", B)]
+
+
+def test_copies_among_many_files_of_one_size(archive: Archive) -> None:
+    """Where more runs than are compared in advance have one size, a copy, a touch and a move are told all the same."""
+    names = [f"2025-09-23/It_{number}.csv" for number in range(1, KNOWN_AT_MOST + 4)]
+    for number, name in enumerate(names):
+        archive.put(name, RUN.but(start=1758632100.25 + number).data)
+    assert len({(archive.raw / name).stat().st_size for name in names}) == 1
+    archive.backfill()
+    archive.copy(names[0], "copy.csv")
+    archive.touch(names[1])
+    archive.move(names[2], "moved.csv")
+    assert sorted(archive.backfill()) == [("duplicate", "copy.csv"), ("moved", "moved.csv"), ("unchanged", names[1])]
+    assert len(archive.live()) == len(names)

@@ -44,13 +44,9 @@ class Catalog:
     """
 
     def __init__(self, base: pl.DataFrame, notes: Iterable[FileNote], stale_chips: dict[str, int]) -> None:
-        self._base = base
-        self.rows: dict[str, ManifestRow] = {}
+        self.rebase(base)
         self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
-        self.changed_notes: dict[str, FileNote] = {}
         self.stale_chips = dict(stale_chips)
-        self._finders: dict[str, _Finder] = {}
-        self._listed: dict[tuple[str, str | int], set[str]] = {}  # of the live ones among `rows`: column, value -> runs
         live = base.filter(pl.col("superseded_by").is_null())
         self._seen: dict[str, tuple[int, int]] = dict(
             zip(
@@ -61,6 +57,14 @@ class Catalog:
         )
         for note in self.notes.values():
             self._seen[note.source_file] = (note.source_size, note.source_mtime_ns)
+
+    def rebase(self, base: pl.DataFrame) -> None:
+        """Take the table that holds every row and note now, as a compaction leaves it: what is known stays the same."""
+        self._base = base
+        self.rows: dict[str, ManifestRow] = {}
+        self.changed_notes: dict[str, FileNote] = {}
+        self._finders: dict[str, _Finder] = {}
+        self._listed: dict[tuple[str, str | int], set[str]] = {}  # of the live ones among `rows`: column, value -> runs
 
     # ---- questions --------------------------------------------------------------------------------------------------
 

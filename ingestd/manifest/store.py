@@ -193,7 +193,7 @@ class ManifestStore:
                 table.write_table(path, frame)
             before_drop(self._foreign)
             log.drop(self.layout.wal_dir, sealed + 1)
-            self.catalog = Catalog(rows.select(KnownRun._fields), self.catalog.notes.values(), self.catalog.stale_chips)
+            self.catalog.rebase(rows.select(KnownRun._fields))
             self._pending = 0
             self._foreign = []
             return Compaction(count, rows.height)

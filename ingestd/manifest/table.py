@@ -77,11 +77,17 @@ def notes_frame(notes: Sequence[FileNote]) -> pl.DataFrame:
 
 
 def overlay(base: pl.DataFrame, rows: Sequence[ManifestRow]) -> pl.DataFrame:
-    """Replace the rows of `base` by those of the same run id in `rows`, add the others, and sort as on disk."""
-    if rows:
-        newer = rows_frame(rows)
-        base = pl.concat([base.join(newer.select("run_id"), on="run_id", how="anti"), newer])
-    return base.sort("start_time_utc", "run_id")
+    """Replace the rows of `base` by those of the same run id in `rows`, add the others, sorted as on disk.
+
+    `base` is sorted so: only what stands behind the first of the new rows is sorted again, in a growing archive little.
+    """
+    if not rows:
+        return base
+    newer = rows_frame(rows)
+    if base["run_id"].is_in(newer["run_id"].implode()).any():
+        base = base.join(newer.select("run_id"), on="run_id", how="anti", maintain_order="left")
+    at = base["start_time_utc"].search_sorted(min(row.start_time_utc for row in rows), "left")
+    return pl.concat([base[:at], pl.concat([base[at:], newer]).sort("start_time_utc", "run_id")])
 
 
 def overlay_notes(base: pl.DataFrame, notes: Sequence[FileNote]) -> pl.DataFrame:

@@ -33,8 +33,9 @@ class Lock:
         descriptor = self._take(fcntl.LOCK_EX, timeout_s)
         holder = f"pid {os.getpid()} on {socket.gethostname()}\n".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
-            os.pwrite(descriptor, holder, 0)
-            os.ftruncate(descriptor, len(holder))
+            if os.pread(descriptor, 200, 0) != holder:  # a file that is changed makes the next flush take longer
+                os.pwrite(descriptor, holder, 0)
+                os.ftruncate(descriptor, len(holder))
 
     def _take(self, kind: int, timeout_s: float) -> int:
         with world(self.path):

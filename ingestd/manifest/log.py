@@ -96,6 +96,15 @@ def create(directory: Path, head: SegmentHead) -> Position:
     return Position(head.segment, len(line), head.next_seq)
 
 
+def ends_at(directory: Path, position: Position) -> bool:
+    """Tell, opening nothing, whether the log ends at `position`: nothing was appended, is torn, or went since."""
+    try:
+        size = os.stat(segment_path(directory, position.segment)).st_size  # noqa: PTH116  # once a decision
+    except OSError:
+        return False
+    return size == position.offset and not os.path.exists(segment_path(directory, position.segment + 1))  # noqa: PTH110
+
+
 def replay(directory: Path) -> Replay | None:
     """Read the whole log; None when there is none.
 

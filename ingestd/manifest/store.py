@@ -128,8 +128,9 @@ class ManifestStore:
         with self._lock.held(self._timeout_s):
             self._locked = True
             try:
-                self.refresh()
-                log.mend(self.layout.wal_dir, self.position)
+                if not log.ends_at(self.layout.wal_dir, self.position):
+                    self.refresh()
+                    log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
                     self.position = log.create(self.layout.wal_dir, SegmentHead(segment=1, next_seq=1))
                 yield

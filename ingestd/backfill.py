@@ -217,11 +217,7 @@ class _Run:
             self.report.stopped_by = error
 
     def _to_do(self, found: dict[str, FileStat]) -> dict[str, FileStat]:
-        """Pick the files that need a look, new paths before changed ones.
-
-        A copy is told from its original by the bytes the original had when it was staged; so a copy made before an
-        edit must be decided before the edit is.
-        """
+        """Pick the files that need a look, in the order in which they must be decided."""
         catalog, options = self.ingest.store.catalog, self.options
         wanted = {
             name: status
@@ -238,7 +234,7 @@ class _Run:
             elif note.outcome == "queued":
                 status, reason = found[note.source_file], QUEUED_REASONS[note.code or "no-rows"]
                 self._waiting[note.source_file] = WaitingFile(note.source_file, State.QUEUED, reason, self._age(status))
-        return {name: wanted[name] for name in sorted(wanted, key=lambda name: (catalog.is_known(name), name))}
+        return {name: wanted[name] for name in catalog.in_turn(wanted)}
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 

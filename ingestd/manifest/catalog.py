@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime
+from operator import attrgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -33,7 +34,10 @@ class KnownRun(NamedTuple):
 
 def known_run(row: ManifestRow) -> KnownRun:
     """Reduce a row to what decisions need."""
-    return KnownRun(*(getattr(row, name) for name in KnownRun._fields))
+    return KnownRun._make(_known_fields(row))
+
+
+_known_fields = attrgetter(*KnownRun._fields)
 
 
 class Catalog:
@@ -62,6 +66,7 @@ class Catalog:
         """Take the table that holds every row and note now, as a compaction leaves it: what is known stays the same."""
         self._base = base
         self.rows: dict[str, ManifestRow] = {}
+        self._known: dict[str, KnownRun] = {}  # of `rows`
         self.changed_notes: dict[str, FileNote] = {}
         self._finders: dict[str, _Finder] = {}
         self._listed: dict[tuple[str, str | int], set[str]] = {}  # of the live ones among `rows`: column, value -> runs
@@ -76,16 +81,26 @@ class Catalog:
         """Tell whether the path was ever decided."""
         return source_file in self._seen
 
+    def in_turn(self, source_files: Iterable[str]) -> list[str]:
+        """Sort paths in the order to decide them in: those that live runs were made from after all others.
+
+        A copy is told from its original by the bytes the original had when it was staged; so a copy made before an
+        edit must be decided before the edit is.
+        """
+        return sorted(source_files, key=lambda name: (bool(self.live_at(name)), name))
+
     def run(self, run_id: str) -> KnownRun | None:
         """Look a run up by its id, superseded ones too."""
-        if (row := self.rows.get(run_id)) is not None:
-            return known_run(row)
+        if (known := self._known.get(run_id)) is not None:
+            return known
         return next(self._compacted("run_id", run_id), None)
 
     def live_at(self, source_file: str) -> list[KnownRun]:
         """List the live runs made from this path, the one that occupies it now first."""
-        note = self.notes.get(source_file)
         runs = sorted(self._live("source_file", source_file), key=lambda run: run.run_id)
+        if len(runs) < 2:  # noqa: PLR2004  # nearly always
+            return runs
+        note = self.notes.get(source_file)
         return sorted(runs, key=lambda run: note is None or note.run_id != run.run_id)
 
     def live_with(self, digest: str) -> KnownRun | None:
@@ -126,6 +141,7 @@ class Catalog:
             self._unlist(old)
             self._mark_stale(old.chip_name, seq)
         self.rows[row.run_id] = row
+        self._known[row.run_id] = new
         self._mark_stale(row.chip_name, seq)
         if row.live:
             for place in _places(new):
@@ -164,7 +180,7 @@ class Catalog:
 
     def _live(self, column: str, value: str | int) -> Iterator[KnownRun]:
         for run_id in self._listed.get((column, value), ()):
-            yield known_run(self.rows[run_id])
+            yield self._known[run_id]
         for run in self._compacted(column, value):
             if run.superseded_by is None and run.run_id not in self.rows:
                 yield run

@@ -39,9 +39,8 @@ class Looker:
         if not found:
             return []
         writers = look()
-        tasks = [task for name in found if (task := self._task(name, found[name], writers)) is not None]
-        known = self._ingest.store.catalog.is_known
-        return sorted(tasks, key=lambda task: (known(task.source_file), task.source_file))
+        in_turn = self._ingest.store.catalog.in_turn(found)
+        return [task for name in in_turn if (task := self._task(name, found[name], writers)) is not None]
 
     def _stat(self, name: str) -> FileStat | None:
         path = self._ingest.layout.raw_file(name)

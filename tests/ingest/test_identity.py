@@ -283,6 +283,17 @@ def test_a_copy_made_before_an_edit_of_the_original(archive: Archive) -> None:
     assert {row.source_file: row.chip_number for row in archive.rows()} == {A: 67}
 
 
+def test_a_copy_put_over_a_queued_file_before_an_edit_of_the_original(archive: Archive) -> None:
+    """The path of the copy is known already, and the copy is decided first all the same."""
+    archive.put(C, RUN.but(rows=0).data)
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.put(A, RUN.but(rows=RUN.rows + 1).data)
+    assert archive.backfill() == [("duplicate", C), ("updated", A)]
+    assert len(archive.rows()) == 1
+
+
 def test_a_file_overwritten_by_a_copy_of_another(archive: Archive) -> None:
     """`cp A B`: the run that B held stays (as a deleted one does), A's is counted once."""
     archive.put(A, RUN.data)

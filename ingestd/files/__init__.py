@@ -17,6 +17,7 @@ from ingestd.files.durable import (
     temporary_beside,
     world,
     write_atomic,
+    write_new,
 )
 from ingestd.files.lock import Lock
 from ingestd.files.look import FileStat, RawBytes, Scan, all_below, open_raw, read_raw, scan_csvs, sha256_of, stat_of
@@ -49,4 +50,5 @@ __all__ = [
     "temporary_beside",
     "world",
     "write_atomic",
+    "write_new",
 ]

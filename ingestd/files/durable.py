@@ -100,6 +100,21 @@ def flush_file_systems(paths: Iterable[Path]) -> None:
     return None
 
 
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that does not exist yet: one open, one write, nothing in between, not flushed.
+
+    Raises:
+        OSError: it exists, or the disk refused; what was written of it is left to the caller.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, memoryview(data)[written:])
+    finally:
+        os.close(descriptor)
+
+
 def make_folders(path: Path) -> list[Path]:
     """Create `path` and its missing parents; return every folder that got a new entry and so needs a flush."""
     missing = []
@@ -177,13 +192,13 @@ def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
                 flush_path(path.parent)
             return False
         with replacing(path, flush=flush) as temporary:
-            temporary.write_bytes(data)
+            write_new(temporary, data)
     return True
 
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        return os.stat(path).st_size == len(data) and path.read_bytes() == data  # noqa: PTH116  # hot: one an event
     except FileNotFoundError:
         return False
 

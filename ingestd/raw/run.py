@@ -29,11 +29,26 @@ class RawRun:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """What stands before a raw file's rows: its header, and the procedure that tells what the columns mean."""
+
+    header: Header
+    procedure: Procedure
+
+
 def parse_run(data: bytes, registry: Registry) -> RawRun:
     """Parse a raw file's bytes: header, then the procedure of its class, then the table.
 
-    Raises `Reject`, and nothing else, for any bytes: whatever `parse_header`, `Registry.procedure_for` and
-    `parse_table` find.
+    Raises `Reject`, and nothing else, for any bytes: whatever `parse_head` and `parse_rows` find.
+    """
+    return parse_rows(data, parse_head(data, registry))
+
+
+def parse_head(data: bytes, registry: Registry) -> RunHead:
+    """Parse the header of a raw file's bytes and find the procedure of its class.
+
+    Raises `Reject`: whatever `parse_header`, `Registry.procedure_for` and `Procedure.match_columns` find.
     """
     header = parse_header(data)
     try:
@@ -41,11 +56,16 @@ def parse_run(data: bytes, registry: Registry) -> RawRun:
         procedure.match_columns(header.columns)
     except Reject as reject:
         raise _on_line(reject, header) from None
-    parsed = parse_table(data, header, procedure)
-    merged = _with_late_comments(header, parsed.late_comments)
+    return RunHead(header, procedure)
+
+
+def parse_rows(data: bytes, head: RunHead) -> RawRun:
+    """Parse the rows of the raw file that `head` is the head of; raises `Reject` as `parse_table` does."""
+    parsed = parse_table(data, head.header, head.procedure)
+    merged = _with_late_comments(head.header, parsed.late_comments)
     return RawRun(
         header=merged,
-        procedure=procedure,
+        procedure=head.procedure,
         table=parsed.table,
         rows=parsed.rows,
         warnings=(*merged.warnings, *parsed.warnings),

@@ -31,6 +31,9 @@ from ingestd.raw.procedures import EXTRA_COLUMN, Procedure
 MAX_EXTRA_BYTES: Final = 1 << 30
 """Largest estimate of the `extra` column: its labels are stored once a row."""
 
+MAX_UNCOUNTED_CELLS: Final = 1 << 23
+"""With so many cells at most (8 bytes each) if each byte were a line, a body is read before its lines are counted."""
+
 _COMMENT: Final = re.compile(rb"^#[^\n]*", re.MULTILINE)
 _NAN_PAYLOAD: Final = re.compile(rb"nan\(", re.IGNORECASE)
 _CELL_OVERHEAD: Final = 16
@@ -66,15 +69,12 @@ def parse_table(data: bytes, header: Header, procedure: Procedure) -> Table:
     types = [schema.field(matched[i]).type if i in matched else pa.string() for i in range(len(header.columns))]
     start, end = header.body_start, max(data.rfind(b"\n") + 1, header.body_start)
     refuse_nul(data, start, end)
-    lines = data.count(b"\n", start, end)
     comments: tuple[str, ...] = ()
-    cells = (
-        _read_plain(data, start, types, lines) if end == len(data) and _is_plain(data, start, types, lines) else None
-    )
+    warnings: list[str] = []
+    cells = _read_plain(data, start, types) if end == len(data) and _is_plain(data, start, types) else None
     if cells is None:
         refuse_lone_carriage_return(data, start, max(end, text_end(data)))
-    warnings = _tail_warnings(data[end:], header.body_line + lines)
-    if cells is None:
+        warnings += _tail_warnings(data[end:], header.body_line + data.count(b"\n", start, end))
         # With the column line's end, so that every line of the body follows a line feed.
         cells, comments, found = _read_odd(data[start - 1 : end], header, types)
         warnings += found
@@ -94,13 +94,15 @@ def _tail_warnings(tail: bytes, line: int) -> list[str]:
     return warnings
 
 
-def _is_plain(data: bytes, start: int, types: list[pa.DataType], lines: int) -> bool:
+def _is_plain(data: bytes, start: int, types: list[pa.DataType]) -> bool:
     """Tell whether `data[start:]` is nothing but ASCII rows whose numbers pyarrow reads as Python does, or refuses.
 
     A row has a comma or line end for each column: with fewer bytes than that there are blank lines, and a million of
-    them, read as rows of nulls, would take a thousand times their size in memory.
+    them, read as rows of nulls, would take a thousand times their size in memory. A file too small for that is not
+    searched for them.
     """
-    if len(data) - start < lines * len(types):
+    size, columns = len(data) - start, len(types)
+    if size * columns > MAX_UNCOUNTED_CELLS and size < data.count(b"\n", start) * columns:
         return False
     ascii_only = data.isascii() or data[start:].isascii()
     return ascii_only and data.find(b"#", start) < 0 and not _read_too_freely(data, start, types)
@@ -165,27 +167,30 @@ def _read_too_freely(data: bytes, start: int, types: list[pa.DataType]) -> bool:
     return pa.int64() in types and (data.find(b"x", start) >= 0 or data.find(b"X", start) >= 0)
 
 
-def _read_plain(data: bytes, start: int, types: list[pa.DataType], lines: int) -> pa.Table | None:
+def _read_plain(data: bytes, start: int, types: list[pa.DataType]) -> pa.Table | None:
     """Return the cells of `data[start:]` without blank lines or lone carriage returns.
 
     None where it has some, or pyarrow refuses. Neither is searched for in the text, which would cost half as much as
     parsing it: a lone carriage return ends a row for pyarrow, so there are more rows than line feeds; a blank line is a
     row of nulls, so a column without a null tells that there is none.
     """
+    lines = data.count(b"\n", start) if data.find(b"\r", start) >= 0 else None
     cells = _read(pa.py_buffer(data).slice(start), types, lines, blank_is_row=True)
     if cells is None or (all(column.null_count for column in cells.columns) and has_blank_line(data[start - 1 :])):
         return None
     return cells
 
 
-def _read(body: pa.Buffer, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
-    """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`.
+def _read(
+    body: pa.Buffer, types: list[pa.DataType], rows: int | None, *, blank_is_row: bool = False
+) -> pa.Table | None:
+    """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`, if given.
 
     Blank lines are left out, so `body` may begin with the end of the column line, which keeps pyarrow from dropping a
     byte order mark in a cell; with `blank_is_row` they are rows of nulls.
     """
     names = [str(position) for position in range(len(types))]
-    if not rows:
+    if not body.size or rows == 0:
         return pa.schema(list(zip(names, types, strict=True))).empty_table()
     try:
         # The streaming reader parses in this thread; `read_csv` hands the bytes through another and waits for it.
@@ -202,7 +207,7 @@ def _read(body: pa.Buffer, types: list[pa.DataType], rows: int, *, blank_is_row:
         table = reader.read_all()
     except pa.ArrowInvalid:
         return None
-    return table if table.num_rows == rows else None
+    return table if rows is None or table.num_rows == rows else None
 
 
 def _staged(

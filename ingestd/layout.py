@@ -67,7 +67,8 @@ class Layout:
 
     def staged_name(self, proc: str, day: date, run_id: str) -> str:
         """Name the Parquet of a run as people read it: relative to the data root."""
-        return self.relative(self.staged_file(proc, day, run_id))
+        staged = f"{self.stage_root}/{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
+        return staged.removeprefix(f"{self.data_root}/")
 
     def run_of(self, path: Path) -> str | None:
         """Tell whose Parquet stands at a path that `staged_file` makes: a run's id; None for any other path."""

@@ -19,6 +19,9 @@ from ingestd.errors import Corrupt, UsageError, shown
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
 
+TOGETHER = 256
+"""How many records' traces are in memory at a time."""
+
 
 def write_traces(
     layout: Layout,
@@ -37,11 +40,9 @@ def write_traces(
         Retry: the disk refused; calling it again completes what is missing.
     """
     written: list[Path] = []
-    for record in records:
-        if record.event is Event.HISTORIES:
-            continue
-        written.append(_write_event(layout, zone, record))
-        written += _write_rejects(layout, record, notes)
+    told = [record for record in records if record.event is not Event.HISTORIES]
+    for start in range(0, len(told), TOGETHER):
+        written += _write_some(layout, zone, told[start : start + TOGETHER], notes)
     if durable:
         with files.world(layout.events_dir):
             for path in {path.parent: path for path in written}.values():
@@ -49,10 +50,13 @@ def write_traces(
             files.flush_file_systems([layout.events_dir, layout.rejects_dir])
 
 
-def _write_event(layout: Layout, zone: ZoneInfo, record: Record) -> Path:
-    path = layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value)
-    files.write_atomic(path, _json(_event(layout, record)), flush=False)
-    return path
+def _write_some(layout: Layout, zone: ZoneInfo, records: Sequence[Record], notes: Mapping[str, FileNote]) -> list[Path]:
+    """Write the traces of a few records: first all texts, then all files, which is faster than by turns."""
+    texts = [_json(_event(layout, record)) for record in records]
+    paths = [layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value) for record in records]
+    for path, text in zip(paths, texts, strict=True):
+        files.write_atomic(path, text, flush=False)
+    return [*paths, *(path for record in records for path in _write_rejects(layout, record, notes))]
 
 
 _APART = frozenset({"rows", "files", "chips", "through"})

@@ -129,7 +129,7 @@ def make_folders(path: Path) -> list[Path]:
 def temporary_beside(path: Path) -> Path:
     """Name a temporary file in the folder of `path` that no other process uses and no reader takes for data."""
     name = os.fsencode(path.name)[:100].decode("utf-8", "ignore")  # bytes are what the file system counts
-    return path.parent / f".{name}.{os.getpid()}-{_PROCESS}{next(_numbers) % 2**32:08x}.tmp"
+    return path.with_name(f".{name}.{os.getpid()}-{_PROCESS}{next(_numbers) % 2**32:08x}.tmp")
 
 
 def dead_temporaries(folder: Path) -> list[Path]:

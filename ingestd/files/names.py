@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 _UNSAFE = re.compile(r"[^\w.+@=,()\- ]")
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
@@ -11,6 +12,7 @@ NAME_LIMIT = 200
 """Longest component ingestd makes, in UTF-8 bytes: room is left for a suffix below the 255 of Linux file systems."""
 
 
+@lru_cache(maxsize=4096)
 def safe_name(text: str) -> str:
     """Make one path component out of any text, readable where possible and never ambiguous with a path.
 

@@ -98,7 +98,7 @@ class Catalog:
     def live_at(self, source_file: str) -> list[KnownRun]:
         """List the live runs made from this path, the one that occupies it now first."""
         runs = sorted(self._live("source_file", source_file), key=lambda run: run.run_id)
-        if len(runs) < 2:  # noqa: PLR2004  # nearly always
+        if len(runs) < 2:
             return runs
         note = self.notes.get(source_file)
         return sorted(runs, key=lambda run: note is None or note.run_id != run.run_id)

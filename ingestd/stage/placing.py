@@ -114,10 +114,11 @@ class Placing:
         """
         if not self.renamed:
             return
+        below = f"{stage_root}/"
         content = {
-            "placed": [os.path.relpath(target, stage_root) for _, target in self.renamed],
-            "removed": [os.path.relpath(path, stage_root) for path in self.removed],
-            "kept": [[os.path.relpath(path, stage_root) for path in (one.path, one.aside)] for one in self.kept],
+            "placed": [str(target).removeprefix(below) for _, target in self.renamed],
+            "removed": [str(path).removeprefix(below) for path in self.removed],
+            "kept": [[str(path).removeprefix(below) for path in (one.path, one.aside)] for one in self.kept],
         }
         note = workspace / NOTE_NAME
         try:

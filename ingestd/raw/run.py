@@ -11,7 +11,7 @@ from ingestd.errors import Reject, RejectCode
 from ingestd.raw.header import Header, parse_header
 from ingestd.raw.lines import AS_WRITTEN, Tally, parse_field
 from ingestd.raw.procedures import Procedure, Registry
-from ingestd.raw.table import parse_table
+from ingestd.raw.table import Body, Table, parse_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +29,18 @@ class RawRun:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunHead:
-    """What stands before a raw file's rows: its header, and the procedure that tells what the columns mean."""
-
-    header: Header
-    procedure: Procedure
-
-
 def parse_run(data: bytes, registry: Registry) -> RawRun:
     """Parse a raw file's bytes: header, then the procedure of its class, then the table.
 
-    Raises `Reject`, and nothing else, for any bytes: whatever `parse_head` and `parse_rows` find.
+    Raises `Reject`, and nothing else, for any bytes: whatever `parse_head` and `parse_table` find.
     """
-    return parse_rows(data, parse_head(data, registry))
+    (run,) = parse_bodies([parse_head(data, registry)])
+    if isinstance(run, Reject):
+        raise run
+    return run
 
 
-def parse_head(data: bytes, registry: Registry) -> RunHead:
+def parse_head(data: bytes, registry: Registry) -> Body:
     """Parse the header of a raw file's bytes and find the procedure of its class.
 
     Raises `Reject`: whatever `parse_header`, `Registry.procedure_for` and `Procedure.match_columns` find.
@@ -56,20 +51,20 @@ def parse_head(data: bytes, registry: Registry) -> RunHead:
         procedure.match_columns(header.columns)
     except Reject as reject:
         raise _on_line(reject, header) from None
-    return RunHead(header, procedure)
+    return Body(data, header, procedure)
 
 
-def parse_rows(data: bytes, head: RunHead) -> RawRun:
-    """Parse the rows of the raw file that `head` is the head of; raises `Reject` as `parse_table` does."""
-    parsed = parse_table(data, head.header, head.procedure)
-    merged = _with_late_comments(head.header, parsed.late_comments)
-    return RawRun(
-        header=merged,
-        procedure=head.procedure,
-        table=parsed.table,
-        rows=parsed.rows,
-        warnings=(*merged.warnings, *parsed.warnings),
-    )
+def parse_bodies(bodies: Sequence[Body]) -> list[RawRun | Reject]:
+    """Parse the rows of several files, whose heads are parsed: for each the run, or why its table is refused."""
+    return [
+        table if isinstance(table, Reject) else _run(body, table)
+        for body, table in zip(bodies, parse_tables(bodies), strict=True)
+    ]
+
+
+def _run(body: Body, table: Table) -> RawRun:
+    header = _with_late_comments(body.header, table.late_comments)
+    return RawRun(header, body.procedure, table.table, table.rows, (*header.warnings, *table.warnings))
 
 
 def _on_line(reject: Reject, header: Header) -> Reject:

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ingestd import files
@@ -28,6 +28,7 @@ from ingestd.stage.identity import compute_run_id
 
 if TYPE_CHECKING:
     from ingestd.raw.run import RawRun
+    from ingestd.raw.table import Body
 
 START_TIME_LABEL = "Start time"
 
@@ -125,8 +126,11 @@ class Failed:
 
 Outcome = Staged | Same | Refused | Waiting | Failed
 
-Staging = Generator[None, None, Outcome]
-"""The staging of one file, step by step; what it returns is the outcome."""
+Staging = Generator["Body | None", Any, Outcome]
+"""The staging of one file, step by step; what it returns is the outcome.
+
+It yields the body it wants parsed, and is sent the run or thrown the reject that it is.
+"""
 
 
 @dataclass(slots=True)
@@ -173,19 +177,40 @@ def stage_one(task: StageTask, context: StageContext) -> Staged | None:
 def _in_step(files_in_hand: Sequence[Staging]) -> list[Outcome]:
     """Take all files through a step before the first begins the next; outcomes in the order given.
 
-    The code of one step stays in the processor's caches, which takes a sixth off the whole. The bytes and tables of all
-    the files are in memory together: the size of a batch bounds them.
+    The code of one step stays in the processor's caches, which takes a sixth off the whole, and small files are parsed
+    together. The bytes and tables of all the files are in memory at once: the size of a batch bounds them.
     """
     outcomes: dict[int, Outcome] = {}
+    answers: dict[int, RawRun | Exception] = {}
     under_way = dict(enumerate(files_in_hand))
     while under_way:
+        bodies: dict[int, Body] = {}
         for position, staging in list(under_way.items()):
+            answer = answers.pop(position, None)
             try:
-                next(staging)
+                body = staging.throw(answer) if isinstance(answer, Exception) else staging.send(answer)
             except StopIteration as end:
                 outcomes[position] = end.value
                 del under_way[position]
+            else:
+                if body is not None:
+                    bodies[position] = body
+        answers = dict(zip(bodies, _parsed(list(bodies.values())), strict=True))
     return [outcomes[position] for position in range(len(files_in_hand))]
+
+
+def _parsed(bodies: Sequence[Body]) -> list[RawRun | Exception]:
+    """Parse bodies; an error that is not one file's `Reject` is that of the files which have it by themselves too."""
+    if not bodies:
+        return []
+    from ingestd.raw.run import parse_bodies  # noqa: PLC0415  # loads pyarrow
+
+    try:
+        return [*parse_bodies(bodies)]
+    except Exception as error:
+        if len(bodies) == 1:
+            return [error]
+        return [run for body in bodies for run in _parsed([body])]
 
 
 def _staging(task: StageTask, context: StageContext) -> Staging:
@@ -206,7 +231,7 @@ def _staging(task: StageTask, context: StageContext) -> Staging:
 
 
 def _steps(task: StageTask, context: StageContext) -> Staging:
-    from ingestd.raw.run import parse_head, parse_rows  # noqa: PLC0415  # loads pyarrow
+    from ingestd.raw.run import parse_head  # noqa: PLC0415  # loads pyarrow
 
     path = context.raw_root / task.source_file
     if task.status.size > context.limit:
@@ -219,22 +244,19 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
         return Waiting(task, State.RUNNING, "it is no regular file any more")
     if not _steady(read, task.status):
         return Waiting(task, State.RUNNING, "it changed while it was read")
-    yield
+    yield None
     reading = _Reading(task, read.data)
     if reading.digest in task.known:
         return Same(task, reading.digest)
     try:
-        yield
-        head = parse_head(read.data, context.registry)
-        yield
-        run = parse_rows(read.data, head)
-        yield
+        yield None
+        run: RawRun = yield parse_head(read.data, context.registry)
         if (waiting := _waiting(reading, run, context)) is not None:
             return waiting
         row = _row(reading, run, context)
     except Reject as reject:
         return _waiting(reading, None, context) or Refused(task, reading.digest, reason_of(reject))
-    yield
+    yield None
     return _write(reading, run, row, context)
 
 

@@ -16,7 +16,7 @@ from ingestd.errors import Reject, RejectCode
 from ingestd.raw import table as table_module
 from ingestd.raw.header import glance, parse_header
 from ingestd.raw.procedures import Procedure
-from ingestd.raw.table import Table, parse_table
+from ingestd.raw.table import READ_TOGETHER, Body, Table, parse_table, parse_tables
 
 KINDS = Procedure.model_validate(
     {
@@ -347,6 +347,67 @@ def test_any_body_gives_a_table_or_a_reject(body: bytes) -> None:
     assert table.rows == table.table.num_rows == glance(f"{HEAD}A (V),N,Note\n".encode() + body).rows
     assert table.table.schema.equals(KINDS.schema())
     assert "".join(table.warnings).isprintable()
+
+
+def body_of(columns: str, body: bytes) -> Body:
+    """Return what `parse_tables` is given for `body` below a header with `columns`."""
+    data = f"{HEAD}{columns}\n".encode() + body
+    return Body(data, parse_header(data), KINDS)
+
+
+def told(found: Table | Reject) -> object:
+    """Return all that a table or reject says, as values that compare."""
+    if isinstance(found, Reject):
+        return found.code, found.message, found.line, found.expected, found.found
+    columns = [[str(cell) for cell in column.to_pylist()] for column in found.table.columns]
+    return columns, found.rows, found.late_comments, found.warnings
+
+
+def read_alone(body: Body) -> Table | Reject:
+    """Parse one body by itself."""
+    try:
+        return parse_table(body.data, body.header, body.procedure)
+    except Reject as reject:
+        return reject
+
+
+rows_of_bytes = st.lists(st.sampled_from([b"1.5,2,x\r\n", b",,\n", b"-0.0,,\n", b"nan,3,\r\n"]), max_size=5).map(
+    b"".join
+)
+
+
+@given(
+    st.lists(
+        st.builds(
+            body_of,
+            st.sampled_from(["A (V),N,Note", "A (V),N,Note", "A (V),N,Other"]),
+            rows_of_bytes | st.lists(pieces | rows_of_bytes, max_size=6).map(b"".join),
+        ),
+        max_size=8,
+    )
+)
+def test_files_parsed_together_are_as_each_by_itself(bodies: list[Body]) -> None:
+    """Whatever stands beside a file in its batch, its table or reject is the one it has alone."""
+    together = parse_tables(bodies)
+    assert [told(found) for found in together] == [told(read_alone(body)) for body in bodies]
+    for found in together:
+        if isinstance(found, Table):
+            found.table.validate(full=True)
+
+
+def test_small_files_of_the_same_columns_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is small enough is read in one go, what is not by itself, and each gets its own rows."""
+    sizes = []
+    read = table_module._read
+    monkeypatch.setattr(
+        table_module, "_read", lambda body, *more, **named: sizes.append(body.size) or read(body, *more, **named)
+    )
+    large = b"1,2,y\n" * (READ_TOGETHER // 6 + 1)
+    bodies = [body_of("A (V),N,Note", body) for body in (b"1,2,a\n", large, b"3,4,b\n5,6,c\n", b"", b"7,8,d\n")]
+    tables = parse_tables(bodies)
+    assert [table.rows for table in tables] == [1, READ_TOGETHER // 6 + 1, 2, 0, 1]
+    assert [cells(tables[position], "note") for position in (0, 2, 3, 4)] == [["a"], ["b", "c"], [], ["d"]]
+    assert sorted(sizes) == [24, len(large)]
 
 
 @given(st.lists(st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)), min_size=1, max_size=5), st.data())

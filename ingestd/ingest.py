@@ -120,7 +120,8 @@ class Ingest:
         try:
             with self.store.transaction():
                 placing = Placing()
-                for outcome in decidable:
+                # What has a run's bytes first: of a file and its copy only the copy has those of the last look.
+                for outcome in sorted(decidable, key=lambda outcome: not isinstance(outcome, Same)):
                     record = self._decider.decide(outcome, placing)
                     if record is None:
                         done.again.append(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from operator import attrgetter
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from zlib import crc32
 
 import polars as pl
 
+from ingestd.files import FileStat
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.row import ManifestRow
 
@@ -81,13 +82,18 @@ class Catalog:
         """Tell whether the path was ever decided."""
         return source_file in self._seen
 
-    def in_turn(self, source_files: Iterable[str]) -> list[str]:
-        """Sort paths in the order to decide them in: those that live runs were made from after all others.
+    def in_turn(self, found: Mapping[str, FileStat]) -> list[str]:
+        """Sort files in the order to decide them in: new paths, then what may be a copy of a run, then edits.
 
         A copy is told from its original by the bytes the original had when it was staged; so a copy made before an
         edit must be decided before the edit is.
         """
-        return sorted(source_files, key=lambda name: (bool(self.live_at(name)), name))
+
+        def turn(name: str) -> tuple[bool, bool, str]:
+            known = bool(self.live_at(name))
+            return known, known and not self._alike(found[name].size), name
+
+        return sorted(found, key=turn)
 
     def run(self, run_id: str) -> KnownRun | None:
         """Look a run up by its id, superseded ones too."""
@@ -112,10 +118,13 @@ class Catalog:
 
         Empty where more than `at_most` runs have it: listing them for each file would cost more than it saves.
         """
-        alike = len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
-        if at_most is not None and alike > at_most:
+        if at_most is not None and self._alike(size) > at_most:
             return frozenset()
         return frozenset(run.source_sha256 for run in self._live("source_size", size))
+
+    def _alike(self, size: int) -> int:
+        """Count the runs, at least the live ones, with a raw file of this size."""
+        return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
     def duplicates(self) -> Iterator[FileNote]:
         """List the files known as copies of a run."""

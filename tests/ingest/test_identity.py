@@ -294,6 +294,22 @@ def test_a_copy_put_over_a_queued_file_before_an_edit_of_the_original(archive: A
     assert len(archive.rows()) == 1
 
 
+@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+@pytest.mark.parametrize(("original", "over"), [(A, B), (B, A)])
+def test_a_copy_put_over_another_run_before_an_edit_of_the_original(
+    archive: Archive, original: str, over: str, edit: dict[str, int]
+) -> None:
+    """Whatever their names, the copy is decided before the edit: the run it covers stays, nothing counts twice."""
+    archive.put(original, RUN.data)
+    archive.put(over, OTHER.data)
+    archive.backfill()
+    ids = {row.run_id for row in archive.rows()}
+    archive.copy(original, over)
+    archive.put(original, RUN.but(**edit).data)
+    assert archive.backfill() == [("duplicate", over), ("updated" if "rows" in edit else "edited", original)]
+    assert {row.run_id for row in archive.rows() if row.live} == ids
+
+
 def test_a_file_overwritten_by_a_copy_of_another(archive: Archive) -> None:
     """`cp A B`: the run that B held stays (as a deleted one does), A's is counted once."""
     archive.put(A, RUN.data)

@@ -17,6 +17,12 @@ INIT = "1"
 SESSION_KEEPER = "(sd-pam)"
 """systemd's helper in every login session: it hides its files even from its own user, and never opens one."""
 
+KERNEL_PARENT = "2"
+"""The kernel's threads are children of this process, where it is a kernel thread itself (in a container it is not)."""
+
+PF_KTHREAD = 0x00200000
+"""The flag of a kernel thread in `/proc/PID/stat` (include/linux/sched.h)."""
+
 _NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "glusterfs", "lustre", "beegfs", "ncpfs", "virtiofs"}
@@ -25,9 +31,9 @@ _NETWORK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """One look at all processes: files open for writing by (device, inode), and users whose processes hid theirs."""
+    """One look at all processes: who has which file (device, inode) open for writing, and which users hid theirs."""
 
-    by_file: dict[tuple[int, int], str]
+    by_file: dict[tuple[int, int], str]  # pids
     hidden_uids: frozenset[int]
     remote_devices: frozenset[int]
     uid: int = field(default_factory=os.geteuid)
@@ -39,8 +45,8 @@ class Writers:
         It can be seen on a local file system, as root or for files of the user ingestd runs as, unless a process of the
         file's owner hides its open files.
         """
-        if process := self.by_file.get((status.device, status.inode)):
-            return process
+        if pid := self.by_file.get((status.device, status.inode)):
+            return f"{_name(pid)} (pid {pid})"
         if not self.available or status.device in self.remote_devices:
             return None
         visible = self.uid in {0, status.uid} and status.uid not in self.hidden_uids
@@ -52,7 +58,8 @@ def look() -> Writers:
     by_file: dict[tuple[int, int], str] = {}
     hidden: set[int] = set()
     try:
-        pids = [name for name in os.listdir(PROC) if name.isdigit()]
+        kernel = _kernel_threads()
+        pids = [name for name in os.listdir(PROC) if name.isdigit() and name not in kernel]
     except OSError:
         return Writers({}, frozenset(), frozenset(), available=False)
     for pid in pids:
@@ -67,6 +74,16 @@ def look() -> Writers:
     return Writers(by_file, frozenset(hidden), frozenset(_remote_devices()))
 
 
+def _kernel_threads() -> frozenset[str]:
+    """Name the kernel's threads, mostly the larger part of all processes: none has a file open. Empty when unknown."""
+    try:
+        flags = int((PROC / KERNEL_PARENT / "stat").read_bytes().rpartition(b")")[2].split()[6])
+        children = (PROC / KERNEL_PARENT / "task" / KERNEL_PARENT / "children").read_text("ascii").split()
+    except (OSError, ValueError, IndexError):
+        return frozenset()
+    return frozenset([KERNEL_PARENT, *children]) if flags & PF_KTHREAD else frozenset()
+
+
 def _enter(pid: str, number: str, by_file: dict[tuple[int, int], str]) -> None:
     link = f"{PROC}/{pid}/fd/{number}"
     try:
@@ -76,12 +93,15 @@ def _enter(pid: str, number: str, by_file: dict[tuple[int, int], str]) -> None:
         status = os.stat(link)
     except FileNotFoundError:
         return
-    by_file[status.st_dev, status.st_ino] = f"{_name(pid)} (pid {pid})"
+    by_file[status.st_dev, status.st_ino] = pid
 
 
 def _for_writing(pid: str, number: str) -> bool:
-    with open(f"{PROC}/{pid}/fdinfo/{number}", "rb", buffering=0) as file:
-        flags = file.read(4096).partition(b"flags:")[2].split(None, 1)
+    descriptor = os.open(f"{PROC}/{pid}/fdinfo/{number}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        flags = os.read(descriptor, 4096).partition(b"flags:")[2].split(None, 1)
+    finally:
+        os.close(descriptor)
     return not flags or int(flags[0], 8) & os.O_ACCMODE != os.O_RDONLY
 
 

@@ -121,8 +121,14 @@ def test_when_nobody_can_be_said(
 
 def test_a_writer_that_is_seen_counts_everywhere() -> None:
     """A process found with the file open is believed, whoever owns the file and wherever it lies."""
-    seen = Writers({(SHARE, 7): "python (pid 1)"}, frozenset({OTHER}), frozenset({SHARE}), uid=ME, available=True)
-    assert seen.writer_of(status(OTHER, SHARE)) == "python (pid 1)"
+    seen = Writers({(SHARE, 7): str(os.getpid())}, frozenset({OTHER}), frozenset({SHARE}), uid=ME, available=True)
+    assert f"(pid {os.getpid()})" in seen.writer_of(status(OTHER, SHARE))
+
+
+def test_a_writer_that_ended_since_is_believed_too() -> None:
+    """It wrote at the moment of the look; what it was called cannot be told any more."""
+    seen = Writers({(SHARE, 7): str(2**22 + 1)}, frozenset(), frozenset(), uid=ME, available=True)
+    assert seen.writer_of(status(ME, SHARE)) == f"a process (pid {2**22 + 1})"
 
 
 def test_without_proc_nothing_can_be_said(monkeypatch: pytest.MonkeyPatch, raw: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ingestd.files import FileStat, stat_of
 from ingestd.ingest import Ingest
@@ -16,6 +16,11 @@ from ingestd.writers import Writers, look
 POLL_WRITER_S = 5.0
 """How often a file that somebody has open is asked for, in seconds, should the hint of its closing be lost."""
 
+HEAD_START_S = 0.02
+"""A file is looked at by as much before it will have stood still as the last look at all processes took, at most so
+much: it is read when it has, and only in the state in which it was looked at.
+"""
+
 
 class Looker:
     """Judges files from outside, and keeps on the wait list those that are not over."""
@@ -24,6 +29,7 @@ class Looker:
         self._ingest = ingest
         self._list = waiting
         self._patience = ingest.context.patience
+        self._look_s = 0.0
         self.gone: list[str] = []
         self.news: list[tuple[str, Verdict]] = []
         """Files that wait for another kind of reason than people were last told."""
@@ -32,15 +38,30 @@ class Looker:
         """Return the tasks for those of `names` that are settled as far as can be told from outside.
 
         One look at all processes serves them: taken after their state was, and their state must be the same when they
-        are read, so each was settled at the moment of the look. `gone` and `news` tell what else was found.
+        are read, so nobody wrote from the look on. `gone` and `news` tell what else was found.
         """
         self.gone = []
-        found = {name: status for name in names if (status := self._stat(name)) is not None}
+        found: dict[str, FileStat] = {}
+        tracks: dict[str, Track] = {}
+        for name in names:
+            if (status := self._stat(name)) is not None:
+                found[name], tracks[name] = status, self._track(name, status, time.monotonic())
         if not found:
             return []
+        began = time.monotonic()
         writers = look()
+        self._look_s = min(HEAD_START_S, time.monotonic() - began)
+        self._stand_still(tracks.values())
         in_turn = self._ingest.store.catalog.in_turn(found)
-        return [task for name in in_turn if (task := self._task(name, found[name], writers)) is not None]
+        tasks = (self._task(name, found[name], tracks[name], writers) for name in in_turn)
+        return [task for task in tasks if task is not None]
+
+    def _stand_still(self, tracks: Iterable[Track]) -> None:
+        """Wait for the files that will have stood still in a moment: they were looked at by so much too early."""
+        now = time.monotonic()
+        rests = [self._patience.settle_s - track.unchanged_s(now) for track in tracks]
+        if soon := [rest for rest in rests if 0 < rest <= HEAD_START_S]:
+            time.sleep(max(soon) + 1e-4)  # a hair more than the difference of two clock readings is exact to
 
     def _stat(self, name: str) -> FileStat | None:
         path = self._ingest.layout.raw_file(name)
@@ -60,10 +81,8 @@ class Looker:
             return None
         return state
 
-    def _task(self, name: str, status: FileStat, writers: Writers) -> StageTask | None:
-        now = time.monotonic()
-        track = self._track(name, status, now)
-        seen = Observation(track.unchanged_s(now), writers.writer_of(status))
+    def _task(self, name: str, status: FileStat, track: Track, writers: Writers) -> StageTask | None:
+        seen = Observation(track.unchanged_s(time.monotonic()), writers.writer_of(status))
         verdict = judge_outside(seen, self._patience)
         if verdict.state is State.SETTLED:
             self._list.watch(name, track)
@@ -71,10 +90,10 @@ class Looker:
         self._wait(name, verdict, seen, track)
         return None
 
-    def _track(self, name: str, status: FileStat, now: float) -> Track:
+    def _track(self, name: str, status: FileStat, seen_at: float) -> Track:
         sample = Sample(status.size, status.mtime_ns, status.inode)
-        age = self._ingest.clock().timestamp() - status.mtime_ns / 1e9
-        return observe(self._list.entries[name].track, sample, now, age)
+        age = self._ingest.clock().timestamp() - (time.monotonic() - seen_at) - status.mtime_ns / 1e9
+        return observe(self._list.entries[name].track, sample, seen_at, age)
 
     def not_over(self, outcome: Waiting) -> None:
         """Keep a file that turned out, when it was read, to be running; a queued one is decided and not waited for."""
@@ -84,6 +103,8 @@ class Looker:
             self._wait(name, Verdict(outcome.state, outcome.reason, outcome.code), outcome.task.seen, entry.track)
 
     def _wait(self, name: str, verdict: Verdict, seen: Observation, track: Track) -> None:
-        wait_s = max(0.01, next_look_s(seen, verdict, self._patience, POLL_WRITER_S))
-        if self._list.wait(name, verdict, track, due=time.monotonic() + wait_s):
+        wait_s = next_look_s(seen, verdict, self._patience, POLL_WRITER_S)
+        if verdict.code == "settling":
+            wait_s -= self._look_s
+        if self._list.wait(name, verdict, track, due=time.monotonic() + max(0.01, wait_s)):
             self.news.append((name, verdict))

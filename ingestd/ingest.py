@@ -120,8 +120,7 @@ class Ingest:
         try:
             with self.store.transaction():
                 placing = Placing()
-                # What has a run's bytes first: of a file and its copy only the copy has those of the last look.
-                for outcome in sorted(decidable, key=lambda outcome: not isinstance(outcome, Same)):
+                for outcome in sorted(decidable, key=_turn):
                     record = self._decider.decide(outcome, placing)
                     if record is None:
                         done.again.append(outcome)
@@ -203,6 +202,13 @@ class Ingest:
 
     def _write_traces(self, records: Sequence[Record], *, durable: bool) -> None:
         write_traces(self.layout, self.settings.zone, records, self.store.catalog.notes, durable=durable)
+
+
+def _turn(outcome: Outcome) -> int:
+    """Order a batch by content, as `Catalog.in_turn` can only guess it: copies of runs, edits of runs, the rest."""
+    if isinstance(outcome, Same):
+        return 0
+    return 1 if isinstance(outcome, Staged) and outcome.task.prior is not None else 2
 
 
 @contextmanager

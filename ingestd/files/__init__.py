@@ -16,6 +16,7 @@ from ingestd.files.durable import (
     retry_from,
     temporary_beside,
     world,
+    write_all_atomic,
     write_atomic,
     write_new,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "stat_of",
     "temporary_beside",
     "world",
+    "write_all_atomic",
     "write_atomic",
     "write_new",
 ]

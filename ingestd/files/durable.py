@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ingestd.errors import Retry
@@ -117,13 +117,17 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
 
 def make_folders(path: Path) -> list[Path]:
     """Create `path` and its missing parents; return every folder that got a new entry and so needs a flush."""
-    missing = []
-    while not os.path.isdir(path):  # noqa: PTH112  # hot: a few a run
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-    return [folder.parent for folder in missing]
+    try:
+        os.mkdir(path)  # noqa: PTH102  # hot: one a run, whose parents are there
+    except FileExistsError:
+        if not os.path.isdir(path):  # noqa: PTH112
+            raise
+        return []
+    except FileNotFoundError:
+        made = make_folders(path.parent)
+        path.mkdir(exist_ok=True)
+        return [path.parent, *made]
+    return [path.parent]
 
 
 def temporary_beside(path: Path) -> Path:
@@ -185,15 +189,48 @@ def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
     `flush` as in `replacing`. Bytes that are there already are flushed as well: who wrote them may have been killed
     before that.
     """
-    with world(path):
-        if _holds(path, data):
+    return bool(write_all_atomic({path: data}, flush=flush))
+
+
+def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> set[Path]:
+    """Replace each path by its bytes, all flushed together; return those that did not hold them already.
+
+    Each replacement is atomic by itself, as in `write_atomic`; when the disk refuses, some may be done and some not.
+    """
+    changed: dict[Path, Path] = {}
+    touched: list[Path] = []
+    same: list[Path] = []
+    place = next(iter(contents), Path())
+    try:
+        with world(place):
+            for place, data in contents.items():
+                if _holds(place, data):
+                    same.append(place)
+                else:
+                    changed[place] = temporary_beside(place)
+                    touched += _write_with_folders(changed[place], data)
             if flush:
-                flush_path(path)
-                flush_path(path.parent)
-            return False
-        with replacing(path, flush=flush) as temporary:
-            write_new(temporary, data)
-    return True
+                flush_paths([*same, *changed.values()])
+            for place, temporary in changed.items():
+                os.replace(temporary, place)  # noqa: PTH105  # hot: one an event, and no new Path of it
+            if flush:
+                flush_paths([*(path.parent for path in contents), *touched])
+    except BaseException:
+        for temporary in changed.values():
+            temporary.unlink(missing_ok=True)
+        raise
+    return set(changed)
+
+
+def _write_with_folders(path: Path, data: bytes) -> list[Path]:
+    """Write a new file, its folders too where they are missing; return the folders that got a new folder."""
+    try:
+        write_new(path, data)
+    except FileNotFoundError:
+        made = make_folders(path.parent)
+        write_new(path, data)
+        return made
+    return []
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -43,6 +43,9 @@ HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 
 EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
 """The file of a chip whose runs all turned out to be another's: the header line only."""
+
+TOGETHER: Final = 256
+"""How many histories are flushed to the disk together."""
 
 _ANY_RUN: Final = "0" * 20
 _ALWAYS: Final = {"seq", "date", "start_time"}
@@ -128,11 +131,14 @@ def write_histories(
     if wanted is not None:
         runs = runs.filter(pl.col("chip_name").is_in(wanted))
     by_chip = _cells_by_chip(runs, tz, parquet_path)
-    changes = [_write(chip, history_path(directory, chip), by_chip.get(chip)) for chip in wanted or sorted(by_chip)]
+    histories = [_History(chip, history_path(directory, chip), by_chip.get(chip)) for chip in wanted or sorted(by_chip)]
     if wanted is None:
-        current = {change.path for change in changes}
-        changes += [_write(_chip_of(path), path, None) for path in own_histories(directory) if path not in current]
-    return sorted(changes, key=lambda change: change.chip)
+        current = {history.path for history in histories}
+        others = (path for path in own_histories(directory) if path not in current)
+        histories += [_History(_chip_of(path), path, None) for path in others]
+    histories.sort(key=lambda history: history.chip)
+    parts = (histories[start : start + TOGETHER] for start in range(0, len(histories), TOGETHER))
+    return [change for part in parts for change in _write(part)]
 
 
 def load_history(path: Path) -> pl.DataFrame:
@@ -196,10 +202,25 @@ def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.Data
     return joined.with_columns(pl.concat_str("head", "run_id", "tail").alias("parquet_path")).drop("head", "tail")
 
 
-def _write(chip: str, path: Path, cells: pl.DataFrame | None) -> HistoryChange:
-    if cells is None:
-        return HistoryChange(chip, path, 0, path.exists() and files.write_atomic(path, EMPTY_HISTORY))
-    return HistoryChange(chip, path, cells.height, files.write_atomic(path, join_cells(cells)))
+class _History(NamedTuple):
+    """The history of a chip, to be written: its cells, None where it has no live run."""
+
+    chip: str
+    path: Path
+    cells: pl.DataFrame | None
+
+
+def _write(histories: Sequence[_History]) -> list[HistoryChange]:
+    contents = {
+        history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
+        for history in histories
+        if history.cells is not None or history.path.exists()
+    }
+    changed = files.write_all_atomic(contents)
+    return [
+        HistoryChange(chip, path, 0 if cells is None else cells.height, path in changed)
+        for chip, path, cells in histories
+    ]
 
 
 def own_histories(directory: Path) -> list[Path]:

@@ -83,15 +83,15 @@ class Catalog:
         return source_file in self._seen
 
     def in_turn(self, found: Mapping[str, FileStat]) -> list[str]:
-        """Sort files in the order to decide them in: new paths, then what may be a copy of a run, then edits.
+        """Sort files in the order to look at them in: what may be a copy of a run first, then edits, then the rest.
 
-        A copy is told from its original by the bytes the original had when it was staged; so a copy made before an
-        edit must be decided before the edit is.
+        A copy is told from its original by the bytes the original had when it was staged: it must be decided before an
+        edit of the original is. Bytes that are new in two places (hard links) are the original's, decided before.
         """
 
         def turn(name: str) -> tuple[bool, bool, str]:
-            known = bool(self.live_at(name))
-            return known, known and not self._alike(found[name].size), name
+            known, alike = bool(self.live_at(name)), bool(self._alike(found[name].size))
+            return not alike, known is alike, name
 
         return sorted(found, key=turn)
 

@@ -310,6 +310,25 @@ def test_a_copy_put_over_another_run_before_an_edit_of_the_original(
     assert {row.run_id for row in archive.rows() if row.live} == ids
 
 
+@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("original", "link"), [(A, B), (B, A)])
+def test_an_edit_seen_under_two_names(
+    archive: Archive, original: str, link: str, known: bool, edit: dict[str, int]
+) -> None:
+    """A hard link shows the edit as well: it is the original's, whatever the names, and the link stays a copy."""
+    archive.put(original, RUN.data)
+    archive.backfill()
+    if known:
+        archive.copy(original, link)
+        archive.backfill()
+    archive.put(original, RUN.but(**edit).data)
+    archive.copy(original, link)
+    edited, copied = "updated" if "rows" in edit else "edited", "unchanged" if known else "duplicate"
+    assert archive.backfill() == [(edited, original), (copied, link)]
+    assert len(archive.rows()) == 1
+
+
 def test_a_file_overwritten_by_a_copy_of_another(archive: Archive) -> None:
     """`cp A B`: the run that B held stays (as a deleted one does), A's is counted once."""
     archive.put(A, RUN.data)

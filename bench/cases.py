@@ -228,8 +228,9 @@ class Bench:
             costs.append((wall - first) / (count - BEGUN) * 1e3)
         self.series["growth"] = list(zip(map(float, self.size.growth), costs, strict=True))
         spread = max(costs) / min(costs) - 1
+        sizes = ", ".join(f"{count:,}" for count in self.size.growth)
         return [
-            Line(f"time a run beyond the first {BEGUN}, for " + ", ".join(f"{count:,}" for count in self.size.growth) + " small files", "",
+            Line(f"time a run beyond the first {BEGUN}, for {sizes} small files", "",
                  ", ".join(f"{cost:.2f}" for cost in costs) + " ms", f"+{spread:.0%}", "within 10 %", spread <= 0.10)
         ]  # fmt: skip
 

@@ -11,6 +11,9 @@ from ingestd.raw.header import Header
 from ingestd.raw.lines import Tally
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
+_NO_BLANK: Final = re.compile("[\x1c-\x1f]")
+"""What `str.strip` takes for blanks and `int` and `float` do not."""
+
 _INT64_DIGITS: Final = 19
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
@@ -78,6 +81,8 @@ def _float(text: str) -> str | None:
 
 def _whole(text: str) -> str | None:
     """Return the whole number in `text`, "" for nan, None for anything else or beyond 64 bits."""
+    if _NO_BLANK.search(text):
+        return None
     bare = text.strip()
     if bare.removeprefix("+").lower() == "nan":
         return ""

@@ -290,6 +290,7 @@ def test_windows_letters_in_rows_are_read_with_a_warning() -> None:
         (" ,2,x\n", RejectCode.BAD_CELL, 5, "'A (V)'", " "),
         ("1,2.5,x\n", RejectCode.BAD_CELL, 5, "'N' is not a whole number", "2.5"),
         ("1,9223372036854775808,x\n", RejectCode.BAD_CELL, 5, "'N' is not a whole number", "9223372036854775808"),
+        ("1,2\x1c,x\n", RejectCode.BAD_CELL, 5, "'N' is not a whole number", "2\\x1c"),
         ("1,True,x\n", RejectCode.BAD_CELL, 5, "'N'", "True"),
         ("1,2,x\nA (V),N,Note\n", RejectCode.SECOND_HEADER, 6, "second header", "A (V),N,Note"),
         ("1,2,x\n#Procedure: <Kinds>\n", RejectCode.SECOND_HEADER, 6, "second header", "#Procedure: <Kinds>"),

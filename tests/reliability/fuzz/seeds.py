@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import evil
 from measurement import Measurement
@@ -79,8 +80,10 @@ def _uncommented(text: bytes) -> list[bytes]:
 
 def parquets() -> list[bytes]:
     run_ = parse_run(Measurement().data, REGISTRY)
-    write_run(INPUT, run_.table, ROW, run_.header.text)
-    return [INPUT.read_bytes()]
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "part-000.parquet")
+        write_run(path, run_.table, ROW, run_.header.text)
+        return [path.read_bytes()]
 
 
 def histories() -> list[bytes]:

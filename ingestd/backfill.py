@@ -158,9 +158,8 @@ def dry_run(settings: Settings) -> Report:
     store = ManifestStore(settings.layout)
     scan = scan_csvs(settings.layout.raw_root)
     report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=len(scan.files))
-    for name, status in sorted(scan.files.items()):
-        if not store.catalog.is_current(name, status.size, status.mtime_ns):
-            report.to_do[name] = "changed" if store.catalog.is_known(name) else "new"
+    for name in sorted(store.catalog.undecided(scan.files)):
+        report.to_do[name] = "changed" if store.catalog.is_known(name) else "new"
     report.known = report.scanned - len(report.to_do)
     return report
 
@@ -219,12 +218,9 @@ class _Run:
     def _to_do(self, found: dict[str, FileStat]) -> dict[str, FileStat]:
         """Pick the files that need a look, in the order in which they must be decided."""
         catalog, options = self.ingest.store.catalog, self.options
-        wanted = {
-            name: status
-            for name, status in found.items()
-            if (options.only is None or name in options.only)
-            and (options.force or not catalog.is_current(name, status.size, status.mtime_ns))
-        }
+        wanted = dict(found) if options.force else catalog.undecided(found)
+        if options.only is not None:
+            wanted = {name: status for name, status in wanted.items() if name in options.only}
         self.report.known = len(found) - len(wanted)
         for note in catalog.notes.values():
             if note.source_file not in found or note.source_file in wanted:

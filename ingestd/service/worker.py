@@ -194,7 +194,7 @@ class Worker:
         found = scan_csvs(self._ingest.layout.raw_root, self._beat)
         self._ingest.store.refresh()
         catalog, now = self._ingest.store.catalog, time.monotonic()
-        fresh = [name for name, s in found.files.items() if not catalog.is_current(name, s.size, s.mtime_ns)]
+        fresh = catalog.undecided(found.files)
         for name in fresh:
             self._list.hint(name, now)
         self.folders = found.folders

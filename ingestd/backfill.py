@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from ingestd.cluster import DaskEngine
+from ingestd.deciding import looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
@@ -230,7 +231,7 @@ class _Run:
             elif note.outcome == "queued":
                 status, reason = found[note.source_file], QUEUED_REASONS[note.code or "no-rows"]
                 self._waiting[note.source_file] = WaitingFile(note.source_file, State.QUEUED, reason, self._age(status))
-        return {name: wanted[name] for name in catalog.in_turn(wanted)}
+        return {name: wanted[name] for name in looking_order(catalog, wanted)}
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ The rules: content first, then the path, then new; see "Which measurement a file
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ingestd.files import FileStat
@@ -211,6 +212,41 @@ class Decider:
         if left is not None and (left.outcome, left.run_id) == ("occupied", row.run_id):
             cleared.append(forgotten(left))
         return cleared
+
+
+# ---- the order of decisions ------------------------------------------------------------------------------------------
+#
+# A copy is told from its original by the bytes the original had when it was staged: it must be decided before an edit
+# of the original is. Bytes that are new under two names (hard links) are the original's: it is decided before the link.
+
+
+def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
+    """Sort files, whose content is not known yet, by what their path and size tell: copies, then edits, then the rest.
+
+    A file of a size that a run has may be its copy, a new path rather than one that a run was made from.
+    """
+
+    def turn(name: str) -> tuple[int, str]:
+        edited = bool(catalog.live_at(name))
+        if catalog.alike(found[name].size):
+            return (1 if edited else 0), name
+        return (2 if edited else 3), name
+
+    return sorted(found, key=turn)
+
+
+def in_turn(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Sort what was staged together by content: copies of runs, then edits of runs, then the rest."""
+
+    def turn(outcome: Outcome) -> int:
+        if isinstance(outcome, Same):
+            return 0
+        return 1 if isinstance(outcome, Staged) and outcome.task.prior is not None else 2
+
+    return sorted(outcomes, key=turn)
+
+
+# ---- what is known of a path -----------------------------------------------------------------------------------------
 
 
 def occupant(catalog: Catalog, source_file: str) -> KnownRun | None:

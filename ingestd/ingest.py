@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestd import files
-from ingestd.deciding import Decider, forgotten, occupant, prior_of
+from ingestd.deciding import Decider, forgotten, in_turn, occupant, prior_of
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.histories.chip import HistoryChange, write_histories
@@ -120,7 +120,7 @@ class Ingest:
         try:
             with self.store.transaction():
                 placing = Placing()
-                for outcome in sorted(decidable, key=_turn):
+                for outcome in in_turn(decidable):
                     record = self._decider.decide(outcome, placing)
                     if record is None:
                         done.again.append(outcome)
@@ -202,13 +202,6 @@ class Ingest:
 
     def _write_traces(self, records: Sequence[Record], *, durable: bool) -> None:
         write_traces(self.layout, self.settings.zone, records, self.store.catalog.notes, durable=durable)
-
-
-def _turn(outcome: Outcome) -> int:
-    """Order a batch by content, as `Catalog.in_turn` can only guess it: copies of runs, edits of runs, the rest."""
-    if isinstance(outcome, Same):
-        return 0
-    return 1 if isinstance(outcome, Staged) and outcome.task.prior is not None else 2
 
 
 @contextmanager

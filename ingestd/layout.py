@@ -63,12 +63,14 @@ class Layout:
 
     def staged_file(self, proc: str, day: date, run_id: str) -> Path:
         """Locate the Parquet of a run."""
-        return self.stage_root / f"{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
+        return Path(self._staged(proc, day, run_id))
 
     def staged_name(self, proc: str, day: date, run_id: str) -> str:
         """Name the Parquet of a run as people read it: relative to the data root."""
-        staged = f"{self.stage_root}/{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
-        return staged.removeprefix(f"{self.data_root}/")
+        return self.relative(self._staged(proc, day, run_id))
+
+    def _staged(self, proc: str, day: date, run_id: str) -> str:
+        return f"{self.stage_root}/{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
 
     def run_of(self, path: Path) -> str | None:
         """Tell whose Parquet stands at a path that `staged_file` makes: a run's id; None for any other path."""
@@ -99,7 +101,7 @@ class Layout:
         """Locate the history of a chip."""
         return history_path(self.histories_dir, chip_name)
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: Path | str) -> str:
         """Show a path relative to the data root where it lies below it."""
         return str(path).removeprefix(f"{self.data_root}/")
 

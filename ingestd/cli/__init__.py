@@ -71,8 +71,6 @@ def main() -> None:
     """Run the command line: the console entry `ingestd`."""
     # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Looking for plugins, pydantic reads the metadata of every installed package.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(50_000)  # loading modules makes many objects and no garbage: looking for it takes a tenth longer
     steady_streams()
     try:

@@ -165,15 +165,20 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         temporary = temporary_beside(path)
         try:
             yield temporary
-            if flush:
-                flush_path(temporary)
-            os.replace(temporary, path)  # noqa: PTH105  # hot: one an event, and no new Path of it
+            _put_in_place({path: temporary}, touched, flush=flush)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if flush:
-            for folder in dict.fromkeys([path.parent, *touched]):
-                flush_path(folder)
+
+
+def _put_in_place(temporaries: Mapping[Path, Path], touched: Iterable[Path], *, flush: bool) -> None:
+    """Rename each temporary file over its path; flush the files before, their folders and those `touched` after."""
+    if flush:
+        flush_paths(temporaries.values())
+    for path, temporary in temporaries.items():
+        os.replace(temporary, path)  # noqa: PTH105  # hot: one an event, and no new Path of it
+    if flush:
+        flush_paths([*(path.parent for path in temporaries), *touched])
 
 
 def remove_leftovers(path: Path) -> None:
@@ -193,33 +198,28 @@ def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
 
 
 def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> set[Path]:
-    """Replace each path by its bytes, all flushed together; return those that did not hold them already.
+    """Replace each path by its bytes, flushed together; return those that did not hold them already.
 
-    Each replacement is atomic by itself, as in `write_atomic`; when the disk refuses, some may be done and some not.
+    The paths are on one file system. Each replacement is atomic by itself; when the disk refuses, some may be done.
     """
-    changed: dict[Path, Path] = {}
+    temporaries: dict[Path, Path] = {}
     touched: list[Path] = []
-    same: list[Path] = []
-    place = next(iter(contents), Path())
     try:
-        with world(place):
-            for place, data in contents.items():
-                if _holds(place, data):
-                    same.append(place)
-                else:
-                    changed[place] = temporary_beside(place)
-                    touched += _write_with_folders(changed[place], data)
+        for path, data in contents.items():
+            with world(path):
+                if not _holds(path, data):
+                    temporaries[path] = temporary_beside(path)
+                    touched += _write_with_folders(temporaries[path], data)
+        with world(next(iter(contents), Path())):
+            same = [path for path in contents if path not in temporaries]
             if flush:
-                flush_paths([*same, *changed.values()])
-            for place, temporary in changed.items():
-                os.replace(temporary, place)  # noqa: PTH105  # hot: one an event, and no new Path of it
-            if flush:
-                flush_paths([*(path.parent for path in contents), *touched])
+                flush_paths([*same, *(path.parent for path in same)])
+            _put_in_place(temporaries, touched, flush=flush)
     except BaseException:
-        for temporary in changed.values():
+        for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
         raise
-    return set(changed)
+    return set(temporaries)
 
 
 def _write_with_folders(path: Path, data: bytes) -> list[Path]:

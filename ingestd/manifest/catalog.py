@@ -79,26 +79,13 @@ class Catalog:
         return self._seen.get(source_file) == (size, mtime_ns)
 
     def undecided(self, found: Mapping[str, FileStat]) -> dict[str, FileStat]:
-        """Keep the files that are not current: a million are looked up in a second."""
+        """Keep the files that are not current."""
         seen = self._seen.get
         return {name: status for name, status in found.items() if seen(name) != status[:2]}
 
     def is_known(self, source_file: str) -> bool:
         """Tell whether the path was ever decided."""
         return source_file in self._seen
-
-    def in_turn(self, found: Mapping[str, FileStat]) -> list[str]:
-        """Sort files in the order to look at them in: what may be a copy of a run first, then edits, then the rest.
-
-        A copy is told from its original by the bytes the original had when it was staged: it must be decided before an
-        edit of the original is. Bytes that are new in two places (hard links) are the original's, decided before.
-        """
-
-        def turn(name: str) -> tuple[bool, bool, str]:
-            known, alike = bool(self.live_at(name)), bool(self._alike(found[name].size))
-            return not alike, known is alike, name
-
-        return sorted(found, key=turn)
 
     def run(self, run_id: str) -> KnownRun | None:
         """Look a run up by its id, superseded ones too."""
@@ -123,12 +110,12 @@ class Catalog:
 
         Empty where more than `at_most` runs have it: listing them for each file would cost more than it saves.
         """
-        if at_most is not None and self._alike(size) > at_most:
+        if at_most is not None and self.alike(size) > at_most:
             return frozenset()
         return frozenset(run.source_sha256 for run in self._live("source_size", size))
 
-    def _alike(self, size: int) -> int:
-        """Count the runs, at least the live ones, with a raw file of this size."""
+    def alike(self, size: int) -> int:
+        """Count the runs, the live ones at least, whose raw file has this size."""
         return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
     def duplicates(self) -> Iterator[FileNote]:

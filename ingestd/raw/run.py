@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from ingestd.errors import Reject, RejectCode
+from ingestd.errors import Reject
 from ingestd.raw.header import Header, parse_header
 from ingestd.raw.lines import AS_WRITTEN, Tally, parse_field
 from ingestd.raw.procedures import Procedure, Registry
@@ -43,15 +43,13 @@ def parse_run(data: bytes, registry: Registry) -> RawRun:
 def parse_head(data: bytes, registry: Registry) -> Body:
     """Parse the header of a raw file's bytes and find the procedure of its class.
 
-    Raises `Reject`: whatever `parse_header`, `Registry.procedure_for` and `Procedure.match_columns` find.
+    Raises `Reject`: whatever `parse_header` and `Registry.procedure_for` find.
     """
     header = parse_header(data)
     try:
-        procedure = registry.procedure_for(header.procedure_class, header.columns)
-        procedure.match_columns(header.columns)
+        return Body(data, header, registry.procedure_for(header.procedure_class, header.columns))
     except Reject as reject:
-        raise _on_line(reject, header) from None
-    return Body(data, header, procedure)
+        raise reject.at(1) from None
 
 
 def parse_bodies(bodies: Sequence[Body]) -> list[RawRun | Reject]:
@@ -65,11 +63,6 @@ def parse_bodies(bodies: Sequence[Body]) -> list[RawRun | Reject]:
 def _run(body: Body, table: Table) -> RawRun:
     header = _with_late_comments(body.header, table.late_comments)
     return RawRun(header, body.procedure, table.table, table.rows, (*header.warnings, *table.warnings))
-
-
-def _on_line(reject: Reject, header: Header) -> Reject:
-    """Return `reject` with the line it is about: the first for an unknown procedure, else the column line."""
-    return reject.at(1 if reject.code is RejectCode.UNKNOWN_PROCEDURE else header.body_line - 1)
 
 
 def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:

@@ -92,7 +92,7 @@ def parse_tables(bodies: Sequence[Body]) -> list[Table | Reject]:
             rows[position] = _Rows(body)
         except Reject as reject:
             found[position] = reject
-    cells = _read_plain({position: one for position, one in rows.items() if one.plain})
+    cells = _read_plain({position: one for position, one in rows.items() if one.is_plain()})
     for position, one in rows.items():
         try:
             found[position] = one.table(cells.get(position))
@@ -106,7 +106,10 @@ class _Rows:
 
     def __init__(self, body: Body) -> None:
         self.data, self.header, self.procedure = body.data, body.header, body.procedure
-        self.matched = self.procedure.match_columns(self.header.columns)
+        try:
+            self.matched = self.procedure.match_columns(self.header.columns)
+        except Reject as reject:
+            raise reject.at(self.header.body_line - 1) from None
         schema = self.procedure.schema()
         self.types = [
             schema.field(self.matched[position]).type if position in self.matched else pa.string()
@@ -122,8 +125,7 @@ class _Rows:
         """Count the bytes of the complete rows."""
         return self.end - self.start
 
-    @property
-    def plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Tell whether all is ASCII rows whose numbers pyarrow reads as Python does, or refuses.
 
         A row has a comma or line end for each column: with fewer bytes than that there are blank lines, and a million

@@ -6,6 +6,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 
+from ingestd.deciding import looking_order
 from ingestd.files import FileStat, stat_of
 from ingestd.ingest import Ingest
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe
@@ -52,8 +53,8 @@ class Looker:
         writers = look()
         self._look_s = min(HEAD_START_S, time.monotonic() - began)
         self._stand_still(tracks.values())
-        in_turn = self._ingest.store.catalog.in_turn(found)
-        tasks = (self._task(name, found[name], tracks[name], writers) for name in in_turn)
+        order = looking_order(self._ingest.store.catalog, found)
+        tasks = (self._task(name, found[name], tracks[name], writers) for name in order)
         return [task for task in tasks if task is not None]
 
     def _stand_still(self, tracks: Iterable[Track]) -> None:
@@ -92,7 +93,7 @@ class Looker:
 
     def _track(self, name: str, status: FileStat, seen_at: float) -> Track:
         sample = Sample(status.size, status.mtime_ns, status.inode)
-        age = self._ingest.clock().timestamp() - (time.monotonic() - seen_at) - status.mtime_ns / 1e9
+        age = self._ingest.clock().timestamp() - status.mtime_ns / 1e9
         return observe(self._list.entries[name].track, sample, seen_at, age)
 
     def not_over(self, outcome: Waiting) -> None:

@@ -137,6 +137,33 @@ def test_without_proc_nothing_can_be_said(monkeypatch: pytest.MonkeyPatch, raw: 
     assert writer_of(raw) is None
 
 
+def fake_process(proc: Path, pid: int, flags: int, opened: Path | None = None) -> None:
+    """Make the entry of a process, with the kernel's flags of it and a file it has open for writing."""
+    folder = proc / str(pid)
+    for name in ("fd", "fdinfo", f"task/{pid}"):
+        (folder / name).mkdir(parents=True)
+    (folder / "comm").write_text("process\n")
+    (folder / "stat").write_text(f"{pid} (a process) S 1 1 1 0 -1 {flags} 0 0\n")
+    if opened is not None:
+        (folder / "fd" / "3").symlink_to(opened)
+        (folder / "fdinfo" / "3").write_text("pos:\t0\nflags:\t0100001\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "skipped"), [(writers.PF_KTHREAD, True), (0x400100, False)], ids=["host", "container"]
+)
+def test_only_the_kernels_own_threads_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, raw: Path, tmp_path: Path, flags: int, skipped: bool
+) -> None:
+    """The children of process 2 are where that is a kernel thread; in a container it may be a recorder's parent."""
+    proc = tmp_path / "proc"
+    fake_process(proc, 2, flags)
+    fake_process(proc, 30, flags, raw)
+    (proc / "2" / "task" / "2" / "children").write_text("30 ")
+    monkeypatch.setattr(writers, "PROC", proc)
+    assert writer_of(raw) == ("" if skipped else "process (pid 30)")
+
+
 def test_an_ended_process_hides_nothing() -> None:
     """A process that ended and was not waited for keeps its entry in /proc, unreadable; it has nothing open."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:

@@ -80,6 +80,38 @@ def test_a_refused_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_several_files_are_replaced_together(tmp_path: Path) -> None:
+    """New, changed and equal files in one call: those that changed are told, in folders that were made for them."""
+    paths = [tmp_path / "a" / f"{number}.json" for number in range(8)]
+    files.write_atomic(paths[0], b"0")
+    files.write_atomic(paths[1], b"old")
+    contents = {path: str(number).encode() for number, path in enumerate(paths)}
+    assert files.write_all_atomic(contents) == set(paths[1:])
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == contents
+    assert files.write_all_atomic({}) == set()
+
+
+def test_of_several_files_one_that_is_refused_keeps_all_old(tmp_path: Path) -> None:
+    """Nothing gets its name before all are written: the old bytes stay, no temporary file does, the place is told."""
+    path, wrong = tmp_path / "x.json", tmp_path / "y" / "z.json"
+    files.write_atomic(path, b"one")
+    (tmp_path / "y").write_bytes(b"a file where a folder belongs")
+    with pytest.raises(Retry) as caught:
+        files.write_all_atomic({path: b"two", wrong: b"two"})
+    assert str(wrong) in caught.value.place
+    assert path.read_bytes() == b"one"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "y"]
+
+
+def test_a_new_file_is_never_written_over_another(tmp_path: Path) -> None:
+    """`write_new` refuses a name that is taken, and leaves it alone."""
+    path = tmp_path / "x"
+    files.write_new(path, b"one")
+    with pytest.raises(FileExistsError):
+        files.write_new(path, b"two")
+    assert path.read_bytes() == b"one"
+
+
 def test_an_interrupted_block_leaves_nothing(tmp_path: Path) -> None:
     """Whatever ends the block of `replacing`, Ctrl-C too, its temporary file goes and the old file stays."""
     path = tmp_path / "x.json"

@@ -1,0 +1,186 @@
+"""Which measurement a file is when files are copied, renamed, linked and put over each other, in any combination."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd.ingest import KNOWN_AT_MOST
+
+RUN = Measurement()
+OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
+A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
+
+
+def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
+    """When the original of a known copy disappears, the copy is the run's file from then on."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.backfill()
+    run_id = archive.live()[A].run_id
+    archive.delete(A)
+    assert archive.backfill() == [("moved", C)]
+    assert {row.source_file: row.run_id for row in archive.rows()} == {C: run_id}
+    assert C not in archive.notes()
+    assert (archive.report.scanned, archive.report.known) == (1, 0)
+
+
+def test_of_two_copies_one_takes_the_place(archive: Archive) -> None:
+    """The first of several copies becomes the original, the others are its copies."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    archive.copy(A, C)
+    assert archive.backfill() == [("ingested", A), ("duplicate", B), ("duplicate", C)]
+    archive.delete(A)
+    assert archive.backfill() == [("moved", B), ("unchanged", C)]
+    archive.delete(B)
+    assert archive.backfill() == [("moved", C)]
+
+
+def test_a_chain_of_renames(archive: Archive) -> None:
+    """A->B and B->C in one go: both runs are kept, each under its new path."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    ids = {name: row.run_id for name, row in archive.live().items()}
+    archive.move(B, C)
+    archive.move(A, B)
+    archive.backfill()
+    assert {name: row.run_id for name, row in archive.live().items()} == {B: ids[A], C: ids[B]}
+
+
+def test_two_files_change_names(archive: Archive) -> None:
+    """A<->B: both runs are kept, each under its new path; so they are when they change back."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    ids = {name: row.run_id for name, row in archive.live().items()}
+    for expected in ({A: ids[B], B: ids[A]}, ids):
+        archive.move(A, "swapping")
+        archive.move(B, A)
+        archive.move("swapping", B)
+        archive.backfill()
+        assert {name: row.run_id for name, row in archive.live().items()} == expected
+
+
+def test_a_copy_made_before_an_edit_of_the_original(archive: Archive) -> None:
+    """Copied, then the original corrected, both unseen: the copy is a copy, the original is edited, one row."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.put(A, RUN.but(chip=67).data)
+    assert archive.backfill() == [("duplicate", C), ("edited", A)]
+    assert {row.source_file: row.chip_number for row in archive.rows()} == {A: 67}
+
+
+def test_a_copy_put_over_a_queued_file_before_an_edit_of_the_original(archive: Archive) -> None:
+    """The path of the copy is known already, and the copy is decided first all the same."""
+    archive.put(C, RUN.but(rows=0).data)
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.put(A, RUN.but(rows=RUN.rows + 1).data)
+    assert archive.backfill() == [("duplicate", C), ("updated", A)]
+    assert len(archive.rows()) == 1
+
+
+@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+@pytest.mark.parametrize(("original", "over"), [(A, B), (B, A)])
+def test_a_copy_put_over_another_run_before_an_edit_of_the_original(
+    archive: Archive, original: str, over: str, edit: dict[str, int]
+) -> None:
+    """Whatever their names, the copy is decided before the edit: the run it covers stays, nothing counts twice."""
+    archive.put(original, RUN.data)
+    archive.put(over, OTHER.data)
+    archive.backfill()
+    ids = {row.run_id for row in archive.rows()}
+    archive.copy(original, over)
+    archive.put(original, RUN.but(**edit).data)
+    assert archive.backfill() == [("duplicate", over), ("updated" if "rows" in edit else "edited", original)]
+    assert {row.run_id for row in archive.rows() if row.live} == ids
+
+
+@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("original", "link"), [(A, B), (B, A)])
+def test_an_edit_seen_through_a_hard_link(
+    archive: Archive, original: str, link: str, known: bool, edit: dict[str, int]
+) -> None:
+    """Two names of one file show the same edit: it is the original's, whatever the names, and the link stays a copy."""
+    archive.put(original, RUN.data)
+    archive.backfill()
+    os.link(archive.raw / original, archive.raw / link)
+    if known:
+        assert archive.backfill() == [("duplicate", link)]
+    archive.put(original, RUN.but(**edit).data)
+    edited, copied = "updated" if "rows" in edit else "edited", "unchanged" if known else "duplicate"
+    assert archive.backfill() == [(edited, original), (copied, link)]
+    assert len(archive.rows()) == 1
+
+
+def test_a_file_overwritten_by_a_copy_of_another(archive: Archive) -> None:
+    """`cp A B`: the run that B held stays (as a deleted one does), A's is counted once."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    ids = {row.run_id for row in archive.rows()}
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B)]
+    assert {row.run_id for row in archive.rows() if row.live} == ids
+
+
+def test_a_file_moved_over_another(archive: Archive) -> None:
+    """`mv A B`: both runs stay; the path is that of the run that moved, and what follows is about that one."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    moved, covered = archive.live()[A].run_id, archive.live()[B].run_id
+    archive.move(A, B)
+    assert archive.backfill() == [("moved", B)]
+    assert {(row.run_id, row.source_file) for row in archive.rows()} == {(moved, B), (covered, B)}
+    archive.put(B, RUN.but(rows=4).data)
+    assert archive.backfill() == [("updated", B)]
+    assert {row.run_id: row.rows for row in archive.rows()} == {moved: 4, covered: 3}
+
+
+def test_case_twins(archive: Archive) -> None:
+    """`x.csv` and `X.csv` with the same start and other content are two runs, though their plain ids are one."""
+    archive.put("day/x_1.csv", RUN.data)
+    archive.put("day/X_1.csv", RUN.but(sample=1).data)
+    assert archive.backfill() == [("ingested", "day/X_1.csv"), ("ingested", "day/x_1.csv")]
+    assert len({row.run_id for row in archive.rows()}) == 2
+    archive.put("day/x_1.csv", RUN.but(rows=4).data)
+    archive.put("day/X_1.csv", RUN.but(rows=4, sample=1).data)
+    assert archive.backfill() == [("updated", "day/X_1.csv"), ("updated", "day/x_1.csv")]
+
+
+def test_the_same_run_in_two_new_folders(archive: Archive) -> None:
+    """Written to two folders and seen at once: the first path is the run, the second its copy."""
+    archive.put(A, RUN.data)
+    archive.put("backup/It_1.csv", RUN.data)
+    assert archive.backfill() == [("ingested", A), ("duplicate", "backup/It_1.csv")]
+
+
+def test_a_hard_link_is_a_copy(archive: Archive) -> None:
+    """Two names of one file are one run."""
+    archive.put(A, RUN.data)
+    os.link(archive.raw / A, archive.raw / B)
+    assert archive.backfill() == [("ingested", A), ("duplicate", B)]
+
+
+def test_copies_among_many_files_of_one_size(archive: Archive) -> None:
+    """Where more runs than are compared in advance have one size, a copy, a touch and a move are told all the same."""
+    names = [f"2025-09-23/It_{number}.csv" for number in range(1, KNOWN_AT_MOST + 4)]
+    for number, name in enumerate(names):
+        archive.put(name, RUN.but(start=1758632100.25 + number).data)
+    assert len({(archive.raw / name).stat().st_size for name in names}) == 1
+    archive.backfill()
+    archive.copy(names[0], "copy.csv")
+    archive.touch(names[1])
+    archive.move(names[2], "moved.csv")
+    assert sorted(archive.backfill()) == [("duplicate", "copy.csv"), ("moved", "moved.csv"), ("unchanged", names[1])]
+    assert len(archive.live()) == len(names)

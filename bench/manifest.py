@@ -143,7 +143,7 @@ def append(folder: Path) -> float:
     store = ManifestStore(layout_of(folder))
     with store.transaction():
         first = store.next_seq
-    records = [record(first + n, 5_000_000 + n) for n in range(APPENDS)]
+    records = [record(first + n, 5_000_000 + first + n) for n in range(APPENDS)]
 
     def work() -> None:
         for one in records:
@@ -160,7 +160,7 @@ def sqlite_append(folder: Path) -> float:
     database.execute("PRAGMA synchronous=FULL")
     database.execute("CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, record BLOB)")
     (first,) = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM log").fetchone()
-    records = [record(first + n, 5_000_000 + n) for n in range(APPENDS)]
+    records = [record(first + n, 5_000_000 + first + n) for n in range(APPENDS)]
 
     def work() -> None:
         for one in records:

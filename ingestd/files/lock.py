@@ -38,10 +38,18 @@ class Lock:
                 os.ftruncate(descriptor, len(holder))
 
     def _take(self, kind: int, timeout_s: float) -> int:
-        with world(self.path):
-            make_folders(self.path.parent)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = self._open()
+        except FileNotFoundError:
+            with world(self.path):
+                make_folders(self.path.parent)
+                descriptor = self._open()
+        except OSError as error:
+            raise retry_from(error, self.path) from error
         return self._wait(descriptor, kind, timeout_s)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def _wait(self, descriptor: int, kind: int, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s

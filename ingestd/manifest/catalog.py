@@ -147,8 +147,12 @@ class Catalog:
         if row.live:
             for place in _places(new):
                 self._listed.setdefault(place, set()).add(row.run_id)
-        for path in {row.source_file, old.source_file if old else row.source_file}:
-            self._look_again(path)
+        if row.live and row.source_file not in self._seen:
+            self._seen[row.source_file] = (row.source_size, row.source_mtime_ns)
+        else:
+            self._look_again(row.source_file)
+        if old is not None and old.source_file != row.source_file:
+            self._look_again(old.source_file)
 
     def _put_note(self, note: FileNote) -> None:
         self.changed_notes[note.source_file] = note

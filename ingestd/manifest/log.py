@@ -65,7 +65,11 @@ LAST_SEGMENT = 99_999_999
 
 def segment_path(directory: Path, number: int) -> Path:
     """Name segment `number`."""
-    return directory / f"{number:08d}.log"
+    return directory / _name(number)
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}.log"
 
 
 def segments(directory: Path) -> list[int]:
@@ -98,11 +102,12 @@ def create(directory: Path, head: SegmentHead) -> Position:
 
 def ends_at(directory: Path, position: Position) -> bool:
     """Tell, opening nothing, whether the log ends at `position`: nothing was appended, is torn, or went since."""
+    folder = os.fspath(directory)
     try:
-        size = os.stat(segment_path(directory, position.segment)).st_size  # noqa: PTH116  # once a decision
+        size = os.stat(f"{folder}/{_name(position.segment)}").st_size  # noqa: PTH116  # once a decision
     except OSError:
         return False
-    return size == position.offset and not os.path.exists(segment_path(directory, position.segment + 1))  # noqa: PTH110
+    return size == position.offset and not os.path.exists(f"{folder}/{_name(position.segment + 1)}")  # noqa: PTH110
 
 
 def replay(directory: Path) -> Replay | None:

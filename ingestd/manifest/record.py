@@ -130,9 +130,11 @@ def encode_payload(payload: bytes) -> bytes:
 
 def encode(record: Record | SegmentHead) -> bytes:
     """Write a record as one line, newline included; what is null or empty is left out, versions never are."""
-    empty = {name for name in type(record).model_fields if not getattr(record, name)}
+    empty = {name for name, value in record.__dict__.items() if not value}
     text = record.model_dump_json(exclude=empty, exclude_none=True)
-    return encode_payload(_UNPRINTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode("utf-8"))
+    if not text.isascii() or "\x7f" in text:
+        text = _UNPRINTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return encode_payload(text.encode("utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

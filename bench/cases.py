@@ -193,13 +193,15 @@ class Bench:
         return Path(shutil.copytree(made, self.fresh()))
 
     def start_up(self) -> list[Line]:
-        """`--help` and `status` against an interpreter that does nothing."""
-        empty = self._empty()
+        """`--help`, and `status` of a data root with runs, against an interpreter that does nothing."""
+        raw, root = self.archive(BEGUN, SMALL_FILES), self.fresh()
+        self.backfill(raw, root)
+        status = ingestd("status", "--data-root", root, "--raw-root", raw)
         seconds = alternate(
             {
                 "pass": lambda _: run(python("-c", "pass")).wall_s,
                 "help": lambda _: run(ingestd("--help")).wall_s,
-                "status": lambda _: run(ingestd("status", "--data-root", empty), frozenset(range(8))).wall_s,
+                "status": lambda _: run(status, frozenset(range(8))).wall_s,
             },
             self.size.rounds + 4,
         )
@@ -211,7 +213,7 @@ class Bench:
         ]  # fmt: skip
         probe = (
             "import contextlib, io, sys; sys.argv = ['ingestd', '--help']\n"
-            "from ingestd.cli import main\n"
+            "from ingestd.__main__ import main\n"
             "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()\n"
             "print(*sorted({'polars', 'pyarrow', 'watchdog', 'pint'} & set(sys.modules)) or ['none'])"
         )

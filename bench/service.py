@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import corpus
-from measure import HERE, ingestd, script
+from measure import environment, ingestd, script
 
 SETTLE_S = 0.5
 WAIT_S = 600
@@ -57,8 +57,7 @@ class Service:
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
 
 
 def _read(path: Path) -> str:

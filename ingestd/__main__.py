@@ -1,6 +1,26 @@
-"""Run the command line: `python -m ingestd`."""
+"""The console entry `ingestd`, which is `python -m ingestd` too.
 
-from ingestd.cli import main
+The processes that stage are begun by importing the file their parent was run from: what they need not is loaded inside.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+
+def main() -> None:
+    """Run the command line."""
+    # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(50_000)  # loading modules makes many objects and no garbage: looking for it takes a tenth longer
+    try:
+        from ingestd import cli  # noqa: PLC0415
+
+        cli.main()
+    finally:
+        gc.freeze()  # what is loaded goes with the process; a last look for garbage takes longer than many a command
+
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ENTRY = "from ingestd.cli import main; main()"
+ENTRY = "from ingestd.__main__ import main; main()"
 """What the console script `ingestd` does (`[project.scripts]`)."""
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""The command line. One file a group of commands; each adds its commands to `app` when it is named below.
+"""The command line. One file a group of commands, loaded when one of them is asked for.
 
 Heavy libraries (polars, pyarrow, the watcher) are imported inside the commands that need them, so that `--help` and a
 wrong option answer at once.
@@ -7,25 +7,61 @@ wrong option answer at once.
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from ingestd import __version__
-from ingestd.cli import config, exports, manifest, rejects, service, staging, upkeep
 from ingestd.cli.exits import explained, forsake_output
 from ingestd.cli.output import steady_streams
 
-GROUPS = (staging, service, exports, rejects, upkeep, manifest, config)
-"""The modules that hold the commands, in the order `--help` lists them."""
+COMMANDS: Final = {
+    "backfill": "staging",
+    "stage-all": "staging",
+    "full-pipeline": "staging",
+    "run": "service",
+    "status": "service",
+    "tail": "service",
+    "chip-histories": "exports",
+    "export-metadata": "exports",
+    "compare-histories": "exports",
+    "rejects": "rejects",
+    "verify": "upkeep",
+    "repair": "upkeep",
+    "rebuild-manifest": "upkeep",
+    "explain": "upkeep",
+    "compact": "manifest",
+    "config": "config",
+}
+"""Command -> the module beside this one that holds it, in the order `--help` lists them."""
+
+
+class _Loaded(Mapping[str, Any]):
+    """All commands by name; the module of one is loaded, and its options are made, when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        outer = typer.Typer(rich_markup_mode=None)
+        outer.add_typer(import_module(f"{__name__}.{COMMANDS[name]}").commands)
+        return get_group(outer).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
 
 
 class _Commands(TyperGroup):
     """All commands: an error of any of them becomes a message and an exit code."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Loaded()  # type: ignore[assignment]  # only ever read
 
     def invoke(self, ctx: Any) -> Any:
         with explained(debug=bool(ctx.params.get("debug"))):
@@ -63,20 +99,12 @@ def ingestd(
     """
 
 
-for _group in GROUPS:
-    app.add_typer(_group.commands)
-
-
 def main() -> None:
-    """Run the command line: the console entry `ingestd`."""
-    # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(50_000)  # loading modules makes many objects and no garbage: looking for it takes a tenth longer
+    """Run the command line in this process, as `ingestd.__main__` does for the console."""
     steady_streams()
     try:
         app(prog_name="ingestd")
     finally:
-        gc.freeze()  # what is loaded goes with the process; a last look for garbage takes longer than many a command
         try:
             sys.stdout.flush()
         except BrokenPipeError:

@@ -55,7 +55,8 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         raise _explained(error, path, given) from None
     settings._config_file = path
     settings._origin = (path.absolute().parent if path is not None else Path.cwd()).resolve()
-    settings.registry  # noqa: B018  # the config's procedures are checked now, not at the first file
+    if settings.procedures:
+        settings.registry  # noqa: B018  # the config's procedures are checked now, not at the first file
     return settings
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import PrivateAttr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ingestd.layout import Layout
-from ingestd.raw.procedures import Registry
 from ingestd.settings.sections import (
     Events,
     Histories,
@@ -26,6 +25,9 @@ from ingestd.settings.sections import (
     Time,
     Watch,
 )
+
+if TYPE_CHECKING:
+    from ingestd.raw.procedures import Registry
 
 ENV_PREFIX = "INGESTD_"
 
@@ -89,6 +91,8 @@ class Settings(BaseSettings):
     @cached_property
     def registry(self) -> Registry:
         """The procedures in force: the packaged ones with the config's laid over them."""
+        from ingestd.raw.procedures import Registry  # noqa: PLC0415  # many a command reads no raw file
+
         return Registry.load(self.procedures)
 
     @cached_property

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from commands import ENTRY, Folder
 from typer.testing import CliRunner
 
 import ingestd
-from ingestd.cli import app
+from ingestd.cli import COMMANDS, app
 
 HEAVY = ("polars", "pyarrow", "watchdog", "apscheduler", "pint", "structlog")
 
@@ -46,7 +47,7 @@ def examples(command: Any) -> list[str]:
 def test_help_and_version_load_no_heavy_library() -> None:
     """`ingestd --help`, a command's help and `--version` answer without polars, pyarrow, the watcher and the like."""
     loaded = f"print([name for name in {HEAVY} if name in sys.modules])"
-    check = f"import sys; from ingestd.cli import main\ntry: main()\nfinally: {loaded}"
+    check = f"import sys; from ingestd.__main__ import main\ntry: main()\nfinally: {loaded}"
     for arguments in (["--help"], ["--version"], ["backfill", "--help"], ["config", "show", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", check, *arguments],
@@ -56,6 +57,25 @@ def test_help_and_version_load_no_heavy_library() -> None:
             check=True,
         )
         assert done.stdout.splitlines()[-1] == "[]", arguments
+
+
+def test_every_command_is_found_in_the_module_that_the_table_names() -> None:
+    """`COMMANDS` names every command that the modules define, each in the module that defines it, and no other."""
+    defined = {
+        (name, module)
+        for module in set(COMMANDS.values())
+        for name in typer.main.get_group(import_module(f"ingestd.cli.{module}").commands).commands
+    }
+    assert defined == set(COMMANDS.items())
+
+
+def test_the_console_entry_loads_nothing_before_it_is_called() -> None:
+    """A process that stages imports its parent's main file, which must not bring the command line with it."""
+    check = "import sys, ingestd.__main__; print([name for name in sys.modules if name.startswith('ingestd')])"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=Path(ingestd.__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['ingestd', 'ingestd.__main__']\n"
 
 
 def test_import_of_the_package_loads_no_heavy_library() -> None:

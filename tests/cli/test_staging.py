@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Folder
+from commands import ENTRY, Folder
 from measurement import BROKEN, Measurement
 
 import ingestd
@@ -269,7 +269,7 @@ def test_wrong_calls_end_with_2_and_say_what_is_wrong(folder: Folder, arguments:
 
 def test_an_unexpected_error_is_one_message_and_debug_shows_the_traceback(raw: Folder) -> None:
     """A fault of ingestd itself is told with its place and where to report it; `--debug` adds the traceback."""
-    fault = "import ingestd.backfill as b; b.backfill = lambda *_: {}['nothing']; from ingestd.cli import main; main()"
+    fault = f"import ingestd.backfill as b; b.backfill = lambda *_: {{}}['nothing']; {ENTRY}"
     for arguments, traceback in (([], False), (["--debug"], True)):
         done = subprocess.run(
             [sys.executable, "-c", fault, *arguments, "backfill"],

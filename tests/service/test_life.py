@@ -275,7 +275,7 @@ def test_a_stop_does_not_wait_for_a_folder_that_answers_no_more(tmp_path: Path) 
     hang = """
 import sys, time
 from pathlib import Path
-from ingestd.cli import main
+from ingestd.__main__ import main
 from ingestd.service.watch import Watch
 
 look, hung = Watch._root_trouble, Path("hung")

@@ -29,7 +29,7 @@ LIBRARIES = "/opt/ingestd/libraries"
 ENTRY = f"""#!{VENV}/bin/python
 import sys
 
-from ingestd.cli import main
+from ingestd.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -33,7 +33,7 @@ WATCHED = "[Service]\nRestartSec=100ms\nWatchdogSec=5\nTimeoutAbortSec=5\n"
 
 STUCK = """
 import os, sys, time
-from ingestd.cli import main
+from ingestd.__main__ import main
 from ingestd.service import daemon, worker
 
 turn = worker.Worker.turn

@@ -13,7 +13,7 @@ def main() -> None:
     """Run the command line."""
     # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(50_000)  # loading modules makes many objects and no garbage: looking for it takes a tenth longer
+    gc.set_threshold(1_000_000)  # modules and manifests are no garbage: to look for it takes a tenth longer
     try:
         from ingestd import cli  # noqa: PLC0415
 

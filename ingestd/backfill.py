@@ -157,8 +157,8 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
 def dry_run(settings: Settings) -> Report:
     """Tell what a backfill would look at, without opening a raw file or writing anything."""
     store = ManifestStore(settings.layout)
-    scan = scan_csvs(settings.layout.raw_root)
-    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=len(scan.files))
+    scan = scan_csvs(settings.layout.raw_root, known=store.catalog.run_files())
+    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=scan.count)
     for name in sorted(store.catalog.undecided(scan.files)):
         report.to_do[name] = "changed" if store.catalog.is_known(name) else "new"
     report.known = report.scanned - len(report.to_do)
@@ -182,9 +182,10 @@ class _Run:
 
     def stage_everything(self) -> None:
         """Scan, stage and commit, and look again at what was too young or changed meanwhile."""
-        scan = scan_csvs(self.settings.layout.raw_root)
+        known = {} if self.options.force else self.ingest.store.catalog.run_files()
+        scan = scan_csvs(self.settings.layout.raw_root, known=known)
         scanned_at = time.monotonic()
-        self.report.scanned = len(scan.files)
+        self.report.scanned = scan.count
         self.report.passed_over, self.report.unreachable = _passed_over(scan), _unreachable(scan)
         to_do = self._to_do(scan.files)
         self._total = len(to_do)
@@ -197,7 +198,7 @@ class _Run:
                 pending, same = self._look_again()
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if not self.options.stop():
-                copies = self.ingest.lost_originals(scan.files.get)
+                copies = self.ingest.lost_originals()
                 self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
                 self._commit(copies)
         except Retry as error:
@@ -222,7 +223,7 @@ class _Run:
         wanted = dict(found) if options.force else catalog.undecided(found)
         if options.only is not None:
             wanted = {name: status for name, status in wanted.items() if name in options.only}
-        self.report.known = len(found) - len(wanted)
+        self.report.known = self.report.scanned - len(wanted)
         for note in catalog.notes.values():
             if note.source_file not in found or note.source_file in wanted:
                 continue
@@ -242,6 +243,8 @@ class _Run:
         when it is read was settled at the moment of the look.
         """
         self._again = {}
+        if not pending:
+            return
         batches = self._batches(pending, look(), steady_s)
         for outcomes in self.engine.stage(batches, self.options.stop):
             for outcome in outcomes:

@@ -23,7 +23,7 @@ from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.manifest.view import read_view
-from ingestd.originals import Originals, Present
+from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, Patience, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
@@ -93,9 +93,9 @@ class Ingest:
             force=force,
         )
 
-    def lost_originals(self, present: Present) -> list[Same]:
+    def lost_originals(self) -> list[Same]:
         """List the known copies whose original is gone: each may take its place. Opens nothing."""
-        return self.originals.lost(self.store.catalog, present, self.clock())
+        return self.originals.lost(self.store.catalog, self.clock())
 
     # ---- committing -------------------------------------------------------------------------------------------------
 

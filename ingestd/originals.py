@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import stat
 from datetime import datetime
 
 from ingestd import files
@@ -12,9 +13,6 @@ from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Same, StageContext, StageTask, discard, stage_one
 
-Present = Callable[[str], FileStat | None]
-"""Raw path -> its state when it was last seen, None when there was no regular file."""
-
 
 class Originals:
     """Looks after the raw files that runs were made from, as far as copies of them raise the question."""
@@ -23,27 +21,35 @@ class Originals:
         self._layout = layout
         self._context = context
 
-    def lost(self, catalog: Catalog, present: Present, now: datetime) -> list[Same]:
+    def lost(self, catalog: Catalog, now: datetime) -> list[Same]:
         """List the known copies whose original is gone: each may take its place. Opens nothing."""
         found = []
         for note in catalog.duplicates():
             run = catalog.run(note.run_id or "")
-            status = present(note.source_file)
-            if run is None or run.superseded_by or run.source_sha256 != note.source_sha256 or status is None:
+            if run is None or run.superseded_by or run.source_sha256 != note.source_sha256:
                 continue
-            if not (_covered(catalog, run) if present(run.source_file) else self._gone(run)):
+            if not _covered(catalog, run) and not self._gone(run):
                 continue
-            if (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
-                found.append(Same(self._task(note.source_file, status, now), note.source_sha256))
+            with contextlib.suppress(OSError):  # a copy that is out of reach stays one
+                status = self._state(note.source_file)
+                if status and (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
+                    found.append(Same(self._task(note.source_file, status, now), note.source_sha256))
         return found
 
     def _gone(self, run: KnownRun) -> bool:
-        """Tell whether a raw file that was not seen is gone for sure: its folder may only be out of reach."""
+        """Tell whether a raw file is gone for sure: its folder may only be out of reach."""
         try:
-            self._layout.raw_file(run.source_file).lstat()
-        except OSError as error:
-            return isinstance(error, FileNotFoundError | NotADirectoryError)
-        return True  # no regular file any more
+            return self._state(run.source_file) is None
+        except OSError:
+            return False
+
+    def _state(self, source_file: str) -> FileStat | None:
+        """Look at a raw file; None when there is no regular file."""
+        try:
+            status = self._layout.raw_file(source_file).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return files.stat_of(status) if stat.S_ISREG(status.st_mode) else None
 
     def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
         """Tell whether the raw file of a run is still there, as it was or edited; read only when its state changed."""

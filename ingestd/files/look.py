@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ingestd.files.durable import world
@@ -97,7 +98,7 @@ class Scan:
     """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
 
     `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
-    counts the folders, the root among them.
+    counts the folders, the root among them, `known` the CSVs that are as the caller knew them: they are not in `files`.
     """
 
     files: dict[str, FileStat]
@@ -106,14 +107,26 @@ class Scan:
     undecodable: list[str]
     unreadable: list[tuple[str, str]]
     folders: int = 0
+    known: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many regular CSVs there are."""
+        return len(self.files) + self.known
 
 
-def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None) -> Scan:
+_NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
+
+
+def scan_csvs(
+    root: Path, on_folder: Callable[[], None] = lambda: None, known: Mapping[str, tuple[int, int]] = _NOTHING
+) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
     folders too. A folder that cannot be listed is reported, not raised; a missing root is a `Retry`. `on_folder` is
-    called before each folder is listed: a scan of a slow share may take long.
+    called before each folder is listed: a scan of a slow share may take long. `known` gives the size and the mtime (ns)
+    of files that need not be listed while they have them.
     """
     found = Scan({}, [], [], [], [])
     with world(root):
@@ -125,9 +138,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None) -> Scan:
         found.folders += 1
         try:
             with os.scandir(os.path.join(root, prefix)) as entries:  # noqa: PTH118  # hot: one call a folder, no Path
-                for entry in entries:
-                    if entry.name[0] != ".":
-                        _visit(entry, prefix + entry.name, found, pending)
+                _list_folder(entries, prefix, found, pending, known.get)
         except FileNotFoundError:
             continue  # removed while we looked: the next scan sees what is there then
         except OSError as error:
@@ -135,30 +146,49 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None) -> Scan:
     return found
 
 
-def _visit(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
-    measurement = name[-4:].lower() == ".csv"
-    if entry.is_file(follow_symlinks=False):  # first, because nearly all are
-        if measurement:
-            _note_file(entry, name, found)
-    elif entry.is_dir(follow_symlinks=False):
+def _list_folder(
+    entries: Iterable[os.DirEntry[str]],
+    prefix: str,
+    found: Scan,
+    pending: list[str],
+    known: Callable[[str], tuple[int, int] | None],
+) -> None:
+    """Sort out what a folder holds. Hot: of 100,000 files that are known, each costs little more than its stat."""
+    for entry in entries:
+        name = entry.name
+        if name[0] == ".":
+            continue
+        path = prefix + name
+        if not entry.is_file(follow_symlinks=False):
+            _note_other(entry, path, found, pending)
+        elif _is_csv(name):
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # one file of the folder: the others are looked at all the same
+                found.unreadable.append((_shown_name(path), error.strerror or str(error)))
+                continue
+            if known(path) == (status.st_size, status.st_mtime_ns):
+                found.known += 1
+            elif _undecodable(path):
+                found.undecodable.append(_shown_name(path))
+            else:
+                found.files[path] = stat_of(status)
+
+
+def _is_csv(name: str) -> bool:
+    return name.endswith(".csv") or name[-4:].lower() == ".csv"
+
+
+def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
         pending.append(name + "/")
     elif entry.is_symlink():
-        if measurement or _leads_to_folder(entry):
+        if _is_csv(name) or _leads_to_folder(entry):
             found.links.append(_shown_name(name))
-    elif measurement:
+    elif _is_csv(name):
         (found.undecodable if _undecodable(name) else found.specials).append(_shown_name(name))
-
-
-def _note_file(entry: os.DirEntry[str], name: str, found: Scan) -> None:
-    if not name.isascii() and _undecodable(name):
-        found.undecodable.append(_shown_name(name))
-        return
-    try:
-        found.files[name] = stat_of(entry.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return
-    except OSError as error:  # one file of the folder: the others are looked at all the same
-        found.unreadable.append((name, error.strerror or str(error)))
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:
@@ -173,6 +203,8 @@ def _shown_name(name: str) -> str:
 
 
 def _undecodable(name: str) -> bool:
+    if name.isascii():
+        return False
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

@@ -78,6 +78,13 @@ class Catalog:
         """Tell whether the file in this state was decided already, so that nobody needs to open it."""
         return self._seen.get(source_file) == (size, mtime_ns)
 
+    def run_files(self) -> dict[str, tuple[int, int]]:
+        """Return size and mtime (ns) of every raw file that is a run's, and of which nothing else is noted."""
+        states = self._seen.copy()
+        for name in self.notes:
+            states.pop(name, None)
+        return states
+
     def undecided(self, found: Mapping[str, FileStat]) -> dict[str, FileStat]:
         """Keep the files that are not current."""
         seen = self._seen.get

@@ -16,7 +16,7 @@ import structlog
 
 from ingestd import files
 from ingestd.errors import IngestdError, Retry, UsageError
-from ingestd.files import FileStat, scan_csvs, stat_of
+from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.manifest.record import Event, Record
 from ingestd.service.looking import Looker
@@ -191,18 +191,19 @@ class Worker:
     def _look_at_everything(self) -> None:
         """Compare everything in the raw root with what is decided: the truth that hints only hurry along."""
         asked, began = self._scan, time.monotonic()
-        found = scan_csvs(self._ingest.layout.raw_root, self._beat)
-        self._ingest.store.refresh()
-        catalog, now = self._ingest.store.catalog, time.monotonic()
-        fresh = catalog.undecided(found.files)
+        store = self._ingest.store
+        store.refresh()
+        found = scan_csvs(self._ingest.layout.raw_root, self._beat, store.catalog.run_files())
+        store.refresh()
+        fresh, now = store.catalog.undecided(found.files), time.monotonic()
         for name in fresh:
             self._list.hint(name, now)
         self.folders = found.folders
         tell = self._log.debug if asked.routine and not fresh else self._log.info
-        tell("scanned", reason=asked.reason, files=len(found.files), to_do=len(fresh), took_ms=_ms_since(began))
+        tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
-        self._commit(self._ingest.lost_originals(found.files.get), began)
+        self._commit(self._ingest.lost_originals(), began)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
     # ---- staging ----------------------------------------------------------------------------------------------------
@@ -286,14 +287,7 @@ class Worker:
 
     def _promote_copies(self) -> None:
         """A file is gone: where it was an original, its copy takes its place."""
-
-        def present(name: str) -> FileStat | None:
-            try:
-                return stat_of(self._ingest.layout.raw_file(name).lstat())
-            except OSError:
-                return None
-
-        self._commit(self._ingest.lost_originals(present), time.monotonic())
+        self._commit(self._ingest.lost_originals(), time.monotonic())
 
     def _tell_waiting(self) -> None:
         """Say why files wait, once for each kind of reason."""

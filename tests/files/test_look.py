@@ -53,6 +53,19 @@ def test_a_scan_finds_every_csv(raw: Path) -> None:
         assert status.size == len(name.encode())
 
 
+def test_files_in_a_known_state_are_counted_and_not_listed(raw: Path) -> None:
+    """Same size and same mtime to the nanosecond: counted; anything else is listed, and what is gone is not counted."""
+    _put(raw, "day/same.csv", "day/grown.csv", "day/touched.csv", "new.csv")
+    states = scan_csvs(raw).files
+    known = {name: (status.size, status.mtime_ns) for name, status in states.items() if name != "new.csv"}
+    known |= {"day/gone.csv": (1, 1), "day/grown.csv": (1, known["day/grown.csv"][1])}
+    os.utime(raw / "day" / "touched.csv", ns=(0, known["day/touched.csv"][1] + 1))
+    found = scan_csvs(raw, known=known)
+    assert sorted(found.files) == ["day/grown.csv", "day/touched.csv", "new.csv"]
+    assert (found.known, found.count) == (1, 4)
+    assert (scan_csvs(raw).known, scan_csvs(raw).count) == (0, 4)
+
+
 def test_hidden_names_are_passed_over(raw: Path) -> None:
     """Names that begin with a dot, and all below a hidden folder, are no measurements."""
     _put(raw, ".a.csv", "._b.csv", ".git/c.csv", ".csv", "day/.sync/d.csv", "day/e.csv")

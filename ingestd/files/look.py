@@ -115,6 +115,7 @@ class Scan:
         return len(self.files) + self.known
 
 
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
@@ -137,10 +138,14 @@ def scan_csvs(
         on_folder()
         found.folders += 1
         try:
-            with os.scandir(os.path.join(root, prefix)) as entries:  # noqa: PTH118  # hot: one call a folder, no Path
-                _list_folder(entries, prefix, found, pending, known.get)
-        except FileNotFoundError:
-            continue  # removed while we looked: the next scan sees what is there then
+            folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once a folder, no Path
+            try:
+                with os.scandir(folder) as entries:
+                    _list_folder(entries, prefix, found, pending, known.get)
+            finally:
+                os.close(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # removed or replaced while we looked: the next scan sees what is there then
         except OSError as error:
             found.unreadable.append((_shown_name(prefix.rstrip("/")), error.strerror or str(error)))
     return found
@@ -153,7 +158,10 @@ def _list_folder(
     pending: list[str],
     known: Callable[[str], tuple[int, int] | None],
 ) -> None:
-    """Sort out what a folder holds. Hot: of 100,000 files that are known, each costs little more than its stat."""
+    """Sort out what a folder holds.
+
+    Hot: of 100,000 files that are known, each costs little more than its stat, which is quick from an open folder.
+    """
     for entry in entries:
         name = entry.name
         if name[0] == ".":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -91,6 +92,22 @@ def test_links_are_named_and_not_followed(raw: Path, tmp_path: Path) -> None:
     assert found.unreadable == []
 
 
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(raw: Path, tmp_path: Path) -> None:
+    """Between its listing and its turn a folder is replaced by a link: what it leads to is not taken for raw files."""
+    _put(raw, "day/a.csv", "z.csv")
+    _put(tmp_path / "outside", "secret.csv")
+    turns = iter(range(2))
+
+    def replace() -> None:
+        if next(turns):
+            shutil.rmtree(raw / "day")
+            (raw / "day").symlink_to(tmp_path / "outside")
+
+    found = scan_csvs(raw, replace)
+    assert (list(found.files), found.folders) == (["z.csv"], 2)
+    assert scan_csvs(raw).links == ["day"]
+
+
 def test_specials_are_named(raw: Path) -> None:
     """A FIFO or socket named like a measurement is named, not opened."""
     os.mkfifo(raw / "pipe.csv")
@@ -146,8 +163,8 @@ def test_one_file_that_cannot_be_looked_at_hides_no_other(raw: Path, monkeypatch
             return self.entry.stat(follow_symlinks=follow_symlinks)
 
     class Listing:
-        def __init__(self, path: str) -> None:
-            self.entries = real(path)
+        def __init__(self, folder: int) -> None:
+            self.entries = real(folder)
 
         def __enter__(self) -> list[Entry]:
             return [Entry(entry) for entry in self.entries]

@@ -130,7 +130,9 @@ class Bench:
                 Line("- processor time of the same", f"{cpu[name]:.2f} ms a file", f"{cpu['ours']:.2f} ms a file",
                      f"{cpu[name] / cpu['ours']:.2f}")
             )  # fmt: skip
-        return lines
+        bound = rate["floor"] / rate["obvious"]
+        said = (f"{rate['obvious']:.0f} files/s", f"floor: {rate['floor']:.0f} files/s", f"{bound:.2f}")
+        return [*lines, Line("- what the floor itself reaches against it", *said)]
 
     def idle(self) -> list[Line]:
         """Second backfill, nothing to do, against a bare scan."""

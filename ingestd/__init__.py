@@ -12,7 +12,8 @@ The way of one run:
       -> history           histories             Biotite3_history.csv, one line a run
       -> compaction        manifest              manifest.parquet, the one table that other programs read
 
-`ingestd backfill` does this for an archive, `ingestd run` as a service. From Python:
+`ingestd backfill` does this for an archive, `ingestd run` as a service. From Python, where what fails raises an
+`IngestdError` (`Reject`, `Retry`, `Corrupt` or `UsageError`) with its place and what to do next:
 
     import ingestd
     runs = ingestd.load_manifest("data")
@@ -34,12 +35,18 @@ if TYPE_CHECKING:
         read_and_normalize,
         stage_run,
     )
+    from ingestd.errors import Corrupt, IngestdError, Reject, Retry, UsageError
     from ingestd.raw.start_time import ensure_start_time_utc
     from ingestd.stage.identity import compute_run_id
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Corrupt",
+    "IngestdError",
+    "Reject",
+    "Retry",
+    "UsageError",
     "__version__",
     "build_chip_history",
     "compute_run_id",
@@ -51,7 +58,11 @@ __all__ = [
     "stage_run",
 ]
 
-_ROOMS = {"compute_run_id": "ingestd.stage.identity", "ensure_start_time_utc": "ingestd.raw.start_time"}
+_ROOMS = {
+    "compute_run_id": "ingestd.stage.identity",
+    "ensure_start_time_utc": "ingestd.raw.start_time",
+    **dict.fromkeys(("Corrupt", "IngestdError", "Reject", "Retry", "UsageError"), "ingestd.errors"),
+}
 """Where a name of the API lives, unless in `ingestd.api`."""
 
 

@@ -202,7 +202,8 @@ def test_every_name_of_the_api_is_there() -> None:
 def test_the_lines_in_the_package_s_docstring_run(lab_folder: Folder) -> None:
     """The Python example that `help(ingestd)` shows runs as it stands, with a chip that is there."""
     assert ingestd.__doc__
-    code = "\n".join(line.strip() for line in ingestd.__doc__.partition("From Python:")[2].splitlines())
+    code = "\n".join(line.strip() for line in ingestd.__doc__.partition("what to do next:")[2].splitlines())
+    assert "load_run" in code
     subprocess.run(
         [sys.executable, "-c", code.replace("Biotite3", "Alisson72")],
         cwd=lab_folder.path,

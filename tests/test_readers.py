@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import polars as pl
-import pyarrow as pa
-import pyarrow.dataset as pads
 import pytest
 
 from ingestd.backfill import backfill
@@ -48,7 +45,9 @@ def test_duckdb_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
 
 def test_polars_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
     """The Polars line gives every row of every run, the date as a date."""
-    frame = eval(example(repository, "python", "pl.scan_parquet"), {"pl": pl}).collect()
+    names: dict[str, Any] = {}
+    exec(example(repository, "python", "pl.scan_parquet"), names)
+    frame = names["runs"].collect()
     counted = frame.group_by("run_id").agg(rows=pl.len().cast(pl.Int64)).sort("run_id")
     assert counted.equals(staged)
     assert frame.schema["date"] == pl.Date()
@@ -56,8 +55,9 @@ def test_polars_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
 
 def test_pandas_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
     """The pandas line gives every row of every run, the date as a date."""
-    names: dict[str, Any] = {"pd": pd, "pa": pa, "pads": pads}
-    frame = eval(example(repository, "python", "pd.read_parquet"), names)
+    names: dict[str, Any] = {}
+    exec(example(repository, "python", "pd.read_parquet"), names)
+    frame = names["runs"]
     counted = frame.groupby("run_id").size().sort_index()
     assert list(counted.index) == staged["run_id"].to_list()
     assert list(counted) == staged["rows"].to_list()

@@ -110,7 +110,7 @@ def _reject(record: Record, note: FileNote) -> dict[str, Any]:
         "source_size": note.source_size,
         "source_mtime_ns": note.source_mtime_ns,
         "source_sha256": note.source_sha256,
-        "after_the_fix": "nothing to type: ingestd looks at the file again as soon as it changes",
+        "after_the_fix": "the service, or the next `ingestd backfill`, looks at the file again when it has changed",
         "after_a_change_of_settings": f"ingestd rejects retry {shlex.quote(note.source_file)}",
     }
 

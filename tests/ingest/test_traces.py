@@ -159,6 +159,7 @@ def test_a_reject_says_everything_a_person_needs(layout: Layout) -> None:
         "next_step": "correct it",
     }
     assert (reject["source_size"], reject["source_mtime_ns"], reject["event"]) == (5, 7, 1)
+    assert reject["after_the_fix"].startswith("the service, or the next `ingestd backfill`, looks at the file again")
     assert shlex.split(reject["after_a_change_of_settings"])[-1] == "Lab notes/it's_1.csv"
 
 

@@ -106,7 +106,8 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         said = f" (pid {service.pid} on {service.host}): {service.doing}" if service.pid else ""
         say(f"{service.phase}{said}", lead="service   ", style="bold green")
         if service.watching:
-            say(f"watching {service.watching}", lead="          ")
+            by = service.watching
+            say(by if by.startswith("waiting ") else f"watching {by}", lead="          ")
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
     say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
     free = "" if found.free_bytes is None else f"; {found.free_bytes / 2**30:.1f} GiB free"
@@ -128,7 +129,8 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         say(f"{more}`ingestd rejects show FILE` tells why", lead="          ")
     for last in found.last_runs:
         staged_at = last.ingested_at_utc.astimezone(zone)
-        say(f"staged {staged_at:%Y-%m-%d %H:%M:%S}  {last.summary}", lead="last run  ", style="bold")
+        say(f"{last.source_file}  staged {staged_at:%Y-%m-%d %H:%M:%S}", lead="last run  ", style="bold")
+        say(last.summary, lead="          ")
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:

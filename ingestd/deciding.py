@@ -155,7 +155,7 @@ class Decider:
         if staged is None or staged.row.source_sha256 != outcome.digest:
             return None
         record = self._put(Event.MOVED, staged, placing, run)
-        return record.model_copy(update={"note": f"it was {run.source_file}"})
+        return record.model_copy(update={"note": moved_from(run.source_file)})
 
     def _decide_refused(self, outcome: Refused) -> Record:
         note = self._note(outcome, "rejected", outcome.reason.code)
@@ -259,6 +259,11 @@ def occupant(catalog: Catalog, source_file: str) -> KnownRun | None:
 def prior_of(run: KnownRun) -> Prior:
     """Reduce a known run to what staging its file again needs."""
     return Prior(run.run_id, run.source_sha256, run.source_size, run.start_time_utc, run.start_time_origin)  # type: ignore[arg-type]  # the manifest's own origins
+
+
+def moved_from(source_file: str) -> str:
+    """Word the note of a `moved` record, by which the old path's story is found."""
+    return f"it was {source_file}"
 
 
 def forgotten(note: FileNote) -> FileNote:

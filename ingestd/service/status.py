@@ -15,11 +15,13 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ingestd import files
+from ingestd.deciding import occupant
 from ingestd.errors import Retry
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
+from ingestd.originals import RESTORE, emptied
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
 from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge, judge_outside
 from ingestd.service.state import RetryingFile, Trouble, read_state
@@ -126,11 +128,14 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         troubles += hidden(scan, layout.raw_root, now)
     except Retry as error:
         found = {}
-        lost = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
-        troubles = [*(trouble for trouble in troubles if trouble.message != lost.message), lost]
-    waiting = _waiting(settings, store, found, retrying, now)
-    rejected = [note for note in store.catalog.notes.values() if note.outcome == "rejected"]
+        away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
+        troubles = [*(trouble for trouble in troubles if trouble.message != away.message), away]
     view = read_view(layout)
+    waiting = _waiting(settings, store, found, retrying, now)
+    emptied_runs = _emptied(store, view, found, waiting, now)
+    waiting = [file for file in waiting if file.source_file not in emptied_runs]
+    troubles += emptied_runs.values()
+    rejected = [note for note in store.catalog.notes.values() if note.outcome == "rejected"]
     safe_reason = _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,
@@ -212,6 +217,31 @@ def _waiting(
         else:
             waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
     return waiting
+
+
+def _emptied(
+    store: ManifestStore, view: pl.DataFrame, found: dict[str, FileStat], waiting: list[WaitingPart], now: datetime
+) -> dict[str, Trouble]:
+    """Tell of the queued files that were runs: their measurement is not to come, it is gone from the raw file.
+
+    Where the run may only have been moved, because a file of its size is not decided yet, nothing is told.
+    """
+    catalog = store.catalog
+    queued = {file.source_file: file.reason for file in waiting if file.state == State.QUEUED}
+    runs = {name: run for name in queued if (run := occupant(catalog, name))}
+    undecided = {status.size for status in catalog.undecided(found).values()} if runs else set()
+    wanted = view.filter(pl.col("run_id").is_in([run.run_id for run in runs.values()]))
+    rows = dict(wanted.select("run_id", "rows").iter_rows())
+    return {
+        name: Trouble(
+            message=emptied(run.run_id, rows[run.run_id], queued[name]),
+            place=str(store.layout.raw_file(name)),
+            next_step=RESTORE,
+            since=now,
+        )
+        for name, run in runs.items()
+        if run.run_id in rows and run.source_size not in undecided
+    }
 
 
 def _undecided(

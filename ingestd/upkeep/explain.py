@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from ingestd import files
+from ingestd.deciding import moved_from, occupant
 from ingestd.errors import Corrupt, UsageError, shown
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
@@ -24,8 +25,9 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
+from ingestd.originals import RESTORE, emptied
 from ingestd.raw.header import glance
-from ingestd.raw.settling import Observation, Patience, judge
+from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
@@ -115,19 +117,21 @@ def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError
 
 
 def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
-    """Look at the raw file as it is now: size, mtime, hash, rows, state."""
+    """Look at the raw file as it is now: size, mtime, hash, rows, state; or why it is none."""
     layout = settings.layout
     limit = int(settings.stage.max_file_mib * 2**20)
     path = layout.raw_file(source_file)
+    if os.path.lexists(path) and (why := _passed_over(layout, source_file)):
+        return {"exists": True, "path": str(path), "problem": why, "passed_over": True}
     try:
         read = files.read_raw(path, limit)
     except (FileNotFoundError, NotADirectoryError):
         return {"exists": False, "path": str(path)}
     except OSError as error:
         exists = error.errno != errno.ENAMETOOLONG
-        return {"exists": exists, "path": str(path), "problem": error.strerror or str(error)}
+        return {"exists": exists, "path": str(path), "problem": error.strerror or str(error), "passed_over": False}
     if read is None:
-        return {"exists": True, "path": str(path), "problem": "not a regular file"}
+        return {"exists": True, "path": str(path), "problem": "no regular file", "passed_over": True}
     age = now.timestamp() - read.before.mtime_ns / 1e9
     looked = glance(read.data)
     seen = Observation(abs(age), look().writer_of(read.before))
@@ -145,9 +149,27 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
     }
 
 
+def _passed_over(layout: Layout, source_file: str) -> str:
+    """Say why no scan comes to this path, by the rules of `files.scan_csvs`; empty where one does."""
+    path, parts = layout.raw_root, source_file.split("/")
+    for part in parts:
+        path /= part
+        if part.startswith("."):
+            return "names that begin with a dot are not looked at"
+        if path.is_symlink():
+            return "symbolic links are not followed"
+    if path.is_dir():
+        return "it is a folder"
+    return "" if parts[-1].lower().endswith(".csv") else "only names that end in .csv count"
+
+
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
-    """Find the events of a file and its runs. Reads the event files whose text names one of them."""
-    wanted = [text.encode() for text in (json.dumps(source_file, ensure_ascii=False), *sorted(run_ids))]
+    """Find the events of a file and its runs, and of runs that moved away from it.
+
+    Reads the event files whose text names one of them. `kept` is where the data was put that an edit replaced.
+    """
+    names = (json.dumps(text, ensure_ascii=False) for text in (source_file, moved_from(source_file)))
+    wanted = [text.encode() for text in (*names, *sorted(run_ids))]
     for path in sorted(layout.events_dir.glob("*/*/*.json")):
         data = path.read_bytes()
         if any(text in data for text in wanted):
@@ -155,7 +177,8 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
                 event = parse_trace(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
-            yield {**event, "file": layout.relative(path)}
+            kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
+            yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}
 
 
 def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:
@@ -190,28 +213,65 @@ def _moved_away(store: ManifestStore, story: Story) -> str:
 
 def _verdict(store: ManifestStore, story: Story) -> str:
     raw, note = story.raw, story.note
-    live = [row for row in story.rows if row.live]
-    if (
-        raw["exists"]
-        and "size" in raw
-        and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"])
-    ):
-        if raw["state"] != "settled":
-            return f"It is {raw['state']}: {raw['reason']}."
-        changed = " again, because it changed" if live or note else ""
-        return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
+    before = occupant(store.catalog, story.source_file)
+    run = next((row for row in story.rows if before is not None and row.run_id == before.run_id), None)
+    looked_at = raw["exists"] and "size" in raw
+    if looked_at and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"]):
+        return _undecided(raw, run, known=bool(note or run))
+    if "problem" in raw and not story.rows and note is None:
+        return f"{'It is passed over' if raw['passed_over'] else 'It cannot be read'}: {raw['problem']}."
     if note is not None and note.outcome == "rejected":
-        until = "it stays so until its bytes change" if raw["exists"] else "the file is gone since"
-        return f"It was rejected ({note.code}); {until}."
+        return _refused(note, raw, run)
     if note is not None and note.outcome == "queued":
-        return f"It is queued: {raw.get('reason', 'no complete row yet')}."
+        return _queued(note, raw, run)
     if note is not None and note.outcome == "duplicate":
         original = store.catalog.run(note.run_id or "")
         return f"It is a copy of {original.source_file if original else '?'} (run {note.run_id}): counted once, there."
     if not story.rows:
         return _moved_away(store, story)
+    live = [row for row in story.rows if row.live]
     if not live:
         return "It was superseded: its start time changed, and another run stands for it now."
-    row = live[0]
-    where = "" if raw["exists"] else " Its raw file is gone; the staged data stays."
-    return f"It is run {row.run_id}: {row.rows} rows, ingested {row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC.{where}"
+    return _is_run(run or live[0], raw)
+
+
+def _undecided(raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> str:
+    """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
+    if raw["state"] == State.QUEUED and run is not None:
+        what = emptied(run.run_id, run.rows, raw["reason"]).capitalize()
+        return f"{what}: {RESTORE}, unless it was moved, which the next `ingestd backfill` sees."
+    if raw["state"] != State.SETTLED:
+        return f"It is {raw['state']}: {raw['reason']}."
+    changed = " again, because it changed" if known else ""
+    return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
+
+
+def _refused(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
+    """Say why a file is rejected, and what is left of the run it was."""
+    until = "it stays so until its bytes change, or `ingestd rejects retry` has it tried again"
+    stays = f" Run {run.run_id}, staged from its earlier bytes ({_rows(run)}), stays live." if run else ""
+    return f"It was rejected ({note.code}); {until if raw['exists'] else 'the file is gone since'}.{stays}"
+
+
+def _queued(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
+    """Say what a file without a complete row waits for, or what became of the run it was."""
+    if run is not None and not raw["exists"]:
+        return _is_run(run, raw)
+    if run is not None:
+        return f"{emptied(run.run_id, run.rows, QUEUED_REASONS[note.code or 'no-rows']).capitalize()}: {RESTORE}."
+    if not raw["exists"]:
+        return "It was queued, and is gone since: it never became a run."
+    return f"It is queued: {raw.get('reason', 'no complete row yet')}."
+
+
+def _is_run(row: ManifestRow, raw: dict[str, Any]) -> str:
+    where = ""
+    if not raw["exists"]:
+        where = " Its raw file is gone; the staged data stays."
+    elif "problem" in raw:
+        where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
+    return f"It is run {row.run_id}: {_rows(row)}, ingested {row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC.{where}"
+
+
+def _rows(row: ManifestRow) -> str:
+    return f"{row.rows:,} row{'' if row.rows == 1 else 's'}"

@@ -25,6 +25,7 @@ Kind = Literal[
     "duplicate",
     "queued",
     "raw-changed",
+    "raw-emptied",
     "raw-missing",
     "raw-undecided",
     "raw-unreadable",

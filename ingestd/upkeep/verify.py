@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
+from ingestd.deciding import occupant
 from ingestd.errors import Corrupt, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
@@ -22,6 +23,7 @@ from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
+from ingestd.originals import RESTORE, emptied
 from ingestd.raw.run import parse_run
 from ingestd.raw.settling import QUEUED_REASONS
 from ingestd.settings import Settings
@@ -235,6 +237,7 @@ def _gone(layout: Layout, row: ManifestRow) -> str:
 def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str, FileStat]) -> Iterator[Finding]:
     catalog = store.catalog
     starts: dict[tuple[str, object], ManifestRow] = {}
+    rows = {row.run_id: row for row in live}
     for row in live:
         note = catalog.notes.get(row.source_file)
         taken = note is not None and note.outcome == "occupied" and note.run_id != row.run_id
@@ -256,16 +259,23 @@ def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str
             what = "changed since it was decided" if known else "not decided yet"
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
         elif note is not None:
-            yield from _noted(note)
+            before = occupant(catalog, name)
+            yield from _noted(note, rows.get(before.run_id) if before else None)
 
 
-def _noted(note: FileNote) -> Iterator[Finding]:
+def _noted(note: FileNote, before: ManifestRow | None) -> Iterator[Finding]:
+    """Say what is noted of a file; `before` is the live run it was, if it was one."""
     match note.outcome:
         case "rejected":
-            message = f"its content is at fault ({note.code}): `ingestd rejects show` tells more"
+            message = f"it cannot be staged ({note.code}): `ingestd rejects show` tells why"
+            if before is not None:
+                message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)
         case "duplicate":
             yield Finding("note", "duplicate", note.source_file, f"a copy of run {note.run_id}", note.run_id)
+        case "queued" if before is not None:
+            message = f"{emptied(before.run_id, before.rows, QUEUED_REASONS[note.code or 'no-rows'])}: {RESTORE}"
+            yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
         case "queued":
             message = QUEUED_REASONS[note.code or "no-rows"]
             yield Finding("note", "queued", note.source_file, message, note.run_id)

@@ -18,9 +18,7 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
     staged.run("backfill", "--workers", "1")
     done = staged.run("verify")
     assert done.code == 0
-    assert (
-        f"rejected  {REJECT}: its content is at fault (row-too-long): `ingestd rejects show` tells more\n" in done.out
-    )
+    assert f"rejected  {REJECT}: it cannot be staged (row-too-long): `ingestd rejects show` tells why\n" in done.out
     assert f"queued  {QUEUED}: header only, no data row yet" in done.out
     assert "duplicate  copy/LaserCalibration2026-03-12_1.csv: a copy of run " in done.out
 
@@ -28,7 +26,11 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
 @pytest.mark.parametrize(
     ("delete", "verdict"),
     [
-        (False, "It was rejected (row-too-long); it stays so until its bytes change."),
+        (
+            False,
+            "It was rejected (row-too-long); "
+            "it stays so until its bytes change, or `ingestd rejects retry` has it tried again.",
+        ),
         (True, "It was rejected (row-too-long); the file is gone since."),
     ],
 )

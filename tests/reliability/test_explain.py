@@ -37,7 +37,7 @@ def test_an_ingested_run(archive: Archive) -> None:
         (lived.GROWN, "It is run", ["ingested", "updated"]),
         (lived.TOUCHED, "It is run", ["ingested", "unchanged"]),
         (lived.MOVED, "It is run", ["ingested", "moved"]),
-        (lived.MOVED_FROM, "It is no more at this path: run", ["ingested"]),
+        (lived.MOVED_FROM, "It is no more at this path: run", ["ingested", "moved"]),
         (lived.COPY, f"It is a copy of {lived.PLAIN}", ["ingested", "duplicate"]),
         (lived.REJECTED, "It was rejected (not-pymeasure)", ["rejected"]),
         (lived.QUEUED, "It is queued:", ["queued"]),
@@ -104,3 +104,67 @@ def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
     assert "problem" in told.staged[0]
     assert "problem" in told.history[0]
     assert story(archive, lived.REJECTED).reject is None
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("photo.jpg", "It is passed over: only names that end in .csv count."),
+        (".hidden.csv", "It is passed over: names that begin with a dot are not looked at."),
+        (".git/It_1.csv", "It is passed over: names that begin with a dot are not looked at."),
+        ("link.csv", "It is passed over: symbolic links are not followed."),
+        ("linked/It_1.csv", "It is passed over: symbolic links are not followed."),
+        (lived.DAY, "It is passed over: it is a folder."),
+    ],
+)
+def test_what_no_scan_takes_is_told(name: str, verdict: str, archive: Archive) -> None:
+    """A path that is never staged is not said to wait for the next backfill, nor to be gone."""
+    for other in ("photo.jpg", ".hidden.csv", ".git/It_1.csv"):
+        archive.put(other, lived.number(30).data)
+    (archive.raw / "link.csv").symlink_to(lived.PLAIN)
+    (archive.raw / "linked").symlink_to(lived.DAY)
+    assert story(archive, name).verdict == verdict
+    archive.backfill()
+    assert story(archive, name).verdict == verdict
+
+
+def test_an_upper_case_csv_is_taken(archive: Archive) -> None:
+    """`.CSV` counts as well: the next backfill takes it."""
+    archive.put("It_30.CSV", lived.number(30).data)
+    assert "over and not staged yet" in story(archive, "It_30.CSV").verdict
+
+
+def test_a_run_whose_file_became_a_link(archive: Archive) -> None:
+    """A link in the place of a run's raw file is not taken for it: the run stays, its file is not there."""
+    (archive.raw / lived.PLAIN).rename(archive.root / "elsewhere.csv")
+    (archive.raw / lived.PLAIN).symlink_to(archive.root / "elsewhere.csv")
+    assert story(archive, lived.PLAIN).verdict.endswith(
+        "Its raw file is not there to be read: symbolic links are not followed; the staged data stays."
+    )
+
+
+def test_a_rejected_edit_of_a_run(archive: Archive) -> None:
+    """The run that was staged from the earlier bytes stays live, and its story says so; `verify` too."""
+    run_id = archive.live()[lived.PLAIN].run_id
+    archive.put(lived.PLAIN, BROKEN)
+    archive.backfill()
+    stays = f"Run {run_id}, staged from its earlier bytes (3 rows), stays live."
+    assert story(archive, lived.PLAIN).verdict == (
+        "It was rejected (not-pymeasure); it stays so until its bytes change, or `ingestd rejects retry` has it tried "
+        f"again. {stays}"
+    )
+    (told,) = [one.message for one in lived.findings(archive) if (one.kind, one.path) == ("rejected", lived.PLAIN)]
+    assert told.endswith(f"; run {run_id}, staged from its earlier bytes, stays live")
+
+
+def test_a_queued_file_that_is_gone(archive: Archive) -> None:
+    """What is not there any more waits for nothing."""
+    archive.delete(lived.QUEUED)
+    assert story(archive, lived.QUEUED).verdict == "It was queued, and is gone since: it never became a run."
+
+
+def test_an_edit_tells_where_the_old_data_is(archive: Archive) -> None:
+    """The event of an edit names the Parquet it replaced by its path below the data root, and it is there."""
+    (edited,) = [event for event in story(archive, lived.EDITED).events if event["event"] == "edited"]
+    (kept,) = edited["kept"]
+    assert (archive.root / kept).is_file()

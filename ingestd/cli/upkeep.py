@@ -92,7 +92,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`; the manifest is restored from what is
     left of it and from the staged Parquet; missing Parquet is staged again from the raw files. Stop the service first.
 
-    Exit codes: 0 nothing is damaged (any more), 1 damage is left, or was found without --apply, 2 could not run.
+    Exit codes: 0 nothing is to be done (any more), 1 damage is left, or the plan waits for --apply, 2 could not run.
 
     \b
     Examples:

@@ -188,7 +188,10 @@ def _stage_findings(layout: Layout, done: Verification) -> StageContent:
 
 
 def _leftover(layout: Layout, path: Path) -> Finding:
-    return Finding("damage", "leftover", layout.relative(path), "a temporary file whose process is dead")
+    """Tell of what a killed process left half-made: it is no damage, a later start clears it."""
+    return Finding(
+        "note", "leftover", layout.relative(path), "left by a process that was killed; the next one clears it"
+    )
 
 
 def leftovers(layout: Layout) -> list[Path]:

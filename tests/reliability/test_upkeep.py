@@ -234,7 +234,6 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "Parquet page flipped": (_flip_page, {"parquet-cells"}),
     "cell changed": (_change_cell, {"parquet-cells"}),
     "raw bytes changed": (_raw_bytes, {"raw-bytes"}),
-    "leftovers": (_leftovers, {"leftover"}),
     "history missing": (lambda a: a.layout.history_file("Alisson67").unlink(), {"history-missing"}),
     "history stale": (lambda a: cut_file(a.layout.history_file("Alisson72"), -150), {"history-differs"}),
     "history a folder": (lambda a: _folder(a.layout.history_file("Alisson67")), {"history-differs"}),
@@ -291,6 +290,18 @@ def test_damage_is_named_and_repaired(kind: str, logged: Archive) -> None:
     logged._ticks += 60
     lived.plain_start(logged)
     lived.check_sound(logged)
+
+
+def test_what_a_killed_process_left_is_no_damage(logged: Archive) -> None:
+    """Temporary files and folders of a dead process are notes; a repair sets them aside, and nothing is left."""
+    _leftovers(logged)
+    assert damages(logged) == set()
+    left = [one for one in lived.findings(logged) if one.kind == "leftover"]
+    assert (len(left), {one.level for one in left}) == (5, {"note"})
+    before = tree(logged.root)
+    assert mend(logged, deep=True).left == []
+    assert [one for one in lived.findings(logged) if one.kind == "leftover"] == []
+    _check_nothing_deleted(before, logged, compacted=True)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, expected) in DAMAGE.items() if expected == {"manifest"}])

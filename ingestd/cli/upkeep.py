@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -74,7 +75,7 @@ def _tell_verification(done: Verification, *, deep: bool) -> None:
     histories = count(done.histories, "chip history", "chip histories")
     say(f"{count(done.runs, 'run')}, {count(done.raw_files, 'raw file')}, {histories} checked")
     if deep:
-        say(f"{done.cells} cells compared with the raw files")
+        say(f"{count(done.cells, 'cell')} compared with the raw files")
     if done.clean:
         say("Nothing is damaged.", style="bold green")
     else:
@@ -193,25 +194,33 @@ def _tell_story(story: Story) -> None:
     say()
     raw = story.raw
     if raw["exists"] and "size" in raw:
-        what = f"{raw['size']} bytes, {count(raw['rows'], 'row')}, {raw['state']}"
+        what = f"{raw['size']:,} bytes, {count(raw['rows'], 'row')}, {raw['state']}"
         say(f"raw file   {what}, SHA-256 {raw['sha256'][:16]}…")
     else:
         say(f"raw file   {raw.get('problem', 'not there')}")
     for event in story.events:
         why = event.get("note") or (event.get("reason") or {}).get("code")
-        say(f"event      {event['at']}  #{event['seq']} {event['event']}{f': {why}' if why else ''}")
+        about = f" {event['source_file']}" if event["source_file"] != story.source_file else ""
+        at = datetime.fromisoformat(event["at"])
+        say(f"event      {_utc(at)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}")
+        for kept in event.get("kept", []):
+            say(f"           the data before it is kept in {kept}")
     if story.reject is not None:
         line = f", line {story.reject['line']}" if story.reject.get("line") else ""
         say(f"reject     {story.reject['code']}{line}: {story.reject['message']}")
         say(f"           next: {story.reject['next_step']}")
     for row in story.rows:
         state = "live" if row.live else f"superseded by {row.superseded_by}"
-        say(f"row        {row.run_id}  {row.proc}  {row.start_time_utc.isoformat()} ({row.start_time_origin}), {state}")
+        say(f"row        {row.run_id}  {row.proc}  {_utc(row.start_time_utc)} ({row.start_time_origin}), {state}")
         for warning in row.warnings:
             say(f"           warning: {warning}")
     for staged in story.staged:
-        size = staged.get("problem") or f"{staged['size']} bytes"
+        size = staged.get("problem") or f"{staged['size']:,} bytes"
         say(f"parquet    {staged['path']}  ({size})")
     for entry in story.history:
-        what = entry.get("problem") or f"line {entry['seq']}: {entry['summary']}"
+        what = entry.get("problem") or f"seq {entry['seq']}: {entry['summary']}"
         say(f"history    {entry['file']}  {what}")
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

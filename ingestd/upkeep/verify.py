@@ -358,7 +358,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
             return
         run = parse_run(read.data, settings.registry)
         staged = read_run(path)
-        done.cells += staged.num_rows * staged.num_columns
+        done.cells += run.rows * len(run.header.columns)
         if not same_cells(staged, run.table) or read_header(path) != run.header.text:
             yield Finding(
                 "damage", "parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id

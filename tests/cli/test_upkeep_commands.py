@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from commands import Folder
+from measurement import Measurement
 
 REJECT = "2026-03-12/IV2026-03-12_3.csv"
 QUEUED = "2026-03-13/It2026-03-13_5.csv"
@@ -42,3 +45,37 @@ def test_explain_of_a_reject_names_the_code_at_its_event(staged: Folder, delete:
     assert told[1] == verdict
     (event,) = [line for line in told if line.startswith("event ")]
     assert event.endswith(" rejected: row-too-long")
+
+
+def test_explain_writes_times_numbers_and_places_in_one_way(staged: Folder) -> None:
+    """Every time is UTC and says so, thousands have their comma, a history line is named by its `seq`.
+
+    An event about another path than the one asked for names it, and one that replaced data tells where that is kept.
+    """
+    name, moved = "2026-03-12/IVg2026-03-12_1.csv", "2026-03-12/moved/IVg2026-03-12_1.csv"
+    data = (staged.raw / name).read_bytes().replace(b"Chip number: 3", b"Chip number: 34")
+    staged.put(name, data)
+    staged.run("backfill", "--workers", "1")
+    (staged.raw / moved).parent.mkdir()
+    (staged.raw / name).rename(staged.raw / moved)
+    staged.run("backfill", "--workers", "1")
+    told = staged.run("explain", moved).out
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert len(re.findall(rf"{time} UTC", told)) == len(re.findall(r"\d\d:\d\d", told)) == 5
+    assert re.search(rf"^raw file   {len(data):,} bytes, 401 rows", told, re.MULTILINE)
+    assert re.search(rf"^event      {time} UTC  #\d+ ingested {re.escape(name)}$", told, re.MULTILINE)
+    assert re.search(rf"^event      {time} UTC  #\d+ edited {re.escape(name)}$", told, re.MULTILINE)
+    assert re.search(rf"^event      {time} UTC  #\d+ moved: it was {re.escape(name)}$", told, re.MULTILINE)
+    (kept,) = re.findall(r"^           the data before it is kept in (\S+)$", told, re.MULTILINE)
+    assert (staged.path / "data" / kept).is_file()
+    assert re.search(r"^history    histories/Biotite34_history.csv  seq 1: ", told, re.MULTILINE)
+    old = staged.run("explain", name).out
+    assert re.search(rf"^event      {time} UTC  #\d+ moved {re.escape(moved)}: it was ", old, re.MULTILINE)
+
+
+def test_verify_counts_the_cells_of_the_raw_files(folder: Folder) -> None:
+    """A row of the raw file counts as many cells as it has: what the stage adds does not."""
+    folder.put("It_1.csv", Measurement(rows=3).data)
+    folder.run("backfill", "--workers", "1")
+    assert folder.run("verify", "--deep", "--json").json["cells"] == 3 * 6
+    assert "18 cells compared with the raw files\n" in folder.run("verify", "--deep").out

@@ -198,7 +198,7 @@ class _Run:
                 pending, same = self._look_again()
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if not self.options.stop():
-                copies = self.ingest.lost_originals()
+                copies = self.ingest.lost_originals(scan)
                 self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
                 self._commit(copies)
         except Retry as error:

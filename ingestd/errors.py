@@ -9,6 +9,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar
+
+Caught = TypeVar("Caught", bound=BaseException)
 
 
 class RejectCode(StrEnum):
@@ -91,6 +94,12 @@ class Reject(IngestdError):
 
 def _revive_reject(code: RejectCode, message: str, state: dict[str, object]) -> Reject:
     return Reject(code, message, **state)  # type: ignore[arg-type]  # the keys are __reduce__'s own
+
+
+def without_frames(error: Caught) -> Caught:
+    """Forget where an error was raised, and return it: kept as a value, it would keep its file's bytes in memory."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class Retry(IngestdError):

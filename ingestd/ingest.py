@@ -16,7 +16,7 @@ from pathlib import Path
 from ingestd import files
 from ingestd.deciding import Decider, forgotten, in_turn, occupant, prior_of
 from ingestd.errors import Corrupt, Retry
-from ingestd.files import FileStat
+from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, write_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
@@ -93,9 +93,13 @@ class Ingest:
             force=force,
         )
 
-    def lost_originals(self) -> list[Same]:
-        """List the known copies whose original is gone: each may take its place. Opens nothing."""
-        return self.originals.lost(self.store.catalog, self.clock())
+    def lost_originals(self, scan: Scan | None = None) -> list[Same]:
+        """List the known copies whose original is gone: each may take its place. Opens nothing.
+
+        After a `scan` only what it did not see is looked at.
+        """
+        saw = scan.saw if scan is not None else self.originals.sees
+        return self.originals.lost(self.store.catalog, saw, self.clock())
 
     # ---- committing -------------------------------------------------------------------------------------------------
 

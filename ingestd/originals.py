@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+from collections.abc import Callable
 from datetime import datetime
 
 from ingestd import files
@@ -35,41 +36,57 @@ class Originals:
         self._layout = layout
         self._context = context
 
-    def lost(self, catalog: Catalog, now: datetime) -> list[Same]:
-        """List the known copies whose original is gone: each may take its place. Opens nothing."""
+    def lost(self, catalog: Catalog, saw: Callable[[str], bool], now: datetime) -> list[Same]:
+        """List the known copies whose original is gone: each may take its place. Opens nothing.
+
+        `saw` tells what is there, as a scan sees it.
+        """
         found = []
         for note in catalog.duplicates():
             run = catalog.run(note.run_id or "")
             if run is None or run.superseded_by or run.source_sha256 != note.source_sha256:
                 continue
-            if not _covered(catalog, run) and not self._gone(run):
+            if not (_covered(catalog, run) if saw(run.source_file) else self._gone(run)):
                 continue
-            with contextlib.suppress(OSError):  # a copy that is out of reach stays one
+            if not saw(note.source_file):
+                continue
+            with contextlib.suppress(OSError):  # a copy that went out of reach stays one
                 status = self._state(note.source_file)
                 if status and (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
                     found.append(Same(self._task(note.source_file, status, now), note.source_sha256))
         return found
 
+    def sees(self, source_file: str) -> bool:
+        """Tell whether a scan would find this raw file now."""
+        try:
+            return self._state(source_file) is not None
+        except OSError:
+            return False
+
     def _gone(self, run: KnownRun) -> bool:
-        """Tell whether a raw file is gone for sure: its folder may only be out of reach."""
+        """Tell whether a raw file that was not seen is gone for sure: its folder may only be out of reach."""
         try:
             return self._state(run.source_file) is None
         except OSError:
             return False
 
     def _state(self, source_file: str) -> FileStat | None:
-        """Look at a raw file; None when there is no regular file."""
+        """Look at a raw file; None when there is no regular file, or a link leads to it, which no scan follows."""
+        path = self._layout.raw_file(source_file)
         try:
-            status = self._layout.raw_file(source_file).lstat()
+            status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return files.stat_of(status) if stat.S_ISREG(status.st_mode) else None
+        straight = path.parent.resolve() == (self._layout.raw_root.resolve() / source_file).parent
+        return files.stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
 
     def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
         """Tell whether the raw file of a run is still there, as it was or edited; read only when its state changed."""
         path = self._layout.raw_file(run.source_file)
         try:
-            status = files.stat_of(path.lstat())
+            status = self._state(run.source_file)
+            if status is None:
+                return False
             if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
                 return True
             return files.sha256_of(path) == run.source_sha256 or self._edited(catalog, run, status, now)

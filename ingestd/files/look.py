@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -93,12 +93,19 @@ def sha256_of(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+State = tuple[int, int]
+"""Size and mtime (ns): in the same state, a file that was read need not be read again."""
+
+_NOTHING: Mapping[str, State] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Scan:
     """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
 
     `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
-    counts the folders, the root among them, `known` the CSVs that are as the caller knew them: they are not in `files`.
+    counts the folders, the root among them. `known` are the states the caller knew: a CSV in such a state is not in
+    `files`, and what was not found so is `unseen`.
     """
 
     files: dict[str, FileStat]
@@ -107,29 +114,31 @@ class Scan:
     undecodable: list[str]
     unreadable: list[tuple[str, str]]
     folders: int = 0
-    known: int = 0
+    known: Mapping[str, State] = field(default_factory=dict)
+    unseen: dict[str, State] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many regular CSVs there are."""
-        return len(self.files) + self.known
+        return len(self.files) + len(self.known) - len(self.unseen)
+
+    def saw(self, name: str) -> bool:
+        """Tell whether there is a regular CSV of this name."""
+        return name in self.files or (name in self.known and name not in self.unseen)
 
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
-def scan_csvs(
-    root: Path, on_folder: Callable[[], None] = lambda: None, known: Mapping[str, tuple[int, int]] = _NOTHING
-) -> Scan:
+def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Mapping[str, State] = _NOTHING) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
     folders too. A folder that cannot be listed is reported, not raised; a missing root is a `Retry`. `on_folder` is
-    called before each folder is listed: a scan of a slow share may take long. `known` gives the size and the mtime (ns)
-    of files that need not be listed while they have them.
+    called before each folder is listed: a scan of a slow share may take long. Files of `known` that have the state it
+    names are left out of `files`.
     """
-    found = Scan({}, [], [], [], [])
+    found = Scan({}, [], [], [], [], known=known, unseen=dict(known))
     with world(root):
         os.scandir(root).close()
     pending = [""]
@@ -141,7 +150,7 @@ def scan_csvs(
             folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once a folder, no Path
             try:
                 with os.scandir(folder) as entries:
-                    _list_folder(entries, prefix, found, pending, known.get)
+                    _list_folder(entries, prefix, found, pending)
             finally:
                 os.close(folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -156,12 +165,13 @@ def _list_folder(
     prefix: str,
     found: Scan,
     pending: list[str],
-    known: Callable[[str], tuple[int, int] | None],
 ) -> None:
     """Sort out what a folder holds.
 
     Hot: of 100,000 files that are known, each costs little more than its stat, which is quick from an open folder.
     """
+    unseen = found.unseen
+    known = unseen.get
     for entry in entries:
         name = entry.name
         if name[0] == ".":
@@ -178,7 +188,7 @@ def _list_folder(
                 found.unreadable.append((_shown_name(path), error.strerror or str(error)))
                 continue
             if known(path) == (status.st_size, status.st_mtime_ns):
-                found.known += 1
+                del unseen[path]
             elif _undecodable(path):
                 found.undecodable.append(_shown_name(path))
             else:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode, shown, without_frames
 from ingestd.raw.cells import respell, second_header
 from ingestd.raw.header import MAX_HEADER_BYTES, Header
 from ingestd.raw.lines import (
@@ -91,13 +91,13 @@ def parse_tables(bodies: Sequence[Body]) -> list[Table | Reject]:
         try:
             rows[position] = _Rows(body)
         except Reject as reject:
-            found[position] = reject
+            found[position] = without_frames(reject)
     cells = _read_plain({position: one for position, one in rows.items() if one.is_plain()})
     for position, one in rows.items():
         try:
             found[position] = one.table(cells.get(position))
         except Reject as reject:
-            found[position] = reject
+            found[position] = without_frames(reject)
     return [found[position] for position in range(len(bodies))]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import threading
@@ -49,6 +50,9 @@ STATE_EVERY_S = 0.5
 
 LIMITED_SCAN_S = 10.0
 """How often everything is scanned while the kernel's limits leave folders unwatched, in seconds, at the least."""
+
+COLLECT_FROM = 700
+"""After so many new objects Python looks for garbage among them: its own default, for a process that stays."""
 
 LOCK_WAIT_S = 2.0
 """How long a start waits for the lock of a service that is just ending, in seconds."""
@@ -107,6 +111,8 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
         lock.acquire(LOCK_WAIT_S)
         try:
             with opened(settings, clock) as ingest:
+                gc.freeze()  # code and catalog are no garbage; what comes may be, in a life of months
+                gc.set_threshold(COLLECT_FROM)
                 return Daemon(settings, Worker(ingest), signals, notifier, clock).run()
         finally:
             lock.release()

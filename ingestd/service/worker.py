@@ -203,7 +203,7 @@ class Worker:
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
-        self._commit(self._ingest.lost_originals(), began)
+        self._commit(self._ingest.lost_originals(found), began)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
     # ---- staging ----------------------------------------------------------------------------------------------------

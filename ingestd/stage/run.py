@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ingestd import files
-from ingestd.errors import Reject, RejectCode, Retry
+from ingestd.errors import Reject, RejectCode, Retry, without_frames
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
@@ -192,6 +192,8 @@ def _in_step(files_in_hand: Sequence[Staging]) -> list[Outcome]:
             except StopIteration as end:
                 outcomes[position] = end.value
                 del under_way[position]
+                if isinstance(answer, Exception):
+                    without_frames(answer)
             else:
                 if body is not None:
                     bodies[position] = body
@@ -209,7 +211,7 @@ def _parsed(bodies: Sequence[Body]) -> list[RawRun | Exception]:
         return [*parse_bodies(bodies)]
     except Exception as error:
         if len(bodies) == 1:
-            return [error]
+            return [without_frames(error)]
         return [run for body in bodies for run in _parsed([body])]
 
 

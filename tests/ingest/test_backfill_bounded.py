@@ -1,15 +1,23 @@
-"""A long backfill compacts on its way, so that its memory does not grow with the archive."""
+"""Memory does not grow with the archive: a long backfill compacts on its way, and a file's bytes go with its answer."""
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from archive import Archive
 from measurement import Measurement
 
 from ingestd import backfill as module
+from ingestd.files import scan_csvs
+from ingestd.ingest import opened
 from ingestd.manifest.store import ManifestStore
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import Refused, stage_batch
+
+RUN = Measurement()
 
 
 def fill(archive: Archive) -> None:
@@ -40,3 +48,36 @@ def test_a_backfill_that_compacts_on_its_way_comes_to_the_same(tmp_path: Path, m
     for chip in (67, 68):
         assert bounded.history(chip) == whole.history(chip)
         assert len(bounded.history(chip)) == 4
+
+
+BAD_ROW = b"1,2,3,4,5,6,7,8,9,10,11,12\n"
+REFUSED = {
+    "a row too long": RUN.data + BAD_ROW,
+    "a column twice": RUN.data.replace(b"t (s)", b"VL (V)"),
+    "no procedure": RUN.data.replace(b".It>", b".Nothing>"),
+    "a bad start time": RUN.data.replace(b"Start time: ", b"Start time: soon "),
+}
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in REFUSED), tuple(REFUSED)], ids=" and ".join)
+def test_a_refused_file_leaves_no_frames_behind(archive: Archive, names: tuple[str, ...]) -> None:
+    """The steps of a refused file, which hold its bytes, go when it is answered, without a search for garbage."""
+    for name in names:
+        archive.put(f"{name}.csv", REFUSED[name])
+    with opened(archive.settings, archive.now) as ingest:
+        tasks = [
+            ingest.task_for(name, status, Observation(archive.now().timestamp(), ""))
+            for name, status in scan_csvs(archive.raw).files.items()
+        ]
+        stage_batch(tasks, ingest.context)  # what is loaded with the first file is not the question
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            outcomes = stage_batch(tasks, ingest.context)
+            gc.collect()
+            frames = [found.f_code.co_name for found in gc.garbage if isinstance(found, FrameType)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert {type(outcome) for outcome in outcomes} == {Refused}
+    assert frames == []

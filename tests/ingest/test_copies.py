@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from archive import Archive
 from measurement import Measurement
 
-from ingestd.ingest import KNOWN_AT_MOST
+from ingestd.ingest import KNOWN_AT_MOST, opened
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
@@ -27,6 +28,29 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
     assert {row.source_file: row.run_id for row in archive.rows()} == {C: run_id}
     assert C not in archive.notes()
     assert (archive.report.scanned, archive.report.known) == (1, 0)
+
+
+@pytest.mark.parametrize("hidden", ["a copy", "the original"])
+def test_what_a_folder_link_leads_to_is_not_there(archive: Archive, tmp_path: Path, hidden: str) -> None:
+    """A day's folder moves elsewhere and a link stands in its place: the copy that a scan finds takes the run."""
+    first, here, there = ("o/It_1.csv", "b/It_1.csv", "a/It_1.csv")
+    if hidden == "the original":
+        first = there
+    archive.put(first, RUN.data)
+    archive.backfill()
+    for name in {here, there} - {first}:
+        archive.copy(first, name)
+    archive.backfill()
+    (archive.raw / "a").rename(tmp_path / "elsewhere")
+    (archive.raw / "a").symlink_to(tmp_path / "elsewhere")
+    if first != there:
+        archive.delete(first)
+    with opened(archive.settings) as ingest:
+        assert [same.task.source_file for same in ingest.lost_originals()] == [here]
+    assert archive.backfill() == [("moved", here)]
+    assert list(archive.live()) == [here]
+    assert (archive.report.scanned, archive.report.known) == (1, 0)
+    assert archive.backfill() == []
 
 
 def test_of_two_copies_one_takes_the_place(archive: Archive) -> None:

@@ -288,7 +288,7 @@ def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeyp
     done: list[str] = []
     compact = ingest.compact
     monkeypatch.setattr(ingest, "compact", lambda: done.append("compaction") or compact())
-    monkeypatch.setattr(ingest, "lost_originals", lambda: done.append("scan") or [])
+    monkeypatch.setattr(ingest, "lost_originals", lambda _: done.append("scan") or [])
     for _ in range(1000):
         worker.inbox.put(Scan("routine", routine=True))
         worker.inbox.put(Scan("a folder appeared"))

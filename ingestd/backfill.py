@@ -70,7 +70,8 @@ class Report:
     """What one backfill saw and did.
 
     `events` counts decisions by event. `known` files needed no look; `rejected_before` are those of them whose content
-    was refused by an earlier run and has not changed. `to_do` is set by a dry run only: file -> `new` or `changed`.
+    was refused by an earlier run and has not changed. `to_do` is set by a dry run only: file -> `new`, `changed`, or
+    with `force` `unchanged`.
     `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
     those of them that may hide a measurement.
     """
@@ -154,13 +155,14 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
         return run.report
 
 
-def dry_run(settings: Settings) -> Report:
-    """Tell what a backfill would look at, without opening a raw file or writing anything."""
-    store = ManifestStore(settings.layout)
-    scan = scan_csvs(settings.layout.raw_root, known=store.catalog.run_files())
+def dry_run(settings: Settings, *, force: bool = False) -> Report:
+    """Tell what a backfill, with `force` or without, would look at; open no raw file and write nothing."""
+    catalog = ManifestStore(settings.layout).catalog
+    scan = scan_csvs(settings.layout.raw_root, known={} if force else catalog.run_files())
     report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=scan.count)
-    for name in sorted(store.catalog.undecided(scan.files)):
-        report.to_do[name] = "changed" if store.catalog.is_known(name) else "new"
+    undecided = catalog.undecided(scan.files)
+    for name in sorted(scan.files if force else undecided):
+        report.to_do[name] = "unchanged" if name not in undecided else "changed" if catalog.is_known(name) else "new"
     report.known = report.scanned - len(report.to_do)
     return report
 

@@ -49,7 +49,7 @@ JSON_KEYS = {
     "histories_dir": "the folder of the histories",
     "scanned": "how many raw files there are",
     "known": "how many of them were decided already and are unchanged; they were not opened",
-    "to_do": "dry run only: file -> `new` or `changed`",
+    "to_do": "dry run only: file -> `new`, `changed`, or with `--force` `unchanged`",
     "staged": "how many files' content was staged",
     "events": "event -> how many decisions of that kind were made",
     "waiting": "files that are not over yet: `source_file`, `state`, `reason`, `age_s` (since the last change), `rows`",
@@ -130,6 +130,8 @@ def tell_dry_run(report: Report, layout: Layout) -> None:
         (report.known, "known and unchanged: would not be opened"),
     ):
         say(f"{number:>8,}  {words}")
+    if again := kinds.count("unchanged"):
+        say(f"{again:>8,}  known and unchanged: would be opened all the same (--force)")
     say("dry run: nothing was written")
 
 

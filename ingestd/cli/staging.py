@@ -43,7 +43,7 @@ def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, 
       ingestd backfill --data-root data --workers 2 --json
     """
     if dry_run:
-        _dry_run(settings, as_json=as_json)
+        _dry_run(settings, force=force, as_json=as_json)
     with exits.StopRequest().listening() as stop:
         found = run(settings, stop, force=force)
     code = stop.exit_code or report.exit_code(found)
@@ -68,7 +68,7 @@ def stage_all(settings: Settings, dry_run: DryRun = False, force: Force = False,
       ingestd stage-all --raw-root data/01_raw --stage-root data/02_stage
     """
     if dry_run:
-        _dry_run(settings, as_json=as_json)
+        _dry_run(settings, force=force, as_json=as_json)
     with exits.StopRequest().listening() as stop:
         found = run(settings, stop, force=force, histories=False)
     code = stop.exit_code or report.exit_code(found)
@@ -111,11 +111,11 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     return [export.path.parent.name for export in write_metadata(settings) if export.changed]
 
 
-def _dry_run(settings: Settings, *, as_json: bool) -> None:
+def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> None:
     from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings)
-    found = dry_run(settings)
+    found = dry_run(settings, force=force)
     if as_json:
         say_json(report.as_json(found, settings.layout, exits.OK, dry_run=True))
     else:

@@ -93,6 +93,16 @@ def test_dry_run_tells_what_would_be_looked_at_and_writes_nothing(raw: Folder) -
     assert set(raw.run("stage-all", "--dry-run", "--json").json["to_do"].values()) == {"new"}
 
 
+def test_a_dry_run_with_force_tells_what_force_stages_again(staged: Folder) -> None:
+    """With --force the known files are in the list too, as unchanged, and the sums say that they would be opened."""
+    done = staged.run("backfill", "--dry-run", "--force")
+    assert "      22  known and unchanged: would be opened all the same (--force)\n" in done.out
+    assert "       0  known and unchanged: would not be opened\n" in done.out
+    report = staged.run("backfill", "--dry-run", "--force", "--json").json
+    assert (set(report["to_do"].values()), len(report["to_do"]), report["known"]) == ({"unchanged"}, 22, 0)
+    assert staged.run("backfill", "--force").out.count("20  staged (20 staged again)") == 1
+
+
 def test_dry_run_names_changed_files(staged: Folder) -> None:
     """After a backfill only a file that changed since is in the dry run."""
     staged.put("2026-03-12/IV2026-03-12_1.csv", BROKEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from ingestd.backfill import Report
     from ingestd.layout import Layout
+    from ingestd.manifest.catalog import Catalog
     from ingestd.settings import Settings
 
 commands = typer.Typer()
@@ -44,28 +44,33 @@ All = Annotated[bool, typer.Option("--all", help="Retry every rejected file.")]
 def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
     """List every rejected file.
 
-    One line each: file, reject code, line, what is wrong.
+    One line each: file, reject code, line, what is wrong. Those whose file was deleted since are only counted.
 
     \b
     Examples:
       ingestd rejects list
       ingestd rejects list --json
     """
-    found = [_reject(settings.layout, name) for name in _rejected(settings)]
+    layout, names = settings.layout, _rejected(_catalog(settings))
+    gone = [name for name in names if _is_gone(layout, name)]
+    found = [_reject(layout, name) for name in names if name not in gone]
     if as_json:
-        say_json({"rejects": found})
+        say_json({"rejects": found, "gone": gone})
         return
-    if not found:
+    if found:
+        rows = [[one["source_file"], one["code"], str(one.get("line") or "-"), one["message"]] for one in found]
+        say_table(["FILE", "CODE", "LINE", "WHAT IS WRONG"], rows)
+    else:
         say("no file is rejected")
-        return
-    rows = [[one["source_file"], one["code"], str(one.get("line") or "-"), _wrong(settings, one)] for one in found]
-    say_table(["FILE", "CODE", "LINE", "WHAT IS WRONG"], rows)
+    if len(gone) == 1:
+        say(f"one more was rejected and is gone; to forget it: ingestd rejects retry {quoted(gone[0])}")
+    elif gone:
+        say(f"{len(gone):,} more were rejected and are gone; to forget them: ingestd rejects retry --all")
 
 
-def _wrong(settings: Settings, reject: dict[str, Any]) -> str:
-    if settings.layout.raw_root.is_dir() and not os.path.lexists(settings.layout.raw_file(reject["source_file"])):
-        return f"the file is gone; to forget it: ingestd rejects retry {quoted(reject['source_file'])}"
-    return str(reject["message"])
+def _is_gone(layout: Layout, name: str) -> bool:
+    """Tell whether a raw file was deleted or moved; with the share away none is."""
+    return layout.raw_root.is_dir() and not os.path.lexists(layout.raw_file(name))
 
 
 @rejects.command("show")
@@ -80,9 +85,10 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
       ingestd rejects show 2026-03-12/IV2026-03-12_3.csv
     """
     layout = settings.layout
-    reject = _reject(layout, _named(settings, file, _rejected(settings)))
+    reject = _reject(layout, _named(layout, file, _catalog(settings)))
+    gone = _is_gone(layout, reject["source_file"])
     if as_json:
-        say_json(reject)
+        say_json(reject | {"gone": gone})
         return
     line = reject.get("line")
     path = near(layout.raw_file(reject["source_file"]))
@@ -92,6 +98,10 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     for key in ("expected", "found"):
         if reject.get(key):
             say(f"  {key + ':':<10}{reject[key]}")
+    if gone:
+        say("  (the file is gone: it was deleted, moved or renamed)")
+        say(f"next: put it back, corrected, or forget it: ingestd rejects retry {quoted(reject['source_file'])}")
+        return
     _show_line(layout, reject)
     say_verbatim(f"next: {reject.get('next_step') or 'correct the file'}")
     say()
@@ -118,8 +128,8 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
     if bool(files) == every:
         raise UsageError("which files are meant?", next_step="name them, or give --all (and not both)")
     require_raw_root(settings)
-    known = _rejected(settings)
-    names = known if every else sorted({_named(settings, file, known) for file in files or ()})
+    catalog = _catalog(settings)
+    names = _rejected(catalog) if every else sorted({_named(settings.layout, file, catalog) for file in files or ()})
     decided: dict[str, str] = {}
     with exits.StopRequest().listening() as stop:
         with opened(settings) as ingest:
@@ -161,33 +171,56 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
     return {name: decided.get(name) or undecided.get(name) or absent.get(name, "not tried") for name in names}
 
 
-def _rejected(settings: Settings) -> list[str]:
+def _catalog(settings: Settings) -> Catalog:
     from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
 
     api.require_manifest(settings.layout)
-    notes = ManifestStore(settings.layout).catalog.notes.values()
-    return sorted(note.source_file for note in notes if note.outcome == "rejected")
+    return ManifestStore(settings.layout).catalog
 
 
-def _named(settings: Settings, given: str, known: Sequence[str]) -> str:
+def _rejected(catalog: Catalog) -> list[str]:
+    return sorted(note.source_file for note in catalog.notes.values() if note.outcome == "rejected")
+
+
+def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     """Find the rejected file a person means.
 
     Raises:
-        UsageError: it is not rejected; near names are in the message.
+        UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
     from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
 
+    known = _rejected(catalog)
     if given in known:
         return given
-    with contextlib.suppress(UsageError):
-        name = api.source_name(settings.layout, given)
-        if name in known:
-            return name
-    near_ones = get_close_matches(given, known, n=3, cutoff=0.7)
-    hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
-    next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
-    raise UsageError("this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step)
+    try:
+        name = api.source_name(layout, given)
+    except UsageError:
+        near_ones = get_close_matches(given, known, n=3, cutoff=0.7)
+        hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
+        next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
+        raise UsageError(
+            "this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step
+        ) from None
+    if name in known:
+        return name
+    raise UsageError(
+        f"this file is not rejected: {_standing(catalog, name)}",
+        place=shown(name, 200),
+        next_step=f"ingestd explain {quoted(name)}",
+    )
+
+
+def _standing(catalog: Catalog, name: str) -> str:
+    """Say in words what is known of a raw file that is there and not rejected."""
+    note = catalog.notes.get(name)
+    if note is not None and note.outcome == "duplicate":
+        return f"it is a copy of run {note.run_id}"
+    if note is not None and note.outcome == "queued":
+        return "it has no complete row yet"
+    runs = catalog.live_at(name)
+    return f"it is staged as run {runs[0].run_id}" if runs else "it was not staged yet"
 
 
 def _reject(layout: Layout, name: str) -> dict[str, Any]:

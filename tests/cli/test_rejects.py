@@ -49,11 +49,21 @@ def test_list_names_file_code_line_and_message(staged: Folder) -> None:
     assert {"message", "expected", "found", "next_step", "after_a_change_of_settings"} <= reject.keys()
 
 
-def test_list_says_that_a_rejected_file_is_gone(staged: Folder) -> None:
-    """The line of a reject whose file was deleted says so and what to type; with the share away no file is gone."""
+def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: Folder) -> None:
+    """As in `status`, a deleted file is no reject; one line says that it was; with the share away no file is gone."""
     (staged.raw / REJECT).unlink()
-    _, line = staged.run("rejects", "list").out.splitlines()
-    assert line == f"{REJECT}  row-too-long  62    the file is gone; to forget it: ingestd rejects retry {REJECT}"
+    assert staged.run("rejects", "list").out == (
+        f"no file is rejected\none more was rejected and is gone; to forget it: ingestd rejects retry {REJECT}\n"
+    )
+    listed = staged.run("rejects", "list", "--json").json
+    assert (listed, staged.run("status", "--json").json["rejects"]) == ({"rejects": [], "gone": [REJECT]}, [])
+    staged.put("a.csv", BROKEN)
+    staged.put("b.csv", BROKEN + b"\n")
+    staged.run("backfill", "--workers", "1")
+    (staged.raw / "b.csv").unlink()
+    _, line, gone = staged.run("rejects", "list").out.splitlines()
+    assert line.startswith("a.csv  ")
+    assert gone == "2 more were rejected and are gone; to forget them: ingestd rejects retry --all"
     staged.raw.rename(staged.raw.with_name("away"))
     assert "the row has 6 cells" in staged.run("rejects", "list").out
 
@@ -82,14 +92,18 @@ def test_show_marks_the_fault_in_the_line(folder: Folder) -> None:
 
 
 def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
-    """A file that changed or is gone since the reject is told, and no line of it is blamed."""
+    """A file that changed or is gone since the reject is told; no line of it is blamed, nor is a lost one to edit."""
     path = staged.raw / REJECT
     path.write_bytes(path.read_bytes() + b"\n")
     assert (
         "(the file has changed since; the next backfill looks at it again)" in staged.run("rejects", "show", REJECT).out
     )
     path.unlink()
-    assert "(the file cannot be read now: No such file or directory)" in staged.run("rejects", "show", REJECT).out
+    assert staged.run("rejects", "show", REJECT).out.endswith(
+        "  (the file is gone: it was deleted, moved or renamed)\n"
+        f"next: put it back, corrected, or forget it: ingestd rejects retry {REJECT}\n"
+    )
+    assert staged.run("rejects", "show", REJECT, "--json").json["gone"] is True
 
 
 def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
@@ -99,6 +113,17 @@ def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     assert "this file is not among the rejects" in done.err
     assert f"did you mean {REJECT}?" in done.err
     assert "`ingestd explain` tells what became of any other" in done.err
+
+
+def test_show_of_a_file_that_is_staged_says_so(staged: Folder) -> None:
+    """A file that is there and not rejected is no slip in the name: what became of it is told, and no other named."""
+    names = {"IV2026-03-12_1.csv": "it is staged as run ", "IV2026-03-12_4.csv": "it was not staged yet"}
+    staged.put("2026-03-12/IV2026-03-12_4.csv", BROKEN + b"\n")
+    for name, words in names.items():
+        done = staged.run("rejects", "show", f"2026-03-12/{name}")
+        assert done.code == 2
+        assert done.err.startswith(f"error: 2026-03-12/{name}: this file is not rejected: {words}")
+        assert done.err.endswith(f"\n  next: ingestd explain 2026-03-12/{name}\n")
 
 
 def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> None:

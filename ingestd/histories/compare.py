@@ -35,6 +35,7 @@ EXPLAINED: Final = {
     "summary-spelling": "summary `It  ` is now `ITS `",
     "source-file-prefix": "source_file differs in its leading folder or in / and \\",
     "seq-shift": "seq moved because a run above stands on one side only or elsewhere",
+    "seq-follows": "seq is wrong by as much as in the run above, which is named",
     "waiting": "run rightly without a row in NEW, for the reason given",
     "extra-columns": "columns only NEW has",
 }
@@ -84,8 +85,9 @@ class ChipComparison:
 
     def lines(self) -> Iterator[str]:
         """Say the result in a line that stands alone, and one more a detail."""
-        verdict = f"{len(self.unexplained)} unexplained differences" if self.unexplained else "same"
-        counts = f"{self.rows_old} runs in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
+        same = "same" if self.rows_old == self.rows_new else "no unexplained difference"
+        verdict = _count(len(self.unexplained), "unexplained difference") if self.unexplained else same
+        counts = f"{_count(self.rows_old, 'run')} in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
         yield f"{shown(self.chip)}: {verdict}; {counts}"
         for kind, count in self.explained.items():
             yield f"    explained: {EXPLAINED[kind]} ({count})"
@@ -121,10 +123,18 @@ class Comparison:
             if prefix:
                 told.append(f"source_file in {side} begins with {shown(prefix)}/")
         differing = sum(bool(chip.unexplained) for chip in self.chips)
-        verdict = f"{differing} of {len(self.chips)} histories differ" if differing else "all histories are the same"
         old, new = sum(chip.rows_old for chip in self.chips), sum(chip.rows_new for chip in self.chips)
-        agree = sum(chip.equal_rows for chip in self.chips)
-        return [*told, f"{verdict}: {len(self.chips)} chips, {old} runs in OLD, {new} in NEW, {agree} agree"]
+        same = "all histories are the same" if old == new else "no unexplained difference"
+        verdict = f"{differing} of {len(self.chips)} histories differ" if differing else same
+        counts = [_count(len(self.chips), "chip"), f"{_count(old, 'run')} in OLD", f"{new} in NEW"]
+        counts.append(f"{sum(chip.equal_rows for chip in self.chips)} agree")
+        reasons = Counter(reason for chip in self.chips for reason in chip.waiting.values())
+        counts += [f"{number} {shown(reason)}" for reason, number in sorted(reasons.items())]
+        return [*told, f"{verdict}: {', '.join(counts)}"]
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number} {one}{'' if number == 1 else 's'}"
 
 
 def compare_histories(old: Path, new: Path, *, waiting: Mapping[str, str] | None = None) -> Comparison:
@@ -132,7 +142,8 @@ def compare_histories(old: Path, new: Path, *, waiting: Mapping[str, str] | None
 
     Checked are sequence, counts and every column both sides have; `start_time` must be the same number as written.
     `waiting` maps the source file (relative to the raw root) of a run that rightly has no row in NEW to the reason,
-    such as `queued`. A chip that one side lacks counts as one without runs there.
+    such as `queued`. A chip that one side lacks counts as one without runs there. Two files of different names are
+    compared all the same, under both names.
 
     Raises:
         UsageError: OLD or NEW is not there, holds no history, or holds a file that is none; the place names the line.
@@ -168,7 +179,8 @@ def _pairs(old: Path, new: Path) -> Iterator[tuple[str, Path | None, Path | None
         return
     a = _histories_in(old).get(new.name, old / new.name) if old.is_dir() else old
     b = _histories_in(new).get(old.name, new / old.name) if new.is_dir() else new
-    yield b.name.removesuffix(HISTORY_SUFFIX).removesuffix(".csv"), a, b
+    one, other = (path.name.removesuffix(HISTORY_SUFFIX).removesuffix(".csv") for path in (a, b))
+    yield one if one == other else f"{one} against {other}", a, b
 
 
 def _histories_in(folder: Path) -> dict[str, Path]:
@@ -271,13 +283,31 @@ def _matched_differences(
     """Give the unexplained differences of each run that both sides have; count the explained ones."""
     shared = [name for name in before.columns if name in after.columns and name not in {"seq", "source_file"}]
     in_order = _in_order([position for _, position in matched])
+    above: tuple[Decimal | str, ...] = ()
     for a, b in matched:
         row, other = before.rows[a], after.rows[b]
         explained["source-file-prefix"] += row["source_file"] != other["source_file"]
-        yield [
-            *_place_differences(chip, (a, row), (b, other), b in in_order, explained),
-            *_cell_differences(chip, row, other, shared, explained),
-        ]
+        differences = []
+        off = _off_by(row["seq"], a + 1), _off_by(other["seq"], b + 1)
+        if off == (Decimal(0), Decimal(0)):
+            explained["seq-shift"] += a != b and b in in_order
+        elif off == above:
+            explained["seq-follows"] += not _same_number(row["seq"], other["seq"])
+        elif not _same_number(row["seq"], other["seq"]):
+            was, is_now = f"{row['seq']} in row {a + 1}", f"{other['seq']} in row {b + 1}"
+            differences.append(_difference(chip, row, "seq", was, is_now))
+        above = off
+        if b not in in_order:
+            differences.append(_difference(chip, row, "order", row["seq"], other["seq"]))
+        yield [*differences, *_cell_differences(chip, row, other, shared, explained)]
+
+
+def _off_by(seq: str, place: int) -> Decimal | str:
+    """Tell by how much a row's number is not its place, counted from 1; the text itself where it is no number."""
+    try:
+        return Decimal(seq) - place
+    except InvalidOperation:
+        return seq
 
 
 def _keys(rows: Iterable[Row], prefix: str) -> dict[tuple[str, int], int]:
@@ -319,18 +349,6 @@ def _in_order(positions: list[int]) -> set[int]:
             rising.add(position)
             wanted -= 1
     return rising
-
-
-def _place_differences(
-    chip: str, old: tuple[int, Row], new: tuple[int, Row], in_order: bool, explained: Counter[str]
-) -> Iterator[Difference]:
-    (a, row), (b, other) = old, new
-    if not _same_number(row["seq"], str(a + 1)) or not _same_number(other["seq"], str(b + 1)):
-        yield _difference(chip, row, "seq", f"{row['seq']} in row {a + 1}", f"{other['seq']} in row {b + 1}")
-    if not in_order:
-        yield _difference(chip, row, "order", row["seq"], other["seq"])
-    elif a != b:
-        explained["seq-shift"] += 1
 
 
 def _cell_differences(

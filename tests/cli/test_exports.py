@@ -77,7 +77,7 @@ def test_compare_histories_tells_same_from_different(staged: Folder) -> None:
     new = HISTORY.as_posix()
     same = staged.run("compare-histories", f"old/{HISTORY.name}", new)
     assert same.code == 0
-    assert same.out.endswith("all histories are the same: 1 chips, 6 runs in OLD, 6 in NEW, 6 agree\n")
+    assert same.out.endswith("all histories are the same: 1 chip, 6 runs in OLD, 6 in NEW, 6 agree\n")
     (staged.path / "old" / HISTORY.name).write_text(text.replace("VG=-2.5 V", "VG=-2.6 V", 1), "utf-8")
     assert "DIFFERS" in staged.run("compare-histories", "old", new).out
     differing = staged.run("compare-histories", "old", new, "--json")

@@ -165,6 +165,25 @@ def test_runs_on_one_side_only_are_named(tmp_path: Path) -> None:
     assert found(extra) == [(2, "row", "missing", "present")]
 
 
+def test_a_line_taken_out_of_a_history_is_one_difference(tmp_path: Path) -> None:
+    """A run whose line was deleted is named once, on either side: the numbers of the others still agree."""
+    new = as_new(OLD_ROWS)
+    for old, after in ((OLD_ROWS[:1] + OLD_ROWS[2:], new), (OLD_ROWS, new[:1] + new[2:])):
+        comparison = compare(tmp_path, old, after)
+        assert [(seq, column) for seq, column, _, _ in found(comparison)] == [(2, "row")]
+        assert comparison.chips[0].equal_rows == 4
+        assert not any("seq" in kind for kind in comparison.chips[0].explained)
+        assert comparison.lines()[0].startswith("Alisson72: 1 unexplained difference; ")
+
+
+def test_a_gap_in_the_numbers_is_named_where_it_begins(tmp_path: Path) -> None:
+    """Of the runs that are all numbered wrong by the same, the first is a difference and the others follow from it."""
+    for old in (OLD_ROWS[:1] + OLD_ROWS[2:], [{**row, "seq": str(seq)} for seq, row in enumerate(OLD_ROWS)]):
+        comparison = compare(tmp_path, old, as_new(renumbered(old)))
+        ((_, column, _, _),) = found(comparison)
+        assert (column, comparison.chips[0].explained["seq-follows"]) == ("seq", len(old) - 1 - (old[0]["seq"] == "1"))
+
+
 def test_a_run_under_another_chip_is_told(tmp_path: Path) -> None:
     """A run that NEW has under another chip says under which."""
     save(tmp_path / "old/A_history.csv", OLD_ROWS)
@@ -250,6 +269,14 @@ def test_files_and_folders_in_any_pairing(tmp_path: Path) -> None:
     assert not both.same
 
 
+def test_histories_of_two_chips_are_compared_under_both_names(tmp_path: Path) -> None:
+    """Files given by name may be of two chips: the result says so, and not that one chip has the other's runs."""
+    old, new = save(tmp_path / "Alisson67_history.csv", OLD_ROWS), save(tmp_path / "Alisson71.csv", as_new(OLD_ROWS))
+    assert compare_histories(old, new).lines()[0] == (
+        "Alisson67 against Alisson71: same; 5 runs in OLD, 5 in NEW, 5 agree"
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "line", "words"),
     [
@@ -304,7 +331,7 @@ def test_the_result_is_json_and_speech(tmp_path: Path) -> None:
     lines = comparison.lines()
     assert lines[0] == "Alisson72: 30 unexplained differences; 30 runs in OLD, 0 in NEW, 0 agree"
     assert lines[-2] == "    ... and 10 more (--json lists all)"
-    assert lines[-1] == "1 of 1 histories differ: 1 chips, 30 runs in OLD, 0 in NEW, 0 agree"
+    assert lines[-1] == "1 of 1 histories differ: 1 chip, 30 runs in OLD, 0 in NEW, 0 agree"
 
 
 def test_the_lab_cut_over(
@@ -325,7 +352,10 @@ def test_the_lab_cut_over(
     last = comparison.chips[-1]
     assert last.waiting == {QUEUED: "queued"}
     assert last.explained["seq-shift"] == 18
-    assert comparison.lines()[-1] == "all histories are the same: 5 chips, 139 runs in OLD, 138 in NEW, 138 agree"
+    assert comparison.lines()[-1] == (
+        "no unexplained difference: 5 chips, 139 runs in OLD, 138 in NEW, 138 agree, 1 queued"
+    )
+    assert "Alisson81: no unexplained difference; 36 runs in OLD, 35 in NEW, 35 agree" in comparison.lines()
     assert found(compare_histories(old, tmp_path / "new")) == [(18, "row", "present", "missing")]
 
 

@@ -42,15 +42,20 @@ def world(place: str | Path) -> Iterator[None]:
 def retry_from(error: OSError, place: str | Path) -> Retry:
     """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
     step = {
-        errno.ENOSPC: "free some space on that disk; ingestd resumes by itself",
-        errno.EDQUOT: "the disk quota is used up: free some space; ingestd resumes by itself",
+        errno.ENOSPC: "free some space on that disk; the service goes on by itself",
+        errno.EDQUOT: "the disk quota is used up: free some space; the service goes on by itself",
+        errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
+        errno.ENOTDIR: "a file stands where a folder belongs: check the path",
         errno.EACCES: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
         errno.EPERM: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
         errno.EROFS: "the file system is mounted read-only: remount it for writing",
         errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
         errno.ESTALE: "the network share went away: check that it is mounted",
-    }.get(error.errno or 0, "check that the disk or share is there; ingestd tries again")
-    return Retry(error.strerror or str(error), place=os.fspath(error.filename or place), next_step=step)
+    }.get(error.errno or 0, "check that the disk or share is there; the service tries again by itself")
+    named = error.filename or place
+    if isinstance(named, str) and _TEMPORARY.search(named):  # people know the file by its final name
+        named = error.filename2 or place
+    return Retry(error.strerror or str(error), place=os.fspath(named), next_step=step)
 
 
 def _load_syncfs() -> Callable[[int], int] | None:

@@ -17,11 +17,20 @@ from ingestd.files.durable import make_folders, retry_from, world
 class Lock:
     """An exclusive `flock` on a file of its own, freed by the kernel when its holder dies; never deleted.
 
-    The holder's pid and host stand in the file, for the message another process shows.
+    The holder's pid and host stand in the file, for the message another process shows: `refusal`, with `{holder}` in
+    it, and `next_step`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        refusal: str = "{holder} holds this lock",
+        next_step: str = "wait for it to finish, or stop it",
+    ) -> None:
         self.path = path
+        self._refusal = refusal
+        self._next_step = next_step
         self._descriptor: int | None = None
 
     def acquire(self, timeout_s: float) -> None:
@@ -60,9 +69,8 @@ class Lock:
                 if time.monotonic() >= deadline:
                     holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
                     os.close(descriptor)
-                    raise UsageError(
-                        f"{holder} holds this lock", place=str(self.path), next_step="wait for it to finish, or stop it"
-                    ) from None
+                    message = self._refusal.format(holder=holder)
+                    raise UsageError(message, place=str(self.path), next_step=self._next_step) from None
                 time.sleep(0.002)
             except OSError as error:
                 os.close(descriptor)

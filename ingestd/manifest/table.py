@@ -195,7 +195,7 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
             raise Retry(
                 f"cannot be written: {str(error).splitlines()[0]}",
                 place=str(path),
-                next_step="look whether that disk has space left; ingestd resumes by itself",
+                next_step="look whether that disk has space left; the service goes on by itself",
             ) from error
         _seal(temporary)
 

@@ -70,7 +70,11 @@ def state_path(layout: Layout) -> Path:
 
 def service_lock(layout: Layout) -> files.Lock:
     """Return the lock a service holds for its life: one service a data root."""
-    return files.Lock(layout.manifest_path.with_name(LOCK_NAME))
+    return files.Lock(
+        layout.manifest_path.with_name(LOCK_NAME),
+        refusal="another ingestd service ({holder}) runs on this data root already",
+        next_step="leave it at that one (`ingestd status` tells how it is), or stop it first",
+    )
 
 
 def write_state(layout: Layout, state: ServiceState) -> None:

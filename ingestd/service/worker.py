@@ -241,7 +241,7 @@ class Worker:
             raise Retry(  # the words stay the same while the number of bytes changes: told once
                 f"less than service.free_mib = {self._service.free_mib:g} MiB are free",
                 place=str(root),
-                next_step="free some space on that disk; ingestd resumes by itself",
+                next_step="free some space on that disk; the service goes on by itself",
             )
 
     def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:

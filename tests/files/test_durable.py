@@ -158,6 +158,23 @@ def test_a_file_where_a_folder_belongs_is_a_retry(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"in the way"
 
 
+def test_a_folder_where_a_file_belongs_is_named_and_so_is_the_way_out(tmp_path: Path) -> None:
+    """Writing to an existing folder names that folder, not a temporary file, and asks for a file name."""
+    with pytest.raises(Retry, match="Is a directory") as caught:
+        files.write_atomic(tmp_path, b"one")
+    assert caught.value.place == str(tmp_path)
+    assert caught.value.next_step == "this is a folder: give the name of a file, or move the folder away"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ENODEV])
+def test_no_message_promises_that_a_command_tries_again(number: int) -> None:
+    """What goes on by itself is the service: a command that is over does nothing more."""
+    step = durable.retry_from(OSError(number, os.strerror(number)), "x").next_step
+    assert "the service" in step
+    assert "ingestd" not in step
+
+
 def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     """Temporary files of processes that are gone are removed; those of living ones and other files stay."""
     with subprocess.Popen(["true"]) as dead:

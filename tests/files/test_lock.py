@@ -14,6 +14,8 @@ import pytest
 
 from ingestd.errors import Retry, UsageError
 from ingestd.files import Lock
+from ingestd.service.state import service_lock
+from ingestd.settings import load_settings
 
 HOLDER = """
 import sys
@@ -46,6 +48,16 @@ def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
                 attempt()
             assert caught.value.place == str(path)
             assert caught.value.next_step
+
+
+def test_a_lock_may_say_what_it_guards(tmp_path: Path) -> None:
+    """The service's lock tells that another service runs, with its pid and host, and what to do."""
+    lock = service_lock(load_settings(None, {"paths": {"data_root": tmp_path}}).layout)
+    with _holder(lock.path) as holder, pytest.raises(UsageError) as caught:
+        lock.acquire(0.01)
+    assert caught.value.message.startswith(f"another ingestd service (pid {holder.pid} on ")
+    assert caught.value.message.endswith(") runs on this data root already")
+    assert "`ingestd status`" in caught.value.next_step
 
 
 def test_a_killed_holder_frees_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from datetime import date
 from typing import Final
 
 import polars as pl
@@ -55,13 +56,29 @@ def start_time_text() -> pl.Expr:
 
 
 def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:
-    """Describe a `kind` (chip, procedure, date) no run has, with the nearest names that some run does have."""
-    by_folded = {name.casefold(): name for name in known}
-    near = [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, n=5, cutoff=0.5)]
-    if near:
-        step = "did you mean " + " or ".join(shown(name) for name in near) + "?"
-    elif by_folded:
-        step = "known are, among others: " + ", ".join(shown(name) for name in sorted(by_folded.values())[:5])
-    else:
-        step = "no run is known yet: `ingestd backfill` stages what lies in 01_raw"
-    return UsageError(f"the manifest has no run of {kind} {shown(wanted)}", next_step=step)
+    """Describe a `kind` (`chip`, `procedure`, `date`, or `id` of a run) no run has, with the nearest some run has.
+
+    Near is a chip or procedure of nearly the same spelling, the one that differs in case alone where there is one; an
+    id with a digit or two wrong; for a date the days next to it.
+    """
+    names = sorted(known)
+    return UsageError(f"the manifest has no run of {kind} {shown(wanted)}", next_step=_instead(kind, wanted, names))
+
+
+def _instead(kind: str, wanted: str, names: list[str]) -> str:
+    if not names:
+        return "no run is known yet: `ingestd backfill` stages what lies in 01_raw"
+    if kind == "date":
+        days = sorted(names, key=lambda name: abs(date.fromisoformat(name) - date.fromisoformat(wanted)))
+        return "the nearest days with runs: " + ", ".join(sorted(days[:3]))
+    if near := [name for name in names if name.casefold() == wanted.casefold()] or _alike(kind, wanted, names):
+        return "did you mean " + " or ".join(map(shown, near)) + "?"
+    if kind == "id":
+        return "`ingestd status` shows the last runs, the manifest all (`ingestd.load_manifest()`)"
+    return "known are, among others: " + ", ".join(map(shown, names[:5]))
+
+
+def _alike(kind: str, wanted: str, names: list[str]) -> list[str]:
+    by_folded = {name.casefold(): name for name in names}
+    cutoff = 0.85 if kind == "id" else 0.5  # half the digits of any two ids are alike
+    return [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, n=5, cutoff=cutoff)]

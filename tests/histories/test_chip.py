@@ -25,6 +25,7 @@ from ingestd.histories.chip import (
     load_history,
     write_histories,
 )
+from ingestd.histories.runs import unknown
 from ingestd.layout import history_path
 
 TZ = "America/Santiago"
@@ -226,6 +227,19 @@ def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest, parquet
     with pytest.raises(UsageError, match="no run of chip alison72") as caught:
         build_chip_history(rows, "alison72", TZ, parquet_path=parquet_path)
     assert caught.value.next_step == "did you mean Alisson72?"
+
+
+def test_suggestions_are_what_may_be_meant_and_nothing_else() -> None:
+    """Case alone leaves one chip; days are the nearest in time, in order; an id is never a guess."""
+    assert unknown("chip", "alisson67", ["Alisson67", "Alisson61", "Alisson68"]).next_step == "did you mean Alisson67?"
+    days = ["2026-03-20", "2025-09-25", "2024-01-01", "2026-03-10", "2025-10-20"]
+    step = unknown("date", "2026-03-12", days).next_step
+    assert step == "the nearest days with runs: 2025-10-20, 2026-03-10, 2026-03-20"
+    ids = ["0123456789abcdef0123", "fedcba9876543210fedc"]
+    assert unknown("id", "0123456789abcdef0124", ids).next_step == f"did you mean {ids[0]}?"
+    for wanted in ("a0b1c2d3e4f5a6b7c8d9", "abc"):
+        step = unknown("id", wanted, ids).next_step
+        assert not any(one in step for one in ids)
 
 
 def test_one_chip_of_many(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:

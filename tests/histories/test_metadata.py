@@ -135,7 +135,8 @@ def test_filters_together_make_one_file(manifest_of: MakeManifest, tmp_path: Pat
     [
         ({"chip": "Alison72"}, "no run of chip Alison72", "did you mean Alisson72"),
         ({"proc": "IT"}, "no run of procedure IT", "did you mean ITS"),
-        ({"date": date(2025, 9, 24)}, "no run of date 2025-09-24", "did you mean 2025-09-23"),
+        ({"chip": "ALISSON72"}, "no run of chip ALISSON72", "did you mean Alisson72?"),
+        ({"date": date(2025, 9, 24)}, "no run of date 2025-09-24", "the nearest days with runs: 2025-09-23"),
     ],
 )
 def test_a_filter_nothing_matches_is_named(

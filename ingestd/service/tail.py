@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import BinaryIO
 from rich.text import Text
 
 from ingestd import files
-from ingestd.errors import shown
+from ingestd.errors import UsageError, shown
 from ingestd.service.logline import LEVELS, OLDER_SUFFIX, LogLine, parse_line
 
 BLOCK = 1 << 16
@@ -53,8 +54,18 @@ def read_log(path: Path, *, last: int, level: str | None = None, chip: str | Non
 
     Raises:
         Retry: the log cannot be read. A log that does not exist is an empty one.
+        UsageError: no line is of this chip.
     """
-    yield from _last_lines(path, last, Wanted(level, chip))
+    found = 0
+    for found, line in enumerate(_last_lines(path, last, Wanted(level, chip)), start=1):  # noqa: B007  # used below
+        yield line
+    if chip is not None and last and not found:
+        severe = "" if level is None else f" at level {level} or above"
+        raise UsageError(
+            f"no line of the log is about chip {shown(chip)}{severe}",
+            place=str(path),
+            next_step="check the name, or see the lines of all: `ingestd tail`",
+        )
 
 
 def _last_lines(path: Path, last: int, wanted: Wanted, end: int | None = None) -> Iterator[LogLine]:
@@ -203,10 +214,19 @@ def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
     for name, value in line.fields.items():
         if name not in _QUIET and value is not None:
             text.append(f"  {_words(name)} ", "dim")
-            text.append(_value(value))
+            text.append(_next_step(line) if name == "next_step" else _value(value))
+    text.rstrip()
     for row in str(line.fields.get("exception") or "").splitlines():
         text.append("\n    " + shown(row, 500), "dim")
     return text
+
+
+def _next_step(line: LogLine) -> str:
+    """Say what to do in one line: a step of several, such as a table to paste, is printed by `rejects show`."""
+    step, source_file = line.fields["next_step"], line.fields.get("source_file")
+    if isinstance(step, str) and "\n" in step and isinstance(source_file, str):
+        return f"see `ingestd rejects show {shown(shlex.quote(source_file), 500)}`"
+    return _value(step)
 
 
 def _words(name: str) -> str:

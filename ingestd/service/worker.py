@@ -298,11 +298,13 @@ class Worker:
     def _tell(self, record: Record, took_ms: float) -> None:
         """Write the one log line of a decision."""
         row = record.rows[-1] if record.rows else None
+        run = None if row or not record.run_id else self._ingest.store.catalog.run(record.run_id)
         context = {
             "seq": record.seq,
             "source_file": record.source_file,
             "run_id": record.run_id,
-            "chip": row.chip_name if row else None,
+            "original": run.source_file if run and record.event is Event.DUPLICATE else None,
+            "chip": row.chip_name if row else run and run.chip_name,
             "proc": row.proc if row else None,
             "rows": row.rows if row else None,
             "note": record.note or None,

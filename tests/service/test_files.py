@@ -108,6 +108,9 @@ def test_hard_links_are_copies(tmp_path: Path) -> None:
         (service.raw / "again").mkdir()
         (service.raw / "again" / "It_1.csv").hardlink_to(service.raw / "It_1.csv")
         service.until(lambda: service.lines("duplicate"), "the second name is a copy")
+        (told,) = service.lines("duplicate")
+        assert (told["source_file"], told["original"]) == ("again/It_1.csv", "It_1.csv")
+        assert told["chip"] == service.rows()[0].chip_name
         assert len(service.rows()) == 1
         with (service.raw / "It_1.csv").open("ab") as file:
             file.write(ONE.but(rows=4).data[len(ONE.data) :])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestd.errors import Retry
+from ingestd.errors import Retry, UsageError
 from ingestd.service import tail
 from ingestd.service.logline import LogLine, json_line, parse_line
 from ingestd.service.tail import follow_log, read_log, render_line
@@ -78,6 +78,18 @@ def test_a_line_shows_local_time_level_words_file_chip_and_the_rest() -> None:
     assert text == "2025-09-23 10:05:07  info     duplicate     d/a.csv  Alisson67  took ms 2.5  chips A1, B2"
 
 
+def test_a_step_of_several_lines_is_left_to_rejects_show() -> None:
+    """A table to paste is of no use in one line; a step of one line is shown."""
+    for step, said in (("add this:\n\n[a]\n", "see `ingestd rejects show 'd/a b.csv'`"), ("edit it", "edit it")):
+        raw = line("rejected", "warning", source_file="d/a b.csv", next_step=step)
+        assert render_line(parse_line(raw.encode()), UTC).plain.endswith(f"  next step {said}")
+
+
+def test_a_line_that_ends_with_its_event_has_no_blanks_after_it() -> None:
+    """Columns are filled up only where something follows."""
+    assert render_line(parse_line(line("stopped").encode()), UTC).plain.endswith(" stopped")
+
+
 def test_a_traceback_is_shown_below_its_line() -> None:
     """Each row of a traceback is indented on a row of its own."""
     shown = render_line(parse_line(line("failed", "error", exception="Traceback:\n  x\x1b[2J").encode())).plain
@@ -107,6 +119,17 @@ def test_level_and_chip_choose_before_the_lines_are_counted(log: Path) -> None:
     )
     assert events(list(read_log(log, last=2, level="warning"))) == ["c", "crash"]
     assert events(list(read_log(log, last=9, chip="alisson67"))) == ["a", "c"]
+
+
+def test_a_chip_that_no_line_is_about_is_told(log: Path) -> None:
+    """A slip in the chip's name is no silence; nor is a level that none of its lines has. Following waits for it."""
+    log.write_text(line("a", chip="Alisson67"))
+    with pytest.raises(UsageError, match=r"no line of the log is about chip Nope\n"):
+        list(read_log(log, last=5, chip="Nope"))
+    with pytest.raises(UsageError, match="about chip Alisson67 at level error or above"):
+        list(read_log(log, last=5, chip="Alisson67", level="error"))
+    assert list(read_log(log, last=0, chip="Nope")) == []
+    assert list(follow_log(log, last=5, chip="Nope", wait=lambda: False)) == []
 
 
 def test_the_older_file_is_read_where_the_newer_is_short(log: Path) -> None:

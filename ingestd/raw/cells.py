@@ -8,7 +8,7 @@ from typing import Final
 
 from ingestd.errors import Reject, RejectCode, shown
 from ingestd.raw.header import Header
-from ingestd.raw.lines import Tally
+from ingestd.raw.lines import SAVE_WITH_COMMAS, Tally
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
 _NO_BLANK: Final = re.compile("[\x1c-\x1f]")
@@ -18,6 +18,11 @@ _INT64_DIGITS: Final = 19
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
 _QUOTED: Final = 200  # characters of a cell or row that are looked at to quote it; a row may have millions
+_CELL_OF_DECIMAL_COMMAS: Final = r"[-+]?(?:[0-9]+(?:[eE][-+]?[0-9]+)?|nan|inf)?"
+_ROW_OF_DECIMAL_COMMAS: Final = re.compile(f"{_CELL_OF_DECIMAL_COMMAS}(?:,{_CELL_OF_DECIMAL_COMMAS})*", re.IGNORECASE)
+_FRACTION: Final = re.compile(r",(?:0[0-9]|[0-9]{2,}e)", re.IGNORECASE)
+"""What stands behind a decimal comma and is no number that a program writes: `,05`, `,25e-09`."""
+
 _COMMA_HINT: Final = "a comma inside a text cell, or a decimal comma, makes one cell too many"
 
 
@@ -41,6 +46,8 @@ def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, 
             raise second_header(number, line)
         cells = line.split(",")
         if len(cells) != len(header.columns):
+            if len(cells) > len(header.columns) and _has_decimal_commas(lines, len(header.columns)):
+                raise _decimal_commas(number, line, len(cells), len(header.columns))
             raise _wrong_length(number, line, len(cells), len(header.columns))
         for position, spelling in spellings:
             cell = cells[position]
@@ -109,13 +116,34 @@ def _bad_cell(line: int, label: str, cell: str, dtype: str) -> Reject:
     )
 
 
+def _has_decimal_commas(lines: Sequence[str], columns: int) -> bool:
+    """Tell whether every row is one of numbers with decimal commas: no point in it, too many cells, and fractions."""
+    rows = [line for line in (ended.removesuffix("\r") for ended in lines) if line]
+    plain = all("." not in row and row.count(",") >= columns and not row.endswith(",") for row in rows)
+    return plain and all(map(_ROW_OF_DECIMAL_COMMAS.fullmatch, rows)) and any(map(_FRACTION.search, rows))
+
+
+def _decimal_commas(line: int, text: str, found: int, expected: int) -> Reject:
+    return Reject(
+        RejectCode.ROW_TOO_LONG,
+        f"the row has {found} cells where the column line names {expected}: the whole file has decimal commas",
+        line=line,
+        expected="decimal points",
+        found=f"{found} cells: {shown(text[:_QUOTED])}",
+        next_step=SAVE_WITH_COMMAS,
+    )
+
+
 def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
     long = found > expected
     counted = f"{found} cell{'s' if found != 1 else ''}"
+    step = "correct the row, or delete it, in an editor"
     if long:
         hint = "a comma too many at its end" if text.endswith(",") else _COMMA_HINT
     elif ";" in text or "\t" in text:
         hint = "semicolons or tabs instead of commas, as a spreadsheet program saves a table"
+        if expected - 1 in {text.count(";"), text.count("\t")}:
+            step = "put commas between its cells, and in every row like it, in an editor"
     else:
         hint = "the row was cut, a cell deleted, or a text cell has a line break"
     return Reject(
@@ -124,5 +152,5 @@ def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
         line=line,
         expected=f"{expected} cell{'s' if expected != 1 else ''}",
         found=f"{counted}: {shown(text[:_QUOTED])}",
-        next_step="correct the row, or delete it, in an editor",
+        next_step=step,
     )

@@ -22,6 +22,7 @@ from ingestd.errors import Reject, RejectCode, shown
 from ingestd.raw.foreign import BOM, MARK, refuse_foreign, starts_like_pymeasure
 from ingestd.raw.lines import (
     AS_WRITTEN,
+    SAVE_WITH_COMMAS,
     Tally,
     count_rows,
     decode,
@@ -269,7 +270,7 @@ def _columns(line: str, number: int) -> tuple[str, ...]:
                 line=number,
                 expected="a name for every column, separated by commas",
                 found=shown(label or line),
-                next_step="correct the line of column names",
+                next_step=SAVE_WITH_COMMAS if _other_separator(label, count) else "correct the line of column names",
             )
         if label in seen:
             raise Reject(
@@ -289,13 +290,17 @@ def _label_problem(label: str, count: int) -> str:
         return "has no name"
     if len(label) > MAX_LABEL_LENGTH:
         return f"has a name of {len(label)} characters; at most {MAX_LABEL_LENGTH} are taken"
-    if count == 1 and (";" in label or "\t" in label):
+    if _other_separator(label, count):
         return "holds semicolons or tabs where PyMeasure writes commas, as a spreadsheet program saves a table"
     if label.startswith('"') or label.endswith('"'):
         return "has its name in quotes; PyMeasure never quotes, a spreadsheet program does"
     if _CONTROL.search(label):
         return "has a control character in its name"
     return ""
+
+
+def _other_separator(label: str, count: int) -> bool:
+    return count == 1 and (";" in label or "\t" in label)
 
 
 def _is_number(text: str) -> bool:

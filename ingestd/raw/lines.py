@@ -20,6 +20,11 @@ _ESCAPE: Final = re.compile(
 _USUAL_LINE: Final = 200
 """Header lines up to this length are remembered: most are the same in run after run."""
 
+SAVE_WITH_COMMAS: Final = (
+    "save it with commas between the cells and decimal points, or put it back as the instrument program wrote it"
+)
+"""What to do with a file that a spreadsheet program saved in the manner of its country."""
+
 AS_WRITTEN: Final = "not in PyMeasure's escape code, taken as written"
 """What is said of a value that `parse_field` could not decode."""
 

@@ -51,6 +51,25 @@ def test_faults_are_named_with_their_line(
     assert reject.next_step
 
 
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        ("-5,0,3,162e-05,nan\n#c\n\n0,05,-1,nan,2\r\n", True),
+        ("-5,0,3,162e-05,nan\n0.05,-1,nan\n", False),  # one row is right
+        ("-5,0,3,162e-05,nan\n0,-1,nan\n", False),  # one row has cells enough
+        ("-5,0,3,162e-05,nan\n0,05,-1,nan,a b\n", False),  # a text
+        ("1,2,3,4\n5,6,7,8\n", False),  # whole numbers of a column without a name
+        ("12,25e-09,nan,\n0,05,1,\n", False),  # a comma at the end
+    ],
+)
+def test_decimal_commas_everywhere_are_told_from_a_comma_too_many(body: str, whole: bool) -> None:
+    """Only where every row is of numbers split at their decimal commas is the whole file at fault."""
+    reject = rejected(body)
+    assert reject.code is RejectCode.ROW_TOO_LONG
+    assert ("the whole file has decimal commas" in reject.message) is whole
+    assert ("decimal points" in reject.next_step) is whole
+
+
 def test_comment_lines_beyond_all_measure_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sum of comment lines after the header is limited as the header is, each with what it takes in memory."""
     monkeypatch.setattr(table_module, "MAX_HEADER_BYTES", 6 + 2 * table_module._COMMENT_OVERHEAD)

@@ -140,6 +140,7 @@ FILES = {
     "nul-bytes-in-row": GOOD.replace(b"3.5e-12", bytes(7)),
     "row-too-long-comma-in-text": raw(ROWS[0] + ",ok", ROWS[1] + ",dirty, again", labels=WITH_NOTES),
     "row-too-long-decimal-comma": cell("1,5"),
+    "row-too-long-decimal-commas-everywhere": raw(*(row.replace(".", ",") for row in ROWS)),
     "row-too-long-trailing-comma": raw(ROWS[0], ROWS[1] + ","),
     "row-too-long-two-rows-in-one": raw(ROWS[0] + ROWS[1], ROWS[2]),
     "row-too-short-cut-in-the-middle": raw(ROWS[0], "0.0,3.5e", ROWS[2]),

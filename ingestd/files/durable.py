@@ -41,7 +41,9 @@ def world(place: str | Path) -> Iterator[None]:
 
 def retry_from(error: OSError, place: str | Path) -> Retry:
     """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
+    there = "that the disk or share is there; the service tries again by itself"
     step = {
+        errno.ENOENT: f"check the path (`ingestd config show` lists those in force) and {there}",
         errno.ENOSPC: "free some space on that disk; the service goes on by itself",
         errno.EDQUOT: "the disk quota is used up: free some space; the service goes on by itself",
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
@@ -51,7 +53,7 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         errno.EROFS: "the file system is mounted read-only: remount it for writing",
         errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
         errno.ESTALE: "the network share went away: check that it is mounted",
-    }.get(error.errno or 0, "check that the disk or share is there; the service tries again by itself")
+    }.get(error.errno or 0, f"check {there}")
     named = error.filename or place
     if isinstance(named, str) and _TEMPORARY.search(named):  # people know the file by its final name
         named = error.filename2 or place

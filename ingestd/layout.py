@@ -57,6 +57,11 @@ class Layout:
         """Where each process writes Parquet before it is decided; the next start sweeps what a killed one left."""
         return self.stage_root / "_tmp"
 
+    @property
+    def aside_root(self) -> Path:
+        """Where repairs keep what they replaced."""
+        return self.manifest_path.parent / "aside"
+
     def raw_file(self, source_file: str) -> Path:
         """Locate a raw file by its path relative to the raw root."""
         return self.raw_root / source_file

@@ -78,6 +78,10 @@ environment: the message names it and the nearest known one.
 Relative paths count from the folder of the config file, or from the current folder when there is none; those given as
 options count from the current folder. `~` is the home folder.
 
+Nothing is ever written below `paths.raw_root`: a path that leads into it, links followed, is refused before anything
+starts, and so is a raw root inside a folder that ingestd tidies up (`raw_measurements`, `_superseded` and `_tmp` of the
+stage, `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `metadata_dir`).
+
     ingestd config generate    # print a config file with every setting, commented out
     ingestd config validate    # check the config file and the environment
     ingestd config show        # every setting in force, and where it came from"""

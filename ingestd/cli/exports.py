@@ -66,8 +66,9 @@ def export_metadata(
 ) -> None:
     """Write every day's metadata.csv.
 
-    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file. A
-    day's file always holds the whole day, so --proc and --chip go with --out-csv.
+    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, which
+    may lie neither among the raw files nor among ingestd's own. A day's file always holds the whole day, so --proc and
+    --chip go with --out-csv.
 
     \b
     Examples:
@@ -143,13 +144,17 @@ def write_metadata(
     """Write the metadata of every day, or of what the filters leave.
 
     Raises:
-        UsageError: no manifest, no run matches, or filters that do not go with a day's file.
+        UsageError: no manifest, no run matches, filters that do not go with a day's file, or a file that would replace
+            a raw file or one of ingestd's own.
     """
     from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.histories import metadata  # noqa: PLC0415
     from ingestd.manifest.view import read_view  # noqa: PLC0415
+    from ingestd.settings import check_export  # noqa: PLC0415
 
     layout = settings.layout
+    if out_csv is not None:
+        check_export(out_csv.absolute(), "--out-csv", layout)
     api.require_manifest(layout)
     return metadata.export_metadata(
         read_view(layout),

@@ -12,10 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from ingestd.errors import UsageError, shown_value
+from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
+
+OPTION_NAMES = {"histories_dir": "--history-out"}
+"""Key of a setting -> its command-line option, where that is not named like the key."""
 
 Flags = Mapping[str, Mapping[str, Any]]
 """Values given on the command line: section -> key -> value; None means not given."""
@@ -43,7 +47,8 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     """Load the settings in force.
 
     Raises:
-        UsageError: an unknown key, a bad value, an unreadable file; the message names key, place and the nearest key.
+        UsageError: an unknown key, a bad value, an unreadable file, a path that would have ingestd write among the raw
+            files; the message names key, place and the nearest key.
     """
     path = find_config(config, os.environ)
     tables = _read_toml(path) if path is not None else {}
@@ -55,6 +60,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         raise _explained(error, path, given) from None
     settings._config_file = path
     settings._origin = (path.absolute().parent if path is not None else Path.cwd()).resolve()
+    _keep_apart(settings, path, given)
     if settings.procedures:
         settings.registry  # noqa: B018  # the config's procedures are checked now, not at the first file
     return settings
@@ -102,6 +108,28 @@ def _check_environment(environment: Mapping[str, str]) -> None:
             )
 
 
+def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
+    """Refuse settings by which a write could reach the raw files (`ingestd.settings.apart`)."""
+    clash = find_clash(settings.layout)
+    if clash is None:
+        return
+    key = clash.key
+    while key in FOLLOWS_FROM and not _is_set(settings, key):
+        key = FOLLOWS_FROM[key]
+    unset = not _is_set(settings, key)  # a default: then only the raw root can have been set amiss
+    follows = "" if key == clash.key else f" (it follows from {key})"
+    raise UsageError(
+        f"{clash.key} = {clash.place}{follows}: {clash.fault}",
+        place=_place(("paths.raw_root" if unset else key).split("."), path, flags),
+        next_step=f"let {key} and paths.raw_root name places apart from each other",
+    )
+
+
+def _is_set(settings: Settings, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return name in getattr(settings, section).model_fields_set
+
+
 def _explained(error: ValidationError, path: Path | None, flags: Flags) -> UsageError:
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"]]
@@ -127,5 +155,8 @@ def _place(where: list[str], path: Path | None, flags: Flags) -> str:
     section, key = where[0], where[1] if len(where) > 1 else ""
     variable = f"{ENV_PREFIX}{section}__{key}".upper()
     if key in flags.get(section, {}):
-        return f"flag for {section}.{key}"
-    return next((f"environment variable {name}" for name in os.environ if name.upper() == variable), f"{path}")
+        return f"option {OPTION_NAMES.get(key, '--' + key.replace('_', '-'))}"
+    return next(
+        (f"environment variable {name}" for name in os.environ if name.upper() == variable),
+        f"{path or 'no config file'}",
+    )

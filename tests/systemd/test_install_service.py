@@ -168,7 +168,7 @@ def test_a_disk_of_its_own_starts_and_stops_the_service(
         ('[paths]\ndata_root = "/elsewhere"\n', ["--data-root", "DATA"], "names another data root, /elsewhere"),
         ('[paths]\ndata_root = "/nowhere"\n', [], "no such folder of raw files"),
         ('[paths]\ndata_rot = "DATA"\n', [], "did you mean 'paths.data_root'"),
-        ('[paths]\ndata_root = "DATA"\nhistories_dir = "DATA/01_raw/histories"\n', [], "ingestd would write here"),
+        ('[paths]\ndata_root = "DATA"\nhistories_dir = "DATA/01_raw/histories"\n', [], "ingestd never writes"),
         ('[paths]\ndata_root = "DATA"\nstage_root = "DATA"\n', [], "ingestd would write here"),
         (None, ["--data-root", "DATA", "--user", "no-such-user"], "there is no user no-such-user"),
     ],

@@ -1,0 +1,112 @@
+"""Raw files are only ever read: what ingestd writes, and the folders it tidies up, must lie apart from them.
+
+Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, other
+letters on a share that folds their case) leads nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ingestd.errors import UsageError
+from ingestd.layout import Layout
+
+FOLLOWS_FROM: Final = {
+    "paths.stage_root": "paths.data_root",
+    "paths.manifest_path": "paths.stage_root",
+    "paths.wal_dir": "paths.manifest_path",
+    "paths.events_dir": "paths.manifest_path",
+    "paths.rejects_dir": "paths.stage_root",
+    "paths.histories_dir": "paths.data_root",
+    "paths.metadata_dir": "paths.data_root",
+    "log.file": "paths.manifest_path",
+}
+"""Every setting that names a place ingestd writes to -> the setting it follows from unless set."""
+
+
+class Clash(NamedTuple):
+    """A setting that would break the promise: its key, its place as told to people, and what is wrong with it."""
+
+    key: str
+    place: str
+    fault: str
+
+
+def find_clash(layout: Layout) -> Clash | None:
+    """Find the first setting that leads a write into the raw root, or puts the raw root where files are deleted."""
+    raw = layout.raw_root
+    for key, path in _written(layout):
+        if leads_into(path, raw):
+            return Clash(key, _shown(path), f"it lies in paths.raw_root = {_shown(raw)}, where ingestd never writes")
+    for key, path in _tidied(layout):
+        if leads_into(raw, path):
+            fault = f"paths.raw_root = {_shown(raw)} lies in it, and ingestd writes, moves and deletes files there"
+            return Clash(key, _shown(path), fault)
+    return None
+
+
+def check_export(path: Path, option: str, layout: Layout) -> None:
+    """Check that a file a command is asked to write is neither among the raw files nor one of ingestd's own.
+
+    Raises:
+        UsageError: it is.
+    """
+    if leads_into(path, layout.raw_root):
+        fault = f"{option} lies in paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes"
+    else:
+        kept = (place for place in _written(layout) if place[0] != "paths.metadata_dir")  # exports are at home there
+        own = next((place for place in kept if leads_into(path, place[1])), None)
+        if own is None:
+            return
+        fault = f"{option} lies in {own[0]} = {_shown(own[1])}, which is ingestd's own"
+    raise UsageError(fault, place=str(path), next_step=f"name a file elsewhere, such as {option} {path.name}")
+
+
+def leads_into(path: Path, folder: Path) -> bool:
+    """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need be there."""
+    root = Path(os.path.realpath(folder))
+    identity = _identity(root)
+    for real in {Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)}:
+        if real.is_relative_to(root):
+            return True
+        if identity is not None and any(_identity(place) == identity for place in (real, *real.parents)):
+            return True
+    return False
+
+
+def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """List what is written, each with the setting it belongs to: folders, and files outside of them."""
+    yield "paths.stage_root", layout.stage_root
+    yield "paths.manifest_path", layout.manifest_path
+    yield "paths.manifest_path", layout.known_files_path
+    yield "paths.manifest_path", layout.lock_path
+    yield "paths.histories_dir", layout.histories_dir
+    yield "log.file", layout.log_file
+    yield from _tidied(layout)
+
+
+def _tidied(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """List the folders in which whole trees are made, moved aside or deleted; a raw root in one would be lost in it."""
+    for folder in (layout.staged_root, layout.superseded_root, layout.temporary_root):
+        yield "paths.stage_root", folder
+    yield "paths.manifest_path", layout.aside_root
+    yield "paths.wal_dir", layout.wal_dir
+    yield "paths.events_dir", layout.events_dir
+    yield "paths.rejects_dir", layout.rejects_dir
+    yield "paths.metadata_dir", layout.metadata_dir
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    try:
+        status = place.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
+def _shown(path: Path) -> str:
+    real = os.path.realpath(path)
+    return str(path) if real == str(path) else f"{path} (a link to {real})"

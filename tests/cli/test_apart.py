@@ -1,0 +1,220 @@
+"""P1: no setting and no option leads a write into the raw files, nor puts them where ingestd deletes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import Folder
+from measurement import Measurement
+
+import ingestd
+from ingestd.errors import UsageError
+from ingestd.settings import load_settings
+from ingestd.settings.apart import FOLLOWS_FROM, leads_into
+
+RAW = "It_1.csv"
+
+
+@pytest.fixture
+def lab(folder: Folder) -> Folder:
+    """A data root with one raw file, in a day's folder."""
+    folder.put(f"2026-03-12/{RAW}", Measurement().data)
+    return folder
+
+
+def refused(lab: Folder, **paths: str) -> UsageError:
+    """Load settings with these paths below the data root, which must be refused."""
+    given = {key: lab.path / "data" / value for key, value in paths.items()}
+    with pytest.raises(UsageError) as caught:
+        load_settings(None, {"paths": {"data_root": lab.path / "data", **given}})
+    return caught.value
+
+
+def content(lab: Folder) -> dict[Path, bytes]:
+    """Everything below the raw root."""
+    return {path: path.read_bytes() for path in lab.raw.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("key", FOLLOWS_FROM)
+@pytest.mark.parametrize("place", ["", "/below", "/2026-03-12/deep/er"])
+def test_no_setting_leads_into_the_raw_root(lab: Folder, key: str, place: str) -> None:
+    """Every place that is written, the raw root itself or below it: refused with setting, path and what to do."""
+    section, _, name = key.partition(".")
+    bad = f"{lab.raw}{place}"
+    config = lab.path / "config.toml"
+    config.write_text(f'[{section}]\n{name} = "{bad}"\n')
+    with pytest.raises(UsageError) as caught:
+        load_settings(config)
+    error = caught.value
+    assert error.message == f"{key} = {bad}: it lies in paths.raw_root = {lab.raw}, where ingestd never writes"
+    assert error.place == str(config)
+    assert error.next_step == f"let {key} and paths.raw_root name places apart from each other"
+
+
+@pytest.mark.parametrize(
+    "command", ["backfill", "full-pipeline", "run", "config validate", "chip-histories", "status", "repair", "compact"]
+)
+def test_every_command_refuses(lab: Folder, command: str) -> None:
+    """No command starts with such a setting: exit code 2, and nothing is made."""
+    (lab.path / "config.toml").write_text('[paths]\nhistories_dir = "data/01_raw/histories"\n')
+    before = content(lab)
+    done = lab.run(*command.split())
+    assert (done.code, done.out) == (2, "")
+    assert f"config.toml: paths.histories_dir = {lab.raw}/histories: it lies in paths.raw_root" in done.err
+    assert content(lab) == before
+    assert [path.name for path in (lab.path / "data").iterdir()] == ["01_raw"]
+
+
+def test_every_written_place_of_the_layout_is_guarded() -> None:
+    """A path that is added to the layout is one that is read, or one that follows from a setting checked here."""
+    read = {"paths.data_root", "paths.raw_root"}
+    names = {"log.file" if name == "log_file" else f"paths.{name}" for name in load_settings().layout.__slots__}
+    assert names == read | set(FOLLOWS_FROM)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "option"),
+    [
+        (("chip-histories", "--history-out", "data/01_raw"), "paths.histories_dir", "--history-out"),
+        (("backfill", "--stage-root", "data/01_raw/stage"), "paths.stage_root", "--stage-root"),
+        (("backfill", "--manifest-path", "data/01_raw/m.parquet"), "paths.manifest_path", "--manifest-path"),
+        (("backfill", "--raw-root", "data", "--data-root", "data"), "paths.stage_root", "--data-root"),
+        (("backfill", "--raw-root", "data"), "paths.stage_root", "--raw-root"),
+    ],
+)
+def test_no_option_leads_into_the_raw_root(lab: Folder, arguments: tuple[str, ...], key: str, option: str) -> None:
+    """An option is refused as a setting is, and named; nothing is made."""
+    before = content(lab)
+    done = lab.run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert f"option {option}: {key} = " in done.err
+    assert content(lab) == before
+    assert sorted(path.name for path in (lab.path / "data").iterdir()) == ["01_raw"]
+
+
+def test_a_place_that_follows_from_a_setting_names_that_setting(lab: Folder) -> None:
+    """With the data root in the raw root it is the data root that must be changed."""
+    error = refused(lab, data_root="01_raw", raw_root="01_raw")
+    assert "02_stage (it follows from paths.data_root): it lies in paths.raw_root" in error.message
+    assert error.next_step == "let paths.data_root and paths.raw_root name places apart from each other"
+
+
+def test_links_are_followed(lab: Folder) -> None:
+    """A link into the raw root is refused and told; so is a path whose folder a link leads there; a dead link too."""
+    data = lab.path / "data"
+    (data / "link").symlink_to(lab.raw)
+    (data / "dead").symlink_to(lab.raw / "to" / "come")
+    for place in ("link", "link/histories", "dead"):
+        assert f"(a link to {lab.raw}" in refused(lab, histories_dir=place).message
+    (data / "raw").symlink_to("01_raw")
+    assert refused(lab, raw_root="raw", histories_dir="01_raw/x")
+    (data / "02_stage").mkdir()
+    (data / "02_stage" / "_tmp").symlink_to(lab.raw)
+    assert "_tmp (a link to" in refused(lab).message
+
+
+def test_a_link_that_stands_in_the_raw_root_is_not_replaced(lab: Folder) -> None:
+    """A file is replaced in the folder where its name stands, wherever the name leads."""
+    link = lab.raw / "m.parquet"
+    link.symlink_to(lab.path / "elsewhere.parquet")
+    assert refused(lab, manifest_path="01_raw/m.parquet")
+
+
+def test_a_folder_is_known_by_its_identity(lab: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a share folds the case of names, another spelling is the same folder."""
+    spelt = lab.path / "data" / "01_RAW"
+    assert not leads_into(spelt / "x", lab.raw)
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: real(lab.raw if path == spelt else path, **how))
+    assert leads_into(spelt / "x", lab.raw)
+
+
+@pytest.mark.parametrize(
+    ("paths", "key"),
+    [
+        ({"raw_root": "02_stage/_tmp/raw"}, "paths.stage_root"),
+        ({"raw_root": "02_stage/raw_measurements/raw"}, "paths.stage_root"),
+        ({"raw_root": "02_stage/_superseded/raw"}, "paths.stage_root"),
+        ({"raw_root": "02_stage/_rejects/raw"}, "paths.rejects_dir"),
+        ({"raw_root": "02_stage/_manifest/aside/x"}, "paths.manifest_path"),
+        ({"raw_root": "02_stage/_manifest/wal/raw"}, "paths.wal_dir"),
+        ({"events_dir": "."}, "paths.events_dir"),
+        ({"rejects_dir": "."}, "paths.rejects_dir"),
+        ({"metadata_dir": "."}, "paths.metadata_dir"),
+    ],
+)
+def test_raw_files_are_not_kept_where_ingestd_deletes(lab: Folder, paths: dict[str, str], key: str) -> None:
+    """A raw root inside `_tmp` would be swept, one inside the events lost with an old day, and so on."""
+    error = refused(lab, **paths)
+    assert error.message.startswith(f"{key} = ")
+    assert "lies in it, and ingestd writes, moves and deletes files there" in error.message
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        {"stage_root": "."},
+        {"histories_dir": "."},
+        {"manifest_path": "manifest.parquet"},
+        {"raw_root": "histories/raw"},
+        {"stage_root": "01_raw_stage"},
+        {"raw_root": "nowhere"},
+    ],
+)
+def test_folders_side_by_side_are_taken(lab: Folder, paths: dict[str, str]) -> None:
+    """Where ingestd only adds files of its own names beside the raw root, nothing of it is in danger."""
+    given = {key: lab.path / "data" / value for key, value in paths.items()}
+    assert load_settings(None, {"paths": {"data_root": lab.path / "data", **given}}).layout
+
+
+def test_python_is_held_to_it_too(lab: Folder) -> None:
+    """The functions of the Python API refuse the same settings."""
+    config = lab.path / "bad.toml"
+    config.write_text(f'[paths]\nstage_root = "{lab.raw}/stage"\n')
+    before = content(lab)
+    with pytest.raises(UsageError, match="never writes"):
+        ingestd.stage_run(lab.raw / "2026-03-12" / RAW, lab.path / "data", config=config)
+    assert content(lab) == before
+
+
+# ---- a file named on the command line --------------------------------------------------------------------------------
+
+
+def test_export_into_the_raw_files_is_refused(lab: Folder) -> None:
+    """`--out-csv` does not replace a raw measurement or add a file beside it, by a link or by its name."""
+    assert lab.run("backfill", "--workers", "1").code == 0
+    (lab.path / "link").symlink_to(lab.raw)
+    (lab.path / "file.csv").symlink_to(lab.raw / "2026-03-12" / RAW)
+    before = content(lab)
+    for place in (f"data/01_raw/2026-03-12/{RAW}", "data/01_raw/new.csv", "link/a/b.csv", "file.csv"):
+        done = lab.run("export-metadata", "--out-csv", place)
+        assert (done.code, done.out) == (2, "")
+        assert f"{place}: --out-csv lies in paths.raw_root = {lab.raw}, where ingestd never writes" in done.err
+        assert f"next: name a file elsewhere, such as --out-csv {Path(place).name}" in done.err
+    assert content(lab) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        ("data/02_stage/_manifest/manifest.parquet", "paths.stage_root"),
+        ("data/02_stage/new.csv", "paths.stage_root"),
+        ("data/histories/Alisson72_history.csv", "paths.histories_dir"),
+    ],
+)
+def test_export_over_ingestds_own_files_is_refused(lab: Folder, place: str, key: str) -> None:
+    """`--out-csv` does not replace the manifest, the log, staged data or a history."""
+    assert lab.run("backfill", "--workers", "1").code == 0
+    before = (lab.path / place).read_bytes() if (lab.path / place).exists() else None
+    done = lab.run("export-metadata", "--out-csv", place)
+    assert done.code == 2
+    assert f"{place}: --out-csv lies in {key} = " in done.err
+    assert "which is ingestd's own" in done.err
+    assert ((lab.path / place).read_bytes() if (lab.path / place).exists() else None) == before
+
+
+def test_export_beside_the_days_is_taken(lab: Folder) -> None:
+    """The folder of the days' exports takes one of all runs as well."""
+    assert lab.run("backfill", "--workers", "1").code == 0
+    assert lab.run("export-metadata", "--out-csv", "data/metadata/all.csv").code == 0

@@ -8,10 +8,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 Caught = TypeVar("Caught", bound=BaseException)
+
+CONFIG_FILE: Final = "the config file (`ingestd config show` names it)"
+"""How a next step calls the config file in force, wherever that is."""
+
+AFTER_CONFIG: Final = (
+    "restart the service if one runs (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`"
+)
+"""What to do after a change of the config file: a service keeps the settings it was started with."""
 
 
 class RejectCode(StrEnum):
@@ -131,3 +140,33 @@ def shown_value(value: object) -> str:
         return shown(repr(value))
     except (RecursionError, ValueError):  # tables in tables by the thousand; an integer of more than 4300 digits
         return f"a {type(value).__name__} too large to show"
+
+
+def in_plain_words(finding: Mapping[str, Any]) -> str:
+    """Say what is wrong with a value, for one finding of pydantic's `ValidationError.errors()`."""
+    kind, limits = str(finding["type"]), finding.get("ctx", {})
+    for bound, words in _BOUNDS.items():
+        if bound in limits:
+            return f"must be {words} {limits[bound]:g}"
+    if kind == "literal_error":
+        return f"must be {limits['expected']}"
+    named = next((words for beginning, words in _KINDS.items() if kind.startswith(beginning)), None)
+    text = str(finding["msg"]).removeprefix("Value error, ")
+    return named or text.replace("Input should be", "must be")
+
+
+_BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+_KINDS: Final = {
+    "missing": "is missing",
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_": "must be true or false",
+    "string_type": 'must be a text in quotes, such as "text"',
+    "path_type": 'must be a path in quotes, such as "data"',
+    "model_": "must be a table",
+    "dict_": "must be a table",
+    "tuple_": 'must be a list, such as ["one", "two"]',
+    "too_short": "must not be empty",
+}
+"""Beginning of a kind of finding -> what the value must be."""

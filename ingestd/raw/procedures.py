@@ -5,6 +5,7 @@ The packaged `procedures.toml` holds the shipped ones; tables of a lab's config 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -14,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ingestd.errors import Reject, RejectCode, UsageError, shown, shown_value
+from ingestd.errors import (
+    AFTER_CONFIG,
+    CONFIG_FILE,
+    Reject,
+    RejectCode,
+    UsageError,
+    in_plain_words,
+    shown,
+    shown_value,
+)
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
 from ingestd.raw.summary import check_template
@@ -43,14 +53,26 @@ def _printable_label(label: str) -> str:
     return label
 
 
+def _column_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name, re.ASCII):
+        raise ValueError("the name of a column has small letters, digits and _, begins with a letter, and is short")
+    return name
+
+
+def _procedure_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name, re.ASCII):
+        raise ValueError("the name of a procedure has letters, digits and _, begins with a letter, and is short")
+    return name
+
+
 def _known_placeholders(template: str) -> str:
     check_template(template)
     return template
 
 
 Label = Annotated[str, AfterValidator(_printable_label)]
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-ProcedureName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+ColumnName = Annotated[str, AfterValidator(_column_name)]
+ProcedureName = Annotated[str, AfterValidator(_procedure_name)]
 
 
 class Column(BaseModel):
@@ -175,8 +197,8 @@ class Procedure(BaseModel):
             f"columns {one + 1} and {other + 1} ({labels}) both mean {name} of procedure {self.name}",
             expected=f"one column for {name}",
             found=_listed(written),
-            next_step=f"take one spelling out of accepts in [procedures.{self.name}.columns.{name}] of config.toml: "
-            "a column that no spelling fits is kept under its written name",
+            next_step=f"take one spelling out of accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
+            f"a column that no spelling fits is kept under its written name; {AFTER_CONFIG}",
         )
 
     def _missing(self, missing: Sequence[str], written: Sequence[str]) -> Reject:
@@ -186,8 +208,8 @@ class Procedure(BaseModel):
             f"the column line lacks what procedure {self.name} needs: {wanted}",
             expected=wanted,
             found=_listed(written),
-            next_step=f"add the spelling to accepts in [procedures.{self.name}.columns.{missing[0]}] of config.toml, "
-            "or set required = false there",
+            next_step=f"add the spelling to accepts in [procedures.{self.name}.columns.{missing[0]}] of {CONFIG_FILE}, "
+            f"or set required = false there; {AFTER_CONFIG}",
         )
 
 
@@ -234,7 +256,7 @@ class Registry:
             f"no procedure accepts the class '{shown(name)}'{_nearest(name, known)}",
             expected="one of " + ", ".join(known),
             found=shown(procedure_class),
-            next_step="add this table to config.toml, adjust it, then `ingestd rejects retry`:\n\n"
+            next_step=f"add this table to {CONFIG_FILE} and adjust it; {AFTER_CONFIG}:\n\n"
             + paste_table(name, written, taken=self.procedures),
         )
 
@@ -284,14 +306,14 @@ def _invalid(name: str, error: ValidationError) -> UsageError:
     model = inside[where[0]] if len(where) > 1 and where[0] in inside else Procedure
     depth = 2 if model is not Procedure else 0
     key = where[depth] if len(where) > depth else (where[-1] if where else "")
-    message = first["msg"].removeprefix("Value error, ")
+    message = in_plain_words(first)
     if first["type"] == "extra_forbidden":
         known = [field for field in model.model_fields if field != "name"] + (["uses"] if model is Procedure else [])
         message = f"no such key{_nearest(key, known)}"
     elif first["type"] != "missing" and not isinstance(first["input"], Mapping):
         message = f"{message}; found {shown_value(first['input'])}"
     return UsageError(
-        f"key {key!r}: {message}" if key else message,
+        f"key {key!r}{' ' if first['type'] == 'missing' else ': '}{message}" if key else message,
         place=_table(name, *where[:depth]),
         next_step="correct it; the packaged procedures.toml shows every key",
     )
@@ -299,7 +321,7 @@ def _invalid(name: str, error: ValidationError) -> UsageError:
 
 def _table(*path: str) -> str:
     parts = (part if part.isidentifier() and part.isascii() else f'"{shown(part)}"' for part in ("procedures", *path))
-    return f"config table [{'.'.join(parts)}]"
+    return f"table [{'.'.join(parts)}]"
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

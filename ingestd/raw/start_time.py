@@ -151,7 +151,7 @@ def _from_mtime(mtime_ns: int) -> datetime:
             "neither header nor path tells a start time, and the file's modification time is no plausible date",
             expected="a modification time between 1900 and 9998",
             found=f"{mtime_ns} ns",
-            next_step="`touch` the file, then `ingestd rejects retry`",
+            next_step="`touch` the file, then `ingestd rejects retry --all`",
         ) from None
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from ingestd.errors import Reject, RejectCode, shown, without_frames
+from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, shown, without_frames
 from ingestd.raw.cells import respell, second_header
 from ingestd.raw.header import MAX_HEADER_BYTES, Header
 from ingestd.raw.lines import (
@@ -323,7 +323,7 @@ def _extra(cells: pa.Table, labels: list[str]) -> pa.MapArray:
             f"{width} unknown columns in {rows} rows are more than the column '{EXTRA_COLUMN}' takes",
             expected="few or short unknown columns",
             found=shown(", ".join(labels)),
-            next_step="describe the columns under [procedures.NAME.columns] of config.toml",
+            next_step=f"describe the columns under [procedures.NAME.columns] of {CONFIG_FILE}; {AFTER_CONFIG}",
         )
     position = pa.arange(0, rows * width)
     row = pc.divide(position, width)

@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, shown
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header
 from ingestd.raw.procedures import Procedure
@@ -174,7 +174,7 @@ def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, st
         expected=f"a header line '{shown(label)}: ...', or a file name such as Alisson67_015.csv",
         found=shown(texts[field][1]) if field in texts else "",
         next_step="correct the header, or set chip = 'optional' in "
-        f"[procedures.{procedure.name}] of config.toml if such runs need none",
+        f"[procedures.{procedure.name}] of {CONFIG_FILE} if such runs need none; {AFTER_CONFIG}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingestd.errors import UsageError, shown_value
+from ingestd.errors import UsageError, in_plain_words, shown, shown_value
 from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 
@@ -62,8 +62,16 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     settings._origin = (path.absolute().parent if path is not None else Path.cwd()).resolve()
     _keep_apart(settings, path, given)
     if settings.procedures:
-        settings.registry  # noqa: B018  # the config's procedures are checked now, not at the first file
+        _check_procedures(settings, path)
     return settings
+
+
+def _check_procedures(settings: Settings, path: Path | None) -> None:
+    """Check the config's procedures now, not at the first file; only the config file can hold them."""
+    try:
+        settings.registry  # noqa: B018  # loaded once, for the check
+    except UsageError as error:
+        raise UsageError(error.message, place=f"{path}: {error.place}", next_step=error.next_step) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -131,20 +139,25 @@ def _is_set(settings: Settings, key: str) -> bool:
 
 
 def _explained(error: ValidationError, path: Path | None, flags: Flags) -> UsageError:
-    first = error.errors(include_url=False)[0]
-    where = [str(part) for part in first["loc"]]
+    """Return the first finding as an error, the others as lines of its next step: they are all corrected in one go."""
+    first, *others = [_finding(found, path, flags) for found in error.errors(include_url=False)]
+    first.next_step += "".join(f"\n  also wrong: {shown(f'{other.place}: {other.message}', 500)}" for other in others)
+    return first
+
+
+def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> UsageError:
+    where = [str(part) for part in found["loc"]]
     key = ".".join(where)
     place = _place(where, path, flags)
-    if first["type"] == "extra_forbidden":
+    if found["type"] == "extra_forbidden":
         near = get_close_matches(key, [*setting_keys(), *sections(), "procedures"], n=1, cutoff=0.4)
         return UsageError(
             f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
             place=place,
-            next_step="correct or remove it; `ingestd config show` lists every setting",
+            next_step="correct or remove it; `ingestd config generate` lists every setting",
         )
-    message = str(first["msg"]).removeprefix("Value error, ")
     return UsageError(
-        f"{key} = {shown_value(first['input'])}: {message}",
+        f"{key} = {shown_value(found['input'])}: {in_plain_words(found)}",
         place=place,
         next_step="correct it; docs/configuration.md says what it means",
     )

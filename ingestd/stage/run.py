@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ingestd import files
-from ingestd.errors import Reject, RejectCode, Retry, without_frames
+from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, Retry, without_frames
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
@@ -349,7 +349,7 @@ def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
         f"the file has {task.status.size:,} bytes, more than is taken",
         expected=f"at most {limit:,} bytes",
         found=f"{task.status.size:,} bytes",
-        next_step="check that it is a measurement; if so, raise stage.max_file_mib in config.toml",
+        next_step=f"check that it is a measurement; if so, raise stage.max_file_mib in {CONFIG_FILE}; {AFTER_CONFIG}",
     )
     digest = files.sha256_of(path)
     if digest is None:

@@ -125,6 +125,10 @@ def test_an_unknown_procedure_prints_a_table_that_works() -> None:
         REGISTRY.procedure_for("lab.procedures.HallBar", written)
     assert raised.value.code == RejectCode.UNKNOWN_PROCEDURE
     assert raised.value.found == "lab.procedures.HallBar"
+    assert raised.value.next_step.startswith(
+        "add this table to the config file (`ingestd config show` names it) and adjust it; restart the service if one "
+        "runs (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`:\n\n[procedures.HallBar]\n"
+    )
     table = raised.value.next_step[raised.value.next_step.index("[procedures.HallBar]") :]
     procedure = Registry.load(tomllib.loads(table)["procedures"]).procedure_for("lab.procedures.HallBar")
     matched = procedure.match_columns(written)
@@ -206,9 +210,14 @@ BROKEN = {
         "key 'field'",
         "'vg_start_v'",
     ),
-    "wrong type": ({"IVg": {"classes": 3}}, "[procedures.IVg]", "key 'classes'", "found 3"),
+    "wrong type": (
+        {"IVg": {"classes": 3}},
+        "[procedures.IVg]",
+        "key 'classes'",
+        'must be a list, such as ["one", "two"]; found 3',
+    ),
     "no table": ({"IVg": 3}, "[procedures.IVg]", "expected a table", "3"),
-    "columns no table": ({"IVg": {"columns": 3}}, "[procedures.IVg]", "key 'columns'", "3"),
+    "columns no table": ({"IVg": {"columns": 3}}, "[procedures.IVg]", "key 'columns'", "must be a table; found 3"),
     "text for a list": (
         {"IVg": {"columns": {"i_a": {"accepts": "I (A)"}}}},
         "[procedures.IVg.columns.i_a]",
@@ -218,9 +227,28 @@ BROKEN = {
     "unknown group": ({"IVg": {"uses": ["lazer"]}}, "[procedures.IVg]", "key 'uses'", "'laser'"),
     "group that is a list": ({"IVg": {"uses": [["laser"]]}}, "[procedures.IVg]", "key 'uses'", "['laser']"),
     "group list as text": ({"IVg": {"uses": "laser"}}, "[procedures.IVg]", "key 'uses'", "list"),
-    "missing key": ({"Hall": {"classes": ["Hall"]}}, "[procedures.Hall]", "key 'columns'", "required"),
+    "missing key": ({"Hall": {"classes": ["Hall"]}}, "[procedures.Hall]", "key 'columns'", "is missing"),
     "name as key": ({"IVg": {"name": "x"}}, "[procedures.IVg]", "key 'name'", "table"),
-    "name unfit for a folder": ({"a/b": MINIMAL}, '[procedures."a/b"]', "key 'name'", "pattern"),
+    "name unfit for a folder": (
+        {"a/b": MINIMAL},
+        '[procedures."a/b"]',
+        "key 'name'",
+        "letters, digits and _, begins with a letter",
+    ),
+    "name of a column with a capital": (
+        {"IVg": {"columns": {"Vg": {"accepts": ["x"]}}}},
+        "[procedures.IVg.columns.Vg]",
+        "key 'Vg'",
+        "small letters, digits and _",
+    ),
+    "light of no kind": ({"IVg": {"light": "lamp"}}, "[procedures.IVg]", "key 'light'", "must be 'laser' or 'none'"),
+    "empty list": ({"IVg": {"classes": []}}, "[procedures.IVg]", "key 'classes'", "must not be empty"),
+    "required as text": (
+        {"IVg": {"columns": {"i_a": {"required": "maybe"}}}},
+        "[procedures.IVg.columns.i_a]",
+        "key 'required'",
+        "must be true or false",
+    ),
     "reserved column": (
         {"IVg": {"columns": {"extra": {"accepts": ["x"]}}}},
         "[procedures.IVg]",
@@ -262,14 +290,18 @@ BROKEN = {
 }
 
 
+LIBRARY = re.compile(r"Input should|Field required|Value error|valid integer|String should|Tuple should")
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_table_is_named_with_its_key(case: str) -> None:
     """Every mistake in a lab's table is answered with the table, the key and what would be right."""
     overrides, table, key, hint = BROKEN[case]
     error = refused(overrides)
-    assert error.place == f"config table {table}"
+    assert error.place == f"table {table}"
     assert key in error.message
     assert hint in error.message
+    assert not LIBRARY.search(error.message), error.message
 
 
 def test_a_registry_travels_to_a_worker() -> None:

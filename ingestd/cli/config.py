@@ -50,7 +50,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
         return
     say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else 'none'}")
     say()
-    say_table(["SETTING", "VALUE", "FROM"], [(key, _written(value), source) for key, value, source in rows])
+    say_table(["SETTING", "VALUE", "FROM"], [(key, str(value), source) for key, value, source in rows])
     say()
     own = f", {', '.join(settings.procedures)} from the config file" if settings.procedures else ""
     say(f"{count(len(settings.registry.procedures), 'procedure')}{own}")
@@ -72,7 +72,9 @@ def validate(file: File = None, config: Config = None, data_root: DataRoot = Non
     settings = load_settings(file or config, as_flags({"data_root": data_root}))
     given = [key for key, _, source in _in_force(settings, {}) if source != "default"]
     name = near(settings.config_file.absolute()) if settings.config_file else "no config file"
-    say(f"{name}: valid; {count(len(given), 'setting')} given, all others at their default")
+    own = settings.procedures
+    procedures = f"; {count(len(own), 'procedure')}: {', '.join(own)}" if own else ""
+    say(f"{name}: valid; {count(len(given), 'setting')} given, all others at their default{procedures}")
 
 
 @config_.command("generate")
@@ -91,7 +93,7 @@ def generate() -> None:
 
 
 def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
-    """List key, value and origin of every setting; an unset path or number as what it amounts to."""
+    """List key, value and origin of every setting; an unset one as what it amounts to."""
     from ingestd.cli.config_text import environment_name  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.settings import sections  # noqa: PLC0415
 
@@ -116,8 +118,6 @@ def _value(settings: Settings, section: str, key: str) -> Any:
         value = getattr(settings.layout, key)
     elif (section, key) == ("stage", "workers"):
         value = settings.workers
+    elif (section, key) == ("log", "file"):
+        value = settings.layout.log_file
     return str(value) if isinstance(value, Path) else value
-
-
-def _written(value: Any) -> str:
-    return "unset" if value is None else str(value)

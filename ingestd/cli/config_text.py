@@ -15,8 +15,11 @@ from ingestd.settings import CONFIG_VARIABLE, ENV_PREFIX, SYSTEM_CONFIG, Section
 
 WIDTH: Final = 100
 
-EXAMPLES: Final[dict[str, Any]] = {"stage.workers": 4, "log.file": "ingestd.log"}
-"""What `config generate` shows for a key without a default that paths of the data root give."""
+EXAMPLES: Final[dict[str, Any]] = {"stage.workers": 4}
+"""What `config generate` shows, as an example, for a key whose default is worked out on the machine."""
+
+COMPUTED: Final = {"stage.workers": "the CPUs at hand, at most 6"}
+"""How that default is worked out."""
 
 UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_days": "days"}
 """Ending of a key -> its unit."""
@@ -30,12 +33,15 @@ _PATHS: Final = {
     "rejects_dir": "data/02_stage/_rejects",
     "histories_dir": "data/histories",
     "metadata_dir": "data/metadata",
+    "file": "data/02_stage/_manifest/ingestd.log",
 }
+"""What the paths amount to that follow from `data_root` unless set."""
 
 _BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 _HEAD: Final = """\
-The settings of ingestd, each at its default and commented out: take the # away from a line to change it.
+The settings of ingestd, each at its default and commented out: take the # away from a line to change it. Where
+the default depends on the machine, the line says so and shows an example.
 Command-line options outrank the environment (INGESTD_SECTION__KEY, such as INGESTD_STAGE__WORKERS=2), and that
 outranks this file. Relative paths count from the folder of this file. `ingestd config show` tells what is in force.
 """
@@ -91,7 +97,8 @@ _PROCEDURES_MD: Final = """\
 
 A table adds a procedure, or overrides single keys of one that ingestd knows. `ingestd config generate` shows an
 example, and the reject of a file with an unknown procedure prints the table to add for it. After the change restart the
-service, which keeps the settings it was started with (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`.
+service, which keeps the settings it was started with (`sudo systemctl restart ingestd`), then
+`ingestd rejects retry --all`.
 
 | key | meaning |
 |---|---|
@@ -112,7 +119,9 @@ def config_toml() -> str:
     for name, model in sections().items():
         lines = [_comment(_sentence(model)), f"[{name}]"]
         for key, field in model.model_fields.items():
-            lines += [_comment(_meaning(key, field)), f"# {key} = {_toml(example(name, key, field))}"]
+            computed = COMPUTED.get(f"{name}.{key}")
+            note = f"  # an example; by default {computed}" if computed else ""
+            lines += [_comment(_meaning(key, field)), f"# {key} = {_toml(example(name, key, field))}{note}"]
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, _PROCEDURE])
 
@@ -145,7 +154,7 @@ def example(section: str, key: str, field: FieldInfo) -> Any:
     """Give the value `config generate` shows: the default, or what an unset key amounts to."""
     if field.default is not None:
         return field.default
-    return _PATHS[key] if section == "paths" else EXAMPLES[f"{section}.{key}"]
+    return EXAMPLES.get(f"{section}.{key}") or _PATHS[key]
 
 
 def _sentence(model: type[Section]) -> str:
@@ -184,7 +193,7 @@ def _type(field: FieldInfo) -> str:
 def _default(section: str, key: str, field: FieldInfo) -> str:
     if field.default is not None:
         return f"`{_toml(field.default)}`"
-    return f"`{_toml(_PATHS[key])}`" if section == "paths" else "unset"
+    return COMPUTED.get(f"{section}.{key}") or f"`{_toml(_PATHS[key])}`"
 
 
 def _toml(value: Any) -> str:

@@ -11,8 +11,18 @@ from types import ModuleType
 import pytest
 from commands import Folder
 
-from ingestd.cli.config_text import EXAMPLES, config_toml, environment_name, example
+from ingestd.cli.config_text import EXAMPLES, config_toml, configuration_md, environment_name, example
 from ingestd.settings import load_settings, sections, setting_keys
+
+HALL = """
+[procedures.Hall]
+classes = ["Hall"]
+chip = "optional"
+light = "none"
+summary = "Hall"
+[procedures.Hall.columns]
+t_s = { accepts = ["t (s)"] }
+"""
 
 
 def make_docs(repository: Path) -> ModuleType:
@@ -54,11 +64,18 @@ def test_generated_config_uncommented_is_the_default(tmp_path: Path) -> None:
             if field.default is not None:
                 assert getattr(getattr(settings, section), key) == field.default
             else:
-                assert section == "paths" or f"{section}.{key}" in EXAMPLES, example(section, key, field)
+                assert f"{section}.{key}" in {*EXAMPLES, "log.file"} or section == "paths", example(section, key, field)
     for name in ("raw_root", "stage_root", "manifest_path", "wal_dir", "events_dir", "rejects_dir"):
         assert getattr(settings.layout, name) == getattr(plain.layout, name)
     assert settings.layout.histories_dir == plain.layout.histories_dir
     assert settings.layout.metadata_dir == plain.layout.metadata_dir
+    assert settings.layout.log_file == plain.layout.log_file
+
+
+def test_a_default_of_the_machine_is_no_number_in_the_generated_config() -> None:
+    """The workers' line says that its number is an example, and how the default comes about."""
+    assert "\n# workers = 4  # an example; by default the CPUs at hand, at most 6\n" in config_toml()
+    assert "| `workers` | whole number | the CPUs at hand, at most 6 |" in configuration_md()
 
 
 def test_example_procedure_of_the_generated_config_is_valid(tmp_path: Path) -> None:
@@ -95,6 +112,7 @@ def test_show_tells_where_each_value_comes_from(folder: Folder) -> None:
     assert settings["paths.raw_root"] == {"value": str(folder.path / "here" / "01_raw"), "from": "default"}
     text = folder.run("config", "show", environment=environment).out
     assert text.startswith("config file: config.toml\n")
+    assert re.search(r"^log\.file +\S+/data/02_stage/_manifest/ingestd\.log +default$", text, re.MULTILINE)
     assert re.search(r"^stage\.workers +2 +environment INGESTD_STAGE__WORKERS$", text, re.MULTILINE)
     assert text.endswith("procedures\n")
 
@@ -119,6 +137,10 @@ def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Fol
     (folder.path / "config.toml").write_text("[stage]\nworkers = 3\n")
     good = folder.run("config", "validate")
     assert (good.code, good.out) == (0, "config.toml: valid; 1 setting given, all others at their default\n")
+    (folder.path / "lab.toml").write_text(HALL + HALL.replace("Hall", "Kelvin"))
+    assert folder.run("config", "validate", "lab.toml").out == (
+        "lab.toml: valid; 0 settings given, all others at their default; 2 procedures: Hall, Kelvin\n"
+    )
     (folder.path / "bad.toml").write_text("[stage]\nworkrs = 3\n")
     bad = folder.run("config", "validate", "bad.toml")
     assert bad.code == 2

@@ -52,7 +52,8 @@ class Decider:
         same = catalog.live_with(row.source_sha256)
         if same is not None and task.force and same.run_id == row.run_id and same.source_file == row.source_file:
             return self._put(Event.RESTAGED, outcome, placing)
-        if same is not None:
+        retimed = task.force and task.prior is not None and same is not None and same.run_id == task.prior.run_id
+        if same is not None and not retimed:  # retimed: by the same bytes it starts at another instant in another zone
             stage.discard([outcome])
             return self._decide_same(Same(task, row.source_sha256), placing)
         prior = occupant(self.store.catalog, row.source_file)

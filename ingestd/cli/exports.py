@@ -83,6 +83,7 @@ def export_metadata(
     for one in exports:
         state = "written" if one.changed else "unchanged"
         say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
+    say(f"{count(len(exports), 'file')}, {sum(one.changed for one in exports)} written")
 
 
 @commands.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.backfill import Options, Report, backfill
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, UsageError
 from ingestd.ingest import opened
 from ingestd.layout import Layout
 from ingestd.manifest import log
@@ -253,11 +253,17 @@ def rebuild_manifest(
 
     Raises:
         Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
-        UsageError: another process holds the manifest's lock too long.
+        UsageError: there is no stage, or another process holds the manifest's lock too long.
         Retry: the disk refused.
     """
     options = options or Options()
     layout = settings.layout
+    if not layout.stage_root.is_dir():
+        raise UsageError(
+            "there is no stage here that a manifest could be made from",
+            place=str(layout.stage_root),
+            next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
+        )
     with files.Lock(layout.lock_path).held(settings.manifest.lock_timeout_s):
         stage = read_stage(layout)
         _refuse_damaged(stage)

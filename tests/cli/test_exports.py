@@ -50,6 +50,7 @@ def test_export_metadata_of_every_day_and_of_one(staged: Folder) -> None:
     assert done.out == (
         "written    data/metadata/2026-03-12/metadata.csv: 11 runs\n"
         "written    data/metadata/2026-03-13/metadata.csv: 9 runs\n"
+        "2 files, 2 written\n"
     )
     again = staged.run("export-metadata", "--date", "2026-03-12", "--json").json["files"]
     assert [(Path(one["path"]).parent.name, one["runs"], one["changed"]) for one in again] == [
@@ -60,7 +61,7 @@ def test_export_metadata_of_every_day_and_of_one(staged: Folder) -> None:
 def test_export_metadata_of_some_runs_into_one_file(staged: Folder) -> None:
     """--proc and --chip choose runs for --out-csv; without it they are refused, for a day's file is whole."""
     done = staged.run("export-metadata", "--proc", "IVg", "--chip", "Biotite3", "--out-csv", "some.csv")
-    assert done.out == "written    some.csv: 2 runs\n"
+    assert done.out == "written    some.csv: 2 runs\n1 file, 1 written\n"
     with (staged.path / "some.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["Chip group name"], row["Chip number"]) for row in rows} == {("Biotite", "3")}

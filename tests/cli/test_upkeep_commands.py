@@ -79,3 +79,12 @@ def test_verify_counts_the_cells_of_the_raw_files(folder: Folder) -> None:
     folder.run("backfill", "--workers", "1")
     assert folder.run("verify", "--deep", "--json").json["cells"] == 3 * 6
     assert "18 cells compared with the raw files\n" in folder.run("verify", "--deep").out
+
+
+@pytest.mark.parametrize("source", ["stage", "raw"])
+def test_rebuild_manifest_makes_no_mistyped_data_root(folder: Folder, source: str) -> None:
+    """Where there is no stage there is nothing to make a manifest from, and no folder of that name is made."""
+    done = folder.run("rebuild-manifest", "--from", source, "--data-root", "dtaa")
+    assert done.code == 2
+    assert "dtaa/02_stage: there is no stage here" in done.err
+    assert not (folder.path / "dtaa").exists()

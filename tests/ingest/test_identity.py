@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
+from ingestd.settings import load_settings
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
 
@@ -259,6 +260,24 @@ def test_force_stages_again_under_the_same_run(archive: Archive) -> None:
     assert sorted(archive.backfill(force=True)) == [("rejected", C), ("restaged", A), ("unchanged", B)]
     (after,) = archive.rows()
     assert after.model_dump(exclude={"ingested_at_utc"}) == before.model_dump(exclude={"ingested_at_utc"})
+
+
+def test_force_after_a_change_of_the_zone(archive: Archive) -> None:
+    """A start time without a zone is another instant in another zone: the run is replaced, as it is on the way back."""
+    archive.put(A, RUN.data.replace(b"Start time: 1758632155.25", b"Start time: 2025-09-23T09:55:55.25"))
+    archive.put(B, RUN.but(start=1758639999.5).data)
+    archive.backfill()
+    first, other = archive.live()[A], archive.live()[B]
+    for zone, hours in (("Europe/Madrid", -5), ("America/Santiago", 0)):
+        archive.settings = load_settings(
+            None, {"paths": {"data_root": archive.root}, "stage": {"workers": 1}, "time": {"local_tz": zone}}
+        )
+        assert sorted(archive.backfill(force=True)) == [("restaged", B), ("superseded", A)]
+        assert archive.live()[B].run_id == other.run_id
+        assert archive.backfill() == []
+        assert archive.live()[A].start_time_utc - first.start_time_utc == timedelta(hours=hours)
+    assert archive.live()[A].run_id == first.run_id
+    assert len(archive.rows()) == 3
 
 
 def test_force_mends_a_damaged_parquet(archive: Archive) -> None:

@@ -56,7 +56,7 @@ class Decider:
         if same is not None and not retimed:  # retimed: by the same bytes it starts at another instant in another zone
             stage.discard([outcome])
             return self._decide_same(Same(task, row.source_sha256), placing)
-        prior = occupant(self.store.catalog, row.source_file)
+        prior = self.store.catalog.occupant(row.source_file)
         if (prior and prior_of(prior)) != task.prior:
             return None
         if any(run.run_id == row.run_id for run in catalog.live_at(row.source_file)):
@@ -164,7 +164,7 @@ class Decider:
 
     def _note(self, outcome: Refused | Waiting, kind: NoteOutcome, code: str) -> FileNote:
         """Note a file that is no run now, and which run it was before: it may be that one again."""
-        before = occupant(self.store.catalog, outcome.task.source_file)
+        before = self.store.catalog.occupant(outcome.task.source_file)
         return FileNote(
             source_file=outcome.task.source_file,
             source_sha256=outcome.digest,
@@ -248,13 +248,6 @@ def in_turn(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 # ---- what is known of a path -----------------------------------------------------------------------------------------
-
-
-def occupant(catalog: Catalog, source_file: str) -> KnownRun | None:
-    """Find the run that the file at this path was when it was last decided; None when it was a copy of another."""
-    note = catalog.notes.get(source_file)
-    here = catalog.live_at(source_file)
-    return here[0] if here and (note is None or note.outcome != "duplicate") else None
 
 
 def prior_of(run: KnownRun) -> Prior:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestd import files
-from ingestd.deciding import Decider, forgotten, in_turn, occupant, prior_of
+from ingestd.deciding import Decider, forgotten, in_turn, prior_of
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, write_histories
@@ -76,7 +76,7 @@ class Ingest:
     def task_for(self, source_file: str, status: FileStat, seen: Observation, *, force: bool = False) -> StageTask:
         """Prepare the staging of a file with what is known of its path and size."""
         catalog = self.store.catalog
-        prior = occupant(self.store.catalog, source_file)
+        prior = catalog.occupant(source_file)
         known = catalog.digests_of_size(status.size, at_most=KNOWN_AT_MOST)
         if prior is not None:
             known |= {prior.source_sha256}

@@ -11,22 +11,8 @@ from ingestd import files
 from ingestd.files import FileStat
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
-from ingestd.raw.settling import QUEUED_REASONS, Observation
+from ingestd.raw.settling import Observation
 from ingestd.stage.run import Same, StageContext, StageTask, discard, stage_one
-
-EMPTIED = {
-    QUEUED_REASONS["empty"]: "is empty now",
-    QUEUED_REASONS["cut"]: "has no complete row any more",
-    QUEUED_REASONS["no-rows"]: "has only its header now",
-}
-"""What became of a run's raw file that counts as queued again, by the reason why it does."""
-
-RESTORE = "restore it from a backup"
-
-
-def emptied(run_id: str, rows: int, reason: str) -> str:
-    """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
-    return f"it was run {run_id} ({rows:,} row{'' if rows == 1 else 's'}, kept staged), and {EMPTIED[reason]}"
 
 
 class Originals:

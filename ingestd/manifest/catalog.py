@@ -108,6 +108,11 @@ class Catalog:
         note = self.notes.get(source_file)
         return sorted(runs, key=lambda run: note is None or note.run_id != run.run_id)
 
+    def occupant(self, source_file: str) -> KnownRun | None:
+        """Find the run that the file at this path was when it was last decided; None when it was a copy of another."""
+        note, here = self.notes.get(source_file), self.live_at(source_file)
+        return here[0] if here and (note is None or note.outcome != "duplicate") else None
+
     def live_with(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file had exactly these bytes (SHA-256, hex)."""
         return min(self._live("source_sha256", digest), key=lambda run: run.run_id, default=None)

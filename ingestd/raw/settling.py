@@ -31,6 +31,20 @@ QUEUED_REASONS = {
 }
 """Why a file counts as queued: it follows from its bytes alone, so that unchanged files need not be opened again."""
 
+EMPTIED = {
+    QUEUED_REASONS["empty"]: "is empty now",
+    QUEUED_REASONS["cut"]: "has no complete row any more",
+    QUEUED_REASONS["no-rows"]: "has only its header now",
+}
+"""What became of a run's raw file that counts as queued again, by the reason why it does."""
+
+RESTORE = "restore it from a backup"
+
+
+def emptied(run_id: str, rows: int, reason: str) -> str:
+    """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
+    return f"it was run {run_id} ({rows:,} row{'' if rows == 1 else 's'}, kept staged), and {EMPTIED[reason]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -15,15 +15,22 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ingestd import files
-from ingestd.deciding import occupant
 from ingestd.errors import Retry
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
-from ingestd.originals import RESTORE, emptied
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
-from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge, judge_outside
+from ingestd.raw.settling import (
+    QUEUED_REASONS,
+    RESTORE,
+    Observation,
+    Patience,
+    State,
+    emptied,
+    judge,
+    judge_outside,
+)
 from ingestd.service.state import RetryingFile, Trouble, read_state
 from ingestd.settings import Settings
 from ingestd.writers import Writers, look
@@ -228,7 +235,7 @@ def _emptied(
     """
     catalog = store.catalog
     queued = {file.source_file: file.reason for file in waiting if file.state == State.QUEUED}
-    runs = {name: run for name in queued if (run := occupant(catalog, name))}
+    runs = {name: run for name in queued if (run := catalog.occupant(name))}
     undecided = {status.size for status in catalog.undecided(found).values()} if runs else set()
     wanted = view.filter(pl.col("run_id").is_in([run.run_id for run in runs.values()]))
     rows = dict(wanted.select("run_id", "rows").iter_rows())

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from ingestd import files
-from ingestd.deciding import moved_from, occupant
+from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, UsageError, shown
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
@@ -25,9 +25,8 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
-from ingestd.originals import RESTORE, emptied
 from ingestd.raw.header import glance
-from ingestd.raw.settling import QUEUED_REASONS, Observation, Patience, State, judge
+from ingestd.raw.settling import QUEUED_REASONS, RESTORE, Observation, Patience, State, emptied, judge
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
@@ -213,7 +212,7 @@ def _moved_away(store: ManifestStore, story: Story) -> str:
 
 def _verdict(store: ManifestStore, story: Story) -> str:
     raw, note = story.raw, story.note
-    before = occupant(store.catalog, story.source_file)
+    before = store.catalog.occupant(story.source_file)
     run = next((row for row in story.rows if before is not None and row.run_id == before.run_id), None)
     looked_at = raw["exists"] and "size" in raw
     if looked_at and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"]):

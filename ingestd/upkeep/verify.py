@@ -13,7 +13,6 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.deciding import occupant
 from ingestd.errors import Corrupt, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
@@ -23,9 +22,8 @@ from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
-from ingestd.originals import RESTORE, emptied
 from ingestd.raw.run import parse_run
-from ingestd.raw.settling import QUEUED_REASONS
+from ingestd.raw.settling import QUEUED_REASONS, RESTORE, emptied
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
@@ -262,7 +260,7 @@ def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str
             what = "changed since it was decided" if known else "not decided yet"
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
         elif note is not None:
-            before = occupant(catalog, name)
+            before = catalog.occupant(name)
             yield from _noted(note, rows.get(before.run_id) if before else None)
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ingestd.cluster import DaskEngine
 from ingestd.deciding import looking_order
@@ -21,7 +21,7 @@ from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.raw.settling import QUEUED_REASONS, Observation, State, judge_outside
+from ingestd.raw.settling import QUEUED_REASONS, RESTORE, Observation, State, emptied, judge_outside
 from ingestd.settings import Settings
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
 from ingestd.writers import Writers, look
@@ -205,9 +205,18 @@ class _Run:
                 self._commit(copies)
         except Retry as error:
             self.report.stopped_by = error
-        self.report.waiting = [self._waiting[name] for name in sorted(self._waiting)]
+        self.report.waiting = [self._told(self._waiting[name]) for name in sorted(self._waiting)]
         self.report.rejected_before.sort()
         self.report.interrupted = self.options.stop()
+
+    def _told(self, file: WaitingFile) -> WaitingFile:
+        """Say of a queued file that was a run before, and is one still, that its measurement is gone from it."""
+        store = self.ingest.store
+        run = store.catalog.occupant(file.source_file) if file.state is State.QUEUED else None
+        if run is None:
+            return file
+        row = store.full_rows([run.run_id])[run.run_id]
+        return replace(file, reason=f"{emptied(run.run_id, row.rows, file.reason)}: {RESTORE}")
 
     def finish(self) -> None:
         """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""

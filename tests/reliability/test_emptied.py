@@ -41,6 +41,10 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
     for decided in (False, True):
         if decided:
             assert empty.backfill() == [("queued", PLAIN)]
+            for _ in range(2):  # when it is decided, and whenever it is passed over
+                (waiting,) = empty.report.waiting
+                assert waiting.reason == f"i{told}: restore it from a backup"
+                assert empty.backfill() == []
         report = status(empty)
         (trouble,) = report.troubles
         assert (trouble.message, trouble.place) == (f"i{told}", str(empty.raw / PLAIN))

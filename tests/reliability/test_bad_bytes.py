@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import evil
 import hypothesis.strategies as st
 import lived
+import pyarrow.parquet as pq
 import pytest
 from archive import Archive
 from hypothesis import HealthCheck, example, given, settings
@@ -113,6 +115,34 @@ def test_staged_parquet(lived_in: Archive, data: st.DataObject, tmp_path: Path) 
     for read in (read_row, read_header, read_run):
         with contextlib.suppress(Corrupt):
             read(path)
+
+
+def test_a_footer_that_counts_too_many_rows_takes_no_memory(lived_in: Archive, tmp_path: Path) -> None:
+    """One number of the footer claims 10^11 rows: the file is `Corrupt`, and no memory is taken for them."""
+    row = next(iter(lived_in.live().values()))
+    good = lived_in.staged(row).read_bytes()
+    group = pq.read_metadata(lived_in.staged(row)).row_group(0)
+    # Thrift's compact protocol: a row group's size, then its rows, each the next field (0x16: an i64) as a varint.
+    before = b"\x16" + varint(group.total_byte_size) + b"\x16"
+    assert good.count(before + varint(group.num_rows)) == 1
+    spoilt = good.replace(before + varint(group.num_rows), before + varint(10**11))
+    length = int.from_bytes(good[-8:-4], "little") + len(spoilt) - len(good)
+    path = tmp_path / "part.parquet"
+    path.write_bytes(spoilt[:-8] + length.to_bytes(4, "little") + b"PAR1")
+    assert pq.read_metadata(path).row_group(0).num_rows == 10**11
+    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with pytest.raises(Corrupt, match="counts the rows in two ways"):
+        read_run(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb < 100
+
+
+def varint(number: int) -> bytes:
+    """Write a number as Thrift does: zigzag, 7 bits a byte, the lowest first."""
+    rest, written = number << 1, b""
+    while rest > 0x7F:
+        written += bytes([rest & 0x7F | 0x80])
+        rest >>= 7
+    return written + bytes([rest])
 
 
 @BOUNDED

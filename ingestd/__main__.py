@@ -13,6 +13,8 @@ def main() -> None:
     """Run the command line."""
     # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Nor for a search of all installed packages for plugins of pydantic, whenever a process begins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(1_000_000)  # modules and manifests are no garbage: to look for it takes a tenth longer
     try:
         from ingestd import cli  # noqa: PLC0415

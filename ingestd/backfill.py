@@ -158,7 +158,7 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
 def dry_run(settings: Settings, *, force: bool = False) -> Report:
     """Tell what a backfill, with `force` or without, would look at; open no raw file and write nothing."""
     catalog = ManifestStore(settings.layout).catalog
-    scan = scan_csvs(settings.layout.raw_root, known={} if force else catalog.run_files())
+    scan = scan_csvs(settings.layout.raw_root, known=None if force else catalog.run_files())
     report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=scan.count)
     undecided = catalog.undecided(scan.files)
     for name in sorted(scan.files if force else undecided):
@@ -184,7 +184,7 @@ class _Run:
 
     def stage_everything(self) -> None:
         """Scan, stage and commit, and look again at what was too young or changed meanwhile."""
-        known = {} if self.options.force else self.ingest.store.catalog.run_files()
+        known = None if self.options.force else self.ingest.store.catalog.run_files()
         scan = scan_csvs(self.settings.layout.raw_root, known=known)
         scanned_at = time.monotonic()
         self.report.scanned = scan.count

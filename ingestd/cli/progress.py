@@ -1,9 +1,8 @@
-"""The progress bar of a backfill: on stderr, and only where that is a terminal."""
+"""The progress bar of a backfill, on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -27,9 +26,6 @@ class _RateColumn(ProgressColumn):
 @contextlib.contextmanager
 def progress_bar(words: str) -> Iterator[Callable[[Step], None]]:
     """Show a bar with count, rate and time left for the block; give the function that moves it."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

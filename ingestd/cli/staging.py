@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,10 +13,9 @@ from ingestd.cli import exits, report
 from ingestd.cli.exports import write_histories, write_metadata
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
 from ingestd.cli.output import count, near, say, say_json
-from ingestd.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from ingestd.backfill import Report
+    from ingestd.backfill import Progress, Report
     from ingestd.manifest.record import Record
     from ingestd.settings import Settings
 
@@ -132,12 +133,20 @@ def run(
     only: frozenset[str] | None = None,
     on_record: Callable[[Record], None] = lambda _: None,
 ) -> Report:
-    """Run a backfill with a progress bar; `stop` ends it early."""
+    """Run a backfill, with a progress bar on a terminal; `stop` ends it early."""
     from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings)
-    with progress_bar("staging") as show:
+    with _progress("staging") as show:
         options = Options(
             force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record
         )
         return backfill(settings, options)
+
+
+def _progress(words: str) -> AbstractContextManager[Callable[[Progress], None]]:
+    if not sys.stderr.isatty():
+        return nullcontext(lambda _: None)
+    from ingestd.cli.progress import progress_bar  # noqa: PLC0415  # cron and systemd have nobody to show it to
+
+    return progress_bar(words)

@@ -23,6 +23,7 @@ from ingestd.files.durable import (
 from ingestd.files.lock import Lock
 from ingestd.files.look import FileStat, RawBytes, Scan, all_below, open_raw, read_raw, scan_csvs, sha256_of, stat_of
 from ingestd.files.names import NAME_LIMIT, safe_name
+from ingestd.files.states import State, States
 
 __all__ = [
     "NAME_LIMIT",
@@ -31,6 +32,8 @@ __all__ = [
     "Lock",
     "RawBytes",
     "Scan",
+    "State",
+    "States",
     "all_below",
     "dead_temporaries",
     "flush_file_systems",

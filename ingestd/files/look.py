@@ -6,13 +6,13 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from ingestd.files.durable import world
+from ingestd.files.states import States
 
 
 class FileStat(NamedTuple):
@@ -93,12 +93,6 @@ def sha256_of(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-State = tuple[int, int]
-"""Size and mtime (ns): in the same state, a file that was read need not be read again."""
-
-_NOTHING: Mapping[str, State] = MappingProxyType({})
-
-
 @dataclass(slots=True)
 class Scan:
     """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
@@ -114,8 +108,8 @@ class Scan:
     undecodable: list[str]
     unreadable: list[tuple[str, str]]
     folders: int = 0
-    known: Mapping[str, State] = field(default_factory=dict)
-    unseen: dict[str, State] = field(default_factory=dict)
+    known: States = field(default_factory=States)
+    unseen: States = field(default_factory=States)
 
     @property
     def count(self) -> int:
@@ -130,7 +124,7 @@ class Scan:
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Mapping[str, State] = _NOTHING) -> Scan:
+def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: States | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
@@ -138,7 +132,8 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: M
     called before each folder is listed: a scan of a slow share may take long. Files of `known` that have the state it
     names are left out of `files`.
     """
-    found = Scan({}, [], [], [], [], known=known, unseen=dict(known))
+    known = known or States()
+    found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
     with world(root):
         os.scandir(root).close()
     pending = [""]
@@ -170,8 +165,8 @@ def _list_folder(
 
     Hot: of 100,000 files that are known, each costs little more than its stat, which is quick from an open folder.
     """
-    unseen = found.unseen
-    known = unseen.get
+    unseen = found.unseen.folder(prefix[:-1])
+    take = unseen.pop  # one lookup for the many that are as they were; the others are put back
     for entry in entries:
         name = entry.name
         if name[0] == ".":
@@ -179,7 +174,7 @@ def _list_folder(
         path = prefix + name
         if not entry.is_file(follow_symlinks=False):
             _note_other(entry, path, found, pending)
-        elif _is_csv(name):
+        elif name.endswith(".csv") or _is_csv(name):
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -187,9 +182,12 @@ def _list_folder(
             except OSError as error:  # one file of the folder: the others are looked at all the same
                 found.unreadable.append((_shown_name(path), error.strerror or str(error)))
                 continue
-            if known(path) == (status.st_size, status.st_mtime_ns):
-                del unseen[path]
-            elif _undecodable(path):
+            state = take(name, None)
+            if state == (status.st_size, status.st_mtime_ns):
+                continue
+            if state is not None:
+                unseen[name] = state
+            if _undecodable(path):
                 found.undecodable.append(_shown_name(path))
             else:
                 found.files[path] = stat_of(status)

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import polars as pl
 
-from ingestd.files import FileStat
+from ingestd.files import FileStat, States
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.row import ManifestRow
 
@@ -53,12 +53,9 @@ class Catalog:
         self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
         self.stale_chips = dict(stale_chips)
         live = base.filter(pl.col("superseded_by").is_null())
-        self._seen: dict[str, tuple[int, int]] = dict(
-            zip(
-                live["source_file"].to_list(),
-                zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
-                strict=True,
-            )
+        self._seen = States(
+            live["source_file"].to_list(),
+            zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
         )
         for note in self.notes.values():
             self._seen[note.source_file] = (note.source_size, note.source_mtime_ns)
@@ -78,8 +75,8 @@ class Catalog:
         """Tell whether the file in this state was decided already, so that nobody needs to open it."""
         return self._seen.get(source_file) == (size, mtime_ns)
 
-    def run_files(self) -> dict[str, tuple[int, int]]:
-        """Return size and mtime (ns) of every raw file that is a run's, and of which nothing else is noted."""
+    def run_files(self) -> States:
+        """Return the state of every raw file that is a run's, and of which nothing else is noted."""
         states = self._seen.copy()
         for name in self.notes:
             states.pop(name, None)

@@ -17,6 +17,7 @@ from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
 VERSION_KEY = "ingestd.schema_version"
+SORTED_BY = ("start_time_utc", "run_id")
 
 SEAL = b"ingestd-crc32 %08x\n"
 """Stands between the data and the footer of a table, where Parquet readers look at nothing: CRC-32 of all the rest.
@@ -83,11 +84,11 @@ def overlay(base: pl.DataFrame, rows: Sequence[ManifestRow]) -> pl.DataFrame:
     """
     if not rows:
         return base
-    newer = rows_frame(rows)
+    newer = rows_frame(rows).select(base.columns)
     if base["run_id"].is_in(newer["run_id"].implode()).any():
         base = base.join(newer.select("run_id"), on="run_id", how="anti", maintain_order="left")
     at = base["start_time_utc"].search_sorted(min(row.start_time_utc for row in rows), "left")
-    return pl.concat([base[:at], pl.concat([base[at:], newer]).sort("start_time_utc", "run_id")])
+    return pl.concat([base[:at], pl.concat([base[at:], newer]).sort(SORTED_BY)])
 
 
 def overlay_notes(base: pl.DataFrame, notes: Sequence[FileNote]) -> pl.DataFrame:

@@ -12,19 +12,24 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import check_whole, steady
 
 
-def read_view(layout: Layout, chips: Sequence[str] | None = None) -> pl.DataFrame:
+def read_view(
+    layout: Layout, chips: Sequence[str] | None = None, *, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Read all rows, live and superseded, as a frame of `table.MANIFEST_SCHEMA` in the order of `manifest.parquet`.
 
-    With `chips` only the rows of these chips are read.
+    With `chips` only the rows of these chips are read, with `columns` only these columns and those
+    it is sorted and chosen by.
 
     Raises:
         Corrupt: table or log is damaged or of a newer version.
     """
 
     where = None if chips is None else pl.col("chip_name").is_in(list(chips))
+    needed = table.SORTED_BY if chips is None else (*table.SORTED_BY, "chip_name")
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
 
     def read() -> pl.DataFrame:
-        base = table.read_manifest(layout.manifest_path, where=where)
+        base = table.read_manifest(layout.manifest_path, wanted, where=where)
         found = log.replay(layout.wal_dir)
         check_whole(layout, found, base.height if where is None else None)
         rows: dict[str, ManifestRow] = {}

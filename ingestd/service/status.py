@@ -137,7 +137,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         found = {}
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
         troubles = [*(trouble for trouble in troubles if trouble.message != away.message), away]
-    view = read_view(layout)
+    view = read_view(layout, columns=["rows", "superseded_by", "ingested_at_utc", *RunPart.model_fields])
     waiting = _waiting(settings, store, found, retrying, now)
     emptied_runs = _emptied(store, view, found, waiting, now)
     waiting = [file for file in waiting if file.source_file not in emptied_runs]
@@ -281,7 +281,8 @@ def _glance(path: Path, status: FileStat) -> Glance | None:
 
 def _last_runs(view: pl.DataFrame) -> list[RunPart]:
     live = view.filter(pl.col("superseded_by").is_null())
-    last = live.sort("ingested_at_utc", "start_time_utc", descending=True).head(LAST_RUNS)
+    order = ["ingested_at_utc", "start_time_utc"]
+    last = live.top_k(LAST_RUNS, by=order).sort(order, descending=True)
     return [RunPart.model_validate(row) for row in last.select(list(RunPart.model_fields)).to_dicts()]
 
 

@@ -233,6 +233,23 @@ def test_a_view_of_chips_sees_changes_of_chip(layout: Layout) -> None:
     expected = read_view(layout).filter(pl.col("chip_name") == "B2")
     assert expected.height == 2
     assert read_view(layout, ["B2"]).equals(expected)
+    few = read_view(layout, ["B2"], columns=["rows", "run_id"])
+    assert few.columns == ["rows", "run_id", "start_time_utc", "chip_name"]
+    assert few.equals(expected.select(few.columns))
+
+
+def test_a_view_of_few_columns_has_the_same_rows(layout: Layout) -> None:
+    """Rows of the table, and of the log over them, in the order of all; what they are sorted by comes along."""
+    store = ManifestStore(layout)
+    append_runs(store, 1, 2, 4)
+    store.compact()
+    with store.transaction():
+        store.append([a_record(store.next_seq, a_row(2, rows=77)), a_record(store.next_seq + 1, a_row(3))])
+    few = read_view(layout, columns=["rows"])
+    assert few.columns == ["rows", "start_time_utc", "run_id"]
+    assert few.equals(read_view(layout).select(few.columns))
+    assert 77 in few["rows"]
+    assert few.height == 4
 
 
 def test_processes_racing_lose_no_row_and_show_none_twice(layout: Layout) -> None:

@@ -1,0 +1,64 @@
+"""States by path, against a plain dict that is told the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from ingestd.files import State, States
+
+PATHS = ["a.csv", "b.csv", "day/a.csv", "day/b.csv", "day/deep/a.csv", "day.csv/a.csv", "day/deep", "d\n/ö.csv"]
+paths = st.sampled_from(PATHS)
+states = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+
+class Told(RuleBasedStateMachine):
+    """What `States` answers is what a dict answers; copies are apart."""
+
+    @initialize(entries=st.lists(st.tuples(paths, states)))
+    def begin(self, entries: list[tuple[str, State]]) -> None:
+        self.plain = dict(entries)
+        self.states = States([path for path, _ in entries], [state for _, state in entries])
+
+    @rule(path=paths, state=states)
+    def put(self, path: str, state: State) -> None:
+        self.plain[path] = state
+        self.states[path] = state
+
+    @rule(path=paths)
+    def drop(self, path: str) -> None:
+        assert self.states.pop(path, None) == self.plain.pop(path, None)
+
+    @rule(path=paths)
+    def change_a_copy(self, path: str) -> None:
+        copy = self.states.copy()
+        copy.pop(path, None)
+        copy["day/new.csv"] = (9, 9)
+
+    @invariant()
+    def answers_are_the_same(self) -> None:
+        assert dict(self.states) == self.plain
+        assert len(self.states) == len(self.plain)
+        for path in PATHS:
+            assert (path in self.states) == (path in self.plain)
+            assert self.states.get(path) == self.plain.get(path)
+        here = {name: state for name, state in self.plain.items() if name.rpartition("/")[0] == "day"}
+        assert self.states.folder("day") == {name.removeprefix("day/"): state for name, state in here.items()}
+
+
+TestStates: Any = Told.TestCase
+
+
+def test_a_path_that_is_not_there() -> None:
+    """Asked for by index, or deleted, it is a `KeyError` that names it, as with a dict."""
+    known = States(["day/a.csv"], [(1, 2)])
+    for path in ("day/b.csv", "other/a.csv", "a.csv"):
+        with pytest.raises(KeyError, match=path):
+            known[path]
+        with pytest.raises(KeyError, match=path):
+            del known[path]
+    assert known.folder("other") == {}
+    assert 1 not in known

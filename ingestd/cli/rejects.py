@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
 from ingestd.cli.output import count, near, quoted, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
-from ingestd.errors import Corrupt, UsageError, shown
+from ingestd.errors import Corrupt, UsageError, alike, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +105,8 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     say_verbatim(f"next: {reject.get('next_step') or 'correct the file'}")
     say()
     say("When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.")
-    say(f"After a change of settings instead: ingestd rejects retry {quoted(reject['source_file'])}")
+    say("After a change of settings restart the service, if one runs; then:")
+    say(f"  ingestd rejects retry {quoted(reject['source_file'])}")
 
 
 @rejects.command("retry")
@@ -197,7 +197,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     try:
         name = api.source_name(layout, given)
     except UsageError:
-        near_ones = get_close_matches(given, known, n=3, cutoff=0.7)
+        near_ones = alike(given, known, count=3, cutoff=0.7)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
         next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
         raise UsageError(

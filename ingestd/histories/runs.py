@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from datetime import date
 from typing import Final
 
 import polars as pl
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError, alike, shown
 
 _HEADER_START: Final = r'(?i)[{,]\s*"Start time"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
@@ -79,6 +78,5 @@ def _instead(kind: str, wanted: str, names: list[str]) -> str:
 
 
 def _alike(kind: str, wanted: str, names: list[str]) -> list[str]:
-    by_folded = {name.casefold(): name for name in names}
     cutoff = 0.85 if kind == "id" else 0.5  # half the digits of any two ids are alike
-    return [by_folded[name] for name in difflib.get_close_matches(wanted.casefold(), by_folded, n=5, cutoff=cutoff)]
+    return alike(wanted, names, count=5, cutoff=cutoff)

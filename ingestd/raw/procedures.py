@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +20,7 @@ from ingestd.errors import (
     Reject,
     RejectCode,
     UsageError,
+    alike,
     in_plain_words,
     shown,
     shown_value,
@@ -325,9 +325,8 @@ def _table(*path: str) -> str:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    folded = {name.casefold(): name for name in known}
-    close = get_close_matches(word.casefold(), folded, n=1)
-    return f"; did you mean {folded[close[0]]!r}?" if close else f"; known are {', '.join(known)}"
+    close = alike(word, known)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def _listed(written: Sequence[str]) -> str:

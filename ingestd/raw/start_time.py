@@ -54,6 +54,7 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
         else:
             origin = "mtime"
             utc = _from_mtime(mtime_ns)
+            warnings.append("neither header nor path has a date; the modification time counts, which copies may lose")
     if utc < _PLAUSIBLE_FROM:
         warnings.append(f"the start time {_iso(utc)} is before the year 2000; was the instrument PC's clock set?")
     elif utc - now > timedelta(days=1):

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import polars as pl
 
 from ingestd import files
 from ingestd.deciding import moved_from
-from ingestd.errors import Corrupt, UsageError, shown
+from ingestd.errors import Corrupt, UsageError, alike, shown
 from ingestd.histories.chip import load_history
+from ingestd.histories.runs import unknown
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -80,9 +80,7 @@ def _source_file(layout: Layout, view: pl.DataFrame, asked: str) -> str:
     if _RUN_ID.match(asked):
         found = view.filter(pl.col("run_id") == asked)["source_file"].to_list()
         if not found:
-            near = get_close_matches(asked, view["run_id"].to_list(), n=1)
-            hint = f"; the nearest is {near[0]}" if near else ""
-            raise UsageError(f"the manifest has no run {asked}{hint}", next_step="`ingestd status` shows the last runs")
+            raise unknown("id", asked, view["run_id"])
         return str(found[0])
     # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
     text = asked.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -107,7 +105,7 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
 
 
 def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError:
-    near = get_close_matches(source_file, view["source_file"].unique().to_list(), n=1)
+    near = alike(source_file, view["source_file"])
     return UsageError(
         "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
         place=shown(str(layout.raw_file(source_file)), 300),

@@ -23,7 +23,8 @@ rejected: row-too-long
 next: correct the row, or delete it, in an editor
 
 When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.
-After a change of settings instead: ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
+After a change of settings restart the service, if one runs; then:
+  ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
 """
 
 HALL = """

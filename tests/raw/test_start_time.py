@@ -169,7 +169,9 @@ def test_a_path_date_whose_midnight_was_skipped_starts_after_the_gap() -> None:
 
 def test_the_mtime_comes_last_and_is_floored() -> None:
     """With no time in header or path the mtime counts, cut to microseconds, before 1970 too."""
-    assert found(None, "a/b.csv") == StartTime(MTIME, "mtime", ())
+    run = found(None, "a/b.csv")
+    assert (run.utc, run.origin) == (MTIME, "mtime")
+    assert "modification time counts" in run.warnings[0]
     assert found(None, "a/b.csv", -1).utc == datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 

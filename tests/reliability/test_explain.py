@@ -88,7 +88,7 @@ def test_unknown_files_and_runs_are_refused_with_the_nearest(archive: Archive) -
     with pytest.raises(UsageError, match=f"did you mean {lived.PLAIN}"):
         story(archive, lived.PLAIN.replace("It_1", "It_1x"))
     run_id = archive.live()[lived.PLAIN].run_id
-    with pytest.raises(UsageError, match=f"the nearest is {run_id}"):
+    with pytest.raises(UsageError, match=f"did you mean {run_id}"):
         story(archive, run_id[:-1] + ("0" if run_id[-1] != "0" else "1"))
 
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -37,7 +38,7 @@ from ingestd.raw.start_time import start_time
 from ingestd.raw.table import Table, parse_table
 from ingestd.raw.units import to_unit, unit_of
 from ingestd.raw.values import header_json, interpret
-from ingestd.service.logline import parse_line
+from ingestd.service.logline import json_line, parse_line
 from ingestd.settings import load_settings
 from ingestd.stage.parquet import read_header, read_row, read_run
 
@@ -250,8 +251,24 @@ def parquet(data: bytes) -> None:
 
 
 def logline(data: bytes) -> None:
-    """Read a line of the service's log: any bytes are a line, one of another program as it stands."""
-    parse_line(data)
+    """Read a line of the service's log, any bytes; write one with them as a value, and read it again."""
+    found = parse_line(data)
+    assert (found.time is None) == (not found.level)
+    assert found.time is None or found.time.tzinfo is UTC
+    text = data.decode("utf-8", "surrogateescape")
+    entry = {"time": "2026-03-13T09:00:00Z", "level": "info", "event": "staged", "value": text}
+    line = json_line(entry)
+    assert line.isprintable(), f"a line can move a terminal's cursor: {line!r}"
+    again = parse_line(line.encode())
+    assert again.event == "staged"
+    assert again.fields == entry or not _encodable(text)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        return bool(text.encode()) or not text
+    except UnicodeEncodeError:
+        return False
 
 
 def planted(data: bytes) -> None:

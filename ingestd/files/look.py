@@ -243,9 +243,9 @@ def all_below(root: Path, suffix: str) -> list[Path]:
 
     with world(root):
         found = [
-            Path(folder, name)
+            os.path.join(folder, name)  # noqa: PTH118  # texts are sorted ten times as fast as paths
             for folder, folders, names in os.walk(root, onerror=refuse)
             for name in [*folders, *names]
             if name.endswith(suffix)
         ]
-    return sorted(found)
+    return list(map(Path, sorted(found)))

@@ -167,7 +167,7 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
     """
     names = (json.dumps(text, ensure_ascii=False) for text in (source_file, moved_from(source_file)))
     wanted = [text.encode() for text in (*names, *sorted(run_ids))]
-    for path in sorted(layout.events_dir.glob("*/*/*.json")):
+    for path in files.all_below(layout.events_dir, ".json"):
         data = path.read_bytes()
         if any(text in data for text in wanted):
             try:

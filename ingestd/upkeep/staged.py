@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,19 +33,29 @@ class StageContent:
 def read_stage(layout: Layout, only: Sequence[Path] | None = None) -> StageContent:
     """Read the row of every Parquet below the stage, or of `only` these. Opens each file's footer; reads no data."""
     content = StageContent()
-    for path in _parquets(layout.staged_root) if only is None else only:
-        row = _row(path, content)
-        if row is None:
-            continue
-        if path == layout.staged_file(row.proc, row.date_local, row.run_id) and row.run_id not in content.live:
-            content.live[row.run_id] = row
-        else:
-            content.strays.append(path)
+    content.live = {row.run_id: row for row in live_rows(layout, content, only)}
     for path in _parquets(layout.superseded_root) if only is None else ():
         row = _row(path, content)
         if row is not None:
             content.retired.append(row)
     return content
+
+
+def live_rows(layout: Layout, content: StageContent, only: Sequence[Path] | None = None) -> Iterator[ManifestRow]:
+    """Read, one by one, the row of every Parquet that stands where its row belongs, or of `only` these.
+
+    The others are noted in `content`, as damaged or as strays; what is read is not put into it.
+    """
+    seen = set()
+    for path in _parquets(layout.staged_root) if only is None else only:
+        row = _row(path, content)
+        if row is None:
+            continue
+        if path == layout.staged_file(row.proc, row.date_local, row.run_id) and row.run_id not in seen:
+            seen.add(row.run_id)
+            yield row
+        else:
+            content.strays.append(path)
 
 
 def _parquets(root: Path) -> list[Path]:

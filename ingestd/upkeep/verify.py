@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
-from ingestd.manifest.row import ManifestRow, differing_fields
+from ingestd.manifest.row import ManifestRow, differing_fields, seal_of
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
@@ -30,13 +30,16 @@ from ingestd.stage.workspace import dead_workspaces
 from ingestd.traces import read_reject
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.salvage import salvage
-from ingestd.upkeep.staged import StageContent, read_stage
+from ingestd.upkeep.staged import StageContent, live_rows, read_stage
 
 DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 """What only `deep` can see."""
 
 LOOKS = 5
 """How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
+
+TOGETHER = 1000
+"""How many rows are in memory at a time."""
 
 LOCK_PATIENCE_S = 10.0
 """How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
@@ -75,23 +78,23 @@ def verify(
     try:
         now = _Manifest.read(layout)
     except Corrupt:
-        _stage_findings(layout, done)
+        _stage_findings(layout, None, done)
         for error in salvage(layout).damages or [_broken_log(layout)]:
             done.findings.append(Finding("damage", "manifest", layout.relative(Path(error.place)), error.message))
         return done
-    stage = _stage_findings(layout, done)
-    done.runs = len(now.live)
+    damaged, compared = _stage_findings(layout, now, done)
+    done.runs = now.runs.height
     found = scan_csvs(layout.raw_root).files
     done.raw_files = len(found)
-    done.findings += _raw_findings(now.store, now.live, found)
-    compared = [*_row_findings(layout, now.live, stage), *_history_findings(settings, now, done)]
+    done.findings += _raw_findings(now, found)
+    compared += _history_findings(settings, now, done)
     compared += _reject_findings(now.store)
     compared += [_leftover(layout, path) for path in leftovers(layout)]
     if deep:
-        for number, row in enumerate(now.live, 1):
-            if layout.staged_file(row.proc, row.date_local, row.run_id) not in stage.damaged:
+        for number, row in enumerate(now.rows(), 1):
+            if layout.staged_file(row.proc, row.date_local, row.run_id) not in damaged:
                 compared += _deep(settings, row, found, done)
-            on_run(number, len(now.live))
+            on_run(number, done.runs)
     done.findings += _confirmed(settings, compared, found)
     return done
 
@@ -102,13 +105,19 @@ class _Manifest:
 
     store: ManifestStore
     frame: pl.DataFrame
-    live: list[ManifestRow]
+    runs: pl.DataFrame
+    """The live ones of `frame`."""
 
     @classmethod
     def read(cls, layout: Layout) -> _Manifest:
         store, frame = ManifestStore(layout), read_view(layout)
-        rows = rows_of(frame)
-        return cls(store, frame, [row for row in rows if row.live])
+        return cls(store, frame, frame.filter(pl.col("superseded_by").is_null()))
+
+    def rows(self, run_ids: Collection[str] | None = None) -> Iterator[ManifestRow]:
+        """Read the live rows, or those of `run_ids`, a few at a time: all of an archive's would fill the memory."""
+        runs = self.runs if run_ids is None else self.runs.filter(pl.col("run_id").is_in(list(run_ids)))
+        for part in runs.iter_slices(TOGETHER):
+            yield from rows_of(part)
 
 
 def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:
@@ -140,8 +149,7 @@ def _found_again(
     settings: Settings, now: _Manifest, findings: list[Finding], found: dict[str, FileStat]
 ) -> set[Finding]:
     layout = settings.layout
-    suspects = {finding.run_id for finding in findings}
-    rows = [row for row in now.live if row.run_id in suspects]
+    rows = list(now.rows({finding.run_id for finding in findings if finding.run_id}))
     places = {layout.staged_file(row.proc, row.date_local, row.run_id) for row in rows}
     places |= {layout.data_root / finding.path for finding in findings if finding.kind == "parquet-orphan"}
     again = set(_row_findings(layout, rows, read_stage(layout, sorted(path for path in places if path.exists()))))
@@ -173,16 +181,26 @@ def _broken_log(layout: Layout) -> Corrupt:
     return Corrupt("the manifest was damaged a moment ago", place=str(layout.wal_dir))
 
 
-def _stage_findings(layout: Layout, done: Verification) -> StageContent:
-    """Read the stage; note what is damaged or stray in it."""
-    stage = read_stage(layout)
-    done.staged_files = len(stage.live)
-    for path, error in stage.damaged.items():
+def _stage_findings(
+    layout: Layout, now: _Manifest | None, done: Verification
+) -> tuple[Mapping[Path, Corrupt], list[Finding]]:
+    """Read the stage; note what is damaged or stray in it; return that, and how rows and manifest differ."""
+    content = StageContent()
+    seals = {row.run_id: seal_of(row) for row in now.rows()} if now else {}
+    others: list[ManifestRow] = []
+    for row in live_rows(layout, content):
+        done.staged_files += 1
+        if seals.get(row.run_id) == seal_of(row):
+            del seals[row.run_id]
+        elif now:
+            others.append(row)
+    for path, error in content.damaged.items():
         done.findings.append(Finding("damage", "parquet-damaged", layout.relative(path), error.message))
-    for path in stage.strays:
+    for path in content.strays:
         message = "stands where no run of the manifest belongs"
         done.findings.append(Finding("damage", "parquet-stray", layout.relative(path), message))
-    return stage
+    content.live = {row.run_id: row for row in others}
+    return content.damaged, [*_row_findings(layout, now.rows(seals), content)] if now else []
 
 
 def _leftover(layout: Layout, path: Path) -> Finding:
@@ -207,14 +225,14 @@ def _folders_with_temporaries(layout: Layout) -> Iterator[Path]:
     yield from layout.rejects_dir.glob("**/")
 
 
-def _row_findings(layout: Layout, live: list[ManifestRow], stage: StageContent) -> Iterator[Finding]:
-    known = set()
+def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
+    known, damaged = set(), "\n".join(map(str, stage.damaged))
     for row in live:
         known.add(row.run_id)
         path = layout.staged_name(row.proc, row.date_local, row.run_id)
         staged = stage.live.get(row.run_id)
         if staged is None:
-            if not any(row.run_id in str(damaged) for damaged in stage.damaged):
+            if row.run_id not in damaged:
                 yield Finding("damage", "parquet-missing", path, _gone(layout, row), row.run_id)
             continue
         differing = differing_fields(staged, row)
@@ -235,24 +253,14 @@ def _gone(layout: Layout, row: ManifestRow) -> str:
     return f"the Parquet of {row.source_file} is gone, and so is that raw file: put either back from a backup"
 
 
-def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str, FileStat]) -> Iterator[Finding]:
-    catalog = store.catalog
-    starts: dict[tuple[str, object], ManifestRow] = {}
-    rows = {row.run_id: row for row in live}
-    for row in live:
-        note = catalog.notes.get(row.source_file)
-        taken = note is not None and note.outcome == "occupied" and note.run_id != row.run_id
-        if row.source_file not in found or taken:
-            yield Finding("note", "raw-missing", row.source_file, "its raw file is gone; the run stays", row.run_id)
-        twin = starts.setdefault((row.proc, row.start_time_utc), row)
-        if twin is not row and row.start_time_origin == "header":
-            yield Finding(
-                "note",
-                "same-start",
-                row.source_file,
-                f"started at the same microsecond as {twin.source_file}",
-                row.run_id,
-            )
+def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Finding]:
+    catalog = now.store.catalog
+    for run_id, name in now.runs.select("run_id", "source_file").iter_rows():
+        note = catalog.notes.get(name)
+        taken = note is not None and note.outcome == "occupied" and note.run_id != run_id
+        if name not in found or taken:
+            yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
+    yield from _same_starts(now.runs)
     for name, status in found.items():
         note = catalog.notes.get(name)
         if not catalog.is_current(name, status.size, status.mtime_ns):
@@ -261,7 +269,16 @@ def _raw_findings(store: ManifestStore, live: list[ManifestRow], found: dict[str
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
         elif note is not None:
             before = catalog.occupant(name)
-            yield from _noted(note, rows.get(before.run_id) if before else None)
+            yield from _noted(note, next(now.rows({before.run_id}), None) if before else None)
+
+
+def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
+    """Find the runs that started when an earlier one did, by both headers: a copy whose bytes were changed, mostly."""
+    first = pl.col("run_id", "source_file").first().over("proc", "start_time_utc").name.prefix("first_")
+    twins = runs.lazy().select("run_id", "source_file", "start_time_origin", first)
+    twins = twins.filter(pl.col("run_id") != pl.col("first_run_id"), pl.col("start_time_origin") == "header")
+    for run_id, name, twin in twins.select("run_id", "source_file", "first_source_file").collect().iter_rows():
+        yield Finding("note", "same-start", name, f"started at the same microsecond as {twin}", run_id)
 
 
 def _noted(note: FileNote, before: ManifestRow | None) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ lint: .venv/dev.stamp ## check format, style, types and floors
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary tests
+	@printf '%s\n' tests/*/conftest.py | xargs -n 1 $(BIN)/mypy --no-error-summary
 	@$(BIN)/mypy --no-error-summary tools bench
 	@mkdir -p build
 	@$(BIN)/lint-imports --no-logo > build/floors.txt || { cat build/floors.txt; exit 1; }

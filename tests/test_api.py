@@ -173,7 +173,7 @@ def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path)
     good.write_bytes(Measurement(rows=4).data)
     bad.write_bytes(BROKEN)
     frame = ingestd.read_and_normalize(good)
-    assert (frame.height, frame.schema["t_s"]) == (4, pl.Float64)
+    assert (frame.height, frame.schema["t_s"]) == (4, pl.Float64())
     with pytest.raises(Reject):
         ingestd.read_and_normalize(bad)
     with pytest.raises(Retry, match="No such file"):

@@ -39,8 +39,9 @@ def example(repository: Path, language: str, words: str) -> str:
 
 def test_duckdb_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
     """The DuckDB line gives every run once, its id as text."""
-    rows = duckdb.sql(example(repository, "sql", "read_parquet")).fetchall()
-    assert sorted(run_id for run_id, _ in rows) == staged["run_id"].to_list()
+    found = duckdb.sql(example(repository, "sql", "read_parquet"))
+    assert found is not None
+    assert sorted(run_id for run_id, _ in found.fetchall()) == staged["run_id"].to_list()
 
 
 def test_polars_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:

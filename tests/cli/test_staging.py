@@ -14,7 +14,8 @@ from commands import ENTRY, Folder
 from measurement import BROKEN, Measurement
 
 import ingestd
-from ingestd.cli.report import JSON_KEYS, LONG_LIST
+from ingestd.cli.output import LONG_LIST
+from ingestd.cli.report import JSON_KEYS
 
 FIRST = """\
 rejected  2026-03-12/IV2026-03-12_3.csv, line 62

@@ -89,7 +89,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     folder.mkdir()
     started = Cluster(folder)
     try:
-        with Client(started.address, timeout=LIMIT_S, set_as_default=False) as client:
+        with Client(  # type: ignore[no-untyped-call]  # the library has no types
+            started.address, timeout=LIMIT_S, set_as_default=False
+        ) as client:
             client.wait_for_workers(2, timeout=LIMIT_S)
         yield started
     finally:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
     """While another process holds the lock, taking or probing it is a UsageError naming pid, host and file."""
     path = tmp_path / "_manifest" / "lock"
     with _holder(path) as holder:
-        for attempt in (lambda: Lock(path).acquire(0.01), Lock(path).probe):
+        attempts: list[Callable[[], None]] = [lambda: Lock(path).acquire(0.01), Lock(path).probe]
+        for attempt in attempts:
             with pytest.raises(UsageError, match=rf"pid {holder.pid} on .+ holds this lock") as caught:
                 attempt()
             assert caught.value.place == str(path)

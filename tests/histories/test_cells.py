@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,7 @@ SIGNS = ("=", "+", "-", "@")
 QUANTITY = re.compile(r"[+-][0-9.]+([eE][+-]?[0-9]+)? ?[A-Za-z°µμΩ%]*")
 
 
-def column(texts: list[str | None]) -> pl.DataFrame:
+def column(texts: Sequence[str | None]) -> pl.DataFrame:
     return pl.DataFrame({"text": texts}, schema={"text": pl.String})
 
 

@@ -261,7 +261,7 @@ def test_only_changed_histories_are_written(
     manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
 ) -> None:
     """A second pass touches nothing; a new run of one chip rewrites that chip's file alone."""
-    runs = [{"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"}]
+    runs: list[dict[str, Any]] = [{"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"}]
     first = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
     assert [(change.chip, change.runs, change.changed) for change in first] == [
         ("Alisson72", 1, True),

@@ -159,7 +159,8 @@ def test_a_day_file_is_never_partial(manifest_of: MakeManifest, tmp_path: Path, 
 
 def test_one_place_to_write_to(manifest_of: MakeManifest, tmp_path: Path) -> None:
     """Neither or both of folder and file is a usage error."""
-    for places in ({}, {"directory": tmp_path, "out_csv": tmp_path / "x.csv"}):
+    neither_and_both: list[dict[str, Any]] = [{}, {"directory": tmp_path, "out_csv": tmp_path / "x.csv"}]
+    for places in neither_and_both:
         with pytest.raises(UsageError, match="one place to write to"):
             export_metadata(manifest_of({}), tz=TZ, **places)
 

@@ -264,14 +264,12 @@ def test_a_file_that_keeps_growing_is_left_waiting(archive: Archive) -> None:
     """A file that changes at every look ends no run: it waits, and is staged when it is over."""
     path = archive.put(A, RUN.data)
     rows = iter(range(4, 100))
+
+    def grow() -> None:
+        path.write_bytes(RUN.but(rows=next(rows)).data)
+
     report = backfill(
-        archive.settings,
-        Options(
-            engine=lambda context, _: Meddling(
-                InlineEngine(context), lambda: path.write_bytes(RUN.but(rows=next(rows)).data) and None
-            ),
-            clock=archive.now,
-        ),
+        archive.settings, Options(engine=lambda context, _: Meddling(InlineEngine(context), grow), clock=archive.now)
     )
     assert [(file.source_file, file.state) for file in report.waiting] == [(A, State.RUNNING)]
     assert not archive.rows()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ingestd.errors import Reject
@@ -41,6 +43,6 @@ def rejected(body: str | bytes, columns: str = "A (V),N,Note") -> Reject:
     return caught.value
 
 
-def cells(table: Table, name: str) -> list[object]:
+def cells(table: Table, name: str) -> list[Any]:
     """Return one column as Python values."""
-    return table.table.column(name).to_pylist()
+    return list(table.table.column(name).to_pylist())

@@ -54,7 +54,12 @@ def test_every_part_of_a_header_is_a_value() -> None:
     bom=st.sampled_from([b"", b"\xef\xbb\xbf"]),
 )
 def test_what_pymeasure_writes_is_read_back(
-    write_raw: Callable[..., bytes], parameters: dict, metadata: dict | None, columns: list[str], end: str, bom: bytes
+    write_raw: Callable[..., bytes],
+    parameters: dict[str, str],
+    metadata: dict[str, str] | None,
+    columns: list[str],
+    end: str,
+    bom: bytes,
 ) -> None:
     """Any parameters, metadata and labels come back as they were, with LF or CRLF, with or without BOM."""
     data = bom + write_raw(columns, parameters=parameters, metadata=metadata, end=end)
@@ -75,7 +80,7 @@ def test_pymeasures_own_writer_is_understood(tmp_path: Path) -> None:
         from pymeasure.experiment import FloatParameter, Metadata, Parameter, Procedure
         from pymeasure.experiment.results import Results
 
-    class IVg(Procedure):
+    class IVg(Procedure):  # type: ignore[misc]  # PyMeasure ships no types
         vds = FloatParameter("VDS", units="V", default=0.1)
         information = Parameter("Information", default="µ-chip\nC:\\x41 \t💡")
         start = Metadata("Start time", fget=lambda: 1.5)

@@ -196,7 +196,7 @@ def test_overrides_never_change_the_shipped_tables() -> None:
     assert Registry.load().procedures == REGISTRY.procedures
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[dict[str, object], str, str, str]] = {
     "misspelled key": ({"IVg": {"sumary": "x"}}, "[procedures.IVg]", "key 'sumary'", "'summary'"),
     "misspelled column key": (
         {"IVg": {"columns": {"i_a": {"acepts": ["x"]}}}},

@@ -125,7 +125,7 @@ def test_a_run_recorded_twice_into_one_file_by_pymeasure_is_read(tmp_path: Path,
         from pymeasure.experiment import Metadata, Procedure
         from pymeasure.experiment.results import CSVFormatter, Results
 
-    class IVg(Procedure):
+    class IVg(Procedure):  # type: ignore[misc]  # PyMeasure ships no types
         start = Metadata("Start time", fget=lambda: 1.5)
         DATA_COLUMNS = ("Vg (V)", "I (A)")
 

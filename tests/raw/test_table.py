@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from kinds import HEAD, INT64_MAX, KINDS, cells, parsed, rejected
 from ingestd.errors import RejectCode
 from ingestd.raw import table as table_module
 from ingestd.raw.header import parse_header
+from ingestd.raw.procedures import Registry
 from ingestd.raw.table import parse_table
 
 
@@ -80,7 +81,7 @@ numbers = st.one_of(
 def test_every_float_equals_pythons_to_the_last_bit(texts: list[str]) -> None:
     """A float64 cell is `float(text)` bit for bit; what `float` refuses is refused, with line and text."""
     body = "".join(f"{text},,\n" for text in texts)
-    wanted = []
+    wanted: list[float | None] = []
     for line, text in enumerate(texts, start=5):
         try:
             wanted.append(python_float(text))
@@ -104,7 +105,7 @@ def test_every_float_equals_pythons_to_the_last_bit(texts: list[str]) -> None:
 def test_every_whole_number_is_exact_or_refused(texts: list[str]) -> None:
     """An int64 cell is the whole number in the text or the file is refused: nothing wraps or is rounded."""
     body = "".join(f"0,{text},\n" for text in texts)
-    wanted = []
+    wanted: list[int | None] = []
     for line, text in enumerate(texts, start=5):
         if not text or text.strip().removeprefix("+") == "nan":
             wanted.append(None)
@@ -250,7 +251,7 @@ def test_a_file_cut_anywhere_gives_its_complete_rows(rows: list[tuple[float, flo
     assert bool(table.warnings) is not (cut == "" or cut.endswith("\n"))
 
 
-def test_the_labs_tables_are_exact_cell_by_cell(lab: Path, registry: object) -> None:
+def test_the_labs_tables_are_exact_cell_by_cell(lab: Path, registry: Registry) -> None:
     """Each of the lab's 153 files has, cell for cell and bit for bit, what Python's csv and float read."""
     count = 0
     for path in sorted((lab / "01_raw").rglob("*.csv")):
@@ -271,7 +272,7 @@ def test_the_labs_tables_are_exact_cell_by_cell(lab: Path, registry: object) -> 
 
 
 def test_a_clean_table_is_read_without_looking_at_cells(
-    write_raw: Callable[..., bytes], registry: object, monkeypatch: pytest.MonkeyPatch
+    write_raw: Callable[..., bytes], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What PyMeasure writes every day takes the fast way: no line is looked at in Python."""
     data = write_raw(rows=[("1.0", "nan"), ("-2e-9", "")], end="\r\n")
@@ -285,4 +286,4 @@ def test_one_chunk_holds_all_rows() -> None:
     table = parsed("1.5,2,x\n" * 400_000)
     assert table.rows == 400_000
     assert all(column.num_chunks == 1 for column in table.table.columns)
-    assert pa.compute.sum(table.table.column("count")).as_py() == 800_000
+    assert pc.sum(table.table.column("count")).as_py() == 800_000

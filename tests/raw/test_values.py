@@ -68,7 +68,8 @@ def read(file: Path, root: Path) -> RunValues:
     found = parse_header(data)
     procedure = REGISTRY.procedure_for(found.procedure_class)
     rows = list(csv.reader(data[found.body_start :].decode().splitlines()))
-    columns = {name: [float(row[at]) for row in rows] for at, name in procedure.match_columns(found.columns).items()}
+    matched = procedure.match_columns(found.columns)
+    columns: dict[str, list[float | None]] = {name: [float(row[at]) for row in rows] for at, name in matched.items()}
     return interpret(found, procedure, staged(procedure, **columns), file.relative_to(root).as_posix())
 
 

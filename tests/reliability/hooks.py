@@ -35,9 +35,9 @@ class Hooks:
         """Put the hooks in place."""
         for name in self.NAMES:
             setattr(os, name, self._wrapped(name, getattr(os, name)))
-        os.pwrite = self._halved(os.pwrite)  # type: ignore[assignment]
+        os.pwrite = self._halved(os.pwrite)
         durable._syncfs = self._wrapped("syncfs", durable._syncfs or _no_syncfs)
-        Path.write_bytes = self._in_halves(Path.write_bytes)  # type: ignore[method-assign]
+        Path.write_bytes = self._in_halves(Path.write_bytes)  # type: ignore[assignment,method-assign]  # it is a hook
         sys.addaudithook(self._audit)
 
     def _tell(self, name: str, *about: Any) -> None:
@@ -72,8 +72,8 @@ class Hooks:
 
         return told
 
-    def _in_halves(self, write: Callable[[Path, bytes], int]) -> Callable[[Path, bytes], int]:
-        def told(path: Path, data: bytes) -> int:
+    def _in_halves(self, write: Callable[[Path, Any], int]) -> Callable[[Path, Any], int]:
+        def told(path: Path, data: Any) -> int:
             self._tell("write", path)
             write(path, memoryview(data)[: len(data) // 2])
             self._tell("write, half", path)

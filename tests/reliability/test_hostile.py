@@ -18,7 +18,7 @@ import pytest
 from archive import Archive
 from crash_cases import PYTHONPATH
 from lived import FULL
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ingestd.backfill import backfill
 from ingestd.cli import app
@@ -182,7 +182,7 @@ def test_log_and_traces_are_one_json_a_line(lair: tuple[Archive, dict[str, objec
             assert not re.search("[\x00-\x09\x0b-\x1f]", path.read_text("utf-8")), path
 
 
-def ingestd(archive: Archive, *words: str) -> object:
+def ingestd(archive: Archive, *words: str) -> Result:
     """Run a command within this process."""
     place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
     at = next((number for number, word in enumerate(words) if word == "--"), len(words))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from crash_cases import PYTHONPATH
 from lived import FULL
 from measurement import Measurement
 
+from ingestd.backfill import backfill
 from ingestd.errors import Corrupt
 from ingestd.ingest import opened
 from ingestd.manifest import log
@@ -108,8 +110,7 @@ def test_files_that_change_while_they_are_staged(empty: Archive) -> None:
                 empty.delete(name)
 
     for _ in range(6):
-        given = lived.replace(lived.options(empty), on_record=meddle, on_progress=meddle)
-        lived.backfill(empty.settings, given)
+        backfill(empty.settings, replace(lived.options(empty), on_record=meddle, on_progress=meddle))
         empty._ticks += 60
     for _ in range(2):
         lived.plain_start(empty)

@@ -91,7 +91,7 @@ def test_runs_of_deleted_raw_files_stay(source: str, archive: Archive) -> None:
 @pytest.mark.parametrize("name", ["late", "restarted", "moved", "edited", "grown"])
 def test_a_lost_record_is_made_good_from_the_stage(name: str, archive: Archive) -> None:
     """A record that a damaged log lost comes back from the Parquet it stood for, whatever kind it was."""
-    changes = {
+    changes: dict[str, Callable[[], object]] = {
         "late": lambda: archive.put("late/It_20.csv", lived.number(20).data),
         "restarted": lambda: archive.put(lived.PLAIN, lived.RUN.but(start=1758711111.5).data),
         "moved": lambda: archive.move(lived.OTHER_CHIP, "late/It_2.csv"),

@@ -16,7 +16,7 @@ from lived import clone, cut_file, damages, flip, manifest, mend, tree
 from measurement import BROKEN
 
 from ingestd.manifest import log
-from ingestd.manifest.record import split
+from ingestd.manifest.record import SegmentHead, split
 from ingestd.manifest.store import ManifestStore
 from ingestd.stage.parquet import read_header, read_run, write_run
 
@@ -110,8 +110,8 @@ def _missing_segment(archive: Archive) -> None:
     for _ in range(2):
         store = ManifestStore(archive.layout)
         with store.transaction():
-            last, head = segment(archive), store.position
-            log.create(directory, log.SegmentHead(segment=head.segment + 1, next_seq=head.next_seq))
+            head = store.position
+            log.create(directory, SegmentHead(segment=head.segment + 1, next_seq=head.next_seq))
     last = log.segments(directory)[-1]
     log.segment_path(directory, last - 1).unlink()
 
@@ -166,6 +166,11 @@ def _swap(one: Path, other: Path) -> None:
     other.write_bytes(bytes_of_one)
 
 
+def _log_a_file(archive: Archive) -> None:
+    shutil.rmtree(archive.layout.wal_dir)
+    archive.layout.wal_dir.touch()
+
+
 def _folder(path: Path) -> None:
     """Put a folder in a file's place, as a sync program does with a conflict."""
     path.unlink()
@@ -203,7 +208,7 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "a line of the log twice": (lambda a: _lines(a, lambda lines: [0, 1, 1, *lines[2:]]), {"manifest"}),
     "a line of the log missing": (lambda a: _lines(a, lambda lines: [0, *lines[2:]]), {"manifest"}),
     "log missing": (lambda a: shutil.rmtree(a.layout.wal_dir), {"manifest"}),
-    "log a file": (lambda a: (shutil.rmtree(a.layout.wal_dir), a.layout.wal_dir.touch()), {"manifest"}),
+    "log a file": (_log_a_file, {"manifest"}),
     "table missing": (lambda a: a.layout.manifest_path.unlink(), {"manifest"}),
     "table truncated": (lambda a: cut_file(a.layout.manifest_path, -100), {"manifest"}),
     "table emptied": (lambda a: cut_file(a.layout.manifest_path, 0), {"manifest"}),

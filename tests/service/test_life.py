@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,10 @@ def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:
 # ---- dying ----------------------------------------------------------------------------------------------------------
 
 
+def _ingested(service: Service, runs: int) -> Callable[[], bool]:
+    return lambda: len(service.lines("ingested")) >= runs
+
+
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """SIGKILL five times while 400 files come in: nothing ingested is lost, nothing stands twice, no hand is needed."""
     with Service(tmp_path) as service:
@@ -158,7 +163,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         known: set[str] = set()
         for round_ in range(5):
             goal = min(400, 40 * (round_ + 1))
-            service.until(lambda goal=goal: len(service.lines("ingested")) >= goal, f"{goal} ingested")
+            service.until(_ingested(service, goal), f"{goal} ingested")
             service.kill()
             now = service.live_names()
             assert known <= now, "an ingested run is lost"

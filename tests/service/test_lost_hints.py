@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,9 +139,9 @@ def test_the_root_unmounted_and_remounted(tmp_path: Path, image: Path) -> None:
             command("umount", tmp_path / "elsewhere")
             command("mount", "-o", "loop", image, service.raw)
             have = len(names)
-            service.until(lambda have=have: len(service.live_names()) == have, "runs that came meanwhile")
+            service.until(_as_many(service, have), "runs that came meanwhile")
             names |= put(service.raw / "day", first + 5, 1)
-            service.until(lambda have=have: len(service.live_names()) == have + 1, "a run in the mounted folder")
+            service.until(_as_many(service, have + 1), "a run in the mounted folder")
             if first == 10:
                 service.until(lambda: _unmounted(service.raw), "it can be unmounted again")
         assert service.live_names() == {f"day/{name}" for name in names}
@@ -149,6 +149,10 @@ def test_the_root_unmounted_and_remounted(tmp_path: Path, image: Path) -> None:
         assert len(service.rows()) == len(names)
         assert not service.lines("rejected")
         service.check_whole()
+
+
+def _as_many(service: Service, runs: int) -> Callable[[], bool]:
+    return lambda: len(service.live_names()) == runs
 
 
 def _unmounted(point: Path) -> bool:

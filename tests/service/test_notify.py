@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,13 @@ def test_every_word_arrives_as_sd_notify_writes_it(systemd: tuple[str, socket.so
     address, listener = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": address})
     heard = []
-    for say in (
+    words: list[Callable[[], None]] = [
         lambda: notifier.ready("watching 01_raw"),
         lambda: notifier.status("staging: 3 files"),
         notifier.watchdog,
         notifier.stopping,
-    ):
+    ]
+    for say in words:
         say()
         heard.append(listener.recv(4096).decode())
     assert heard == [

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -175,12 +175,12 @@ def ingest(settings: Settings) -> Iterator[Ingest]:
         yield found
 
 
-def until_turned(worker: Worker, fact: object, what: str) -> None:
+def until_turned(worker: Worker, fact: Callable[[], object], what: str) -> None:
     """Let the worker take turns in this thread until something holds."""
 
     def turned() -> bool:
         worker.turn(0.02)
-        return bool(fact())  # type: ignore[operator]  # a callable, as for wait_until
+        return bool(fact())
 
     wait_until(turned, what, every_s=0.0)
 
@@ -287,8 +287,17 @@ def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeyp
     worker = Worker(ingest)
     done: list[str] = []
     compact = ingest.compact
-    monkeypatch.setattr(ingest, "compact", lambda: done.append("compaction") or compact())
-    monkeypatch.setattr(ingest, "lost_originals", lambda _: done.append("scan") or [])
+
+    def compact_noted() -> object:
+        done.append("compaction")
+        return compact()
+
+    def scan_noted(_: object) -> list[object]:
+        done.append("scan")
+        return []
+
+    monkeypatch.setattr(ingest, "compact", compact_noted)
+    monkeypatch.setattr(ingest, "lost_originals", scan_noted)
     for _ in range(1000):
         worker.inbox.put(Scan("routine", routine=True))
         worker.inbox.put(Scan("a folder appeared"))

@@ -195,6 +195,7 @@ def test_nothing_is_left_after_stop(root: Path, watch: Watch, heard: Heard) -> N
     (root / "a.csv").write_text("x")
     heard.until(lambda: heard.dirty)
     running = watch._running
+    assert running is not None
     threads = [running._observer, running._queue, *running._observer.emitters]
     link = Path(f"/proc/self/fd/{running._queue.descriptor}")
     assert len(threads) == 3

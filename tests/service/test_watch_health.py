@@ -79,6 +79,7 @@ def test_a_dead_observer_is_told_by_check(
 ) -> None:
     """An exception inside watchdog ends its thread without a word; `check` finds it and `restart` mends it."""
     monkeypatch.setattr(threading, "excepthook", lambda _died: None)
+    assert watch._running is not None
     watch._running._observer.event_queue.put("no event at all")
     until(lambda: watch.check() is not None)
     assert watch.check() == "the observer of the kernel's events has died"
@@ -95,6 +96,7 @@ def test_a_dead_reader_is_told_by_check(root: Path, watch: Watch, monkeypatch: p
     def fail(_event: object) -> None:
         raise MemoryError
 
+    assert watch._running is not None
     monkeypatch.setattr(watch._running._queue, "handle_event", fail)
     (root / "a.csv").write_text("x")
     until(lambda: watch.check() is not None)

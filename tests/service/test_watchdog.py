@@ -150,7 +150,8 @@ def test_a_watch_that_dies_is_replaced_and_the_watchdog_fed(stuck: Stuck) -> Non
     watch = stuck.daemon._watch
     assert watch is not None
     before = watch._running
-    before._observer.stop()  # type: ignore[union-attr]
+    assert before is not None
+    before._observer.stop()
     wait_until(lambda: watch._running not in {None, before}, "another observer")
     for _ in range(3):
         wait_until(lambda: stuck.fed() > 0, "signs of life after it")
@@ -171,7 +172,7 @@ def test_jobs_do_not_pile_up_on_a_stuck_worker(stuck: Stuck) -> None:
 def test_a_dead_worker_ends_the_service(stuck: Stuck) -> None:
     """An error of ingestd itself in the worker ends the service with exit code 1: systemd starts it anew."""
 
-    def fail(_: float) -> None:
+    def fail(wait_s: float) -> None:
         raise ZeroDivisionError
 
     stuck.worker.turn = fail  # type: ignore[method-assign]  # the fault under test

@@ -49,7 +49,9 @@ def values(path: Path) -> dict[str, list[str]]:
 
 def seconds(text: str) -> float:
     """Read a time span as the units write it."""
-    number, unit = re.fullmatch(r"(\d+)(|s|min)", text).groups()  # type: ignore[union-attr]
+    span = re.fullmatch(r"(\d+)(|s|min)", text)
+    assert span is not None, text
+    number, unit = span.groups()
     return float(number) * (60 if unit == "min" else 1)
 
 

@@ -27,13 +27,15 @@ def main(name: str, place: Path, options: list[str]) -> None:
     # What is compiled (pyarrow, polars, pydantic) is called, but only Python code tells the fuzzer where it went.
     with atheris.instrument_imports(include=["ingestd", "targets", "tomllib"]):
         import targets
+    from seeds import WORDS
+
     target = {**targets.TARGETS, "planted": targets.PLANTED}[name]
     corpus, seeds, words = place / "corpus", place / "seeds", place / "words"
     for folder in (corpus, seeds):
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds()):
         (seeds / f"{number:03}").write_bytes(seed[: target.longest])
-    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in targets.seeds.WORDS))
+    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in WORDS))
     limits = [f"-max_len={target.longest}", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
     places = [f"-dict={words}", f"-artifact_prefix={place}/", str(corpus), str(seeds)]
     atheris.Setup([sys.argv[0], *limits, *options, *places], target.feed)

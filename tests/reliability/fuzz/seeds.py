@@ -49,7 +49,8 @@ RECORDS = [
     Record(seq=2, at=NOW, event="rejected", files=[NOTE], reason=Reason(code="bad-cell", message="no", line=3)),
     Record(seq=3, at=NOW, event="histories", chips=["Alisson72"], through=2),
 ]
-SEGMENT = b"".join(map(encode, [SegmentHead(segment=1, next_seq=1, stale_chips={"Alisson72": 3}), *RECORDS]))
+HEAD = SegmentHead(segment=1, next_seq=1, stale_chips={"Alisson72": 3})
+SEGMENT = encode(HEAD) + b"".join(map(encode, RECORDS))
 
 
 def raw_files() -> list[bytes]:

@@ -200,8 +200,8 @@ class Catalog:
                 yield run
 
     def _compacted(self, column: str, value: str | int) -> Iterator[KnownRun]:
-        positions = self._where(column, value)
-        found = map(KnownRun._make, self._base[positions].iter_rows()) if positions else iter(())
+        # Row by row: to gather a handful of rows takes polars fifty times as long.
+        found = map(KnownRun._make, map(self._base.row, self._where(column, value)))
         return (run for run in found if getattr(run, column) == value)
 
     def _where(self, column: str, value: str | int) -> list[int]:

@@ -17,6 +17,7 @@ from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
 VERSION_KEY = "ingestd.schema_version"
+_TOGETHER = 500
 SORTED_BY = ("start_time_utc", "run_id")
 
 SEAL = b"ingestd-crc32 %08x\n"
@@ -60,7 +61,9 @@ NOTES_SCHEMA: dict[str, pl.DataType] = {
 
 def rows_frame(rows: Sequence[ManifestRow]) -> pl.DataFrame:
     """Put rows into a frame of `MANIFEST_SCHEMA`, in the order given."""
-    return pl.DataFrame([row.model_dump() for row in rows], schema=MANIFEST_SCHEMA)
+    parts = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
+    frames = [pl.DataFrame([row.model_dump() for row in part], schema=MANIFEST_SCHEMA) for part in parts]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=MANIFEST_SCHEMA)
 
 
 def rows_of(frame: pl.DataFrame) -> list[ManifestRow]:

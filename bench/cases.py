@@ -237,10 +237,10 @@ class Bench:
     def growth(self) -> list[Line]:
         """Time a run over archives of growing size (small files), beyond those that all workers have begun with."""
         costs = []
-        first = best([self.backfill(self.archive(BEGUN, SMALL_FILES), self.fresh()).wall_s for _ in range(5)])
+        first = best([self.backfill(self.archive(BEGUN, SMALL_FILES), self.fresh()).wall_s for _ in range(9)])
         for count in self.size.growth:
             raw = self.archive(count, SMALL_FILES)
-            wall = best([self.backfill(raw, self.fresh()).wall_s for _ in range(4 if count < MANY else 2)])
+            wall = best([self.backfill(raw, self.fresh()).wall_s for _ in range(9 if count < MANY else 2)])
             costs.append((wall - first) / (count - BEGUN) * 1e3)
         self.series["growth"] = list(zip(map(float, self.size.growth), costs, strict=True))
         spread = max(costs) / min(costs) - 1

@@ -61,6 +61,10 @@ class Decider:
             return None
         if any(run.run_id == row.run_id for run in catalog.live_at(row.source_file)):
             return self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
+        copied = catalog.copied(row.source_sha256) if same is None else None
+        if copied is not None and copied.source_file != row.source_file:
+            stage.discard([outcome])
+            return self._copy(copied, Same(task, row.source_sha256))
         if prior is None:
             return self._put(Event.INGESTED, self._distinct(outcome), placing)
         return self._supersede(prior, self._distinct(outcome), placing)
@@ -105,9 +109,15 @@ class Decider:
     def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
         replaced = self.store.full_rows([old.run_id])[old.run_id]
-        retired = replaced.model_copy(update={"superseded_by": outcome.row.run_id})
+        new_id = outcome.row.run_id
+        retired = replaced.model_copy(update={"superseded_by": new_id})
+        copies = self.store.catalog.copies(old, outcome.row.source_sha256)  # of the same bytes in another time zone
         return record.model_copy(
-            update={"rows": [retired, outcome.row], "note": f"its start time changed; it was run {old.run_id}"}
+            update={
+                "rows": [retired, outcome.row],
+                "files": [*record.files, *(note.model_copy(update={"run_id": new_id}) for note in copies)],
+                "note": f"its start time changed; it was run {old.run_id}",
+            }
         )
 
     def _decide_same(self, outcome: Same, placing: Placing) -> Record | None:
@@ -122,20 +132,22 @@ class Decider:
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
         if self.originals.holds(self.store.catalog, run, task.now):
-            copy = FileNote(
-                source_file=task.source_file,
-                source_sha256=outcome.digest,
-                outcome="duplicate",
-                run_id=run.run_id,
-                **_state(task.status),
-            )
-            event = (
-                Event.UNCHANGED
-                if note and note.outcome == "duplicate" and note.run_id == run.run_id
-                else Event.DUPLICATE
-            )
-            return self._noted(event, outcome, copy)
+            return self._copy(run, outcome)
         return self._moved(run, outcome, placing)
+
+    def _copy(self, run: KnownRun, outcome: Same) -> Record:
+        """Note a copy of a run; the run's file may have been edited since it was made."""
+        task = outcome.task
+        copy = FileNote(
+            source_file=task.source_file,
+            source_sha256=outcome.digest,
+            outcome="duplicate",
+            run_id=run.run_id,
+            **_state(task.status),
+        )
+        before = self.store.catalog.notes.get(task.source_file)
+        known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
+        return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
 
     def _touched(self, run: KnownRun, outcome: Same) -> Record:
         row = self.store.full_rows([run.run_id])[run.run_id].model_copy(update=_state(outcome.task.status))

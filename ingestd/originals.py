@@ -29,8 +29,8 @@ class Originals:
         """
         found = []
         for note in catalog.duplicates():
-            run = catalog.run(note.run_id or "")
-            if run is None or run.superseded_by or run.source_sha256 != note.source_sha256:
+            run = catalog.live_with(note.source_sha256)
+            if run is None:
                 continue
             if not (_covered(catalog, run) if saw(run.source_file) else self._gone(run)):
                 continue
@@ -101,6 +101,8 @@ class Originals:
 
 
 def _covered(catalog: Catalog, run: KnownRun) -> bool:
-    """Tell whether another run's bytes were put over the raw file of a run."""
+    """Tell whether another run's bytes were put over the raw file of a run, or no row is left in it."""
     note = catalog.notes.get(run.source_file)
-    return note is not None and note.outcome in {"duplicate", "occupied"} and note.run_id != run.run_id
+    if note is None:
+        return False
+    return note.outcome == "queued" or (note.outcome in {"duplicate", "occupied"} and note.run_id != run.run_id)

@@ -51,6 +51,9 @@ class Catalog:
     def __init__(self, base: pl.DataFrame, notes: Iterable[FileNote], stale_chips: dict[str, int]) -> None:
         self.rebase(base)
         self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
+        self._copies: dict[str, set[str]] = {}  # hash -> paths that are known as copies with these bytes
+        for note in self.duplicates():
+            self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
         self.stale_chips = dict(stale_chips)
         live = base.filter(pl.col("superseded_by").is_null())
         self._seen = States(
@@ -127,6 +130,17 @@ class Catalog:
         """Count the runs, the live ones at least, whose raw file has this size."""
         return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
+    def copies(self, run: KnownRun, digest: str) -> list[FileNote]:
+        """List the files with these bytes (SHA-256, hex) that are known as copies of a run."""
+        notes = [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
+        return [note for note in notes if note.run_id == run.run_id]
+
+    def copied(self, digest: str) -> KnownRun | None:
+        """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
+        ids = (self.notes[path].run_id for path in sorted(self._copies.get(digest, ())))
+        runs = (self.run(run_id) for run_id in ids if run_id)
+        return next((run for run in runs if run is not None and run.superseded_by is None), None)
+
     def duplicates(self) -> Iterator[FileNote]:
         """List the files known as copies of a run."""
         return (note for note in list(self.notes.values()) if note.outcome == "duplicate")
@@ -165,6 +179,10 @@ class Catalog:
 
     def _put_note(self, note: FileNote) -> None:
         self.changed_notes[note.source_file] = note
+        if (before := self.notes.get(note.source_file)) is not None and before.source_sha256 in self._copies:
+            self._copies[before.source_sha256].discard(note.source_file)
+        if note.outcome == "duplicate":
+            self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
         if note.outcome == "forgotten":
             self.notes.pop(note.source_file, None)
         else:

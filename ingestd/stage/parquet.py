@@ -72,8 +72,11 @@ def read_header(path: Path) -> str:
 def read_run(path: Path) -> pa.Table:
     """Read a staged run's table, in the schema of its procedure; errors as `read_row`."""
     try:
-        _check_counts(pq.read_metadata(path), read_row(path).rows)
-        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        with pa.OSFile(str(path)) as file:  # one open file: the service may put another in its place at any time
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            row = ManifestRow.model_validate_json(_value(parquet.metadata, ROW_KEY, path))
+            _check_counts(parquet.metadata, row.rows)
+            return parquet.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
 
@@ -103,9 +106,14 @@ def _bits(column: pa.ChunkedArray) -> pa.Array:
 
 def _metadata(path: Path, key: bytes) -> bytes:
     try:
-        found = pq.read_metadata(path).metadata or {}
+        footer = pq.read_metadata(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    return _value(footer, key, path)
+
+
+def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
+    found = footer.metadata or {}
     if key not in found:
         raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step="ingestd backfill --force")
     return bytes(found[key])

@@ -1,0 +1,109 @@
+"""Copies that are known as such, when something happens to them or to their original afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd.settings import load_settings
+
+RUN = Measurement()
+A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
+
+AFTERWARDS: dict[str, Callable[[Archive], object]] = {
+    "touched": lambda archive: archive.touch(B),
+    "renamed": lambda archive: archive.move(B, C),
+    "copied": lambda archive: archive.copy(B, C),
+    "written again": lambda archive: archive.put(B, RUN.data),
+}
+
+
+@pytest.fixture
+def copied(archive: Archive) -> Archive:
+    """A run at A, and a copy of it at B that is known."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    assert archive.backfill() == [("ingested", A), ("duplicate", B)]
+    return archive
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("what", AFTERWARDS)
+@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+def test_a_copy_of_what_was_edited_since_stays_one(
+    copied: Archive, edit: dict[str, int], what: str, force: bool
+) -> None:
+    """The original is corrected, then something happens to its copy: the measurement counts once, corrected."""
+    copied.put(A, RUN.but(**edit).data)
+    assert [name for _, name in copied.backfill()] == [A]
+    expected = {row.run_id: row.chip_number for row in copied.rows() if row.live}
+    AFTERWARDS[what](copied)
+    copied.backfill(force=force)
+    assert {row.run_id: row.chip_number for row in copied.rows() if row.live} == expected
+    assert copied.notes()[C if what in {"renamed", "copied"} else B].outcome == "duplicate"
+    assert copied.backfill() == []
+
+
+def test_force_leaves_a_copy_of_what_was_edited_since_a_copy(copied: Archive) -> None:
+    """`--force` parses every file anew, and counts none that is known as a copy."""
+    copied.put(A, RUN.but(chip=67).data)
+    copied.backfill()
+    assert copied.backfill(force=True) == [("restaged", A), ("unchanged", B)]
+
+
+def test_the_copy_put_back_over_its_edited_original_undoes_the_edit(copied: Archive) -> None:
+    """The bytes of a known copy, at the original's own path, are that run as it was."""
+    copied.put(A, RUN.but(chip=67).data)
+    copied.backfill()
+    copied.copy(B, A)
+    assert copied.backfill() == [("edited", A)]
+    assert {row.source_file: row.chip_number for row in copied.rows()} == {A: 72}
+    copied.delete(A)
+    assert copied.backfill() == [("moved", B)]
+
+
+def test_a_copy_of_a_replaced_run_is_no_copy_any_more(copied: Archive) -> None:
+    """Another measurement took the original's path: the copy is the only one left that has it."""
+    copied.put(A, RUN.but(start=1758699999.5).data)
+    assert copied.backfill() == [("superseded", A)]
+    copied.touch(B)
+    assert copied.backfill() == [("ingested", B)]
+    assert sorted(copied.live()) == [A, B]
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_copies_follow_a_run_into_another_time_zone(archive: Archive, batch: int) -> None:
+    """Forced into another zone the run has another id: its copy is a copy of that one, and takes its place."""
+    run = RUN.data.replace(b"Start time: 1758632155.25", b"Start time: 2025-09-23T09:55:55.25")
+    archive.put(B, run)
+    archive.backfill()
+    archive.copy(B, A)
+    assert archive.backfill() == [("duplicate", A)]
+    archive.settings = load_settings(
+        None,
+        {
+            "paths": {"data_root": archive.root},
+            "stage": {"workers": 1, "batch_files": batch},
+            "time": {"local_tz": "Europe/Madrid"},
+        },
+    )
+    archive.backfill(force=True)
+    (live,) = archive.live().values()
+    assert archive.notes()[A].run_id == live.run_id
+    archive.delete(B)
+    assert archive.backfill() == [("moved", A)]
+    assert [row.run_id for row in archive.live().values()] == [live.run_id]
+
+
+@pytest.mark.parametrize("left", [RUN.but(rows=0).data, b""], ids=["header alone", "nothing"])
+def test_a_known_copy_takes_the_place_of_an_emptied_original(copied: Archive, left: bytes) -> None:
+    """Its rows are gone from the run's file and lie in the copy: the run is there from now on."""
+    (run,) = copied.rows()
+    copied.put(A, left)
+    assert ("moved", B) in [*copied.backfill(), *copied.backfill()]
+    assert {name: row.run_id for name, row in copied.live().items()} == {B: run.run_id}
+    copied.put(A, RUN.data)
+    assert copied.backfill() == [("duplicate", A)]

@@ -57,7 +57,7 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
 
     Raises:
         UsageError: no run, or more than one, has that id; near ones are named.
-        Corrupt: the staged Parquet is missing, or a bit of it is not as it was written.
+        Corrupt: the staged Parquet is missing or damaged; every page of values has a checksum.
         Retry: the disk refused.
     """
     layout = _settings(data_root, config).layout

@@ -38,7 +38,7 @@ EMPTIED = {
 }
 """What became of a run's raw file that counts as queued again, by the reason why it does."""
 
-RESTORE = "restore it from a backup"
+RESTORE = "restore it from a backup, unless a new measurement begins under its name"
 
 
 def emptied(run_id: str, rows: int, reason: str) -> str:

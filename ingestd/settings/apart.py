@@ -1,7 +1,8 @@
 """Raw files are only ever read: what ingestd writes, and the folders it tidies up, must lie apart from them.
 
 Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, other
-letters on a share that folds their case) leads nowhere else.
+letters on a share that folds their case) leads nowhere else. What is not seen: a bind mount of a folder inside the raw
+root, and a link put below one of ingestd's own folders later.
 """
 
 from __future__ import annotations

@@ -222,8 +222,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if note is not None and note.outcome == "queued":
         return _queued(note, raw, run)
     if note is not None and note.outcome == "duplicate":
-        original = store.catalog.run(note.run_id or "")
-        return f"It is a copy of {original.source_file if original else '?'} (run {note.run_id}): counted once, there."
+        return f"It is {store.catalog.fate_of_copy(note)}."
     if not story.rows:
         return _moved_away(store, story)
     live = [row for row in story.rows if row.live]

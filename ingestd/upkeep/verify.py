@@ -269,6 +269,8 @@ def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Findin
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
         elif note is not None:
             before = catalog.occupant(name)
+            if note.outcome == "duplicate":
+                yield Finding("note", "duplicate", name, catalog.fate_of_copy(note), note.run_id)
             yield from _noted(note, next(now.rows({before.run_id}), None) if before else None)
 
 
@@ -289,8 +291,6 @@ def _noted(note: FileNote, before: ManifestRow | None) -> Iterator[Finding]:
             if before is not None:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)
-        case "duplicate":
-            yield Finding("note", "duplicate", note.source_file, f"a copy of run {note.run_id}", note.run_id)
         case "queued" if before is not None:
             message = f"{emptied(before.run_id, before.rows, QUEUED_REASONS[note.code or 'no-rows'])}: {RESTORE}"
             yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)

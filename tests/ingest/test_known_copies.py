@@ -9,9 +9,19 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.settings import load_settings
+from ingestd.upkeep.explain import explain
+from ingestd.upkeep.verify import verify
 
 RUN = Measurement()
 A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
+
+
+def told(archive: Archive) -> str:
+    """Return what `verify` says of the copy, and `explain` too."""
+    (finding,) = (one for one in verify(archive.settings).findings if one.kind == "duplicate")
+    assert explain(archive.settings, B, archive.now()).verdict == f"It is {finding.message}."
+    return finding.message
+
 
 AFTERWARDS: dict[str, Callable[[Archive], object]] = {
     "touched": lambda archive: archive.touch(B),
@@ -52,6 +62,7 @@ def test_force_leaves_a_copy_of_what_was_edited_since_a_copy(copied: Archive) ->
     copied.put(A, RUN.but(chip=67).data)
     copied.backfill()
     assert copied.backfill(force=True) == [("restaged", A), ("unchanged", B)]
+    assert ", before its edit: counted once, there" in told(copied)
 
 
 def test_the_copy_put_back_over_its_edited_original_undoes_the_edit(copied: Archive) -> None:
@@ -69,6 +80,7 @@ def test_a_copy_of_a_replaced_run_is_no_copy_any_more(copied: Archive) -> None:
     """Another measurement took the original's path: the copy is the only one left that has it."""
     copied.put(A, RUN.but(start=1758699999.5).data)
     assert copied.backfill() == [("superseded", A)]
+    assert "count nowhere now" in told(copied)
     copied.touch(B)
     assert copied.backfill() == [("ingested", B)]
     assert sorted(copied.live()) == [A, B]

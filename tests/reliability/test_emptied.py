@@ -7,6 +7,7 @@ import pytest
 from archive import Archive
 from lived import PLAIN, RUN
 
+from ingestd.raw.settling import RESTORE
 from ingestd.service.status import Health, StatusReport, read_status
 from ingestd.upkeep.explain import explain
 
@@ -43,17 +44,17 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
             assert empty.backfill() == [("queued", PLAIN)]
             for _ in range(2):  # when it is decided, and whenever it is passed over
                 (waiting,) = empty.report.waiting
-                assert waiting.reason == f"i{told}: restore it from a backup"
+                assert waiting.reason == f"i{told}: {RESTORE}"
                 assert empty.backfill() == []
         report = status(empty)
         (trouble,) = report.troubles
         assert (trouble.message, trouble.place) == (f"i{told}", str(empty.raw / PLAIN))
-        assert trouble.next_step == "restore it from a backup"
+        assert trouble.next_step == RESTORE
         assert (report.health, report.waiting, report.runs) == (Health.NEEDS_A_PERSON, [], 1)
-        assert verdict(empty).startswith(f"I{told}: restore it from a backup")
+        assert verdict(empty).startswith(f"I{told}: {RESTORE}")
     (found,) = lived.findings(empty)
     assert (found.level, found.kind, found.run_id) == ("note", "raw-emptied", run_id)
-    assert found.message == f"i{told}: restore it from a backup"
+    assert found.message == f"i{told}: {RESTORE}"
 
 
 def test_the_backup_put_back_ends_it(empty: Archive, run_id: str) -> None:

@@ -55,6 +55,7 @@ class Archive:
         self.ever: set[str] = set()
         self.grown: set[str] = set()
         self.versions: dict[str | None, str] = {}
+        self.copies: dict[str, str | None] = {}
         self._ticks = 0
 
     # ---- what happens to raw files ----------------------------------------------------------------------------------
@@ -169,6 +170,7 @@ def check(archive: Archive) -> None:
     live = [row for row in rows if row.live]
     _check_table(archive, rows, live)
     _check_stage(archive, live)
+    _check_copies_stay(archive, live)
     _check_nothing_lost(archive, live)
     _check_raw_files_accounted_for(archive, live)
     _check_histories(archive, live)
@@ -195,6 +197,15 @@ def _check_stage(archive: Archive, live: list[ManifestRow]) -> None:
     for row in live:
         assert read_row(archive.staged(row)).model_dump(exclude=own) == row.model_dump(exclude=own)
     assert [path.name for path in archive.layout.temporary_root.iterdir()] == ["sweep.lock"]
+
+
+def _check_copies_stay(archive: Archive, live: list[ManifestRow]) -> None:
+    """What was known as a copy of a run becomes no run of its own while that one lives, whatever its file has now."""
+    ids, by_digest = {row.run_id for row in live}, {row.source_sha256: row.run_id for row in live}
+    for digest, copied in archive.copies.items():
+        assert copied not in ids or by_digest.get(digest, copied) in {copied, *archive.versions}, "a copy counts"
+    duplicates = (note for note in archive.notes().values() if note.outcome == "duplicate")
+    archive.copies = {note.source_sha256: note.run_id for note in duplicates if note.run_id in ids}
 
 
 def _check_nothing_lost(archive: Archive, live: list[ManifestRow]) -> None:

@@ -135,7 +135,7 @@ def shown(text: str, limit: int = 60) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def alike(wanted: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+def closest(wanted: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
     """List the names spelt most like `wanted`, case aside, the nearest first; `cutoff` is that of `difflib`.
 
     Of more than 10,000 names those are compared that begin or end with the same third: each comparison takes 40 us.

@@ -7,7 +7,7 @@ from hashlib import sha1
 import hypothesis.strategies as st
 from hypothesis import given
 
-from ingestd.errors import alike
+from ingestd.errors import closest
 
 RUNS = [sha1(b"%d" % number, usedforsecurity=False).hexdigest()[:20] for number in range(30_000)]
 """More ids than are compared one by one."""
@@ -18,14 +18,14 @@ def test_among_very_many_names_the_nearest_is_found() -> None:
     wanted = RUNS[17_000]
     for at in (0, 9, 19):
         wrong = wanted[:at] + ("0" if wanted[at] != "0" else "1") + wanted[at + 1 :]
-        assert alike(wrong.upper(), RUNS) == [wanted]
-    assert alike("no id at all", RUNS) == []
+        assert closest(wrong.upper(), RUNS) == [wanted]
+    assert closest("no id at all", RUNS) == []
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=8))
 def test_what_is_named_is_known(wanted: str, known: list[str]) -> None:
     """Any text may be asked for: names that are known come out, none twice, the text itself first."""
-    found = alike(wanted, known, count=3)
+    found = closest(wanted, known, count=3)
     assert len(found) == len(set(found)) <= 3
     assert set(found) <= set(known)
     if wanted in known and wanted:

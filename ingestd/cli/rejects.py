@@ -13,7 +13,7 @@ from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
 from ingestd.cli.output import count, near, quoted, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
-from ingestd.errors import Corrupt, UsageError, alike, shown
+from ingestd.errors import Corrupt, UsageError, closest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +197,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     try:
         name = api.source_name(layout, given)
     except UsageError:
-        near_ones = alike(given, known, count=3, cutoff=0.7)
+        near_ones = closest(given, known, count=3, cutoff=0.7)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
         next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
         raise UsageError(

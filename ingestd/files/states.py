@@ -33,7 +33,7 @@ class States(MutableMapping[str, State]):
     def copy(self) -> States:
         """Copy all of it; a change of one does not show in the other."""
         copy = States()
-        copy._folders = {folder: names.copy() for folder, names in self._folders.items()}  # its own
+        copy._folders = {folder: names.copy() for folder, names in self._folders.items()}
         return copy
 
     def get(self, path: str, default: State | None = None) -> State | None:  # type: ignore[override]

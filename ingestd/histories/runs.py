@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from ingestd.errors import UsageError, alike, shown
+from ingestd.errors import UsageError, closest, shown
 
 _HEADER_START: Final = r'(?i)[{,]\s*"Start time"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
@@ -70,13 +70,13 @@ def _instead(kind: str, wanted: str, names: list[str]) -> str:
     if kind == "date":
         days = sorted(names, key=lambda name: abs(date.fromisoformat(name) - date.fromisoformat(wanted)))
         return "the nearest days with runs: " + ", ".join(sorted(days[:3]))
-    if near := [name for name in names if name.casefold() == wanted.casefold()] or _alike(kind, wanted, names):
+    if near := [name for name in names if name.casefold() == wanted.casefold()] or _closest(kind, wanted, names):
         return "did you mean " + " or ".join(map(shown, near)) + "?"
     if kind == "id":
         return "`ingestd status` shows the last runs, the manifest all (`ingestd.load_manifest()`)"
     return "known are, among others: " + ", ".join(map(shown, names[:5]))
 
 
-def _alike(kind: str, wanted: str, names: list[str]) -> list[str]:
+def _closest(kind: str, wanted: str, names: list[str]) -> list[str]:
     cutoff = 0.85 if kind == "id" else 0.5  # half the digits of any two ids are alike
-    return alike(wanted, names, count=5, cutoff=cutoff)
+    return closest(wanted, names, count=5, cutoff=cutoff)

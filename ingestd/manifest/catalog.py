@@ -141,21 +141,6 @@ class Catalog:
         runs = (self.run(run_id) for run_id in ids if run_id)
         return next((run for run in runs if run is not None and run.superseded_by is None), None)
 
-    def fate_of_copy(self, note: FileNote) -> str:
-        """Say, as the end of a sentence about a copy, where its measurement counts."""
-        run = self.live_with(note.source_sha256)
-        if run is not None:
-            return f"a copy of {run.source_file} (run {run.run_id}): counted once, there"
-        run = self.copied(note.source_sha256)
-        if run is not None:
-            return f"a copy of {run.source_file} (run {run.run_id}), before its edit: counted once, there"
-        was = self.run(note.run_id or "")
-        where = was.source_file if was else "?"
-        return (
-            f"a copy of {where} as run {note.run_id}, which another replaced; these bytes count nowhere now, and are "
-            "a run of their own when they are looked at again (`touch` the file)"
-        )
-
     def duplicates(self) -> Iterator[FileNote]:
         """List the files known as copies of a run."""
         return (note for note in list(self.notes.values()) if note.outcome == "duplicate")

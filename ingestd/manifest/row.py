@@ -105,10 +105,10 @@ _STAT_FIELDS = frozenset({"source_size", "source_mtime_ns", "superseded_by"})
 """Fields that may be newer in the manifest than in the Parquet: a touch or a later run does not rewrite it."""
 
 
-def seal_of(row: ManifestRow) -> bytes:
+def fingerprint(row: ManifestRow) -> bytes:
     """Digest what the row in a staged file and the manifest's of the same run have in common, in 16 bytes.
 
-    Between rows of one seal `differing_fields` names no difference.
+    Between rows of one fingerprint `differing_fields` names no difference.
     """
     return blake2b(_common(row).encode(), digest_size=16).digest()
 

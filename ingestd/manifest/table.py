@@ -17,8 +17,12 @@ from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
 VERSION_KEY = "ingestd.schema_version"
-_TOGETHER = 500
+
 SORTED_BY = ("start_time_utc", "run_id")
+"""The columns that the rows of `manifest.parquet` are sorted by."""
+
+_TOGETHER = 500
+"""How many rows are turned into dicts at a time, which take several times their memory."""
 
 SEAL = b"ingestd-crc32 %08x\n"
 """Stands between the data and the footer of a table, where Parquet readers look at nothing: CRC-32 of all the rest.

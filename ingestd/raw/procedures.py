@@ -20,7 +20,7 @@ from ingestd.errors import (
     Reject,
     RejectCode,
     UsageError,
-    alike,
+    closest,
     in_plain_words,
     shown,
     shown_value,
@@ -325,7 +325,7 @@ def _table(*path: str) -> str:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    close = alike(word, known)
+    close = closest(word, known)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingestd.errors import UsageError, alike, in_plain_words, shown, shown_value
+from ingestd.errors import UsageError, closest, in_plain_words, shown, shown_value
 from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 
@@ -107,7 +107,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     known.add(CONFIG_VARIABLE)
     for name in environment:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            near = alike(name, sorted(known))
+            near = closest(name, sorted(known))
             raise UsageError(
                 "no such setting" + (f"; did you mean {near[0]}?" if near else ""),
                 place=f"environment variable {name}",
@@ -149,7 +149,7 @@ def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> Usage
     key = ".".join(where)
     place = _place(where, path, flags)
     if found["type"] == "extra_forbidden":
-        near = alike(key, [*setting_keys(), *sections(), "procedures"], cutoff=0.4)
+        near = closest(key, [*setting_keys(), *sections(), "procedures"], cutoff=0.4)
         return UsageError(
             f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
             place=place,

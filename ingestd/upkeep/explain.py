@@ -16,7 +16,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.deciding import moved_from
-from ingestd.errors import Corrupt, UsageError, alike, shown
+from ingestd.errors import Corrupt, UsageError, closest, shown
 from ingestd.histories.chip import load_history
 from ingestd.histories.runs import unknown
 from ingestd.layout import Layout
@@ -30,6 +30,7 @@ from ingestd.raw.settling import QUEUED_REASONS, RESTORE, Observation, Patience,
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
+from ingestd.upkeep.findings import fate_of_copy
 from ingestd.writers import look
 
 _RUN_ID = re.compile(r"^[0-9a-f]{20}$")
@@ -105,7 +106,7 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
 
 
 def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError:
-    near = alike(source_file, view["source_file"])
+    near = closest(source_file, view["source_file"])
     return UsageError(
         "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
         place=shown(str(layout.raw_file(source_file)), 300),
@@ -222,7 +223,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if note is not None and note.outcome == "queued":
         return _queued(note, raw, run)
     if note is not None and note.outcome == "duplicate":
-        return f"It is {store.catalog.fate_of_copy(note)}."
+        return f"It is {fate_of_copy(store.catalog, note)}."
     if not story.rows:
         return _moved_away(store, story)
     live = [row for row in story.rows if row.live]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ingestd.manifest.catalog import Catalog
+from ingestd.manifest.record import FileNote
+
 Level = Literal["damage", "note"]
 Kind = Literal[
     "history-differs",
@@ -47,3 +50,19 @@ class Finding:
     path: str
     message: str
     run_id: str | None = None
+
+
+def fate_of_copy(catalog: Catalog, note: FileNote) -> str:
+    """Say, as the end of a sentence about a copy, where its measurement counts."""
+    run = catalog.live_with(note.source_sha256)
+    if run is not None:
+        return f"a copy of {run.source_file} (run {run.run_id}): counted once, there"
+    run = catalog.copied(note.source_sha256)
+    if run is not None:
+        return f"a copy of {run.source_file} (run {run.run_id}), before its edit: counted once, there"
+    was = catalog.run(note.run_id or "")
+    where = was.source_file if was else "?"
+    return (
+        f"a copy of {where} as run {note.run_id}, which another replaced; these bytes count nowhere now, and are "
+        "a run of their own when they are looked at again (`touch` the file)"
+    )

@@ -18,7 +18,7 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
-from ingestd.manifest.row import ManifestRow, differing_fields, seal_of
+from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
@@ -28,7 +28,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
 from ingestd.traces import read_reject
-from ingestd.upkeep.findings import Finding
+from ingestd.upkeep.findings import Finding, fate_of_copy
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, live_rows, read_stage
 
@@ -186,12 +186,12 @@ def _stage_findings(
 ) -> tuple[Mapping[Path, Corrupt], list[Finding]]:
     """Read the stage; note what is damaged or stray in it; return that, and how rows and manifest differ."""
     content = StageContent()
-    seals = {row.run_id: seal_of(row) for row in now.rows()} if now else {}
+    prints = {row.run_id: fingerprint(row) for row in now.rows()} if now else {}
     others: list[ManifestRow] = []
     for row in live_rows(layout, content):
         done.staged_files += 1
-        if seals.get(row.run_id) == seal_of(row):
-            del seals[row.run_id]
+        if prints.get(row.run_id) == fingerprint(row):
+            del prints[row.run_id]
         elif now:
             others.append(row)
     for path, error in content.damaged.items():
@@ -200,7 +200,7 @@ def _stage_findings(
         message = "stands where no run of the manifest belongs"
         done.findings.append(Finding("damage", "parquet-stray", layout.relative(path), message))
     content.live = {row.run_id: row for row in others}
-    return content.damaged, [*_row_findings(layout, now.rows(seals), content)] if now else []
+    return content.damaged, [*_row_findings(layout, now.rows(prints), content)] if now else []
 
 
 def _leftover(layout: Layout, path: Path) -> Finding:
@@ -268,10 +268,7 @@ def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Findin
             what = "changed since it was decided" if known else "not decided yet"
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
         elif note is not None:
-            before = catalog.occupant(name)
-            if note.outcome == "duplicate":
-                yield Finding("note", "duplicate", name, catalog.fate_of_copy(note), note.run_id)
-            yield from _noted(note, next(now.rows({before.run_id}), None) if before else None)
+            yield from _noted(now, note)
 
 
 def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
@@ -283,9 +280,14 @@ def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
         yield Finding("note", "same-start", name, f"started at the same microsecond as {twin}", run_id)
 
 
-def _noted(note: FileNote, before: ManifestRow | None) -> Iterator[Finding]:
-    """Say what is noted of a file; `before` is the live run it was, if it was one."""
+def _noted(now: _Manifest, note: FileNote) -> Iterator[Finding]:
+    """Say what is noted of a file."""
+    run = now.store.catalog.occupant(note.source_file)
+    before = next(now.rows({run.run_id}), None) if run else None
     match note.outcome:
+        case "duplicate":
+            message = fate_of_copy(now.store.catalog, note)
+            yield Finding("note", "duplicate", note.source_file, message, note.run_id)
         case "rejected":
             message = f"it cannot be staged ({note.code}): `ingestd rejects show` tells why"
             if before is not None:

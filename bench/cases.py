@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import corpus
 import service
@@ -49,11 +49,8 @@ SMALL_FILES = 0.02
 BEGUN = 128
 """So many files give each of two workers a batch: what a backfill takes to begin, and the workers to start, is over."""
 
-FLUSH_ROUNDS = 9
-"""Of so many rounds of single flushes the median counts: a disk takes its time as it likes."""
-
-MANY = 5000
-"""Files from which on a backfill takes long enough to be timed twice only."""
+MANY, OFTEN = 5000, 9
+"""Files from which on a backfill takes long enough to be timed twice; a shorter one is timed that often."""
 
 
 class Bench:
@@ -184,23 +181,13 @@ class Bench:
         history = alternate(
             {"bare": lambda _: case("bare-history", whole), "ours": lambda _: case("history", whole)}, self.size.rounds
         )
-        small = self.fresh()
-        run(script("manifest.py", "make", small, 1000, 0))
-        append = alternate(
-            {
-                "ours": lambda _: case("append", small),
-                "peer": lambda _: case("sqlite-append", small),
-                "full": lambda _: case("sqlite-overwrite", small),
-            },
-            FLUSH_ROUNDS,
-        )
-        ours, peer, full = (median(append[name]) for name in ("ours", "peer", "full"))
+        durable = json.loads(run(script("manifest.py", "appends", self.fresh())).said)
         return [
             at_most(f"compaction: {rows:,} rows, 1,000 new records", *_bests(compaction), 1.5),
             at_most(f"one chip's history out of {rows:,} rows", *_bests(history), 2.0),
-            at_most("log append, one record, durable (peer: SQLite)", peer, ours, 1.0),
-            Line("- against SQLite writing over its log, not growing it", duration(full), duration(ours),
-                 f"{ours / full:.2f}"),
+            at_most("log append, one record, durable (peer: SQLite)", durable["peer"], durable["ours"], 1.0),
+            Line("- against SQLite writing over its log, not growing it", duration(durable["full"]),
+                 duration(durable["ours"]), f"{durable['ours'] / durable['full']:.2f}"),
         ]  # fmt: skip
 
     def _copy(self, made: Path) -> Path:
@@ -237,10 +224,10 @@ class Bench:
     def growth(self) -> list[Line]:
         """Time a run over archives of growing size (small files), beyond those that all workers have begun with."""
         costs = []
-        first = best([self.backfill(self.archive(BEGUN, SMALL_FILES), self.fresh()).wall_s for _ in range(9)])
+        first = best([self.backfill(self.archive(BEGUN, SMALL_FILES), self.fresh()).wall_s for _ in range(OFTEN)])
         for count in self.size.growth:
             raw = self.archive(count, SMALL_FILES)
-            wall = best([self.backfill(raw, self.fresh()).wall_s for _ in range(9 if count < MANY else 2)])
+            wall = best([self.backfill(raw, self.fresh()).wall_s for _ in range(OFTEN if count < MANY else 2)])
             costs.append((wall - first) / (count - BEGUN) * 1e3)
         self.series["growth"] = list(zip(map(float, self.size.growth), costs, strict=True))
         spread = max(costs) / min(costs) - 1

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 
 import polars as pl
+from measure import alternate
 
 from ingestd import files
 from ingestd.histories.chip import write_histories
@@ -27,7 +29,10 @@ from ingestd.settings import load_settings
 
 CHIP = "Benchmark7"
 CHIPS = 1000
-APPENDS = 300
+APPENDS, TURN, ROUNDS = 300, 10, 5
+"""Records appended in a round of the log's case, in turns of so many."""
+SQLITE_LOG_FULL = 1500
+"""So many inserts give SQLite's log its full size: from then on it writes over it."""
 FIRST = datetime(2015, 1, 1, tzinfo=UTC)
 PARAMETERS = json.dumps(
     {
@@ -138,45 +143,55 @@ def bare_history(folder: Path) -> float:
     return _timed(lambda: pl.scan_parquet(path).filter(pl.col("chip_name") == CHIP).collect())
 
 
-def append(folder: Path) -> float:
-    """Append records one by one, each durable: lock, look for what others wrote, write, flush; seconds for one.
+def appends(folder: Path) -> dict[str, float]:
+    """Append records one by one, each durable, with ingestd and with SQLite; median seconds for one.
 
-    The first is not counted, here and with SQLite: with it a process makes itself ready.
+    ingestd locks, looks for what others wrote, writes and flushes. A disk takes its time as it likes, from second to
+    second: in turns of a few records both meet the same one. And the first write to a block takes longer where the disk
+    is not all there before it is used: each round has new files, and none is deleted before the end.
     """
+    databases: list[sqlite3.Connection] = []  # closing one deletes its log
+    rounds = [_append_round(folder / f"round{number}", databases) for number in range(ROUNDS)]
+    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
+
+
+def _append_round(folder: Path, databases: list[sqlite3.Connection]) -> dict[str, float]:
+    make(folder, 1000, 0)
     store = ManifestStore(layout_of(folder))
-    with store.transaction():
-        first = store.next_seq
-    records = [record(first + n, 5_000_000 + first + n) for n in range(APPENDS + 1)]
+    growing, full = _sqlite(folder / "growing.sqlite"), _sqlite(folder / "full.sqlite")
+    databases += [growing, full]
+    records = [record(seq, 5_000_000 + seq) for seq in range(store.next_seq, store.next_seq + APPENDS)]
+    _insert(full, records[:1] * SQLITE_LOG_FULL)
+    turns = [records[begin : begin + TURN] for begin in range(0, APPENDS, TURN)]
+    figures = alternate(
+        {
+            "ours": lambda turn: _timed(lambda: _append(store, turns[turn])),
+            "peer": lambda turn: _timed(lambda: _insert(growing, turns[turn])),
+            "full": lambda turn: _timed(lambda: _insert(full, turns[turn])),
+        },
+        len(turns),
+    )
+    return {name: median(seconds) / TURN for name, seconds in figures.items()}
 
-    def work(some: list[Record]) -> None:
-        for one in some:
-            with store.transaction():
-                store.append([one])
 
-    work(records[:1])
-    return _timed(lambda: work(records[1:])) / APPENDS
+def _append(store: ManifestStore, records: list[Record]) -> None:
+    for one in records:
+        with store.transaction():
+            store.append([one])
 
 
-def sqlite_append(folder: Path, before: int = 1) -> float:
-    """Insert the same records into SQLite (WAL, synchronous=FULL), after `before` others; seconds for one."""
-    database = sqlite3.connect(folder / "bare.sqlite", isolation_level=None)
+def _insert(database: sqlite3.Connection, records: list[Record]) -> None:
+    for one in records:
+        database.execute("INSERT INTO log (record) VALUES (?)", (encode(one),))
+
+
+def _sqlite(path: Path) -> sqlite3.Connection:
+    """Open a new database as durable as ingestd's log: write-ahead log, flushed at each commit."""
+    database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
-    database.execute("CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, record BLOB)")
-    (first,) = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM log").fetchone()
-    records = [record(first + n, 5_000_000 + first + n) for n in range(before + APPENDS)]
-
-    def work(some: list[Record]) -> None:
-        for one in some:
-            database.execute("INSERT INTO log VALUES (?, ?)", (one.seq, encode(one)))
-
-    work(records[:before])
-    return _timed(lambda: work(records[before:])) / APPENDS
-
-
-def sqlite_overwrite(folder: Path) -> float:
-    """Insert them when SQLite's log has its full size and is written over, so that no flush has to note a new size."""
-    return sqlite_append(folder, before=1500)
+    database.execute("CREATE TABLE log (seq INTEGER PRIMARY KEY, record BLOB)")
+    return database
 
 
 def same(one: Path, other: Path) -> bool:
@@ -201,16 +216,13 @@ CASES: dict[str, Callable[[Path], float]] = {
     "bare-compaction": bare_compaction,
     "history": history,
     "bare-history": bare_history,
-    "append": append,
-    "sqlite-append": sqlite_append,
-    "sqlite-overwrite": sqlite_overwrite,
 }
 
 
 def main() -> None:
     """Run one case and print its seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=["make", "same", *CASES])
+    parser.add_argument("case", choices=["make", "same", "appends", *CASES])
     parser.add_argument("folder", type=Path)
     parser.add_argument("more", nargs="*")
     wanted = parser.parse_args()
@@ -218,6 +230,8 @@ def main() -> None:
         print(make(wanted.folder, *map(int, wanted.more)))
     elif wanted.case == "same":
         print(same(wanted.folder, Path(wanted.more[0])))
+    elif wanted.case == "appends":
+        print(json.dumps(appends(wanted.folder)))
     else:
         print(CASES[wanted.case](wanted.folder))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from cases import FLUSH_ROUNDS
+from manifest import TURN
 
 LIBRARIES = ("pyarrow", "polars", "pydantic", "watchdog")
 
@@ -38,9 +38,10 @@ Measured by `make bench BENCH="--full --write"`, which wrote this page. {told}
 
 ![Cost of a run over the archive's size](plots/growth.png)
 
-Compared cases ran in turns, each in a process of its own, files in the page cache; the best of {rounds} rounds counts,
-of the log's single flushes the median of {FLUSH_ROUNDS}. The archive is synthetic (`bench/corpus.py`): IVg, ITS and IV
-runs, median 26 kB, mean 125 kB; where only the number of files matters they are a fiftieth of that size.
+Compared cases ran in turns, each in a process of its own, files in the page cache; the best of {rounds} rounds
+counts. Appends to the log and to SQLite ran in one process, in turns of {TURN}; the median counts.
+The archive is synthetic (`bench/corpus.py`): IVg, ITS and IV runs, median 26 kB, mean 125 kB; where only the number of
+files matters they are a fiftieth of that size.
 
 - *The floor* (`bench/floor.py`): two processes that only read, parse with `pyarrow.csv`, write zstd Parquet and rename,
   with pyarrow's defaults. No check, no hash, no flush, no log. *Without dictionaries* it leaves out what pyarrow does

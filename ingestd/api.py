@@ -1,12 +1,11 @@
 """The Python API: manifest, runs and histories as frames, one raw file staged or read.
 
-Every function takes `data_root` (default: that of the settings in force) and `config` (a config file; found as the
-commands find it unless given).
+`data_root` is by default that of the settings in force; `config` is a config file, found as the commands find it unless
+given.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +15,15 @@ import polars as pl
 import pyarrow as pa
 
 from ingestd import files
+from ingestd.asked import require_manifest, run_id_of, source_file_of
 from ingestd.errors import Reject, RejectCode, Retry, UsageError, shown
 from ingestd.histories import chip as chip_histories
-from ingestd.histories.runs import unknown
 from ingestd.ingest import opened
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
-from ingestd.raw.settling import QUEUED_REASONS, Observation, State
+from ingestd.raw.settling import Observation, State, queued
 from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_run
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
@@ -32,8 +31,6 @@ from ingestd.traces import read_reject
 from ingestd.writers import look
 
 Place = str | Path | None
-
-_SHORTEST_BEGINNING = 6
 
 
 def load_manifest(data_root: Place = None, *, config: Place = None, all_versions: bool = False) -> pl.DataFrame:
@@ -62,7 +59,7 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
     """
     layout = _settings(data_root, config).layout
     rows = _manifest(layout, all_versions=True)
-    row = rows.row(by_predicate=pl.col("run_id") == _full_run_id(run_id.strip().lower(), rows), named=True)
+    row = rows.row(by_predicate=pl.col("run_id") == run_id_of(run_id, rows["run_id"]), named=True)
     if row["superseded_by"] is not None:
         raise UsageError(
             f"run {row['run_id']} was superseded: the start time in {shown(row['source_file'], 200)} was edited",
@@ -119,7 +116,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         Retry: it is not over yet, or the disk refused; try again later.
     """
     settings = _settings(data_root, config)
-    name = source_name(settings.layout, str(source))
+    name = source_file_of(settings.layout, str(source))
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
@@ -134,7 +131,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         if note is not None and note.outcome == "rejected":
             raise _remembered(read_reject(settings.layout, name))
         if note is not None and note.outcome == "queued":
-            raise Retry(QUEUED_REASONS[note.code or "no-rows"], place=name, next_step="stage it when the run is over")
+            raise Retry(queued(note.code).reason, place=name, next_step="stage it when the run is over")
         here = ingest.store.catalog.live_at(name)
         run_id = note.run_id if note is not None and note.run_id else here[0].run_id
         return ingest.store.full_rows([run_id])[run_id]
@@ -151,7 +148,7 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
         UsageError: it is no regular file, or the config file has a mistake.
     """
     settings, place = _settings(None, config), Path(path)
-    limit = int(settings.stage.max_file_mib * 2**20)
+    limit = settings.max_file_bytes
     with files.world(place):
         read = files.read_raw(place, limit)
     if read is None:
@@ -163,27 +160,7 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
     return _frame(parse_run(read.data, settings.registry).table)
 
 
-# ---- what the functions above and the commands share ----------------------------------------------------------------
-
-
-def source_name(layout: Layout, given: str) -> str:
-    """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
-
-    Raises:
-        UsageError: it leads to no file below the raw root.
-    """
-    root, real = layout.raw_root, layout.raw_root.resolve()
-    pairs = ((root, root / given), (root, Path(given).absolute()), (real, Path(given).resolve()))
-    below = [(base, Path(os.path.normpath(path))) for base, path in pairs]
-    names = [path.relative_to(base).as_posix() for base, path in below if path.is_relative_to(base) and path != base]
-    for name in names:
-        if os.path.lexists(root / name):
-            return name
-    raise UsageError(
-        "this is no file below the raw root",
-        place=shown(given, 200),
-        next_step=f"give its path below {layout.raw_root}, or check --data-root and --raw-root",
-    )
+# ---- what the functions above share ---------------------------------------------------------------------------------
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -202,32 +179,6 @@ def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:
     return rows if all_versions else rows.filter(pl.col("superseded_by").is_null())
 
 
-def require_manifest(layout: Layout) -> None:
-    """Check that something was staged before it is read.
-
-    Raises:
-        UsageError: neither manifest nor log are there.
-    """
-    if not layout.manifest_path.exists() and not layout.wal_dir.is_dir():
-        raise UsageError(
-            "there is no manifest here",
-            place=str(layout.manifest_path),
-            next_step="check the data root (`ingestd config show` lists the paths), or make it: `ingestd backfill`",
-        )
-
-
-def _full_run_id(wanted: str, rows: pl.DataFrame) -> str:
-    known = rows["run_id"]
-    found = known.filter(known.str.starts_with(wanted)).to_list() if len(wanted) >= _SHORTEST_BEGINNING else []
-    if len(found) == 1:
-        return str(found[0])
-    if found:
-        raise UsageError(
-            f"{len(found)} runs have an id that begins with {wanted}", next_step="give more digits: " + ", ".join(found)
-        )
-    raise unknown("id", wanted, known)
-
-
 def _settled_stat(settings: Settings, name: str) -> files.FileStat:
     path = settings.layout.raw_file(name)
     with files.world(path):
@@ -242,8 +193,10 @@ def _raise_unless_decided(outcome: Outcome, name: str) -> None:
     match outcome:
         case Failed(message=message, place=place, next_step=step):
             raise Retry(message, place=place or name, next_step=step)
-        case Waiting(state=state, reason=reason) if state is not State.QUEUED:
-            raise Retry(f"{state.value}: {reason}", place=name, next_step="stage it when the run is over")
+        case Waiting(verdict=verdict) if verdict.state is not State.QUEUED:
+            raise Retry(
+                f"{verdict.state.value}: {verdict.reason}", place=name, next_step="stage it when the run is over"
+            )
 
 
 def _remembered(content: Mapping[str, Any]) -> Reject:

@@ -21,7 +21,7 @@ from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.raw.settling import QUEUED_REASONS, RESTORE, Observation, State, emptied, judge_outside
+from ingestd.raw.settling import RESTORE, Observation, State, Verdict, emptied, judge_outside, queued
 from ingestd.settings import Settings
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
 from ingestd.writers import Writers, look
@@ -38,11 +38,15 @@ In a manifest of many rows a tenth of them, so that rewriting it takes a small s
 
 @dataclass(frozen=True, slots=True)
 class WaitingFile:
-    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far."""
+    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far.
+
+    `code` is the kind of reason, as in `Verdict`.
+    """
 
     source_file: str
     state: State
     reason: str
+    code: str
     age_s: float
     rows: int = 0
 
@@ -216,7 +220,7 @@ class _Run:
         if run is None:
             return file
         row = store.full_rows([run.run_id])[run.run_id]
-        return replace(file, reason=f"{emptied(run.run_id, row.rows, file.reason)}: {RESTORE}")
+        return replace(file, reason=f"{emptied(run.run_id, row.rows, file.code)}: {RESTORE}")
 
     def finish(self) -> None:
         """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
@@ -241,8 +245,7 @@ class _Run:
             if note.outcome == "rejected":
                 self.report.rejected_before.append(note.source_file)
             elif note.outcome == "queued":
-                status, reason = found[note.source_file], QUEUED_REASONS[note.code or "no-rows"]
-                self._waiting[note.source_file] = WaitingFile(note.source_file, State.QUEUED, reason, self._age(status))
+                self._wait(note.source_file, queued(note.code), found[note.source_file])
         return {name: wanted[name] for name in looking_order(catalog, wanted)}
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
@@ -280,16 +283,19 @@ class _Run:
             yield batch
 
     def _task(self, name: str, status: FileStat, writers: Writers, steady_s: float) -> StageTask | None:
-        age = self._age(status)
-        seen = Observation(max(abs(age), steady_s), writers.writer_of(status))
+        seen = Observation(max(abs(self._age(status)), steady_s), writers.writer_of(status))
         verdict = judge_outside(seen, self.ingest.context.patience)
         if verdict.state is State.SETTLED:
             return self.ingest.task_for(name, status, seen, force=self.options.force)
-        self._waiting[name] = WaitingFile(name, verdict.state, verdict.reason, age)
+        self._wait(name, verdict, status)
         if seen.writer == "":
             self._again[name] = status
         self._advance(name)
         return None
+
+    def _wait(self, name: str, verdict: Verdict, status: FileStat, rows: int = 0) -> None:
+        age_s = self._age(status)
+        self._waiting[name] = WaitingFile(name, verdict.state, verdict.reason, verdict.code, age_s, rows)
 
     def _age(self, status: FileStat) -> float:
         """Seconds since the last change; negative for an mtime in the future."""
@@ -300,9 +306,8 @@ class _Run:
         self._waiting.pop(name, None)
         match outcome:
             case Waiting():
-                age = self._age(outcome.task.status)
-                self._waiting[name] = WaitingFile(name, outcome.state, outcome.reason, age, outcome.rows)
-                if outcome.rows == 0 and outcome.state is State.RUNNING:
+                self._wait(name, outcome.verdict, outcome.task.status, outcome.rows)
+                if outcome.rows == 0 and outcome.verdict.state is State.RUNNING:
                     self._again[name] = outcome.task.status
             case Failed(ours=True):
                 raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)

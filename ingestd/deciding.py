@@ -43,7 +43,7 @@ class Decider:
             case Refused():
                 return self._decide_refused(outcome)
             case Waiting():
-                return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.code))
+                return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.verdict.code))
             case Failed():
                 raise AssertionError("a failed file is never decided")
 

@@ -120,8 +120,24 @@ class Corrupt(IngestdError):
     """One of ingestd's own files is damaged or of a newer version. Nothing was overwritten."""
 
 
+class NewerVersion(Corrupt):
+    """One of ingestd's own files was written by a newer ingestd than this one; `versions` names its and ours."""
+
+    def __init__(self, versions: str, *, place: str = "") -> None:
+        self.versions = versions
+        super().__init__(
+            f"written by a newer ingestd ({versions})",
+            place=place,
+            next_step="install that version or a later one; nothing was changed",
+        )
+
+
 class UsageError(IngestdError):
     """A setting, an option or an argument is wrong; nothing was started."""
+
+
+class LockHeld(UsageError):
+    """Another process holds the lock, and went on holding it for as long as this one would wait."""
 
 
 def shown(text: str, limit: int = 60) -> str:

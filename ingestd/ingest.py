@@ -24,7 +24,7 @@ from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.originals import Originals
-from ingestd.raw.settling import Observation, Patience, State
+from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
 from ingestd.stage.placing import Placing, read_note
@@ -64,8 +64,8 @@ class Ingest:
             temporary=temporary,
             registry=settings.registry,
             zone=settings.zone,
-            patience=Patience(settings.settle.settle_s, settings.settle.quiet_s),
-            limit=int(settings.stage.max_file_mib * 2**20),
+            patience=settings.patience,
+            limit=settings.max_file_bytes,
         )
         self.originals = Originals(self.layout, self.context)
         self._decider = Decider(self.layout, store, self.context, self.originals)
@@ -117,7 +117,7 @@ class Ingest:
             outcome
             for outcome in outcomes
             if isinstance(outcome, Staged | Same | Refused)
-            or (isinstance(outcome, Waiting) and outcome.state is State.QUEUED)
+            or (isinstance(outcome, Waiting) and outcome.verdict.state is State.QUEUED)
         ]
         if not decidable:
             return done

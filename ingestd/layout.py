@@ -1,4 +1,4 @@
-"""The one grammar of names below the data root: every path ingestd makes or reads is made here."""
+"""The one grammar of names below the data root; only the log names its segments itself (`manifest.log`)."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ class Layout:
     def lock_path(self) -> Path:
         """The lock held for an append or a compaction."""
         return self.manifest_path.with_name("lock")
+
+    @property
+    def service_lock_path(self) -> Path:
+        """The lock held for a service's life."""
+        return self.manifest_path.with_name("service.lock")
+
+    @property
+    def service_state_path(self) -> Path:
+        """What the service last said of itself."""
+        return self.manifest_path.with_name("service.json")
 
     @property
     def staged_root(self) -> Path:

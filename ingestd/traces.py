@@ -6,6 +6,7 @@ Both follow from the log and can be made from it again, so they are written afte
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ingestd import files
 from ingestd.errors import Corrupt, UsageError, shown
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
+from ingestd.settings import check_apart
 
 TOGETHER = 256
 """How many records' traces are in memory at a time."""
@@ -89,8 +91,11 @@ def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]
         note = notes.get(source_file)
         if note is None or note.outcome != "rejected":
             with files.world(path):
-                path.unlink(missing_ok=True)
+                if os.path.lexists(path):
+                    check_apart(path, layout)
+                    path.unlink(missing_ok=True)
         elif record.reason is not None and _same_bytes(note, record):
+            check_apart(path, layout)
             files.write_atomic(path, _json(_reject(record, note)), flush=False)
             yield path
 

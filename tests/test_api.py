@@ -188,6 +188,10 @@ def test_identity_and_start_time_are_part_of_the_api() -> None:
     start = ingestd.ensure_start_time_utc("2025-09-23T09:55:55", "America/Santiago")
     assert start == datetime(2025, 9, 23, 12, 55, 55, tzinfo=UTC)
     assert ingestd.compute_run_id("A/b.csv", start) == ingestd.compute_run_id("a/B.csv", start)
+    with pytest.raises(UsageError, match="no time zone named Mars/Base"):
+        ingestd.ensure_start_time_utc("2025-09-23", "Mars/Base")
+    with pytest.raises(UsageError, match="has no zone"):
+        ingestd.compute_run_id("A/b.csv", start.replace(tzinfo=None))
 
 
 def test_every_name_of_the_api_is_there() -> None:

@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "repair": "upkeep",
     "rebuild-manifest": "upkeep",
     "explain": "upkeep",
-    "compact": "manifest",
+    "compact": "upkeep",
     "config": "config",
 }
 """Command -> the module beside this one that holds it, in the order `--help` lists them."""

@@ -120,12 +120,12 @@ def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> l
     Raises:
         UsageError: no manifest, or no run of a chip named.
     """
-    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.histories import chip as histories  # noqa: PLC0415
     from ingestd.manifest.view import read_view  # noqa: PLC0415
 
     layout = settings.layout
-    api.require_manifest(layout)
+    require_manifest(layout)
     rows = read_view(layout)
     for chip in chips or ():
         histories.require_chip(rows, chip)
@@ -148,15 +148,15 @@ def write_metadata(
         UsageError: no manifest, no run matches, filters that do not go with a day's file, or a file that would replace
             a raw file or one of ingestd's own.
     """
-    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.histories import metadata  # noqa: PLC0415
     from ingestd.manifest.view import read_view  # noqa: PLC0415
-    from ingestd.settings import check_export  # noqa: PLC0415
+    from ingestd.settings import check_apart, check_export  # noqa: PLC0415
 
     layout = settings.layout
     if out_csv is not None:
         check_export(out_csv.absolute(), "--out-csv", layout)
-    api.require_manifest(layout)
+    require_manifest(layout)
     return metadata.export_metadata(
         read_view(layout),
         tz=settings.time.local_tz,
@@ -165,4 +165,5 @@ def write_metadata(
         chip=chip,
         directory=layout.metadata_dir if out_csv is None else None,
         out_csv=out_csv and out_csv.absolute(),
+        check=lambda path: check_apart(path, layout),
     )

@@ -172,10 +172,10 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
 
 
 def _catalog(settings: Settings) -> Catalog:
-    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
 
-    api.require_manifest(settings.layout)
+    require_manifest(settings.layout)
     return ManifestStore(settings.layout).catalog
 
 
@@ -189,13 +189,13 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     Raises:
         UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
-    from ingestd import api  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import source_file_of  # noqa: PLC0415  # loads polars: not for --help
 
     known = _rejected(catalog)
     if given in known:
         return given
     try:
-        name = api.source_name(layout, given)
+        name = source_file_of(layout, given)
     except UsageError:
         near_ones = closest(given, known, count=3, cutoff=0.7)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""

@@ -52,7 +52,8 @@ JSON_KEYS = {
     "to_do": "dry run only: file -> `new`, `changed`, or with `--force` `unchanged`",
     "staged": "how many files' content was staged",
     "events": "event -> how many decisions of that kind were made",
-    "waiting": "files that are not over yet: `source_file`, `state`, `reason`, `age_s` (since the last change), `rows`",
+    "waiting": "files that are not over yet: `source_file`, `state`, `reason` and its kind `code`, `age_s` (since the "
+    "last change), `rows`",
     "rejected": "files rejected now: `source_file`, `code`, `message`, `line`, `expected`, `found`, `next_step`",
     "rejected_before": "files rejected earlier and not changed since",
     "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",

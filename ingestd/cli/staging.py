@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -112,7 +112,7 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     return [export.path.parent.name for export in write_metadata(settings) if export.changed]
 
 
-def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> None:
+def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> NoReturn:
     from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings)

@@ -1,4 +1,4 @@
-"""`verify`, `repair`, `rebuild-manifest`, `explain`: whether all is well, and what to do where it is not."""
+"""`verify`, `repair`, `rebuild-manifest`, `explain`, `compact`: whether all is well, and what to do where it is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ingestd.cli import exits
 from ingestd.cli.options import AsJson, with_settings
-from ingestd.cli.output import LONG_LIST, count, say, say_json
+from ingestd.cli.output import LONG_LIST, count, near, say, say_json
 
 if TYPE_CHECKING:
     from ingestd.settings import Settings
@@ -29,7 +29,9 @@ From = Annotated[
     Literal["stage", "raw"],
     typer.Option("--from", help="`stage`: from the rows inside the staged Parquet; `raw`: then stage all files again."),
 ]
-Asked = Annotated[str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id.")]
+Asked = Annotated[
+    str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id or its first digits.")
+]
 
 
 @commands.command()
@@ -224,3 +226,30 @@ def _tell_story(story: Story) -> None:
 
 def _utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@commands.command()
+@with_settings("stage_root", "manifest_path")
+def compact(settings: Settings, as_json: AsJson = False) -> None:
+    """Take the write-ahead log into manifest.parquet.
+
+    The service and every backfill do it as well.
+
+    \b
+    Example:
+      ingestd compact
+    """
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars
+    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars
+
+    require_manifest(settings.layout)
+    with opened(settings) as ingest:
+        done = ingest.compact()
+    path = settings.layout.manifest_path
+    place = near(path)
+    if as_json:
+        say_json({"records": done.records if done else 0, "rows": done.rows if done else None, "manifest": str(path)})
+    elif done is None:
+        say(f"{place}: nothing to do, the log holds no record")
+    else:
+        say(f"{place}: {count(done.records, 'record')} taken in, {count(done.rows, 'run')} in all")

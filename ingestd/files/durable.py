@@ -27,6 +27,7 @@ _PROCESS = secrets.token_hex(4)
 _numbers = itertools.count(secrets.randbits(32))
 """Tells the temporary files of this process from each other."""
 
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 _TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})[0-9a-f]{8}\.tmp$")
 
 
@@ -42,22 +43,27 @@ def world(place: str | Path) -> Iterator[None]:
 def retry_from(error: OSError, place: str | Path) -> Retry:
     """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
     there = "that the disk or share is there; the service tries again by itself"
+    access = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: `ls -ld` shows who has it"
+    rust = _RUST_ERROR.search(str(error)) if error.errno is None else None  # polars gives no number of its own
+    number = int(rust[1]) if rust else error.errno or 0
     step = {
         errno.ENOENT: f"check the path (`ingestd config show` lists those in force) and {there}",
         errno.ENOSPC: "free some space on that disk; the service goes on by itself",
         errno.EDQUOT: "the disk quota is used up: free some space; the service goes on by itself",
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
-        errno.EACCES: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
-        errno.EPERM: f"let the user who runs ingestd read it: `ls -ld` shows who may (running as uid {os.geteuid()})",
+        errno.EACCES: access,
+        errno.EPERM: access,
+        errno.ELOOP: "a symbolic link stands where ingestd's own file belongs: move it away",
         errno.EROFS: "the file system is mounted read-only: remount it for writing",
         errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
         errno.ESTALE: "the network share went away: check that it is mounted",
-    }.get(error.errno or 0, f"check {there}")
+    }.get(number, f"check {there}")
     named = error.filename or place
     if isinstance(named, str) and _TEMPORARY.search(named):  # people know the file by its final name
         named = error.filename2 or place
-    return Retry(error.strerror or str(error), place=os.fspath(named), next_step=step)
+    message = os.strerror(number) if rust else error.strerror or str(error)
+    return Retry(message, place=os.fspath(named), next_step=step)
 
 
 def _load_syncfs() -> Callable[[int], int] | None:

@@ -10,8 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ingestd.errors import UsageError
+from ingestd.errors import LockHeld
 from ingestd.files.durable import make_folders, retry_from, world
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link in a lock's place could lead to a measurement, over which the holder's name would be written."""
 
 
 class Lock:
@@ -37,16 +40,16 @@ class Lock:
         """Take the lock, waiting up to `timeout_s` seconds.
 
         Raises:
-            UsageError: another process holds it; the message names its pid and host.
+            LockHeld: another process holds it; the message names its pid and host.
         """
-        descriptor = self._take(fcntl.LOCK_EX, timeout_s)
+        descriptor = self._take(timeout_s)
         holder = f"pid {os.getpid()} on {socket.gethostname()}\n".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
             if os.pread(descriptor, 200, 0) != holder:  # a file that is changed makes the next flush take longer
                 os.pwrite(descriptor, holder, 0)
                 os.ftruncate(descriptor, len(holder))
 
-    def _take(self, kind: int, timeout_s: float) -> int:
+    def _take(self, timeout_s: float) -> int:
         try:
             descriptor = self._open()
         except FileNotFoundError:
@@ -55,10 +58,10 @@ class Lock:
                 descriptor = self._open()
         except OSError as error:
             raise retry_from(error, self.path) from error
-        return self._wait(descriptor, kind, timeout_s)
+        return self._wait(descriptor, fcntl.LOCK_EX, timeout_s)
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
 
     def _wait(self, descriptor: int, kind: int, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
@@ -70,7 +73,7 @@ class Lock:
                     holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
                     os.close(descriptor)
                     message = self._refusal.format(holder=holder)
-                    raise UsageError(message, place=str(self.path), next_step=self._next_step) from None
+                    raise LockHeld(message, place=str(self.path), next_step=self._next_step) from None
                 time.sleep(0.002)
             except OSError as error:
                 os.close(descriptor)
@@ -86,7 +89,7 @@ class Lock:
             self._descriptor = None
 
     def probe(self) -> None:
-        """Raise `UsageError`, naming the holder, while another process holds the lock; take and write nothing.
+        """Raise `LockHeld`, naming the holder, while another process holds the lock; take and write nothing.
 
         A process that begins to wait for the lock at the same instant waits a moment longer, no more.
         """
@@ -101,7 +104,7 @@ class Lock:
         """
         with world(self.path):
             try:
-                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
             except FileNotFoundError:
                 descriptor = None
         if descriptor is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -79,11 +79,13 @@ def export_metadata(
     chip: str | None = None,
     directory: Path | None = None,
     out_csv: Path | None = None,
+    check: Callable[[Path], None] = lambda _: None,
 ) -> list[MetadataExport]:
     """Write metadata tables: with `directory` a `<YYYY-MM-DD>/metadata.csv` a day, with `out_csv` one file of all runs.
 
     `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
-    so `proc` and `chip` go with `out_csv` only. Files are replaced atomically, and only when their bytes change.
+    so `proc` and `chip` go with `out_csv` only. `check` is given each path before the first is written. Files are
+    replaced atomically, and only when their bytes change.
 
     Raises:
         UsageError: both or neither of `directory` and `out_csv`, a filter that does not go with `directory`, a filter
@@ -95,13 +97,17 @@ def export_metadata(
     runs = live_runs(manifest).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
     runs = _matching(runs, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
     if out_csv is not None:
+        check(out_csv)
         return [_export(runs, tz, out_csv)]
     if directory is None or proc is not None or chip is not None:
         raise UsageError(
             "a day's metadata.csv holds all runs of the day", next_step="give --out-csv FILE with --proc or --chip"
         )
     days = runs.partition_by("day", as_dict=True)
-    return [_export(part, tz, directory / str(day) / METADATA_NAME) for (day,), part in sorted(days.items())]
+    parts = {directory / str(day) / METADATA_NAME: part for (day,), part in sorted(days.items())}
+    for path in parts:
+        check(path)
+    return [_export(part, tz, path) for path, part in parts.items()]
 
 
 def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingestd import files
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, NewerVersion, Retry
 from ingestd.manifest.record import (
     Damage,
     Frames,
-    NewerVersionError,
     Record,
     SegmentHead,
     decode_head,
@@ -208,14 +207,13 @@ def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) ->
     """Read the head of segment `number`, which begins with record `next_seq` where that is known.
 
     Raises:
-        Corrupt: it is damaged, another segment's, or written by a newer ingestd.
+        Corrupt: it is damaged, or another segment's.
+        NewerVersion: it was written by a newer ingestd.
     """
     try:
         head = decode_head(payload)
-    except NewerVersionError as error:
-        raise Corrupt(
-            f"written by a newer ingestd ({error})", place=str(path), next_step="install that version or a later one"
-        ) from error
+    except NewerVersion as error:
+        raise NewerVersion(error.versions, place=str(path)) from error
     except ValueError as error:
         raise corrupt(path, f"@0: the segment's head cannot be read: {error}") from error
     if head.segment != number or (next_seq is not None and head.next_seq != next_seq):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from ingestd.errors import NewerVersion
 from ingestd.manifest.row import SCHEMA_VERSION, Int64, ManifestRow, UtcDatetime
 
 FORMAT_VERSION = 1
@@ -216,15 +217,13 @@ def decode_head(payload: bytes) -> SegmentHead:
     """Read a segment's first payload.
 
     Raises:
-        NewerVersionError: it was written by a newer ingestd.
+        NewerVersion: it was written by a newer ingestd.
         ValueError: it is no segment head.
     """
     fields = _json_object(payload)
     format_, schema = fields.get("format", FORMAT_VERSION), fields.get("schema_version", SCHEMA_VERSION)
     if isinstance(format_, int) and isinstance(schema, int) and (format_ > FORMAT_VERSION or schema > SCHEMA_VERSION):
-        raise NewerVersionError(
-            f"format {format_}, schema {schema}; this ingestd knows {FORMAT_VERSION}, {SCHEMA_VERSION}"
-        )
+        raise NewerVersion(f"format {format_}, schema {schema}; this one knows {FORMAT_VERSION}, {SCHEMA_VERSION}")
     return SegmentHead.model_validate(fields)
 
 
@@ -252,7 +251,3 @@ def _json_object(payload: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
-
-
-class NewerVersionError(Exception):
-    """A file of ours was written by a newer ingestd than this one."""

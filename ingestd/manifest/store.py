@@ -41,7 +41,7 @@ class ManifestStore:
 
     def __init__(self, layout: Layout, *, lock_timeout_s: float = 60.0) -> None:
         self.layout = layout
-        self._lock = files.Lock(layout.lock_path)
+        self._lock = manifest_lock(layout)
         self._timeout_s = lock_timeout_s
         self._locked = False
         self._pending = 0
@@ -122,7 +122,7 @@ class ManifestStore:
         """Hold the lock, with the log whole and the catalog current, for the block.
 
         Raises:
-            UsageError: another process held the lock for longer than the timeout.
+            LockHeld: another process held the lock for longer than the timeout.
             Corrupt: table or log is damaged; nothing was changed.
         """
         with self._lock.held(self._timeout_s):
@@ -198,6 +198,11 @@ class ManifestStore:
             self._pending = 0
             self._foreign = []
             return Compaction(count, rows.height)
+
+
+def manifest_lock(layout: Layout) -> files.Lock:
+    """Return the lock held for an append or a compaction."""
+    return files.Lock(layout.lock_path, refusal="another ingestd process ({holder}) is writing the manifest")
 
 
 def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:

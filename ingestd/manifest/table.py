@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from ingestd import files
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, NewerVersion, Retry
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
@@ -175,11 +175,7 @@ def _check(path: Path, file: BinaryIO) -> None:
     file.seek(0)
     version = int(pl.read_parquet_metadata(file).get(VERSION_KEY, "1"))
     if version > SCHEMA_VERSION:
-        raise Corrupt(
-            f"written by a newer ingestd (schema {version}; this one knows {SCHEMA_VERSION})",
-            place=str(path),
-            next_step="install that version or a later one; nothing was changed",
-        )
+        raise NewerVersion(f"schema {version}; this one knows {SCHEMA_VERSION}", place=str(path))
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:

@@ -32,18 +32,18 @@ QUEUED_REASONS = {
 """Why a file counts as queued: it follows from its bytes alone, so that unchanged files need not be opened again."""
 
 EMPTIED = {
-    QUEUED_REASONS["empty"]: "is empty now",
-    QUEUED_REASONS["cut"]: "has no complete row any more",
-    QUEUED_REASONS["no-rows"]: "has only its header now",
+    "empty": "is empty now",
+    "cut": "has no complete row any more",
+    "no-rows": "has only its header now",
 }
-"""What became of a run's raw file that counts as queued again, by the reason why it does."""
+"""What became of a run's raw file that counts as queued again, by the kind of reason why it does."""
 
 RESTORE = "restore it from a backup, unless a new measurement begins under its name"
 
 
-def emptied(run_id: str, rows: int, reason: str) -> str:
+def emptied(run_id: str, rows: int, code: str) -> str:
     """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
-    return f"it was run {run_id} ({rows:,} row{'' if rows == 1 else 's'}, kept staged), and {EMPTIED[reason]}"
+    return f"it was run {run_id} ({rows:,} row{'' if rows == 1 else 's'}, kept staged), and {EMPTIED[code]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,12 @@ class Verdict:
     state: State
     reason: str = ""
     code: str = ""
+
+
+def queued(code: str | None) -> Verdict:
+    """Return the verdict `queued` of this kind; one that was noted without its kind has its header at least."""
+    known = code or "no-rows"
+    return Verdict(State.QUEUED, QUEUED_REASONS[known], known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,7 @@ def judge(seen: Observation, glance: Glance, size: int, patience: Patience) -> V
     if outside.state is not State.SETTLED or not glance.plausible:
         return outside
     if not glance.complete_rows:
-        code = "empty" if size == 0 else "cut" if glance.incomplete_tail else "no-rows"
-        return Verdict(State.QUEUED, QUEUED_REASONS[code], code)
+        return queued("empty" if size == 0 else "cut" if glance.incomplete_tail else "no-rows")
     if glance.incomplete_tail and seen.unchanged_s < patience.quiet_s:
         return Verdict(
             State.RUNNING,

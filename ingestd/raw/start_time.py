@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode, UsageError, shown
 from ingestd.manifest.row import StartTimeOrigin
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,12 +67,23 @@ def ensure_start_time_utc(value: datetime | float | str, local_tz: ZoneInfo | st
 
     `value` is a datetime, epoch seconds, or the text of either (ISO 8601). One without a zone is in `local_tz`: where
     it occurs twice the earlier counts, where it does not exist the instant after the gap. Raises Reject
-    `bad-start-time`.
+    `bad-start-time`, and UsageError where there is no zone of that name.
     """
-    tz = ZoneInfo(local_tz) if isinstance(local_tz, str) else local_tz
+    tz = _zone_named(local_tz) if isinstance(local_tz, str) else local_tz
     if isinstance(value, datetime):
         return _from_datetime(value, tz, str(value))[0]
     return _from_text(str(value).strip(), tz)[0]
+
+
+def _zone_named(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise UsageError(
+            f"there is no time zone named {shown(name)}",
+            place="local_tz",
+            next_step="write a zone of the IANA database, such as America/Santiago",
+        ) from None
 
 
 def _from_text(text: str, tz: ZoneInfo) -> tuple[datetime, list[str]]:

@@ -101,7 +101,7 @@ class Looker:
         name = outcome.task.source_file
         entry = self._list.entries.get(name)
         if entry is not None and entry.track is not None:
-            self._wait(name, Verdict(outcome.state, outcome.reason, outcome.code), outcome.task.seen, entry.track)
+            self._wait(name, outcome.verdict, outcome.task.seen, entry.track)
 
     def _wait(self, name: str, verdict: Verdict, seen: Observation, track: Track) -> None:
         wait_s = next_look_s(seen, verdict, self._patience, POLL_WRITER_S)

@@ -11,11 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingestd import files
-from ingestd.errors import UsageError
+from ingestd.errors import LockHeld
 from ingestd.layout import Layout
-
-LOCK_NAME = "service.lock"
-STATE_NAME = "service.json"
 
 
 class Model(BaseModel):
@@ -63,15 +60,10 @@ def this_process() -> tuple[int, str]:
     return os.getpid(), socket.gethostname()
 
 
-def state_path(layout: Layout) -> Path:
-    """Locate the state file."""
-    return layout.manifest_path.with_name(STATE_NAME)
-
-
 def service_lock(layout: Layout) -> files.Lock:
     """Return the lock a service holds for its life: one service a data root."""
     return files.Lock(
-        layout.manifest_path.with_name(LOCK_NAME),
+        layout.service_lock_path,
         refusal="another ingestd service ({holder}) runs on this data root already",
         next_step="leave it at that one (`ingestd status` tells how it is), or stop it first",
     )
@@ -79,7 +71,7 @@ def service_lock(layout: Layout) -> files.Lock:
 
 def write_state(layout: Layout, state: ServiceState) -> None:
     """Replace the state file; not flushed, because it says nothing that outlives a power cut."""
-    files.write_atomic(state_path(layout), state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
+    files.write_atomic(layout.service_state_path, state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
 
 
 def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
@@ -89,11 +81,11 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
         Retry: the state file or the lock cannot be opened.
     """
     try:
-        state = ServiceState.model_validate_json(state_path(layout).read_bytes())
+        state = ServiceState.model_validate_json(layout.service_state_path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         state = None
     except OSError as error:
-        raise files.retry_from(error, state_path(layout)) from error
+        raise files.retry_from(error, layout.service_state_path) from error
     lock = service_lock(layout)
     return state, _is_held(lock) if lock.path.exists() else _lives_without_lock(state)
 
@@ -101,7 +93,7 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
 def _is_held(lock: files.Lock) -> bool:
     try:
         lock.probe()
-    except UsageError:
+    except LockHeld:
         return True
     return False
 

@@ -22,14 +22,14 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
 from ingestd.raw.settling import (
-    QUEUED_REASONS,
     RESTORE,
     Observation,
-    Patience,
     State,
+    Verdict,
     emptied,
     judge,
     judge_outside,
+    queued,
 )
 from ingestd.service.state import RetryingFile, Trouble, read_state
 from ingestd.settings import Settings
@@ -72,12 +72,16 @@ class ServicePart(Part):
 
 
 class WaitingPart(Part):
-    """A file that is not decided: `queued`, `running`, `pending` or `retrying`; seconds since its last change."""
+    """A file that is not decided: `queued`, `running`, `pending` or `retrying`; seconds since its last change.
+
+    `code` is the kind of reason of a `queued` or `running` one, as in `Verdict`.
+    """
 
     source_file: str
     state: str
     age_s: float
     reason: str
+    code: str = ""
     rows: int | None = None
 
 
@@ -215,11 +219,10 @@ def _waiting(
         note = store.catalog.notes.get(name)
         if store.catalog.is_current(name, status.size, status.mtime_ns):
             if note is not None and note.outcome == "queued":
-                reason = QUEUED_REASONS[note.code or "no-rows"]
-                waiting.append(WaitingPart(source_file=name, state=State.QUEUED, age_s=age, reason=reason, rows=0))
+                waiting.append(_part(name, queued(note.code), age, rows=0))
         elif name in retrying:
             retry = retrying[name]
-            reason = f"{retry.problem} (tried {retry.tries} times)"
+            reason = f"{retry.problem} (tried {retry.tries} time{'' if retry.tries == 1 else 's'})"
             waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason))
         else:
             waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
@@ -234,14 +237,14 @@ def _emptied(
     Where the run may only have been moved, because a file of its size is not decided yet, nothing is told.
     """
     catalog = store.catalog
-    queued = {file.source_file: file.reason for file in waiting if file.state == State.QUEUED}
-    runs = {name: run for name in queued if (run := catalog.occupant(name))}
+    codes = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
+    runs = {name: run for name in codes if (run := catalog.occupant(name))}
     undecided = {status.size for status in catalog.undecided(found).values()} if runs else set()
     wanted = view.filter(pl.col("run_id").is_in([run.run_id for run in runs.values()]))
     rows = dict(wanted.select("run_id", "rows").iter_rows())
     return {
         name: Trouble(
-            message=emptied(run.run_id, rows[run.run_id], queued[name]),
+            message=emptied(run.run_id, rows[run.run_id], codes[name]),
             place=str(store.layout.raw_file(name)),
             next_step=RESTORE,
             since=now,
@@ -254,7 +257,7 @@ def _emptied(
 def _undecided(
     settings: Settings, name: str, status: FileStat, writers: Writers, age: float, *, many: bool
 ) -> WaitingPart:
-    patience = Patience(settings.settle.settle_s, settings.settle.quiet_s)
+    patience = settings.patience
     seen = Observation(abs(age), writers.writer_of(status))
     verdict = judge_outside(seen, patience)
     may_be_queued, may_be_cut = status.size <= MAX_HEADER_BYTES, seen.unchanged_s < patience.quiet_s
@@ -264,9 +267,15 @@ def _undecided(
         verdict = judge(seen, found, status.size, patience)
     rows = None if found is None else found.rows
     if verdict.state is not State.SETTLED:
-        return WaitingPart(source_file=name, state=verdict.state, age_s=age, reason=verdict.reason, rows=rows)
+        return _part(name, verdict, age, rows)
     reason = "over, and not staged yet: the service or the next `ingestd backfill` takes it"
     return WaitingPart(source_file=name, state=PENDING, age_s=age, reason=reason, rows=rows)
+
+
+def _part(name: str, verdict: Verdict, age: float, rows: int | None) -> WaitingPart:
+    return WaitingPart(
+        source_file=name, state=verdict.state, age_s=age, reason=verdict.reason, code=verdict.code, rows=rows
+    )
 
 
 def _glance(path: Path, status: FileStat) -> Glance | None:

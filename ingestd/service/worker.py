@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from ingestd import files
-from ingestd.errors import IngestdError, Retry, UsageError
+from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.manifest.record import Event, Record
@@ -155,11 +155,11 @@ class Worker:
     def _guarded(self, job: str, do: Callable[[], None]) -> None:
         """Run a job; the world's troubles are logged once, shown, and tried again later with growing patience.
 
-        A `UsageError` here says that another process holds the manifest's lock for very long: waited for as well.
+        Another process that holds the manifest's lock for very long is waited for as well.
         """
         try:
             do()
-        except (Retry, UsageError) as error:
+        except (Retry, LockHeld) as error:
             self._postpone(job, error)
         except OSError as error:
             self._postpone(job, files.retry_from(error, self._ingest.layout.data_root))
@@ -224,7 +224,7 @@ class Worker:
                 outcomes = stage_batch(part, self._ingest.context)
                 self._beat()
                 self._answer(outcomes, began)
-        except (Retry, UsageError, OSError):
+        except (Retry, LockHeld, OSError):
             discard(outcomes)
             for task in tasks:
                 if task.source_file in self._list.entries:

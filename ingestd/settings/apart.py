@@ -2,7 +2,7 @@
 
 Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, other
 letters on a share that folds their case) leads nowhere else. What is not seen: a bind mount of a folder inside the raw
-root, and a link put below one of ingestd's own folders later.
+root, and a link put below the stage later, where no person has anything to do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ingestd.errors import UsageError
+from ingestd.errors import Retry, UsageError
 from ingestd.layout import Layout
 
 FOLLOWS_FROM: Final = {
@@ -66,6 +66,20 @@ def check_export(path: Path, option: str, layout: Layout) -> None:
     raise UsageError(fault, place=str(path), next_step=f"name a file elsewhere, such as {option} {path.name}")
 
 
+def check_apart(path: Path, layout: Layout) -> None:
+    """Check that a file about to be written or deleted is not among the raw files, whatever links lead to it by now.
+
+    Raises:
+        Retry: it is, and nothing was written.
+    """
+    if leads_into(path, layout.raw_root):
+        raise Retry(
+            f"a link leads from here into paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes",
+            place=str(path.parent),
+            next_step="move the link away; the service goes on by itself",
+        )
+
+
 def leads_into(path: Path, folder: Path) -> bool:
     """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need be there."""
     root = Path(os.path.realpath(folder))
@@ -83,7 +97,8 @@ def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
     yield "paths.stage_root", layout.stage_root
     yield "paths.manifest_path", layout.manifest_path
     yield "paths.manifest_path", layout.known_files_path
-    yield "paths.manifest_path", layout.lock_path
+    for path in (layout.lock_path, layout.service_lock_path, layout.service_state_path):
+        yield "paths.manifest_path", path
     yield "paths.histories_dir", layout.histories_dir
     yield "log.file", layout.log_file
     yield from _tidied(layout)

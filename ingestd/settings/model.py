@@ -28,6 +28,7 @@ from ingestd.settings.sections import (
 
 if TYPE_CHECKING:
     from ingestd.raw.procedures import Registry
+    from ingestd.raw.settling import Patience
 
 ENV_PREFIX = "INGESTD_"
 
@@ -82,6 +83,18 @@ class Settings(BaseSettings):
     def workers(self) -> int:
         """How many processes stage in parallel."""
         return self.stage.workers or _cpus_at_hand()
+
+    @property
+    def patience(self) -> Patience:
+        """How long a raw file has to stand still."""
+        from ingestd.raw.settling import Patience  # noqa: PLC0415  # many a command reads no raw file
+
+        return Patience(self.settle.settle_s, self.settle.quiet_s)
+
+    @property
+    def max_file_bytes(self) -> int:
+        """Up to how many bytes a raw file is staged."""
+        return int(self.stage.max_file_mib * 2**20)
 
     @cached_property
     def zone(self) -> ZoneInfo:

@@ -126,7 +126,7 @@ class Stage(Section):
     ] = 16.0
     max_file_mib: Annotated[
         float,
-        Field(gt=0, le=65536, description="MiB of the largest raw file taken; a larger one is rejected, not read."),
+        Field(gt=0, le=1024, description="MiB of the largest raw file taken; a larger one is rejected, not read."),
     ] = 512.0
 
 

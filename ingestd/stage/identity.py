@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
+from ingestd.errors import UsageError
+
 
 def compute_run_id(source_file: str, start_time_utc: datetime) -> str:
     """Compute a run's id: 20 hex digits.
 
     The first 20 hex digits of SHA-1 over the lower-cased text `"<source_file>|<start>"`, where `source_file` is the
     path relative to the raw root with `/` between its parts and `start` is the UTC start as `%Y-%m-%dT%H:%M:%S.%fZ`.
-    `start_time_utc` must carry a zone.
+
+    Raises:
+        UsageError: `start_time_utc` carries no zone.
     """
     if start_time_utc.tzinfo is None:
-        raise ValueError("a start time without a zone; pass it through ensure_start_time_utc first")
+        raise UsageError(
+            f"the start time {start_time_utc} has no zone",
+            next_step="pass it through ingestd.ensure_start_time_utc first",
+        )
     return _digest(_identity(source_file, start_time_utc))
 
 

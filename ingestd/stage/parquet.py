@@ -13,13 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, Retry
 from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
 
 ROW_KEY = b"ingestd.row"
 HEADER_KEY = b"ingestd.header"
 VERSION_KEY = b"ingestd.schema_version"
+
+_STAGE_AGAIN = "`ingestd repair` stages it again from its raw file"
 
 
 def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -> None:
@@ -115,15 +117,15 @@ def _metadata(path: Path, key: bytes) -> bytes:
 def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
     found = footer.metadata or {}
     if key not in found:
-        raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step="ingestd backfill --force")
+        raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step=_STAGE_AGAIN)
     return bytes(found[key])
 
 
-def _damaged(path: Path, error: Exception) -> Corrupt:
+def _damaged(path: Path, error: Exception) -> Corrupt | Retry:
     if isinstance(error, OSError) and error.errno not in {None, errno.ENOENT}:
-        raise retry_from(error, path) from error  # the disk or a permission, not the file
+        return retry_from(error, path)  # the disk or a permission, not the file
     return Corrupt(
         f"the staged Parquet cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}",
         place=str(path),
-        next_step="ingestd backfill --force stages it again from its raw file",
+        next_step=_STAGE_AGAIN,
     )

@@ -22,7 +22,7 @@ from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.raw.header import glance
 from ingestd.raw.procedures import Registry
-from ingestd.raw.settling import Observation, Patience, State, judge, judge_outside
+from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
 from ingestd.stage.identity import compute_run_id
 
@@ -103,14 +103,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The run is not over, or was not there any more; look again later. `digest` and `code` are set for `queued`."""
+    """The run is not over, or was not there any more; look again later. `digest` is set where its bytes were read."""
 
     task: StageTask
-    state: State
-    reason: str
+    verdict: Verdict
     rows: int = 0
     digest: str = ""
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +239,11 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
     try:
         read = files.read_raw(path, context.limit)
     except (FileNotFoundError, NotADirectoryError):
-        return Waiting(task, State.RUNNING, "it was moved or deleted while ingestd looked at it")
+        return _overtaken(task, "it was moved or deleted while ingestd looked at it")
     if read is None:
-        return Waiting(task, State.RUNNING, "it is no regular file any more")
+        return _overtaken(task, "it is no regular file any more")
     if not _steady(read, task.status):
-        return Waiting(task, State.RUNNING, "it changed while it was read")
+        return _overtaken(task, "it changed while it was read")
     yield None
     reading = _Reading(task, read.data)
     if reading.digest in task.known:
@@ -262,6 +260,10 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
     return _write(reading, run, row, context)
 
 
+def _overtaken(task: StageTask, reason: str) -> Waiting:
+    return Waiting(task, Verdict(State.RUNNING, reason))
+
+
 def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:
     """Answer `Waiting` for a file that is not settled; `run` is what its bytes were parsed to, None for a reject."""
     task = reading.task
@@ -272,7 +274,7 @@ def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Wa
     verdict = judge(task.seen, look, len(reading.data), context.patience)
     if verdict.state is State.SETTLED:
         return None
-    return Waiting(task, verdict.state, verdict.reason, look.rows, reading.digest, verdict.code)
+    return Waiting(task, verdict, look.rows, reading.digest)
 
 
 def _steady(read: RawBytes, expected: FileStat) -> bool:
@@ -353,7 +355,7 @@ def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
     )
     digest = files.sha256_of(path)
     if digest is None:
-        return Waiting(task, State.RUNNING, "it was moved or deleted while ingestd looked at it")
+        return _overtaken(task, "it was moved or deleted while ingestd looked at it")
     return Same(task, digest) if digest in task.known else Refused(task, digest, reason_of(reject))
 
 

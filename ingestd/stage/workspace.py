@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingestd.errors import UsageError
+from ingestd.errors import LockHeld
 from ingestd.files import Lock, make_folders, world
 from ingestd.stage.placing import is_under_way
 
@@ -54,7 +54,7 @@ def _is_dead(folder: Path) -> bool:
         return False  # perhaps just being made
     try:
         lock.probe()
-    except UsageError:
+    except LockHeld:
         return False
     return True
 
@@ -66,7 +66,7 @@ def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
         lock = Lock(folder / LOCK_NAME)
         try:
             lock.acquire(0)
-        except UsageError:
+        except LockHeld:
             continue
         try:
             on_dead(folder)

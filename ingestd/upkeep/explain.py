@@ -5,20 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ingestd import files
+from ingestd.asked import is_run_id, run_id_of
 from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, UsageError, closest, shown
 from ingestd.histories.chip import load_history
-from ingestd.histories.runs import unknown
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -26,14 +26,12 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import glance
-from ingestd.raw.settling import QUEUED_REASONS, RESTORE, Observation, Patience, State, emptied, judge
+from ingestd.raw.settling import RESTORE, Observation, State, emptied, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
 from ingestd.upkeep.findings import fate_of_copy
 from ingestd.writers import look
-
-_RUN_ID = re.compile(r"^[0-9a-f]{20}$")
 
 
 @dataclass(slots=True)
@@ -52,7 +50,7 @@ class Story:
 
 
 def explain(settings: Settings, asked: str, now: datetime) -> Story:
-    """Tell the story of a raw file (path relative to the raw root, or any path below it) or of a run id.
+    """Tell the story of a raw file (its path, or that below the raw root) or of a run (its id, or 6 digits of it).
 
     Raises:
         UsageError: there is no such run, or neither a file nor anything known of that path.
@@ -66,7 +64,7 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
     note = store.catalog.notes.get(source_file)
     run_ids = {row.run_id for row in rows} | ({note.run_id} if note and note.run_id else set())
     story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)
-    story.events = sorted(_events(layout, source_file, run_ids), key=lambda event: int(event["seq"]))
+    story.events = sorted(_events(layout, source_file, run_ids), key=itemgetter("seq"))
     if not story.raw["exists"] and not rows and note is None and not story.events:
         raise _unknown(layout, view, source_file)
     story.staged = [_staged(layout, row) for row in rows if row.live]
@@ -78,11 +76,9 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
 
 
 def _source_file(layout: Layout, view: pl.DataFrame, asked: str) -> str:
-    if _RUN_ID.match(asked):
-        found = view.filter(pl.col("run_id") == asked)["source_file"].to_list()
-        if not found:
-            raise unknown("id", asked, view["run_id"])
-        return str(found[0])
+    if is_run_id(asked):
+        run_id = run_id_of(asked, view["run_id"])
+        return str(view.row(by_predicate=pl.col("run_id") == run_id, named=True)["source_file"])
     # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
     text = asked.encode("utf-8", "backslashreplace").decode("utf-8")
     path = Path(text) if "\0" not in text else Path()
@@ -117,12 +113,11 @@ def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError
 def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
     """Look at the raw file as it is now: size, mtime, hash, rows, state; or why it is none."""
     layout = settings.layout
-    limit = int(settings.stage.max_file_mib * 2**20)
     path = layout.raw_file(source_file)
     if os.path.lexists(path) and (why := _passed_over(layout, source_file)):
         return {"exists": True, "path": str(path), "problem": why, "passed_over": True}
     try:
-        read = files.read_raw(path, limit)
+        read = files.read_raw(path, settings.max_file_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return {"exists": False, "path": str(path)}
     except OSError as error:
@@ -133,7 +128,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
     age = now.timestamp() - read.before.mtime_ns / 1e9
     looked = glance(read.data)
     seen = Observation(abs(age), look().writer_of(read.before))
-    verdict = judge(seen, looked, len(read.data), Patience(settings.settle.settle_s, settings.settle.quiet_s))
+    verdict = judge(seen, looked, len(read.data), settings.patience)
     return {
         "exists": True,
         "path": str(path),
@@ -144,6 +139,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
         "rows": looked.rows,
         "state": verdict.state.value,
         "reason": verdict.reason,
+        "code": verdict.code,
     }
 
 
@@ -164,17 +160,24 @@ def _passed_over(layout: Layout, source_file: str) -> str:
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
     """Find the events of a file and its runs, and of runs that moved away from it.
 
-    Reads the event files whose text names one of them. `kept` is where the data was put that an edit replaced.
+    Reads the event files whose text names one of them; a JSON that is no event of ingestd's is passed over. `kept` is
+    where the data was put that an edit replaced.
     """
     names = (json.dumps(text, ensure_ascii=False) for text in (source_file, moved_from(source_file)))
     wanted = [text.encode() for text in (*names, *sorted(run_ids))]
     for path in files.all_below(layout.events_dir, ".json"):
-        data = path.read_bytes()
+        with files.world(path):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue  # deleted as old while we looked
         if any(text in data for text in wanted):
             try:
                 event = parse_trace(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
+            if not isinstance(event.get("seq"), int):
+                continue
             kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
             yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}
 
@@ -235,7 +238,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
 def _undecided(raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> str:
     """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
     if raw["state"] == State.QUEUED and run is not None:
-        what = emptied(run.run_id, run.rows, raw["reason"]).capitalize()
+        what = emptied(run.run_id, run.rows, raw["code"]).capitalize()
         return f"{what}: {RESTORE}, unless it was moved, which the next `ingestd backfill` sees."
     if raw["state"] != State.SETTLED:
         return f"It is {raw['state']}: {raw['reason']}."
@@ -255,7 +258,7 @@ def _queued(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str
     if run is not None and not raw["exists"]:
         return _is_run(run, raw)
     if run is not None:
-        return f"{emptied(run.run_id, run.rows, QUEUED_REASONS[note.code or 'no-rows']).capitalize()}: {RESTORE}."
+        return f"{emptied(run.run_id, run.rows, queued(note.code).code).capitalize()}: {RESTORE}."
     if not raw["exists"]:
         return "It was queued, and is gone since: it never became a run."
     return f"It is queued: {raw.get('reason', 'no complete row yet')}."

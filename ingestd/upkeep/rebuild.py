@@ -20,7 +20,7 @@ from ingestd.upkeep.told import Told
 
 def aside_folder(layout: Layout, now: datetime) -> Path:
     """Name the folder this repair sets things aside in."""
-    return layout.manifest_path.parent / "aside" / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    return layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
 
 
 def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:

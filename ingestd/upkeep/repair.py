@@ -18,7 +18,7 @@ from ingestd.layout import Layout
 from ingestd.manifest import log
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
-from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import Finding
@@ -65,8 +65,8 @@ def repair(settings: Settings, *, apply: bool, deep: bool = False, options: Opti
     `deep` mends what only `verify(deep=True)` sees as well. Of `options` the clock and the engine are used.
 
     Raises:
-        Corrupt: a file was written by a newer ingestd.
-        UsageError: another process holds the manifest's lock too long.
+        NewerVersion: a file was written by a newer ingestd.
+        LockHeld: another process holds the manifest's lock too long.
         Retry: the disk refused; what was done so far is sound, and repairing again goes on.
     """
     job = _Job(settings, options or Options(), apply=apply, deep=deep)
@@ -119,7 +119,7 @@ class _Job:
 
     def _restore_manifest(self) -> None:
         layout = self.layout
-        with files.Lock(layout.lock_path).held(self.settings.manifest.lock_timeout_s):
+        with manifest_lock(layout).held(self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
             told = read_told(layout)
             rows = [checked_state(layout, row) for row in restored_rows(found, read_stage(layout), told)]
@@ -253,7 +253,8 @@ def rebuild_manifest(
 
     Raises:
         Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
-        UsageError: there is no stage, or another process holds the manifest's lock too long.
+        UsageError: there is no stage.
+        LockHeld: another process holds the manifest's lock too long.
         Retry: the disk refused.
     """
     options = options or Options()
@@ -264,7 +265,7 @@ def rebuild_manifest(
             place=str(layout.stage_root),
             next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
         )
-    with files.Lock(layout.lock_path).held(settings.manifest.lock_timeout_s):
+    with manifest_lock(layout).held(settings.manifest.lock_timeout_s):
         stage = read_stage(layout)
         _refuse_damaged(stage)
         told = read_told(layout)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, NewerVersion
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.record import FILE_NOTES, FileNote, Record, decode_records, split
 from ingestd.manifest.row import ManifestRow
 from ingestd.upkeep.told import Told
+
+_EVENT_NAME = re.compile(r"(\d{9,})-")
 
 
 @dataclass(slots=True)
@@ -36,19 +38,23 @@ def salvage(layout: Layout) -> Salvage:
     """Read table and log as far as they check; damage is noted, a newer version is raised.
 
     Raises:
-        Corrupt: a file was written by a newer ingestd.
+        NewerVersion: a file was written by a newer ingestd.
     """
     found = Salvage()
     table.look_anew(layout.manifest_path, layout.known_files_path)
     try:
         found.rows = {row.run_id: row for row in table.rows_of(table.read_manifest(layout.manifest_path))}
+    except NewerVersion:
+        raise
     except Corrupt as error:
-        _keep(error, found)
+        found.damages.append(error)
     try:
         notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
         found.notes = {note.source_file: note for note in notes}
+    except NewerVersion:
+        raise
     except Corrupt as error:
-        _keep(error, found)
+        found.damages.append(error)
     for record in _records(layout.wal_dir, found):
         found.last_seq = max(found.last_seq, record.seq)
         found.rows |= {row.run_id: row for row in record.rows}
@@ -59,12 +65,6 @@ def salvage(layout: Layout) -> Salvage:
     found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
     found.last_seq = max(found.last_seq, _last_event(layout.events_dir))
     return found
-
-
-def _keep(error: Corrupt, found: Salvage) -> None:
-    if "newer ingestd" in error.message:
-        raise error
-    found.damages.append(error)
 
 
 def _records(directory: Path, found: Salvage) -> Iterator[Record]:
@@ -83,8 +83,10 @@ def _records(directory: Path, found: Salvage) -> Iterator[Record]:
                     found.last_seq = max(found.last_seq, log.check_head(path, payload, number, None).next_seq - 1)
                 else:
                     yield from decode_records([payload])
+            except NewerVersion:
+                raise
             except Corrupt as error:
-                _keep(error, found)
+                found.damages.append(error)
             except ValueError:
                 found.damages.append(log.corrupt(path, f"@{offset}: a record that cannot be understood"))
 
@@ -98,11 +100,5 @@ def restored_notes(found: Salvage, told: Told) -> list[FileNote]:
 
 def _last_event(events_dir: Path) -> int:
     """Find the highest record number among the event files: a number is never used twice."""
-    numbers = [
-        int(path.name[:9])
-        for day in sorted(events_dir.glob("*"))[-2:]
-        for block in sorted(day.glob("*"))[-1:]
-        for path in block.glob("*.json")
-        if path.name[:9].isdigit()
-    ]
-    return max(numbers, default=0)
+    names = (path.name for path in files.all_below(events_dir, ".json"))
+    return max((int(found[1]) for name in names if (found := _EVENT_NAME.match(name))), default=0)

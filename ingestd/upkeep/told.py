@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ingestd import files
 from ingestd.layout import Layout
 from ingestd.manifest.record import FILE_NOTES, FileNote
 from ingestd.manifest.row import ManifestRow
@@ -39,7 +40,11 @@ class Told:
 
 
 def read_told(layout: Layout) -> Told:
-    """Read every event JSON there is; one that is torn or of another kind is passed over."""
+    """Read every event JSON there is; one that is torn or of another kind is passed over.
+
+    Raises:
+        Retry: a folder or file of them cannot be read: what they tell would seem never said.
+    """
     told = Told()
     for event in _events(layout):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -55,6 +60,6 @@ def read_told(layout: Layout) -> Told:
 
 
 def _events(layout: Layout) -> Iterator[dict[str, Any]]:
-    for path in layout.events_dir.glob("*/*/*.json"):
-        with contextlib.suppress(ValueError, OSError):
+    for path in files.all_below(layout.events_dir, ".json"):
+        with files.world(path), contextlib.suppress(ValueError, FileNotFoundError):  # torn; deleted as old meanwhile
             yield parse_trace(path.read_bytes())

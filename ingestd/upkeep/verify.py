@@ -13,17 +13,17 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt, Reject, UsageError
+from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
-from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
-from ingestd.raw.settling import QUEUED_REASONS, RESTORE, emptied
+from ingestd.raw.settling import RESTORE, emptied, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
@@ -70,7 +70,7 @@ def verify(
     `on_run` is told how many runs are done, of how many.
 
     Raises:
-        Corrupt: the manifest was written by a newer ingestd.
+        NewerVersion: the manifest was written by a newer ingestd.
         Retry: the raw root cannot be read.
     """
     layout, done = settings.layout, Verification()
@@ -139,7 +139,7 @@ def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, Fil
         findings = [finding for finding in findings if finding in again]
         if rested:
             return findings
-    with contextlib.suppress(UsageError, Corrupt), files.Lock(layout.lock_path).shared(LOCK_PATIENCE_S):
+    with contextlib.suppress(LockHeld, Corrupt), manifest_lock(layout).shared(LOCK_PATIENCE_S):
         again = _found_again(settings, _Manifest.read(layout), findings, found)
         return [finding for finding in findings if finding in again]
     return findings
@@ -164,11 +164,11 @@ def _found_again(
 def _let_the_writer_finish(layout: Layout) -> None:
     """Wait while a process is between placing Parquet and logging it: it holds the manifest's lock then."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
-    lock = files.Lock(layout.lock_path)
+    lock = manifest_lock(layout)
     while layout.lock_path.exists() and time.monotonic() < deadline:
         try:
             return lock.probe()
-        except UsageError:
+        except LockHeld:
             time.sleep(0.01)
     return None
 
@@ -294,10 +294,10 @@ def _noted(now: _Manifest, note: FileNote) -> Iterator[Finding]:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)
         case "queued" if before is not None:
-            message = f"{emptied(before.run_id, before.rows, QUEUED_REASONS[note.code or 'no-rows'])}: {RESTORE}"
+            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE}"
             yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
         case "queued":
-            message = QUEUED_REASONS[note.code or "no-rows"]
+            message = queued(note.code).reason
             yield Finding("note", "queued", note.source_file, message, note.run_id)
 
 

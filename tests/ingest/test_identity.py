@@ -10,6 +10,7 @@ import pytest
 from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
+from ingestd.errors import UsageError
 from ingestd.settings import load_settings
 from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
 from ingestd.stage.parquet import read_row, read_run
@@ -33,7 +34,7 @@ def test_the_run_id_is_the_documented_hash() -> None:
 
 def test_a_start_without_a_zone_has_no_run_id() -> None:
     """A naive time would give another id on another machine; it is refused."""
-    with pytest.raises(ValueError, match="zone"):
+    with pytest.raises(UsageError, match="zone"):
         compute_run_id(A, datetime(2025, 9, 23))  # noqa: DTZ001  # the very mistake
 
 

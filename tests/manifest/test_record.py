@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from samples_of_rows import NOON, RECORDS, a_note, a_record, a_row
 
+from ingestd.errors import NewerVersion
 from ingestd.manifest.record import (
     FORMAT_VERSION,
     Event,
     Frames,
-    NewerVersionError,
     Record,
     SegmentHead,
     decode_head,
@@ -173,7 +173,7 @@ def test_a_newer_head_is_told_from_a_damaged_one(newer: dict[str, int]) -> None:
     """A head of a newer format is its own error, even when it has fields that this version does not know."""
     head = SegmentHead(segment=1, next_seq=1).model_copy(update=newer)
     payload = encode(head)[27:-1].replace(b"{", b'{"unheard_of":1,', 1)
-    with pytest.raises(NewerVersionError, match="this ingestd knows"):
+    with pytest.raises(NewerVersion, match="this one knows"):
         decode_head(payload)
 
 

@@ -27,6 +27,7 @@ def test_an_ingested_run(archive: Archive) -> None:
     assert told.staged[0]["of_these_bytes"] is True
     assert told.history[0]["run_id"] == row.run_id
     assert story(archive, row.run_id) == told
+    assert story(archive, row.run_id[:6].upper()) == told
     assert story(archive, str(archive.raw / lived.PLAIN)) == told
 
 
@@ -52,7 +53,10 @@ def test_every_outcome_has_its_story(name: str, verdict: str, events: list[str],
     assert [event["event"] for event in told.events] == events
 
 
-@pytest.mark.parametrize("junk", [b'{"run_id":"%s', b'["%s"]', b"[" * 100_000 + b'"%s"', b'"%s"'])
+@pytest.mark.parametrize(
+    "junk",
+    [b'{"run_id":"%s', b'{"run_id":"%s"}', b'{"seq":"1","run_id":"%s"}', b'["%s"]', b"[" * 100_000 + b'"%s"', b'"%s"'],
+)
 def test_an_event_of_another_kind_is_passed_over(junk: bytes, archive: Archive) -> None:
     """An event JSON that is cut, or was made by something else, hides no other and stops nothing."""
     run_id = archive.live()[lived.PLAIN].run_id

@@ -302,11 +302,14 @@ def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
 
 
 @pytest.mark.parametrize("words", [["verify"], ["repair", "--apply"], ["rebuild-manifest", "--from", "stage"]])
-@pytest.mark.parametrize("part", ["raw_measurements", "raw_measurements/proc=ITS", "_rejects", "_tmp", "_manifest/wal"])
+@pytest.mark.parametrize(
+    "part",
+    ["raw_measurements", "raw_measurements/proc=ITS", "_rejects", "_tmp", "_manifest/wal", "_manifest/events"],
+)
 def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(part: str, words: list[str], archive: Archive) -> None:
     """Where the permission to read a folder is lost nothing is called gone, and nothing changes."""
-    if words[0] == "rebuild-manifest" and part in {"_rejects", "_tmp"}:
-        pytest.skip("it does not look there before it is done")
+    if (words[0] == "rebuild-manifest" and part in {"_rejects", "_tmp"}) or (words[0] == "verify" and "events" in part):
+        pytest.skip("it does not look there, or not before it is done")
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
     powerless = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []

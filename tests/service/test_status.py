@@ -13,7 +13,6 @@ from measurement import Measurement
 from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.service import status as looks
-from ingestd.service.state import state_path
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
 from ingestd.settings import load_settings
 
@@ -83,7 +82,7 @@ def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """What the service last said is out of reach: that file is the place of the error, and no traceback."""
     settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
     settings.layout.raw_root.mkdir(parents=True)
-    path = state_path(settings.layout)
+    path = settings.layout.service_state_path
     path.mkdir(parents=True)
     with pytest.raises(Retry) as caught:
         read_status(settings, datetime.now(UTC))

@@ -19,11 +19,10 @@ import pyarrow as pa
 import seeds
 from seeds import INPUT, NOW, REGISTRY
 
-from ingestd.errors import Corrupt, Reject, UsageError
+from ingestd.errors import Corrupt, NewerVersion, Reject, UsageError
 from ingestd.histories.cells import read_cells
 from ingestd.histories.chip import EMPTY_HISTORY, load_history
 from ingestd.manifest.record import (
-    NewerVersionError,
     decode_head,
     decode_records,
     encode,
@@ -208,7 +207,7 @@ def segment(data: bytes) -> None:
 
 def record(data: bytes) -> None:
     """Read a payload as segment head and record: a `ValueError`, a newer version, or what comes back when written."""
-    with suppress(ValueError, NewerVersionError):
+    with suppress(ValueError, NewerVersion):
         head = decode_head(data)
         assert decode_head(split(encode(head)).payloads[0][1]) == head
     with suppress(ValueError):

@@ -11,7 +11,7 @@ import os
 
 def main() -> None:
     """Run the command line."""
-    # Numpy, which comes with pyarrow, starts threads for an algebra that nobody asks for here, in every worker as well.
+    # Numpy, which pyarrow loads where it is installed, starts threads for an algebra nobody asks for, in every worker.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Nor for a search of all installed packages for plugins of pydantic, whenever a process begins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

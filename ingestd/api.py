@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ingestd import files
 from ingestd.asked import require_manifest, run_id_of, source_file_of
-from ingestd.errors import Reject, RejectCode, Retry, UsageError, shown
+from ingestd.errors import Reject, RejectCode, Retry, UsageError
 from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
 from ingestd.layout import Layout
@@ -28,7 +28,8 @@ from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_run
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
 from ingestd.traces import read_reject
-from ingestd.writers import look
+from ingestd.words import shown
+from ingestd.writers import read_writers
 
 Place = str | Path | None
 
@@ -121,7 +122,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
         if not catalog.is_current(name, status.size, status.mtime_ns):
-            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), look().writer_of(status))
+            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), read_writers().writer_of(status))
             (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             if ingest.commit([outcome]).again:
                 raise Retry("another process decides about it right now", place=name, next_step="try again")

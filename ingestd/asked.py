@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
 from ingestd.histories.runs import unknown
 from ingestd.layout import Layout
+from ingestd.words import shown
 
 _BEGINNING = re.compile(r"[0-9a-f]{6,20}")
 """What may be the beginning of a run id: fewer digits are too easily another run's."""

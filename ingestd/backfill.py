@@ -24,7 +24,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.raw.settling import RESTORE, Observation, State, Verdict, emptied, judge_outside, queued
 from ingestd.settings import Settings
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
-from ingestd.writers import Writers, look
+from ingestd.writers import Writers, read_writers
 
 LOOKS = 3
 """How often one run looks at a file that changed, or was decided by another process, while it ran."""
@@ -117,6 +117,9 @@ def engine_of(context: StageContext, settings: Settings) -> AbstractContextManag
     return DaskEngine(context, scheduler=settings.stage.scheduler)
 
 
+EngineOf = Callable[[StageContext, Settings], AbstractContextManager[Engine]]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to run a backfill.
@@ -134,7 +137,7 @@ class Options:
     on_progress: Callable[[Progress], None] = lambda _: None
     on_record: Callable[[Record], None] = lambda _: None
     clock: Clock = utc_now
-    engine: Callable[[StageContext, Settings], AbstractContextManager[Engine]] = engine_of
+    engine: EngineOf = engine_of
 
 
 def backfill(settings: Settings, options: Options | None = None) -> Report:
@@ -204,7 +207,7 @@ class _Run:
                 pending, same = self._look_again()
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if not self.options.stop():
-                copies = self.ingest.lost_originals(scan)
+                copies = self.ingest.orphaned_copies(scan)
                 self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
                 self._commit(copies)
         except Retry as error:
@@ -259,7 +262,7 @@ class _Run:
         self._again = {}
         if not pending:
             return
-        batches = self._batches(pending, look(), steady_s)
+        batches = self._batches(pending, read_writers(), steady_s)
         for outcomes in self.engine.stage(batches, self.options.stop):
             for outcome in outcomes:
                 self._account(outcome)

@@ -61,7 +61,7 @@ class Decider:
             return None
         if any(run.run_id == row.run_id for run in catalog.live_at(row.source_file)):
             return self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
-        copied = catalog.copied(row.source_sha256) if same is None else None
+        copied = catalog.edited_original_of(row.source_sha256) if same is None else None
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
             return self._copy(copied, Same(task, row.source_sha256))
@@ -241,7 +241,7 @@ def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
 
     def turn(name: str) -> tuple[int, str]:
         edited = bool(catalog.live_at(name))
-        if catalog.alike(found[name].size):
+        if catalog.count_of_size(found[name].size):
             return (1 if edited else 0), name
         return (2 if edited else 3), name
 
@@ -264,7 +264,7 @@ def in_turn(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 def prior_of(run: KnownRun) -> Prior:
     """Reduce a known run to what staging its file again needs."""
-    return Prior(run.run_id, run.source_sha256, run.source_size, run.start_time_utc, run.start_time_origin)  # type: ignore[arg-type]  # the manifest's own origins
+    return Prior(run.run_id, run.source_sha256, run.source_size, run.start_time_utc, run.start_time_origin)
 
 
 def moved_from(source_file: str) -> str:

@@ -8,20 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
 Caught = TypeVar("Caught", bound=BaseException)
-
-CONFIG_FILE: Final = "the config file (`ingestd config show` names it)"
-"""How a next step calls the config file in force, wherever that is."""
-
-AFTER_CONFIG: Final = (
-    "restart the service if one runs (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`"
-)
-"""What to do after a change of the config file: a service keeps the settings it was started with."""
 
 
 class RejectCode(StrEnum):
@@ -138,71 +128,3 @@ class UsageError(IngestdError):
 
 class LockHeld(UsageError):
     """Another process holds the lock, and went on holding it for as long as this one would wait."""
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """Return `text` safe to print: control characters escaped, shortened to `limit` characters."""
-    if len(text) <= limit and text.isprintable():
-        return text
-    safe = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for c in text[: limit + 1]  # a hostile text may be gigabytes long
-    )
-    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
-
-
-def closest(wanted: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """List the names spelt most like `wanted`, case aside, the nearest first; `cutoff` is that of `difflib`.
-
-    Of more than 10,000 names those are compared that begin or end with the same third: each comparison takes 40 us.
-    """
-    from difflib import get_close_matches  # noqa: PLC0415  # for a mistake alone
-
-    text = wanted.casefold()
-    names = {name.casefold(): name for name in known}
-    if len(names) > _COMPARED:
-        third = -(-len(text) // 3)
-        near = (name for name in names if name.startswith(text[:third]) or name.endswith(text[-third:]))
-        names = {name: names[name] for name in islice(near, _COMPARED)}
-    return [names[name] for name in get_close_matches(text, names, n=count, cutoff=cutoff)]
-
-
-_COMPARED: Final = 10_000
-
-
-def shown_value(value: object) -> str:
-    """Return a value as `shown` does; one that Python does not print (too deep, too long) is named by its type."""
-    try:
-        return shown(repr(value))
-    except (RecursionError, ValueError):  # tables in tables by the thousand; an integer of more than 4300 digits
-        return f"a {type(value).__name__} too large to show"
-
-
-def in_plain_words(finding: Mapping[str, Any]) -> str:
-    """Say what is wrong with a value, for one finding of pydantic's `ValidationError.errors()`."""
-    kind, limits = str(finding["type"]), finding.get("ctx", {})
-    for bound, words in _BOUNDS.items():
-        if bound in limits:
-            return f"must be {words} {limits[bound]:g}"
-    if kind == "literal_error":
-        return f"must be {limits['expected']}"
-    named = next((words for beginning, words in _KINDS.items() if kind.startswith(beginning)), None)
-    text = str(finding["msg"]).removeprefix("Value error, ")
-    return named or text.replace("Input should be", "must be")
-
-
-_BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-_KINDS: Final = {
-    "missing": "is missing",
-    "int_": "must be a whole number",
-    "float_": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_": "must be true or false",
-    "string_type": 'must be a text in quotes, such as "text"',
-    "path_type": 'must be a path in quotes, such as "data"',
-    "model_": "must be a table",
-    "dict_": "must be a table",
-    "tuple_": 'must be a list, such as ["one", "two"]',
-    "too_short": "must not be empty",
-}
-"""Beginning of a kind of finding -> what the value must be."""

@@ -93,13 +93,13 @@ class Ingest:
             force=force,
         )
 
-    def lost_originals(self, scan: Scan | None = None) -> list[Same]:
+    def orphaned_copies(self, scan: Scan | None = None) -> list[Same]:
         """List the known copies whose original is gone: each may take its place. Opens nothing.
 
         After a `scan` only what it did not see is looked at.
         """
         saw = scan.saw if scan is not None else self.originals.sees
-        return self.originals.lost(self.store.catalog, saw, self.clock())
+        return self.originals.orphaned(self.store.catalog, saw, self.clock())
 
     # ---- committing -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class Originals:
         self._layout = layout
         self._context = context
 
-    def lost(self, catalog: Catalog, saw: Callable[[str], bool], now: datetime) -> list[Same]:
+    def orphaned(self, catalog: Catalog, saw: Callable[[str], bool], now: datetime) -> list[Same]:
         """List the known copies whose original is gone: each may take its place. Opens nothing.
 
         `saw` tells what is there, as a scan sees it.

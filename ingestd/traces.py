@@ -16,10 +16,11 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.errors import Corrupt, UsageError, shown
+from ingestd.errors import Corrupt, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.settings import check_apart
+from ingestd.words import shown
 
 TOGETHER = 256
 """How many records' traces are in memory at a time."""

@@ -53,7 +53,7 @@ class Writers:
         return "" if visible else None
 
 
-def look() -> Writers:
+def read_writers() -> Writers:
     """Look at every process's open files now. Never raises: what cannot be read makes the answer less certain."""
     by_file: dict[tuple[int, int], str] = {}
     hidden: set[int] = set()

@@ -7,7 +7,7 @@ from hashlib import sha1
 import hypothesis.strategies as st
 from hypothesis import given
 
-from ingestd.errors import closest
+from ingestd.words import closest
 
 RUNS = [sha1(b"%d" % number, usedforsecurity=False).hexdigest()[:20] for number in range(30_000)]
 """More ids than are compared one by one."""

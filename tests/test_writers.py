@@ -13,7 +13,7 @@ import pytest
 
 from ingestd import writers
 from ingestd.files import FileStat, stat_of
-from ingestd.writers import Writers, look
+from ingestd.writers import Writers, read_writers
 
 HOLD = """
 import os, sys
@@ -48,7 +48,7 @@ def raw(tmp_path: Path) -> Path:
 
 def writer_of(path: Path) -> str | None:
     """Look now."""
-    return look().writer_of(stat_of(path.lstat()))
+    return read_writers().writer_of(stat_of(path.lstat()))
 
 
 @pytest.mark.parametrize("mode", ["O_WRONLY", "O_RDWR"])

@@ -37,7 +37,7 @@ terminal `backfill` shows a progress bar with rate and time left; in a pipe noth
 
 EXIT_CODES = {
     exits.OK: "all good; files that wait for their run to end are good",
-    exits.SOME_REJECTED: "staging: some files are rejected (now or earlier), failed or could not be reached; "
+    exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed or could not be reached; "
     "`status`: something needs a person; `verify`, `repair`: something is damaged; "
     "`compare-histories`: some differences are not explained",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "

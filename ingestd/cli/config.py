@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingestd.cli.options import AsJson, Config, DataRoot, as_flags
-from ingestd.cli.output import count, near, say, say_json, say_table
+from ingestd.cli.output import near, say, say_json, say_table
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.settings import Settings

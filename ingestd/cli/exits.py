@@ -18,8 +18,8 @@ from ingestd.cli.output import complain
 from ingestd.errors import IngestdError
 
 OK: Final = 0
-SOME_REJECTED: Final = 1
-"""Some files were rejected, failed or could not be read; for `compare-histories`: the histories differ."""
+NOT_ALL_WELL: Final = 1
+"""Done, and something wants a look: rejected or failed files, damage, a repair that waits, histories that differ."""
 COULD_NOT_RUN: Final = 2
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C (SIGINT)."""

@@ -9,7 +9,8 @@ import typer
 
 from ingestd.cli import exits
 from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, as_date, with_settings
-from ingestd.cli.output import count, near, say, say_json
+from ingestd.cli.output import near, say, say_json
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
     else:
         for line in result.lines():
             say(line)
-    raise typer.Exit(exits.OK if result.same else exits.SOME_REJECTED)
+    raise typer.Exit(exits.OK if result.same else exits.NOT_ALL_WELL)
 
 
 def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:

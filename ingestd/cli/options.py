@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
+from ingestd.words import shown
 
 if TYPE_CHECKING:
     from ingestd.settings import Settings
@@ -92,6 +93,7 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
 """Option -> the section and key it sets, and how it is typed."""
 
 EVERYWHERE: Final = ("data_root",)
+PATHS: Final = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
 STAGING: Final = (
     "raw_root",
     "stage_root",

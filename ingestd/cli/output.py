@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from ingestd.errors import shown
+from ingestd.words import shown
 
 LONGEST_LINE = 10_000
 WIDTH = 100
@@ -119,21 +118,25 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         say("  ".join(cells).rstrip(), style="" if number else "bold")
 
 
+def say_more(hidden: int, where: str = "`--json`", *, lead: str = "") -> None:
+    """Say how many entries of a list are not shown, and `where` all are; nothing where none is hidden."""
+    if hidden > 0:
+        say(f"... and {hidden:,} more: {where} lists all", lead=lead)
+
+
+def duration(seconds: float) -> str:
+    """Say a duration in the greatest unit of which it has two or more."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def near(path: Path) -> str:
     """Show a path relative to the current folder where it lies below it."""
     here = Path.cwd()
     below = here != Path(here.anchor) and path.is_relative_to(here)  # below / lies everything
     return path.relative_to(here).as_posix() if below else str(path)
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Say a number of things: `1 file`, `2 files`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def quoted(argument: str) -> str:
-    """Write an argument as one would type it in a shell."""
-    return shlex.quote(argument)
 
 
 def steady_streams() -> None:

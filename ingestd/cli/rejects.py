@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,10 @@ from rich.cells import cell_len
 
 from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
-from ingestd.cli.output import count, near, quoted, say, say_below, say_json, say_table, say_verbatim
+from ingestd.cli.output import near, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
-from ingestd.errors import Corrupt, UsageError, closest, shown
+from ingestd.errors import Corrupt, UsageError
+from ingestd.words import closest, count, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +64,7 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
     else:
         say("no file is rejected")
     if len(gone) == 1:
-        say(f"one more was rejected and is gone; to forget it: ingestd rejects retry {quoted(gone[0])}")
+        say(f"one more was rejected and is gone; to forget it: ingestd rejects retry {shlex.quote(gone[0])}")
     elif gone:
         say(f"{len(gone):,} more were rejected and are gone; to forget them: ingestd rejects retry --all")
 
@@ -99,14 +101,14 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
             say(f"  {key + ':':<10}{reject[key]}")
     if gone:
         say("  (the file is gone: it was deleted, moved or renamed)")
-        say(f"next: put it back, corrected, or forget it: ingestd rejects retry {quoted(reject['source_file'])}")
+        say(f"next: put it back, corrected, or forget it: ingestd rejects retry {shlex.quote(reject['source_file'])}")
         return
     _show_line(layout, reject)
     say_verbatim(f"next: {reject.get('next_step') or 'correct the file'}")
     say()
     say("When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.")
     say("After a change of settings restart the service, if one runs; then:")
-    say(f"  ingestd rejects retry {quoted(reject['source_file'])}")
+    say(f"  ingestd rejects retry {shlex.quote(reject['source_file'])}")
 
 
 @rejects.command("retry")
@@ -208,7 +210,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     raise UsageError(
         f"this file is not rejected: {_standing(catalog, name)}",
         place=shown(name, 200),
-        next_step=f"ingestd explain {quoted(name)}",
+        next_step=f"ingestd explain {shlex.quote(name)}",
     )
 
 
@@ -234,7 +236,7 @@ def _reject(layout: Layout, name: str) -> dict[str, Any]:
             "source_file": name,
             "code": "unknown",
             "message": "its reject JSON is missing or damaged",
-            "next_step": f"ingestd rejects retry {quoted(name)}",
+            "next_step": f"ingestd rejects retry {shlex.quote(name)}",
         }
 
 

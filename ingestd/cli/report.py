@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestd.cli import exits
-from ingestd.cli.output import LONG_LIST, complain, count, near, note, on_terminal, quoted, say, say_below
+from ingestd.cli.output import LONG_LIST, complain, duration, near, note, on_terminal, say, say_below, say_more
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.backfill import FailedFile, RejectedFile, Report, WaitingFile
@@ -24,13 +26,11 @@ STAGED_EVENTS = {
 
 OTHER_EVENTS = {
     "moved": "moved: same run, new path",
-    "duplicate": "copies of runs that are staged already: no second row",
+    "duplicate": "with the bytes of a run that is staged already: no second row",
     "unchanged": "touched, same content",
 }
 
 Item = TypeVar("Item")
-
-_UNITS = (("day", 86400.0), ("h", 3600.0), ("min", 60.0))
 
 
 def exit_code(report: Report) -> int:
@@ -38,7 +38,7 @@ def exit_code(report: Report) -> int:
     if report.stopped_by is not None:
         return exits.COULD_NOT_RUN
     bad = report.rejected or report.rejected_before or report.failed or report.unreachable
-    return exits.SOME_REJECTED if bad else exits.OK
+    return exits.NOT_ALL_WELL if bad else exits.OK
 
 
 JSON_KEYS = {
@@ -87,7 +87,7 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
 
 def staged(report: Report) -> int:
     """Count the files whose content was staged."""
-    return sum(number for event, number in report.events.items() if event.value in STAGED_EVENTS)
+    return sum(number for event, number in report.events.items() if event.stages)
 
 
 def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
@@ -166,7 +166,7 @@ def _list(items: Iterable[Item], tell_one: Callable[[Item], None], all_of_them: 
     for item in found[:LONG_LIST]:
         tell_one(item)
     if len(found) > LONG_LIST:
-        say(f"... and {len(found) - LONG_LIST:,} more: {all_of_them} lists all")
+        say_more(len(found) - LONG_LIST, all_of_them)
     if found:
         say()
 
@@ -177,7 +177,7 @@ def _tell_rejected(file: RejectedFile) -> None:
     say(f"{file.source_file}{line}", lead="rejected  ", style="bold red")
     say_below(f"{reason.message} [{reason.code}]")
     step, _, rest = reason.next_step.partition("\n")
-    more = f" (`ingestd rejects show {quoted(file.source_file)}` prints it)" if rest else ""
+    more = f" (`ingestd rejects show {shlex.quote(file.source_file)}` prints it)" if rest else ""
     say_below(f"next: {step.removesuffix(':')}{more}")
 
 
@@ -192,12 +192,3 @@ def _tell_waiting(file: WaitingFile) -> None:
     age = f" (for {duration(file.age_s)})" if on_terminal() and file.age_s > 0 else ""
     say(file.source_file, lead=f"{file.state.value:<10}", style="bold yellow")
     say_below(f"{file.reason}{age}")
-
-
-def duration(seconds: float) -> str:
-    """Say a duration in its greatest fitting unit."""
-    for name, size in _UNITS:
-        if seconds >= size:
-            number = int(seconds // size)
-            return f"{number} {name}{'s' if name == 'day' and number > 1 else ''}"
-    return f"{seconds:.0f} s"

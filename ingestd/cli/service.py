@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ingestd.cli.options import AsJson, Chip, with_settings
-from ingestd.cli.output import LONG_LIST, count, say, say_json, say_text
+from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
+from ingestd.cli.output import LONG_LIST, duration, say, say_json, say_more, say_text
 from ingestd.errors import Retry, UsageError
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -24,8 +25,6 @@ commands = typer.Typer()
 
 FOLLOW_S = 0.2
 """How often `tail -f` looks for new lines, in seconds."""
-
-PATHS = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
 
 
 @commands.command()
@@ -119,8 +118,7 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
     for trouble in found.troubles[:LONG_LIST]:
         say(f"{trouble.message} ({trouble.place})", lead="trouble   ", style="bold red")
         say(f"next: {trouble.next_step}", lead="          ")
-    if len(found.troubles) > LONG_LIST:
-        say(f"... and {len(found.troubles) - LONG_LIST} more (--json lists all)", lead="          ")
+    say_more(len(found.troubles) - LONG_LIST, lead="          ")
     _tell_waiting(found.waiting)
     for reject in found.rejects[:LONG_LIST]:
         say(f"{reject.source_file}  {reject.code}", lead="rejected  ", style="bold yellow")
@@ -135,23 +133,14 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
     for file in waiting[:LONG_LIST]:
+        since = f" for {duration(file.age_s)}" if file.age_s >= 0 else ", dated in the future"
         rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
         say(
-            f"{file.source_file}  {file.state} for {_age(file.age_s)}{rows}: {file.reason}",
+            f"{file.source_file}  {file.state}{since}{rows}: {file.reason}",
             lead="waiting   ",
             style="bold",
         )
-    if len(waiting) > LONG_LIST:
-        say(f"... and {len(waiting) - LONG_LIST} more (--json lists all)", lead="          ")
-
-
-def _age(seconds: float) -> str:
-    if seconds < 0:
-        return "a time in the future"
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    say_more(len(waiting) - LONG_LIST, lead="          ")
 
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing lines as they come, until Ctrl-C.")]

@@ -12,7 +12,8 @@ import typer
 from ingestd.cli import exits, report
 from ingestd.cli.exports import write_histories, write_metadata
 from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
-from ingestd.cli.output import count, near, say, say_json
+from ingestd.cli.output import near, say, say_json
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.backfill import Progress, Report
@@ -43,16 +44,7 @@ def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, 
       ingestd backfill --dry-run
       ingestd backfill --data-root data --workers 2 --json
     """
-    if dry_run:
-        _dry_run(settings, force=force, as_json=as_json)
-    with exits.StopRequest().listening() as stop:
-        found = run(settings, stop, force=force)
-    code = stop.exit_code or report.exit_code(found)
-    if as_json:
-        say_json(report.as_json(found, settings.layout, code))
-    else:
-        report.tell(found, settings.layout)
-    raise typer.Exit(code)
+    _stage(settings, dry_run=dry_run, force=force, as_json=as_json)
 
 
 @commands.command()
@@ -68,15 +60,19 @@ def stage_all(settings: Settings, dry_run: DryRun = False, force: Force = False,
     Example:
       ingestd stage-all --raw-root data/01_raw --stage-root data/02_stage
     """
+    _stage(settings, dry_run=dry_run, force=force, as_json=as_json, histories=False)
+
+
+def _stage(settings: Settings, *, dry_run: bool, force: bool, as_json: bool, histories: bool = True) -> NoReturn:
     if dry_run:
         _dry_run(settings, force=force, as_json=as_json)
     with exits.StopRequest().listening() as stop:
-        found = run(settings, stop, force=force, histories=False)
+        found = run(settings, stop, force=force, histories=histories)
     code = stop.exit_code or report.exit_code(found)
     if as_json:
         say_json(report.as_json(found, settings.layout, code))
     else:
-        report.tell(found, settings.layout, histories=False)
+        report.tell(found, settings.layout, histories=histories)
     raise typer.Exit(code)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ingestd.cli import exits
-from ingestd.cli.options import AsJson, with_settings
-from ingestd.cli.output import LONG_LIST, count, near, say, say_json
+from ingestd.cli.options import PATHS, AsJson, with_settings
+from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
+from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.settings import Settings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-PATHS = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
 SHOWN_PATHS = 5
 
 Deep = Annotated[bool, typer.Option("--deep", help="Read every raw file again; compare every cell and header line.")]
@@ -58,7 +58,7 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
         say_json({**_plain(done), "clean": done.clean})
     else:
         _tell_verification(done, deep=deep)
-    raise typer.Exit(exits.OK if done.clean else exits.SOME_REJECTED)
+    raise typer.Exit(exits.OK if done.clean else exits.NOT_ALL_WELL)
 
 
 def _plain(value: object) -> dict[str, object]:
@@ -72,8 +72,7 @@ def _tell_verification(done: Verification, *, deep: bool) -> None:
         found = [finding for finding in done.findings if finding.level == level]
         for finding in found[:LONG_LIST]:
             say(f"{finding.path}: {finding.message}", lead=f"{finding.kind}  ", style=style)
-        if len(found) > LONG_LIST:
-            say(f"... and {len(found) - LONG_LIST} more (--json lists all)")
+        say_more(len(found) - LONG_LIST)
     histories = count(done.histories, "chip history", "chip histories")
     say(f"{count(done.runs, 'run')}, {count(done.raw_files, 'raw file')}, {histories} checked")
     if deep:
@@ -110,7 +109,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     else:
         _tell_repair(done)
     open_damage = done.left or (done.steps and not apply)
-    raise typer.Exit(exits.SOME_REJECTED if open_damage else exits.OK)
+    raise typer.Exit(exits.NOT_ALL_WELL if open_damage else exits.OK)
 
 
 def _tell_repair(done: Repair) -> None:
@@ -123,8 +122,7 @@ def _tell_repair(done: Repair) -> None:
         say(f"{number}. {step.message}")
         for path in step.paths[:SHOWN_PATHS]:
             say(f"     {path}")
-        if len(step.paths) > SHOWN_PATHS:
-            say(f"     ... and {len(step.paths) - SHOWN_PATHS} more (--json lists all)")
+        say_more(len(step.paths) - SHOWN_PATHS, lead="     ")
     for finding in done.left:
         say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
     if not done.applied:

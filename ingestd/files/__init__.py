@@ -21,9 +21,20 @@ from ingestd.files.durable import (
     write_new,
 )
 from ingestd.files.lock import Lock
-from ingestd.files.look import FileStat, RawBytes, Scan, all_below, open_raw, read_raw, scan_csvs, sha256_of, stat_of
+from ingestd.files.look import (
+    FileStat,
+    RawBytes,
+    Scan,
+    all_below,
+    is_csv,
+    open_raw,
+    read_raw,
+    scan_csvs,
+    sha256_of,
+    stat_of,
+)
 from ingestd.files.names import NAME_LIMIT, safe_name
-from ingestd.files.states import State, States
+from ingestd.files.stamps import Stamp, Stamps
 
 __all__ = [
     "NAME_LIMIT",
@@ -32,14 +43,15 @@ __all__ = [
     "Lock",
     "RawBytes",
     "Scan",
-    "State",
-    "States",
+    "Stamp",
+    "Stamps",
     "all_below",
     "dead_temporaries",
     "flush_file_systems",
     "flush_path",
     "flush_paths",
     "free_bytes",
+    "is_csv",
     "make_folders",
     "open_raw",
     "preserve",

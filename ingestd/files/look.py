@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd.files.durable import world
-from ingestd.files.states import States
+from ingestd.files.stamps import Stamps
 
 
 class FileStat(NamedTuple):
@@ -108,8 +108,8 @@ class Scan:
     undecodable: list[str]
     unreadable: list[tuple[str, str]]
     folders: int = 0
-    known: States = field(default_factory=States)
-    unseen: States = field(default_factory=States)
+    known: Stamps = field(default_factory=Stamps)
+    unseen: Stamps = field(default_factory=Stamps)
 
     @property
     def count(self) -> int:
@@ -124,7 +124,7 @@ class Scan:
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: States | None = None) -> Scan:
+def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
@@ -132,7 +132,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     called before each folder is listed: a scan of a slow share may take long. Files of `known` that have the state it
     names are left out of `files`.
     """
-    known = known or States()
+    known = known or Stamps()
     found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
     with world(root):
         os.scandir(root).close()
@@ -174,7 +174,7 @@ def _list_folder(
         path = prefix + name
         if not entry.is_file(follow_symlinks=False):
             _note_other(entry, path, found, pending)
-        elif name.endswith(".csv") or _is_csv(name):
+        elif name.endswith(".csv") or is_csv(name):
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -193,7 +193,8 @@ def _list_folder(
                 found.files[path] = stat_of(status)
 
 
-def _is_csv(name: str) -> bool:
+def is_csv(name: str) -> bool:
+    """Tell whether a raw file's name ends as a measurement's does, in any case."""
     return name.endswith(".csv") or name[-4:].lower() == ".csv"
 
 
@@ -201,9 +202,9 @@ def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[s
     if entry.is_dir(follow_symlinks=False):
         pending.append(name + "/")
     elif entry.is_symlink():
-        if _is_csv(name) or _leads_to_folder(entry):
+        if is_csv(name) or _leads_to_folder(entry):
             found.links.append(_shown_name(name))
-    elif _is_csv(name):
+    elif is_csv(name):
         (found.undecodable if _undecodable(name) else found.specials).append(_shown_name(name))
 
 

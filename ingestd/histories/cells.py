@@ -21,7 +21,8 @@ from typing import Final
 
 import polars as pl
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
+from ingestd.words import shown
 
 _CONTROLS: Final = [*range(0x20), *range(0x7F, 0xA0)]
 _NAMED: Final = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}

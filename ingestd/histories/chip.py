@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
 from ingestd.layout import HISTORY_SUFFIX, history_path
+from ingestd.words import shown
 
 ParquetPath = Callable[[str, date, str], str]
 """(proc, date_local, run_id) -> path of the run's Parquet relative to the data root, POSIX."""

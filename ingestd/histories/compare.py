@@ -17,10 +17,11 @@ from typing import Any, Final
 
 import polars as pl
 
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
 from ingestd.histories.cells import read_cells, restored
 from ingestd.histories.chip import HISTORY_SCHEMA
 from ingestd.layout import HISTORY_SUFFIX
+from ingestd.words import count, shown
 
 Row = dict[str, str]
 
@@ -86,17 +87,17 @@ class ChipComparison:
     def lines(self) -> Iterator[str]:
         """Say the result in a line that stands alone, and one more a detail."""
         same = "same" if self.rows_old == self.rows_new else "no unexplained difference"
-        verdict = _count(len(self.unexplained), "unexplained difference") if self.unexplained else same
-        counts = f"{_count(self.rows_old, 'run')} in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
+        verdict = count(len(self.unexplained), "unexplained difference") if self.unexplained else same
+        counts = f"{count(self.rows_old, 'run')} in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
         yield f"{shown(self.chip)}: {verdict}; {counts}"
-        for kind, count in self.explained.items():
-            yield f"    explained: {EXPLAINED[kind]} ({count})"
+        for kind, number in self.explained.items():
+            yield f"    explained: {EXPLAINED[kind]} ({number})"
         for source, reason in self.waiting.items():
             yield f"    waiting: {shown(source, 120)}: {shown(reason)}"
         for difference in self.unexplained[:SHOWN_DIFFERENCES]:
             yield f"    DIFFERS: {difference}"
         if len(self.unexplained) > SHOWN_DIFFERENCES:
-            yield f"    ... and {len(self.unexplained) - SHOWN_DIFFERENCES} more (--json lists all)"
+            yield f"    ... and {len(self.unexplained) - SHOWN_DIFFERENCES} more: `--json` lists all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +127,11 @@ class Comparison:
         old, new = sum(chip.rows_old for chip in self.chips), sum(chip.rows_new for chip in self.chips)
         same = "all histories are the same" if old == new else "no unexplained difference"
         verdict = f"{differing} of {len(self.chips)} histories differ" if differing else same
-        counts = [_count(len(self.chips), "chip"), f"{_count(old, 'run')} in OLD", f"{new} in NEW"]
+        counts = [count(len(self.chips), "chip"), f"{count(old, 'run')} in OLD", f"{new} in NEW"]
         counts.append(f"{sum(chip.equal_rows for chip in self.chips)} agree")
         reasons = Counter(reason for chip in self.chips for reason in chip.waiting.values())
         counts += [f"{number} {shown(reason)}" for reason, number in sorted(reasons.items())]
         return [*told, f"{verdict}: {', '.join(counts)}"]
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number} {one}{'' if number == 1 else 's'}"
 
 
 def compare_histories(old: Path, new: Path, *, waiting: Mapping[str, str] | None = None) -> Comparison:

@@ -8,7 +8,8 @@ from typing import Final
 
 import polars as pl
 
-from ingestd.errors import UsageError, closest, shown
+from ingestd.errors import UsageError
+from ingestd.words import closest, shown
 
 _HEADER_START: Final = r'(?i)[{,]\s*"Start time"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3

@@ -12,9 +12,9 @@ from zlib import crc32
 
 import polars as pl
 
-from ingestd.files import FileStat, States
+from ingestd.files import FileStat, Stamps
 from ingestd.manifest.record import Event, FileNote, Record
-from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 
 
 class KnownRun(NamedTuple):
@@ -28,7 +28,7 @@ class KnownRun(NamedTuple):
     proc: str
     date_local: date
     start_time_utc: datetime
-    start_time_origin: str
+    start_time_origin: StartTimeOrigin
     chip_name: str | None
     superseded_by: str | None
 
@@ -56,7 +56,7 @@ class Catalog:
             self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
         self.stale_chips = dict(stale_chips)
         live = base.filter(pl.col("superseded_by").is_null())
-        self._seen = States(
+        self._seen = Stamps(
             live["source_file"].to_list(),
             zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
         )
@@ -78,12 +78,12 @@ class Catalog:
         """Tell whether the file in this state was decided already, so that nobody needs to open it."""
         return self._seen.get(source_file) == (size, mtime_ns)
 
-    def run_files(self) -> States:
+    def run_files(self) -> Stamps:
         """Return the state of every raw file that is a run's, and of which nothing else is noted."""
-        states = self._seen.copy()
+        stamps = self._seen.copy()
         for name in self.notes:
-            states.pop(name, None)
-        return states
+            stamps.pop(name, None)
+        return stamps
 
     def undecided(self, found: Mapping[str, FileStat]) -> dict[str, FileStat]:
         """Keep the files that are not current."""
@@ -122,11 +122,11 @@ class Catalog:
 
         Empty where more than `at_most` runs have it: listing them for each file would cost more than it saves.
         """
-        if at_most is not None and self.alike(size) > at_most:
+        if at_most is not None and self.count_of_size(size) > at_most:
             return frozenset()
         return frozenset(run.source_sha256 for run in self._live("source_size", size))
 
-    def alike(self, size: int) -> int:
+    def count_of_size(self, size: int) -> int:
         """Count the runs, the live ones at least, whose raw file has this size."""
         return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
@@ -135,7 +135,7 @@ class Catalog:
         notes = [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
         return [note for note in notes if note.run_id == run.run_id]
 
-    def copied(self, digest: str) -> KnownRun | None:
+    def edited_original_of(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
         ids = (self.notes[path].run_id for path in sorted(self._copies.get(digest, ())))
         runs = (self.run(run_id) for run_id in ids if run_id)

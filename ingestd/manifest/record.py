@@ -46,6 +46,11 @@ class Event(StrEnum):
     FORGOTTEN = "forgotten"
     HISTORIES = "histories"
 
+    @property
+    def stages(self) -> bool:
+        """Whether it puts a file's content into the stage."""
+        return self in {Event.INGESTED, Event.UPDATED, Event.EDITED, Event.SUPERSEDED, Event.RESTAGED}
+
 
 NoteOutcome = Literal["rejected", "queued", "duplicate", "occupied", "forgotten"]
 

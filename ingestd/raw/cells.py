@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
 from ingestd.raw.header import Header
 from ingestd.raw.lines import SAVE_WITH_COMMAS, Tally
+from ingestd.words import count, shown
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
 _NO_BLANK: Final = re.compile("[\x1c-\x1f]")
@@ -136,7 +137,7 @@ def _decimal_commas(line: int, text: str, found: int, expected: int) -> Reject:
 
 def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
     long = found > expected
-    counted = f"{found} cell{'s' if found != 1 else ''}"
+    counted = count(found, "cell")
     step = "correct the row, or delete it, in an editor"
     if long:
         hint = "a comma too many at its end" if text.endswith(",") else _COMMA_HINT
@@ -150,7 +151,7 @@ def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
         RejectCode.ROW_TOO_LONG if long else RejectCode.ROW_TOO_SHORT,
         f"the row has {counted} where the column line names {expected}: {hint}",
         line=line,
-        expected=f"{expected} cell{'s' if expected != 1 else ''}",
+        expected=count(expected, "cell"),
         found=f"{counted}: {shown(text[:_QUOTED])}",
         next_step=step,
     )

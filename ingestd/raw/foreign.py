@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
+from ingestd.words import count, shown
 
 BOM: Final = b"\xef\xbb\xbf"
 MARK: Final = b"#Procedure:"
@@ -55,7 +56,7 @@ def refuse_foreign(data: bytes) -> None:
     if not data.strip(b"\0"):
         raise Reject(
             RejectCode.NUL_BYTES,
-            f"the file holds {len(data)} NUL bytes and nothing else, as a power loss leaves it",
+            f"the file holds {count(len(data), 'NUL byte')} and nothing else, as a power loss leaves it",
             line=1,
             expected="#Procedure: <class>",
             found=shown(data[:4].decode("latin-1")),

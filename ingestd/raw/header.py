@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
 from ingestd.raw.foreign import BOM, MARK, refuse_foreign, starts_like_pymeasure
 from ingestd.raw.lines import (
     AS_WRITTEN,
@@ -33,6 +33,7 @@ from ingestd.raw.lines import (
     refuse_nul,
     text_end,
 )
+from ingestd.words import shown
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Largest file that is read: hundreds of day-long runs, small enough for 32-bit offsets in the table."""

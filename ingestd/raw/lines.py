@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
+from ingestd.words import count, shown
 
 _SKIPPED_LINE: Final = re.compile(rb"^(?:#[^\n]*|\r?)\n", re.MULTILINE)
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
@@ -119,7 +120,7 @@ def refuse_nul(data: bytes, start: int, end: int) -> None:
     length = len(data[at:end]) - len(data[at:end].lstrip(b"\0"))
     raise Reject(
         RejectCode.NUL_BYTES,
-        f"{length} NUL bytes in a row inside the text, as a power loss or a broken copy leaves them",
+        f"{count(length, 'NUL byte')} inside the text, as a power loss or a broken copy leaves them",
         line=line_number(data, at),
         expected="text",
         found=_around(data, at),

@@ -14,21 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ingestd.errors import (
-    AFTER_CONFIG,
-    CONFIG_FILE,
-    Reject,
-    RejectCode,
-    UsageError,
-    closest,
-    in_plain_words,
-    shown,
-    shown_value,
-)
+from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
 from ingestd.raw.summary import check_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, in_plain_words, shown, shown_value
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,13 +46,13 @@ def _printable_label(label: str) -> str:
 
 def _column_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name, re.ASCII):
-        raise ValueError("the name of a column has small letters, digits and _, begins with a letter, and is short")
+        raise ValueError("the name of a column has small letters, digits and _, begins with a letter, 64 at most")
     return name
 
 
 def _procedure_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name, re.ASCII):
-        raise ValueError("the name of a procedure has letters, digits and _, begins with a letter, and is short")
+        raise ValueError("the name of a procedure has letters, digits and _, begins with a letter, 64 at most")
     return name
 
 
@@ -138,16 +129,13 @@ class Procedure(BaseModel):
         column = self.columns.get(name)
         return None if column is None else column.dtype
 
-    def schema(self) -> pa.Schema:  # type: ignore[override]  # hides pydantic's own, deprecated and unused here
-        """Return the one schema of every staged part of this procedure.
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """The one schema of every staged part of this procedure.
 
         The columns in table order, all nullable, each with its unit as field metadata where the name ends in one; then
         `extra`, a map from written label to cell text.
         """
-        return self._schema
-
-    @cached_property
-    def _schema(self) -> pa.Schema:
         import pyarrow as pa  # noqa: PLC0415  # whoever only reads the settings need not wait for it
 
         types = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}

@@ -12,6 +12,7 @@ from ingestd.raw.header import Header, parse_header
 from ingestd.raw.lines import AS_WRITTEN, Tally, parse_field
 from ingestd.raw.procedures import Procedure, Registry
 from ingestd.raw.table import Body, Table, parse_tables
+from ingestd.words import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,7 @@ def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:
             written.add(warning)
         if metadata.setdefault(name, value) != value:
             other.add(f"{name}: {value}")
-    late = (
-        f"{len(comments)} comment line{'s' if len(comments) > 1 else ''} after the column line, taken into the header"
-    )
+    late = f"{count(len(comments), 'comment line')} after the column line, taken into the header"
     return replace(
         header,
         metadata=metadata,

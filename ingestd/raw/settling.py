@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ingestd.raw.header import Glance
+from ingestd.words import count
 
 
 class State(StrEnum):
@@ -43,7 +44,7 @@ RESTORE = "restore it from a backup, unless a new measurement begins under its n
 
 def emptied(run_id: str, rows: int, code: str) -> str:
     """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
-    return f"it was run {run_id} ({rows:,} row{'' if rows == 1 else 's'}, kept staged), and {EMPTIED[code]}"
+    return f"it was run {run_id} ({count(rows, 'row')}, kept staged), and {EMPTIED[code]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from ingestd.errors import Reject, RejectCode, UsageError, shown
+from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import StartTimeOrigin
+from ingestd.words import shown
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAUSIBLE_FROM: Final = datetime(2000, 1, 1, tzinfo=UTC)

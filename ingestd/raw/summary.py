@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from ingestd.errors import shown
 from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.words import shown
 
 if TYPE_CHECKING:
     from ingestd.raw.procedures import Procedure

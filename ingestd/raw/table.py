@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, shown, without_frames
+from ingestd.errors import Reject, RejectCode, without_frames
 from ingestd.raw.cells import respell, second_header
 from ingestd.raw.header import MAX_HEADER_BYTES, Header
 from ingestd.raw.lines import (
@@ -29,6 +29,7 @@ from ingestd.raw.lines import (
     text_end,
 )
 from ingestd.raw.procedures import EXTRA_COLUMN, Procedure
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
 MAX_EXTRA_BYTES: Final = 1 << 30
 """Largest estimate of the `extra` column: its labels are stored once a row."""
@@ -110,7 +111,7 @@ class _Rows:
             self.matched = self.procedure.match_columns(self.header.columns)
         except Reject as reject:
             raise reject.at(self.header.body_line - 1) from None
-        schema = self.procedure.schema()
+        schema = self.procedure.arrow_schema
         self.types = [
             schema.field(self.matched[position]).type if position in self.matched else pa.string()
             for position in range(len(self.header.columns))
@@ -156,7 +157,8 @@ def _tail_warnings(tail: bytes, line: int) -> list[str]:
     nul = len(tail) - len(text)
     warnings = []
     if nul:
-        warnings.append(f"line {line}: the file ends in {nul} NUL bytes, as a power loss leaves them; left out")
+        found = count(nul, "NUL byte")
+        warnings.append(f"line {line}: the file ends in {found}, as a power loss leaves them; left out")
     if text:
         quoted = shown(text[:200].decode("utf-8", "replace"))
         warnings.append(f"line {line}: the last line is incomplete and left out: {quoted}")
@@ -168,7 +170,7 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
     lines, rows = body.count(b"\n") - 1, count_rows(body, 1, len(body))
     body, comments, warnings = _without_comments(body, header)
     if blank := lines - rows - len(comments):
-        warnings.append(f"{blank} blank line{'s' if blank > 1 else ''} between the rows skipped")
+        warnings.append(f"{count(blank, 'blank line')} between the rows skipped")
     body, found = _as_utf8(body, header)
     warnings += found
     cells = None if _read_too_freely(body, 0, types) else _read(pa.py_buffer(body), types, rows)
@@ -177,7 +179,12 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
         warnings += found
         cells = _read(pa.py_buffer(body), types, rows)
     if cells is None:
-        raise Reject(RejectCode.BAD_CELL, f"the {rows} rows after the header cannot be read as a table")
+        raise Reject(
+            RejectCode.BAD_CELL,
+            f"the {count(rows, 'row')} after the header cannot be read as a table",
+            expected="rows of cells parted by commas",
+            next_step="compare it with a file of the same procedure that was staged; where they look alike, report it",
+        )
     return cells, comments, warnings
 
 
@@ -301,7 +308,7 @@ def _staged(
     cells: pa.Table, matched: dict[int, str], header: Header, procedure: Procedure
 ) -> tuple[pa.Table, list[str]]:
     """Arrange the cells as the procedure's schema wants them; return warnings about unknown columns."""
-    schema, rows = procedure.schema(), cells.num_rows
+    schema, rows = procedure.arrow_schema, cells.num_rows
     columns = {name: cells.column(position) for position, name in matched.items()}
     unknown = [position for position in range(len(header.columns)) if position not in matched]
     warnings = []

@@ -9,7 +9,8 @@ from decimal import Decimal, localcontext
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
 
-from ingestd.errors import Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
+from ingestd.words import shown
 
 if TYPE_CHECKING:
     import pint

@@ -13,12 +13,13 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, shown
+from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header
 from ingestd.raw.procedures import Procedure
 from ingestd.raw.summary import render_summary
 from ingestd.raw.units import to_unit, unit_of
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE, shown
 
 LIGHT_THRESHOLD_V: Final = 0.1
 """Laser voltage from which a run counts as measured under light; below it the laser diode gives none."""

@@ -28,7 +28,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from ingestd import __version__
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
-from ingestd.service.messages import Dirty, Message, Scan
+from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import make_scheduler, on_job_error
 from ingestd.service.state import ServiceState, service_lock, this_process, write_state
@@ -162,9 +162,9 @@ class Daemon:
         def on_doubt(reason: str) -> None:
             if reason == OVERFLOWED:  # the scan that follows may tell of another reason that came first
                 self._log.warning("hints_lost", problem=reason)
-            put(Scan(reason))
+            put(ScanAsked(reason))
 
-        return Watch(self._settings.layout.raw_root, on_dirty=lambda name: put(Dirty(name)), on_doubt=on_doubt)
+        return Watch(self._settings.layout.raw_root, on_hint=lambda name: put(Hint(name)), on_doubt=on_doubt)
 
     # ---- the life ---------------------------------------------------------------------------------------------------
 
@@ -189,8 +189,8 @@ class Daemon:
         if self._watch is None:
             self._watching = f"by scanning every {settings.watch.rescan_s:g} s"
         else:
-            self._place_watch()
-        self._worker.inbox.put(Scan("start"))
+            self._place_watch(self._watch)
+        self._worker.inbox.put(ScanAsked("start"))
         on_job_error(self._scheduler, lambda job, error: self._log.error("job_failed", job=job, problem=error))
         self._checked_at = time.monotonic()
         self._scheduler.start()
@@ -235,15 +235,13 @@ class Daemon:
 
     # ---- supervision ------------------------------------------------------------------------------------------------
 
-    def _place_watch(self) -> None:
-        if self._watch is None:
-            return
+    def _place_watch(self, watch: Watch) -> None:
         try:
-            self._watch.start()
+            watch.start()
         except Retry as error:
             self._lost(error)
         else:
-            self._describe_watch(self._watch)
+            self._describe_watch(watch)
 
     def _check(self) -> None:
         """Check the watch, and leave a beat: the scheduler's thread lives, and the watch was seen to or replaced."""
@@ -256,18 +254,18 @@ class Daemon:
             return
         problem = self._watch.check(self._worker.folders)
         if problem is not None:
-            self._worker.inbox.put(Scan(problem))
+            self._worker.inbox.put(ScanAsked(problem))
             try:
                 self._watch.restart()
             except Retry as error:
                 self._lost(error)
                 return
             self._log.warning("watch_replaced", problem=problem)
-            self._worker.inbox.put(Scan("the watch was placed anew"))
+            self._worker.inbox.put(ScanAsked("the watch was placed anew"))
         self._describe_watch(self._watch)
         if self._watch.limited and time.monotonic() >= self._limited_scan_at:
             self._limited_scan_at = time.monotonic() + min(LIMITED_SCAN_S, self._settings.watch.rescan_s)
-            self._worker.inbox.put(Scan("routine", routine=True))
+            self._worker.inbox.put(ScanAsked("routine", routine=True))
 
     def _lost(self, error: Retry) -> None:
         """Say once that there is no watch; the scans and the checks go on."""

@@ -73,20 +73,25 @@ def configure_logs(
     sinks: list[Sink] = [_Terminal(stream, zone) if terminal else _Lines(stream, journal=journal)]
     if file is not None:
         sinks.append(LogFile(file, max_bytes))
-    return Logs(Pipe(sinks, wall=wall, clock=clock), level)
+    logs = Logs(Pipe(sinks, wall=wall, clock=clock))
+    logs.install(level)
+    return logs
 
 
 class Logs:
     """The log as configured. `failures` counts lines that a sink could not take (a full disk, a closed pipe)."""
 
-    def __init__(self, pipe: Pipe, level: str) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._root, self._ours = logging.getLogger(), logging.getLogger(OURS)
         self._before = self._root.level, self._ours.level, threading.excepthook
+
+    def install(self, level: str) -> None:
+        """Send what is logged in this process through the pipe, until `close`."""
         threshold = logging.getLevelNamesMapping()[level.upper()]
         self._root.setLevel(max(threshold, logging.INFO if threshold == logging.DEBUG else logging.WARNING))
         self._ours.setLevel(threshold)
-        self._root.addHandler(pipe)
+        self._root.addHandler(self._pipe)
         logging.captureWarnings(capture=True)
         threading.excepthook = _log_thread_death
         structlog.configure(

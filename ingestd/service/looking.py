@@ -12,7 +12,7 @@ from ingestd.ingest import Ingest
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe
 from ingestd.service.waiting import WaitList
 from ingestd.stage.run import StageTask, Waiting
-from ingestd.writers import Writers, look
+from ingestd.writers import Writers, read_writers
 
 POLL_WRITER_S = 5.0
 """How often a file that somebody has open is asked for, in seconds, should the hint of its closing be lost."""
@@ -50,7 +50,7 @@ class Looker:
         if not found:
             return []
         began = time.monotonic()
-        writers = look()
+        writers = read_writers()
         self._look_s = min(HEAD_START_S, time.monotonic() - began)
         self._stand_still(tracks.values())
         order = looking_order(self._ingest.store.catalog, found)

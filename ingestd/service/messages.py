@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Dirty:
+class Hint:
     """A hint: something happened to this path (relative to the raw root)."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class ScanAsked:
     """Look at everything; the reason is logged, a routine one for debugging only."""
 
     reason: str
@@ -26,8 +26,8 @@ class Compact:
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class DeleteOldEvents:
     """Delete event JSONs that are past their time."""
 
 
-Message = Dirty | Scan | Compact | Retire
+Message = Hint | ScanAsked | Compact | DeleteOldEvents

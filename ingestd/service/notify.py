@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from ingestd.errors import shown
+from ingestd.words import shown
 
 STATUS_LIMIT = 300
 """Characters of a status line: `systemctl status` shows one line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ingestd import files
 
 
-def forget_old_events(events_dir: Path, today: date, keep_days: int) -> list[str]:
+def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str]:
     """Delete the day folders older than `keep_days` days before `today` (0: none); return their names.
 
     Only folders named as a date are touched.

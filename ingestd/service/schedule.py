@@ -9,10 +9,10 @@ from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from ingestd.service.messages import Compact, Message, Retire, Scan
+from ingestd.service.messages import Compact, DeleteOldEvents, Message, ScanAsked
 from ingestd.settings import Settings
 
-RETIRE_EVERY_S = 6 * 3600
+DELETE_EVERY_S = 6 * 3600
 JITTER = 0.1
 """Scans are spread by this part of their interval, so that several PCs on one share do not scan in step."""
 
@@ -38,11 +38,11 @@ def make_scheduler(
     scheduler.add_job(
         put,
         IntervalTrigger(seconds=rescan_s, jitter=rescan_s * JITTER),
-        args=[Scan("routine", routine=True)],
+        args=[ScanAsked("routine", routine=True)],
         id="scan",
     )
     scheduler.add_job(put, IntervalTrigger(seconds=compact_s), args=[Compact()], id="compact")
-    scheduler.add_job(put, IntervalTrigger(seconds=RETIRE_EVERY_S), args=[Retire()], id="retire")
+    scheduler.add_job(put, IntervalTrigger(seconds=DELETE_EVERY_S), args=[DeleteOldEvents()], id="delete-old-events")
     scheduler.add_job(check, IntervalTrigger(seconds=check_s), id="check")
     return scheduler
 

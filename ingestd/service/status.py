@@ -33,7 +33,8 @@ from ingestd.raw.settling import (
 )
 from ingestd.service.state import RetryingFile, Trouble, read_state
 from ingestd.settings import Settings
-from ingestd.writers import Writers, look
+from ingestd.words import count
+from ingestd.writers import Writers, read_writers
 
 LAST_RUNS = 5
 ROWS_LIMIT = 64 * 2**20
@@ -212,7 +213,7 @@ def _waiting(
     retrying: dict[str, RetryingFile],
     now: datetime,
 ) -> list[WaitingPart]:
-    writers = look()
+    writers = read_writers()
     waiting = []
     for name, status in sorted(found.items()):
         age = now.timestamp() - status.mtime_ns / 1e9
@@ -222,7 +223,7 @@ def _waiting(
                 waiting.append(_part(name, queued(note.code), age, rows=0))
         elif name in retrying:
             retry = retrying[name]
-            reason = f"{retry.problem} (tried {retry.tries} time{'' if retry.tries == 1 else 's'})"
+            reason = f"{retry.problem} (tried {count(retry.tries, 'time')})"
             waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason))
         else:
             waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))

@@ -18,8 +18,9 @@ from typing import BinaryIO
 from rich.text import Text
 
 from ingestd import files
-from ingestd.errors import UsageError, shown
+from ingestd.errors import UsageError
 from ingestd.service.logline import LEVELS, OLDER_SUFFIX, LogLine, parse_line
+from ingestd.words import shown
 
 BLOCK = 1 << 16
 LINE_LIMIT = 1 << 20

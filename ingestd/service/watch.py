@@ -35,8 +35,9 @@ from watchdog.observers.inotify_c import (
 )
 
 from ingestd import files
-from ingestd.errors import Retry, shown
+from ingestd.errors import Retry
 from ingestd.service.limits import LIMIT_ERRORS, limit_at_hand, limit_value, limits_message
+from ingestd.words import shown
 
 EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -63,17 +64,17 @@ MISSES = 3
 PROBE_EVERY = 30
 """While a limit is reached, every so many checks it is tried whether one more folder could be watched."""
 
-Dirty = Callable[[str], None]
+OnHint = Callable[[str], None]
 """Takes a path relative to the raw root (POSIX) that may have changed."""
 
-Doubt = Callable[[str], None]
+OnDoubt = Callable[[str], None]
 """Takes the reason, in words, why everything must be looked at."""
 
 
 class Watch:
     """Watch the raw root and everything below it, without following symbolic links below it.
 
-    `on_dirty` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
+    `on_hint` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
     made, written, closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder came, went
     or moved, when the kernel lost events, and when a file system was unmounted. Both are called from watchdog's
     threads, may repeat themselves, must only note what they are told, and are never called after `stop` returned.
@@ -81,9 +82,9 @@ class Watch:
     The methods may be called by any thread, one at a time is served. Nothing happens before `start`.
     """
 
-    def __init__(self, root: Path, *, on_dirty: Dirty, on_doubt: Doubt) -> None:
+    def __init__(self, root: Path, *, on_hint: OnHint, on_doubt: OnDoubt) -> None:
         self.root = root
-        self._on_dirty = on_dirty
+        self._on_hint = on_hint
         self._on_doubt = on_doubt
         self._lock = threading.RLock()
         self._running: _Running | None = None
@@ -155,7 +156,9 @@ class Watch:
         warnings.filterwarnings("ignore", r"Callback with id '\d+' already exists", RuntimeWarning)
         identity = self._identity()
         try:
-            self._running = _Running(os.path.realpath(self.root), identity, self._on_dirty, self._on_doubt)
+            running = _Running(os.path.realpath(self.root), identity, self._on_hint, self._on_doubt)
+            running.start()
+            self._running = running
         except OSError as error:
             if error.errno not in LIMIT_ERRORS:
                 raise files.retry_from(error, self.root) from error
@@ -168,7 +171,11 @@ class Watch:
             raise
         if not same:
             self.stop()
-            raise Retry("this folder was replaced while its watch was placed", place=str(self.root))
+            raise Retry(
+                "this folder was replaced while its watch was placed",
+                place=str(self.root),
+                next_step="nothing is to be done: the watch is placed again in a moment",
+            )
 
     def _identity(self) -> tuple[int, int]:
         with files.world(self.root):
@@ -222,14 +229,17 @@ class Watch:
 class _Running:
     """One placed watch: the kernel's event queue, watchdog's observer and the handler of its events."""
 
-    def __init__(self, root: str, identity: tuple[int, int], on_dirty: Dirty, on_doubt: Doubt) -> None:
+    def __init__(self, root: str, identity: tuple[int, int], on_hint: OnHint, on_doubt: OnDoubt) -> None:
         self.identity = identity
-        self.hints = _Hints(root, on_dirty, on_doubt)
+        self.hints = _Hints(root, on_hint, on_doubt)
         self._queue = _KernelQueue(self.hints)
         self._observer = BaseObserver(_Emitter, inotify_fd=self._queue)
+        self._root = root
+
+    def start(self) -> None:
         self._queue.start()
         try:
-            self._observer.schedule(self.hints, root, recursive=True, event_filter=EVENTS)
+            self._observer.schedule(self.hints, self._root, recursive=True, event_filter=EVENTS)
             self._observer.start()
         except BaseException:
             self.stop()
@@ -296,9 +306,9 @@ class _KernelQueue(InotifyFD):
 class _Hints(FileSystemEventHandler):
     """Turns watchdog's events into the caller's two calls; lets no exception out, since one would end the observer."""
 
-    def __init__(self, root: str, on_dirty: Dirty, on_doubt: Doubt) -> None:
+    def __init__(self, root: str, on_hint: OnHint, on_doubt: OnDoubt) -> None:
         self._prefix = root.rstrip("/") + "/"
-        self._on_dirty = on_dirty
+        self._on_hint = on_hint
         self._on_doubt = on_doubt
         self._open = True
         self._lock = threading.Lock()
@@ -319,7 +329,7 @@ class _Hints(FileSystemEventHandler):
                 self.doubt(self._folder_words(event))
             else:
                 for path in (event.src_path, event.dest_path):
-                    self._dirty(os.fsdecode(path))
+                    self._hint_at(os.fsdecode(path))
         except Exception as error:  # whatever it was, the hint is lost and the observer must live
             self.trouble = f"a hint was lost: {error!r}"
 
@@ -332,12 +342,12 @@ class _Hints(FileSystemEventHandler):
         except Exception as error:  # called from watchdog's reader, which must live
             self.trouble = f"a hint was lost: {error!r}"
 
-    def _dirty(self, path: str) -> None:
+    def _hint_at(self, path: str) -> None:
         name = path.removeprefix(self._prefix)
         if name != path and may_be_csv(name):
             with self._lock:
                 if self._open:
-                    self._on_dirty(name)
+                    self._on_hint(name)
 
     def _folder_words(self, event: FileSystemEvent) -> str:
         name = shown(os.fsdecode(event.src_path).removeprefix(self._prefix), 200)
@@ -349,7 +359,7 @@ class _Hints(FileSystemEventHandler):
 
 def may_be_csv(name: str) -> bool:
     """Say whether a path relative to the raw root can be one that a scan finds."""
-    if name[-4:].lower() != ".csv" or name.startswith(".") or "/." in name:
+    if not files.is_csv(name) or name.startswith(".") or "/." in name:
         return False
     try:
         name.encode("utf-8")

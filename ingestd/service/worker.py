@@ -20,11 +20,12 @@ from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.manifest.record import Event, Record
 from ingestd.service.looking import Looker
-from ingestd.service.messages import Compact, Dirty, Message, Retire, Scan
-from ingestd.service.retention import forget_old_events
+from ingestd.service.messages import Compact, DeleteOldEvents, Hint, Message, ScanAsked
+from ingestd.service.retention import delete_old_events
 from ingestd.service.state import RetryingFile, Trouble
 from ingestd.service.waiting import WaitList, backoff_s
 from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, load, stage_batch
+from ingestd.words import count
 
 IDLE_TURN_S = 5.0
 """The longest the worker waits for a message, in seconds: it shows that it lives at least so often."""
@@ -64,11 +65,11 @@ class Worker:
             "scan": self._look_at_everything,
             "histories": self._write_histories,
             "compaction": self._compact,
-            "retention": self._retire,
+            "retention": self._delete_old_events,
         }
         self._due: dict[str, float] = {}  # jobs asked for, and when (monotonic seconds)
         self._stage_from = 0.0  # nothing is staged before, after the world kept a batch from us
-        self._scan = Scan("start")
+        self._scan = ScanAsked("start")
         self._histories_from = 0.0  # while there is a backlog
 
     # ---- the thread -------------------------------------------------------------------------------------------------
@@ -136,15 +137,15 @@ class Worker:
     def _take(self, message: Message | None) -> None:
         now = time.monotonic()
         match message:
-            case Dirty(name):
+            case Hint(name):
                 self._list.hint(name, now)
-            case Scan():
+            case ScanAsked():
                 if "scan" not in self._due or self._scan.routine:
                     self._scan = message
                 self._due["scan"] = self._due.get("scan", now) if message.routine else now
             case Compact():
                 self._due.setdefault("compaction", now)
-            case Retire():
+            case DeleteOldEvents():
                 self._due.setdefault("retention", now)
 
     def _beat(self) -> None:
@@ -203,7 +204,7 @@ class Worker:
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
-        self._commit(self._ingest.lost_originals(found), began)
+        self._commit(self._ingest.orphaned_copies(found), began)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
     # ---- staging ----------------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class Worker:
 
     def _promote_copies(self) -> None:
         """A file is gone: where it was an original, its copy takes its place."""
-        self._commit(self._ingest.lost_originals(), time.monotonic())
+        self._commit(self._ingest.orphaned_copies(), time.monotonic())
 
     def _tell_waiting(self) -> None:
         """Say why files wait, once for each kind of reason."""
@@ -339,10 +340,10 @@ class Worker:
         if done is not None:
             self._log.info("compacted", records=done.records, runs=done.rows, took_ms=_ms_since(began))
 
-    def _retire(self) -> None:
+    def _delete_old_events(self) -> None:
         settings = self._ingest.settings
         today = self._ingest.clock().astimezone(settings.zone).date()
-        gone = forget_old_events(self._ingest.layout.events_dir, today, settings.events.keep_days)
+        gone = delete_old_events(self._ingest.layout.events_dir, today, settings.events.keep_days)
         if gone:
             self._log.info("events_deleted", days=gone)
 
@@ -355,9 +356,9 @@ class Worker:
             first = next(iter(self._troubles.values()))
             return f"waiting: {first.message} ({first.place})"
         if backlog:
-            return f"staging: {backlog} files to look at"
+            return f"staging: {count(backlog, 'file')} to look at"
         running = len(entries)
-        return f"watching; {running} file{'' if running == 1 else 's'} not over yet" if running else "watching"
+        return f"watching; {count(running, 'file')} not over yet" if running else "watching"
 
     def _show(self, doing: str) -> None:
         entries = self._list.entries

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingestd.errors import UsageError, closest, in_plain_words, shown, shown_value
+from ingestd.errors import UsageError
 from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
+from ingestd.words import closest, in_plain_words, shown, shown_value
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")

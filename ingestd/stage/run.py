@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from ingestd import files
-from ingestd.errors import AFTER_CONFIG, CONFIG_FILE, Reject, RejectCode, Retry, without_frames
+from ingestd.errors import Reject, RejectCode, Retry, without_frames
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
@@ -25,6 +25,7 @@ from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
 from ingestd.stage.identity import compute_run_id
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE
 
 if TYPE_CHECKING:
     from ingestd.raw.run import RawRun

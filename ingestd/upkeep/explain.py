@@ -17,7 +17,7 @@ import polars as pl
 from ingestd import files
 from ingestd.asked import is_run_id, run_id_of
 from ingestd.deciding import moved_from
-from ingestd.errors import Corrupt, UsageError, closest, shown
+from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
@@ -31,7 +31,8 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
 from ingestd.upkeep.findings import fate_of_copy
-from ingestd.writers import look
+from ingestd.words import closest, count, shown
+from ingestd.writers import read_writers
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
         return {"exists": True, "path": str(path), "problem": "no regular file", "passed_over": True}
     age = now.timestamp() - read.before.mtime_ns / 1e9
     looked = glance(read.data)
-    seen = Observation(abs(age), look().writer_of(read.before))
+    seen = Observation(abs(age), read_writers().writer_of(read.before))
     verdict = judge(seen, looked, len(read.data), settings.patience)
     return {
         "exists": True,
@@ -154,7 +155,7 @@ def _passed_over(layout: Layout, source_file: str) -> str:
             return "symbolic links are not followed"
     if path.is_dir():
         return "it is a folder"
-    return "" if parts[-1].lower().endswith(".csv") else "only names that end in .csv count"
+    return "" if files.is_csv(parts[-1]) else "only names that end in .csv count"
 
 
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
@@ -249,7 +250,7 @@ def _undecided(raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> 
 def _refused(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
     until = "it stays so until its bytes change, or `ingestd rejects retry` has it tried again"
-    stays = f" Run {run.run_id}, staged from its earlier bytes ({_rows(run)}), stays live." if run else ""
+    stays = f" Run {run.run_id}, staged from its earlier bytes ({count(run.rows, 'row')}), stays live." if run else ""
     return f"It was rejected ({note.code}); {until if raw['exists'] else 'the file is gone since'}.{stays}"
 
 
@@ -270,8 +271,5 @@ def _is_run(row: ManifestRow, raw: dict[str, Any]) -> str:
         where = " Its raw file is gone; the staged data stays."
     elif "problem" in raw:
         where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
-    return f"It is run {row.run_id}: {_rows(row)}, ingested {row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC.{where}"
-
-
-def _rows(row: ManifestRow) -> str:
-    return f"{row.rows:,} row{'' if row.rows == 1 else 's'}"
+    at = f"{row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC"
+    return f"It is run {row.run_id}: {count(row.rows, 'row')}, ingested {at}.{where}"

@@ -57,7 +57,7 @@ def fate_of_copy(catalog: Catalog, note: FileNote) -> str:
     run = catalog.live_with(note.source_sha256)
     if run is not None:
         return f"a copy of {run.source_file} (run {run.run_id}): counted once, there"
-    run = catalog.copied(note.source_sha256)
+    run = catalog.edited_original_of(note.source_sha256)
     if run is not None:
         return f"a copy of {run.source_file} (run {run.run_id}), before its edit: counted once, there"
     was = catalog.run(note.run_id or "")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingestd import files
-from ingestd.backfill import Options, Report, backfill
+from ingestd.backfill import EngineOf, Options, Report, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
-from ingestd.ingest import opened
+from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest import log
 from ingestd.manifest.record import Event, Record
@@ -59,17 +59,19 @@ class Repair:
     left: list[Finding] = field(default_factory=list)
 
 
-def repair(settings: Settings, *, apply: bool, deep: bool = False, options: Options | None = None) -> Repair:
+def repair(
+    settings: Settings, *, apply: bool, deep: bool = False, clock: Clock = utc_now, engine: EngineOf = engine_of
+) -> Repair:
     """Plan the repair of everything `verify` calls damage, and with `apply` carry it out.
 
-    `deep` mends what only `verify(deep=True)` sees as well. Of `options` the clock and the engine are used.
+    `deep` mends what only `verify(deep=True)` sees as well; `engine` opens what stages again.
 
     Raises:
         NewerVersion: a file was written by a newer ingestd.
         LockHeld: another process holds the manifest's lock too long.
         Retry: the disk refused; what was done so far is sound, and repairing again goes on.
     """
-    job = _Job(settings, options or Options(), apply=apply, deep=deep)
+    job = _Job(settings, Options(clock=clock, engine=engine), apply=apply, deep=deep)
     job.mend_manifest()
     if apply or not job.manifest_is_broken:
         job.mend_stage()
@@ -243,13 +245,13 @@ def _refusals(layout: Layout) -> list[Corrupt]:
 
 
 def rebuild_manifest(
-    settings: Settings, *, from_raw: bool, options: Options | None = None
+    settings: Settings, *, from_raw: bool, clock: Clock = utc_now, engine: EngineOf = engine_of
 ) -> tuple[int, Report | None]:
     """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
 
     The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row. The old
-    table and log are kept aside. Returns the number of rows from the stage, and the backfill's report. Of `options`
-    the clock and the engine are used.
+    table and log are kept aside. Returns the number of rows from the stage, and the backfill's report. `engine` opens
+    what stages.
 
     Raises:
         Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
@@ -257,7 +259,6 @@ def rebuild_manifest(
         LockHeld: another process holds the manifest's lock too long.
         Retry: the disk refused.
     """
-    options = options or Options()
     layout = settings.layout
     if not layout.stage_root.is_dir():
         raise UsageError(
@@ -271,10 +272,10 @@ def rebuild_manifest(
         told = read_told(layout)
         notes = restored_notes(salvage(layout), told)
         rows = [checked_state(layout, row) for row in rows_of_stage(stage, told)]
-        write_manifest(layout, rows, notes, aside_folder(layout, options.clock()))
+        write_manifest(layout, rows, notes, aside_folder(layout, clock()))
     if from_raw:
-        return len(rows), backfill(settings, replace(options, force=True))
-    with opened(settings, options.clock) as ingest:
+        return len(rows), backfill(settings, Options(force=True, clock=clock, engine=engine))
+    with opened(settings, clock) as ingest:
         ingest.refresh_histories()
     return len(rows), None
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,12 +62,8 @@ class Verification:
         return not any(finding.level == "damage" for finding in self.findings)
 
 
-def verify(
-    settings: Settings, *, deep: bool = False, on_run: Callable[[int, int], None] = lambda *_: None
-) -> Verification:
+def verify(settings: Settings, *, deep: bool = False) -> Verification:
     """Check everything; with `deep` read every raw file again and compare every cell and header line.
-
-    `on_run` is told how many runs are done, of how many.
 
     Raises:
         NewerVersion: the manifest was written by a newer ingestd.
@@ -91,10 +87,9 @@ def verify(
     compared += _reject_findings(now.store)
     compared += [_leftover(layout, path) for path in leftovers(layout)]
     if deep:
-        for number, row in enumerate(now.rows(), 1):
+        for row in now.rows():
             if layout.staged_file(row.proc, row.date_local, row.run_id) not in damaged:
                 compared += _deep(settings, row, found, done)
-            on_run(number, done.runs)
     done.findings += _confirmed(settings, compared, found)
     return done
 
@@ -178,7 +173,7 @@ def _broken_log(layout: Layout) -> Corrupt:
         ManifestStore(layout)
     except Corrupt as error:
         return error
-    return Corrupt("the manifest was damaged a moment ago", place=str(layout.wal_dir))
+    return Corrupt("the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="ingestd verify again")
 
 
 def _stage_findings(
@@ -226,7 +221,7 @@ def _folders_with_temporaries(layout: Layout) -> Iterator[Path]:
 
 
 def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
-    known, damaged = set(), "\n".join(map(str, stage.damaged))
+    known, damaged = set(), set(map(layout.run_of, stage.damaged))
     for row in live:
         known.add(row.run_id)
         path = layout.staged_name(row.proc, row.date_local, row.run_id)

@@ -12,7 +12,7 @@ import pytest
 
 from ingestd import files
 from ingestd.errors import Retry
-from ingestd.files import Scan, States, scan_csvs
+from ingestd.files import Scan, Stamps, scan_csvs
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_files_in_a_known_state_are_counted_and_not_listed(raw: Path) -> None:
     known = {name: (status.size, status.mtime_ns) for name, status in states.items() if name != "new.csv"}
     known |= {"day/gone.csv": (1, 1), "day/grown.csv": (1, known["day/grown.csv"][1])}
     os.utime(raw / "day" / "touched.csv", ns=(0, known["day/touched.csv"][1] + 1))
-    found = scan_csvs(raw, known=States(known, known.values()))
+    found = scan_csvs(raw, known=Stamps(known, known.values()))
     assert sorted(found.files) == ["day/grown.csv", "day/touched.csv", "new.csv"]
     assert found.count == 4
     assert [name for name in (*known, "new.csv", "other.csv") if not found.saw(name)] == ["day/gone.csv", "other.csv"]

@@ -330,7 +330,7 @@ def test_the_result_is_json_and_speech(tmp_path: Path) -> None:
     assert json.loads(json.dumps(comparison.as_dict()))["chips"][0]["unexplained"][29]["source_file"] == "a29.csv"
     lines = comparison.lines()
     assert lines[0] == "Alisson72: 30 unexplained differences; 30 runs in OLD, 0 in NEW, 0 agree"
-    assert lines[-2] == "    ... and 10 more (--json lists all)"
+    assert lines[-2] == "    ... and 10 more: `--json` lists all"
     assert lines[-1] == "1 of 1 histories differ: 1 chip, 30 runs in OLD, 0 in NEW, 0 agree"
 
 

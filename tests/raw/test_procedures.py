@@ -74,13 +74,13 @@ def test_only_the_last_part_of_the_class_counts(procedure_class: str) -> None:
 def test_a_schema_is_nullable_and_names_its_units(name: str) -> None:
     """Every staged column may be null, carries its unit, and comes before the map of extra columns."""
     procedure = REGISTRY.procedures[name]
-    schema = procedure.schema()
+    schema = procedure.arrow_schema
     assert schema.names == [*procedure.columns, "extra"]
     assert all(field.nullable for field in schema)
     assert schema.field("extra").type == pa.map_(pa.string(), pa.string())
     for column in procedure.columns:
         assert schema.field(column).metadata[b"unit"].decode() == unit_of(column)
-    assert procedure.schema() is schema
+    assert procedure.arrow_schema is schema
 
 
 def test_every_shipped_procedure_keeps_the_gate_the_laser_and_the_chip() -> None:
@@ -306,10 +306,10 @@ def test_a_broken_table_is_named_with_its_key(case: str) -> None:
 
 def test_a_registry_travels_to_a_worker() -> None:
     """A pickled registry finds the same procedures and schemas."""
-    REGISTRY.procedures["IVg"].schema()
+    assert REGISTRY.procedures["IVg"].arrow_schema
     revived = pickle.loads(pickle.dumps(REGISTRY))
     assert revived.procedures == REGISTRY.procedures
-    assert revived.procedure_for("It").schema().equals(REGISTRY.procedures["ITS"].schema(), check_metadata=True)
+    assert revived.procedure_for("It").arrow_schema.equals(REGISTRY.procedures["ITS"].arrow_schema, check_metadata=True)
 
 
 def test_loading_is_cheap() -> None:

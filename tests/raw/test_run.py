@@ -26,7 +26,7 @@ def test_a_file_becomes_header_procedure_and_table(write_raw: WriteRaw, registry
     run = parse_run(write_raw(rows=[("-5.0", "1e-9"), ("5.0", "nan")], parameters={"VDS": "0.1 V"}), registry)
     assert run.procedure.name == "IVg"
     assert run.header.parameters == {"VDS": "0.1 V"}
-    assert run.table.schema.equals(run.procedure.schema(), check_metadata=True)
+    assert run.table.schema.equals(run.procedure.arrow_schema, check_metadata=True)
     assert run.table.column("vg_v").to_pylist() == [-5.0, 5.0]
     assert (run.rows, run.warnings) == (2, ())
 

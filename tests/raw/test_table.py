@@ -45,7 +45,7 @@ def whole_number(text: str) -> int | None:
 def test_columns_are_typed_and_in_the_procedures_order() -> None:
     """Cells land in the procedure's columns whatever their order in the file; missing columns are null."""
     table = parsed("3,one two,1.5\n-4,,nan\n", "N,Note,A (V)")
-    assert table.table.schema.equals(KINDS.schema(), check_metadata=True)
+    assert table.table.schema.equals(KINDS.arrow_schema, check_metadata=True)
     assert cells(table, "count") == [3, -4]
     assert cells(table, "note") == ["one two", None]
     assert bits(cells(table, "a_v")) == bits([1.5, float("nan")])
@@ -176,7 +176,7 @@ def test_quotes_are_letters(quotes: str) -> None:
         (
             "3\r\0",
             [
-                "line 7: the file ends in 1 NUL bytes, as a power loss leaves them; left out",
+                "line 7: the file ends in 1 NUL byte, as a power loss leaves them; left out",
                 "line 7: the last line is incomplete and left out: 3\\r",
             ],
         ),
@@ -225,7 +225,7 @@ def test_no_complete_row_is_an_empty_table(body: str) -> None:
     """Without a complete row the table is empty but has the procedure's schema."""
     table = parsed(body)
     assert table.rows == table.table.num_rows == 0
-    assert table.table.schema.equals(KINDS.schema())
+    assert table.table.schema.equals(KINDS.arrow_schema)
     table.table.validate(full=True)
 
 

@@ -105,7 +105,7 @@ def test_any_body_gives_a_table_or_a_reject(body: bytes) -> None:
         return
     table.table.validate(full=True)
     assert table.rows == table.table.num_rows == glance(f"{HEAD}A (V),N,Note\n".encode() + body).rows
-    assert table.table.schema.equals(KINDS.schema())
+    assert table.table.schema.equals(KINDS.arrow_schema)
     assert "".join(table.warnings).isprintable()
 
 

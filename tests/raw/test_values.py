@@ -40,7 +40,7 @@ def header(parameters: Mapping[str, str], metadata: Mapping[str, str] | None = N
 def staged(procedure: Procedure, **columns: list[float | None]) -> pa.Table:
     """Return a table of the procedure's schema with these columns, the others null."""
     rows = max((len(values) for values in columns.values()), default=0)
-    schema = procedure.schema()
+    schema = procedure.arrow_schema
     return pa.table([pa.array(columns.get(f.name, [None] * rows), f.type) for f in schema], schema=schema)
 
 

@@ -27,7 +27,7 @@ def heard() -> Heard:
 @pytest.fixture
 def watch(root: Path, heard: Heard) -> Iterator[Watch]:
     """A watch that stands."""
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     yield watch
     watch.stop()

@@ -9,11 +9,11 @@ from ingestd.errors import Retry
 
 
 class FakeWatch:
-    """Does what the test says: `dirty` and `doubt` give hints; `reason`, `limited` and `missing` its answers."""
+    """Does what the test says: `hint` and `doubt` tell; `reason`, `limited` and `missing` its answers."""
 
-    def __init__(self, root: Path, *, on_dirty: Callable[[str], None], on_doubt: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, *, on_hint: Callable[[str], None], on_doubt: Callable[[str], None]) -> None:
         self.root = root
-        self.dirty = on_dirty
+        self.hint = on_hint
         self.doubt = on_doubt
         self.reason: str | None = None
         self.limited: str | None = None

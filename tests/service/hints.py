@@ -14,14 +14,14 @@ class Heard:
     """What a watch said, to wait for."""
 
     def __init__(self) -> None:
-        self.dirty: list[str] = []
+        self.hints: list[str] = []
         self.doubts: list[str] = []
         self._news = threading.Condition()
 
-    def on_dirty(self, name: str) -> None:
+    def on_hint(self, name: str) -> None:
         """Note a path."""
         with self._news:
-            self.dirty.append(name)
+            self.hints.append(name)
             self._news.notify_all()
 
     def on_doubt(self, reason: str) -> None:
@@ -33,7 +33,7 @@ class Heard:
     def until(self, condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
         """Wait for the condition, looking again at every hint; fail after the limit."""
         with self._news:
-            assert self._news.wait_for(lambda: bool(condition()), limit_s), (self.dirty[-20:], self.doubts[-20:])
+            assert self._news.wait_for(lambda: bool(condition()), limit_s), (self.hints[-20:], self.doubts[-20:])
 
 
 def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:

@@ -17,8 +17,8 @@ from running import Service, put, wait_until
 
 from ingestd import files
 from ingestd.ingest import Ingest, opened
-from ingestd.service.messages import Compact, Dirty, Retire, Scan
-from ingestd.service.retention import forget_old_events
+from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
+from ingestd.service.retention import delete_old_events
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings, load_settings
 
@@ -190,7 +190,7 @@ def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: 
     raw, layout = ingest.layout.raw_root, ingest.layout
     worker = Worker(ingest)
     names = put(raw, 0, 2)
-    worker.inbox.put(Scan("start"))
+    worker.inbox.put(ScanAsked("start"))
     until_turned(worker, lambda: {run.source_file for run in ingest.store.catalog.rows.values()} == names, "the runs")
     today = ingest.clock().astimezone(ingest.settings.zone).date()
     (day,) = layout.events_dir.iterdir()
@@ -199,7 +199,7 @@ def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: 
     kept = layout.events_dir / (today - timedelta(days=30)).isoformat()
     kept.mkdir()
     (layout.events_dir / "notes of mine").mkdir()
-    worker.inbox.put(Retire())
+    worker.inbox.put(DeleteOldEvents())
     until_turned(worker, lambda: not old.exists(), "the old events are gone")
     assert {path.name for path in layout.events_dir.iterdir()} == {kept.name, "notes of mine"}
     assert len(ingest.store.catalog.rows) == 2
@@ -213,12 +213,12 @@ def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int) ->
         (tmp_path / name / "000000000").mkdir(parents=True)
     (tmp_path / "2020-01-01").write_text("a file")
     (tmp_path / "2020-01-02").symlink_to(tmp_path / "old")
-    gone = forget_old_events(tmp_path, today, keep_days)
+    gone = delete_old_events(tmp_path, today, keep_days)
     assert gone == (["2026-01-23"] if keep_days else [])
     left = {"2026-01-24", "20250101", "2025-13-01", "old", "2020-01-01", "2020-01-02"}
     assert {path.name for path in tmp_path.iterdir()} - set(gone) - {"2026-01-23"} == left
     assert (tmp_path / "old" / "000000000").is_dir()
-    assert forget_old_events(tmp_path / "nothing here", today, keep_days) == []
+    assert delete_old_events(tmp_path / "nothing here", today, keep_days) == []
 
 
 def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
@@ -227,7 +227,7 @@ def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
     """While the table cannot be written runs are ingested; the trouble is shown, and ends when it could be written."""
     worker, raw = Worker(ingest), ingest.layout.raw_root
     put(raw, 0, 1)
-    worker.inbox.put(Dirty("It_0.csv"))
+    worker.inbox.put(Hint("It_0.csv"))
     until_turned(worker, lambda: len(ingest.store.catalog.rows) == 1, "a run")
     refused = files.retry_from(OSError(errno.ENOSPC, "No space left on device"), ingest.layout.manifest_path)
 
@@ -239,7 +239,7 @@ def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
         worker.inbox.put(Compact())
         until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
         put(raw, 1, 1)
-        worker.inbox.put(Dirty("It_1.csv"))
+        worker.inbox.put(Hint("It_1.csv"))
         until_turned(worker, lambda: len(ingest.store.catalog.rows) == 2, "a run meanwhile")
         until_turned(worker, lambda: worker.view.troubles[0].tries >= 3, "it is tried again")
     until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
@@ -255,7 +255,7 @@ def test_a_lock_held_for_long_is_waited_for(tmp_path: Path, settings: Settings) 
         worker = Worker(ingest)
         put(ingest.layout.raw_root, 0, 1)
         with other.held():
-            worker.inbox.put(Dirty("It_0.csv"))
+            worker.inbox.put(Hint("It_0.csv"))
             until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
             assert f"pid {os.getpid()}" in worker.view.troubles[0].message
         until_turned(worker, lambda: len(ingest.store.catalog.rows) == 1, "the run")
@@ -273,7 +273,7 @@ def test_any_error_of_the_disk_is_a_trouble(ingest: Ingest, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(ingest, "commit", fail)
         put(ingest.layout.raw_root, 0, 1)
-        worker.inbox.put(Dirty("It_0.csv"))
+        worker.inbox.put(Hint("It_0.csv"))
         until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
         (trouble,) = worker.view.troubles
         assert (trouble.message, trouble.place) == ("Input/output error", "/somewhere")
@@ -297,10 +297,10 @@ def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeyp
         return []
 
     monkeypatch.setattr(ingest, "compact", compact_noted)
-    monkeypatch.setattr(ingest, "lost_originals", scan_noted)
+    monkeypatch.setattr(ingest, "orphaned_copies", scan_noted)
     for _ in range(1000):
-        worker.inbox.put(Scan("routine", routine=True))
-        worker.inbox.put(Scan("a folder appeared"))
+        worker.inbox.put(ScanAsked("routine", routine=True))
+        worker.inbox.put(ScanAsked("a folder appeared"))
         worker.inbox.put(Compact())
     worker.turn(0.0)
     worker.turn(0.0)
@@ -321,9 +321,9 @@ def test_a_backlog_goes_before_histories(ingest: Ingest, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ingest, "refresh_histories", noted)
     put(raw, 0, 1)
-    worker.inbox.put(Dirty("It_0.csv"))
+    worker.inbox.put(Hint("It_0.csv"))
     until_turned(worker, lambda: written, "a history for the one run")
     put(raw, 1, 300)
-    worker.inbox.put(Scan("many files"))
+    worker.inbox.put(ScanAsked("many files"))
     until_turned(worker, lambda: written[-1] == 301, "the histories of all")
     assert written == [1, 301]

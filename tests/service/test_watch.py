@@ -16,24 +16,24 @@ from ingestd.service.watch import Watch, may_be_csv
 # ---- files and folders ----------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_dirty_when_made_and_when_closed_and_not_at_each_row(root: Path, watch: Watch, heard: Heard) -> None:
+def test_hints_come_when_a_file_is_made_and_closed_and_not_at_each_row(root: Path, watch: Watch, heard: Heard) -> None:
     """A running measurement costs nothing: its rows are no hints, the recorder's close is."""
     with (root / "2025-09-23" / "It_1.csv").open("w") as file:
-        heard.until(lambda: heard.dirty == ["2025-09-23/It_1.csv"])
+        heard.until(lambda: heard.hints == ["2025-09-23/It_1.csv"])
         for row in range(20):
             file.write(f"{row}\n")
             file.flush()
         (root / "other.csv").mkdir()  # its hint comes after those of the rows, if there were any
         heard.until(lambda: heard.doubts)
-        assert heard.dirty == ["2025-09-23/It_1.csv"]
-    heard.until(lambda: heard.dirty == ["2025-09-23/It_1.csv"] * 2)
+        assert heard.hints == ["2025-09-23/It_1.csv"]
+    heard.until(lambda: heard.hints == ["2025-09-23/It_1.csv"] * 2)
 
 
 def test_a_file_renamed_in_from_outside_is_a_hint(root: Path, watch: Watch, heard: Heard, tmp_path: Path) -> None:
     """A file moved into the tree is never closed there; its arrival alone hints at it."""
     (tmp_path / "x.csv").write_text("x")
     (tmp_path / "x.csv").rename(root / "x.csv")
-    heard.until(lambda: "x.csv" in heard.dirty)
+    heard.until(lambda: "x.csv" in heard.hints)
 
 
 def test_a_rename_inside_hints_at_both_names(root: Path, watch: Watch, heard: Heard) -> None:
@@ -42,17 +42,17 @@ def test_a_rename_inside_hints_at_both_names(root: Path, watch: Watch, heard: He
     (root / "a.csv").rename(root / "b.csv")
     (root / ".c.csv.Xy12ab").write_text("x")
     (root / ".c.csv.Xy12ab").rename(root / "c.csv")
-    heard.until(lambda: {"a.csv", "b.csv", "c.csv"} <= set(heard.dirty))
-    assert set(heard.dirty) == {"a.csv", "b.csv", "c.csv"}
+    heard.until(lambda: {"a.csv", "b.csv", "c.csv"} <= set(heard.hints))
+    assert set(heard.hints) == {"a.csv", "b.csv", "c.csv"}
 
 
 def test_a_deleted_file_is_a_hint(root: Path, heard: Heard) -> None:
     """A copy may have to take the place of what was deleted."""
     (root / "a.csv").write_text("x")
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     (root / "a.csv").unlink()
-    heard.until(lambda: heard.dirty == ["a.csv"])
+    heard.until(lambda: heard.hints == ["a.csv"])
     watch.stop()
 
 
@@ -60,10 +60,10 @@ def test_a_permission_given_back_is_a_hint(root: Path, heard: Heard) -> None:
     """`chmod` changes no byte, but a file that could not be read may be readable now."""
     (root / "a.csv").write_text("x")
     (root / "a.csv").chmod(0)
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     (root / "a.csv").chmod(0o644)
-    heard.until(lambda: heard.dirty == ["a.csv"])
+    heard.until(lambda: heard.hints == ["a.csv"])
     watch.stop()
 
 
@@ -76,7 +76,7 @@ def test_a_folder_moved_in_asks_for_a_scan_and_is_watched(
     (tmp_path / "day").rename(root / "day")
     heard.until(lambda: "the folder day appeared" in heard.doubts)
     (root / "day" / "sub" / "new.csv").write_text("x")
-    heard.until(lambda: "day/sub/new.csv" in heard.dirty)
+    heard.until(lambda: "day/sub/new.csv" in heard.hints)
 
 
 def test_a_folder_renamed_asks_for_a_scan_and_later_paths_are_right(root: Path, watch: Watch, heard: Heard) -> None:
@@ -84,7 +84,7 @@ def test_a_folder_renamed_asks_for_a_scan_and_later_paths_are_right(root: Path, 
     (root / "2025-09-23").rename(root / "2025-09-24")
     heard.until(lambda: "the folder 2025-09-23 was moved to 2025-09-24" in heard.doubts)
     (root / "2025-09-24" / "a.csv").write_text("x")
-    heard.until(lambda: "2025-09-24/a.csv" in heard.dirty)
+    heard.until(lambda: "2025-09-24/a.csv" in heard.hints)
 
 
 def test_nested_folders_made_at_once_with_a_file_are_told(root: Path, watch: Watch, heard: Heard) -> None:
@@ -93,7 +93,7 @@ def test_nested_folders_made_at_once_with_a_file_are_told(root: Path, watch: Wat
     (root / "a" / "b" / "c" / "x.csv").write_text("x")
     heard.until(lambda: {f"the folder {name} appeared" for name in ("a", "a/b", "a/b/c")} <= set(heard.doubts))
     (root / "a" / "b" / "c" / "y.csv").write_text("x")
-    heard.until(lambda: "a/b/c/y.csv" in heard.dirty)
+    heard.until(lambda: "a/b/c/y.csv" in heard.hints)
 
 
 def test_a_folder_deleted_or_moved_out_asks_for_a_scan(root: Path, watch: Watch, heard: Heard, tmp_path: Path) -> None:
@@ -111,18 +111,18 @@ def test_symbolic_links_below_the_root_are_not_followed(root: Path, watch: Watch
     (root / "loop").symlink_to(root)
     (tmp_path / "outside" / "x.csv").write_text("x")
     (root / "last.csv").write_text("x")
-    heard.until(lambda: "last.csv" in heard.dirty)
-    assert set(heard.dirty) == {"last.csv"}
+    heard.until(lambda: "last.csv" in heard.hints)
+    assert set(heard.hints) == {"last.csv"}
 
 
 def test_a_root_that_is_a_symbolic_link_is_watched_itself(root: Path, heard: Heard, tmp_path: Path) -> None:
     """`01_raw` may be a link to a share: files and folders right below it are seen, paths are relative to it."""
     (tmp_path / "linked").symlink_to(root)
-    watch = Watch(tmp_path / "linked", on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(tmp_path / "linked", on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     (root / "a.csv").write_text("x")
     (root / "new").mkdir()
-    heard.until(lambda: "a.csv" in heard.dirty and "the folder new appeared" in heard.doubts)
+    heard.until(lambda: "a.csv" in heard.hints and "the folder new appeared" in heard.doubts)
     assert watch.check(3) is None
     (tmp_path / "other").mkdir()
     (tmp_path / "linked").unlink()
@@ -134,12 +134,12 @@ def test_a_root_that_is_a_symbolic_link_is_watched_itself(root: Path, heard: Hea
 def test_a_relative_root_gives_paths_relative_to_it(root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A root given relative to the current folder is watched the same way."""
     monkeypatch.chdir(root.parent)
-    watch = Watch(Path("01_raw"), on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(Path("01_raw"), on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     (root / "2025-09-23" / "a.csv").write_text("x")
-    heard.until(lambda: heard.dirty)
+    heard.until(lambda: heard.hints)
     watch.stop()
-    assert set(heard.dirty) == {"2025-09-23/a.csv"}
+    assert set(heard.hints) == {"2025-09-23/a.csv"}
 
 
 def test_names_that_no_scan_finds_make_no_hints(root: Path, watch: Watch, heard: Heard) -> None:
@@ -151,9 +151,9 @@ def test_names_that_no_scan_finds_make_no_hints(root: Path, watch: Watch, heard:
         file.write("x")
     os.mkdir(os.fsencode(root) + b"/bad\xfe")  # noqa: PTH102
     (root / "LAST.CSV").write_text("x")
-    heard.until(lambda: "LAST.CSV" in heard.dirty)
+    heard.until(lambda: "LAST.CSV" in heard.hints)
     heard.until(lambda: "the folder bad\\udcfe appeared" in heard.doubts)
-    assert set(heard.dirty) == {"LAST.CSV"}
+    assert set(heard.hints) == {"LAST.CSV"}
     assert watch.check() is None
 
 
@@ -178,13 +178,13 @@ def test_which_names_may_be_measurements(name: str, expected: bool) -> None:
 def test_our_own_reading_makes_no_hints(root: Path, heard: Heard) -> None:
     """Opening and reading a file says nothing, or staging would never come to rest."""
     (root / "a.csv").write_text("x")
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     (root / "a.csv").read_text()
     (root / "b.csv").write_text("x")
-    heard.until(lambda: "b.csv" in heard.dirty)
+    heard.until(lambda: "b.csv" in heard.hints)
     watch.stop()
-    assert "a.csv" not in heard.dirty
+    assert "a.csv" not in heard.hints
 
 
 # ---- life -----------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_our_own_reading_makes_no_hints(root: Path, heard: Heard) -> None:
 def test_nothing_is_left_after_stop(root: Path, watch: Watch, heard: Heard) -> None:
     """Once `stop` returned, no thread and no kernel queue is left that could call anybody."""
     (root / "a.csv").write_text("x")
-    heard.until(lambda: heard.dirty)
+    heard.until(lambda: heard.hints)
     running = watch._running
     assert running is not None
     threads = [running._observer, running._queue, *running._observer.emitters]
@@ -212,7 +212,7 @@ def test_start_and_stop_may_be_repeated(root: Path, watch: Watch, heard: Heard) 
     watch.stop()
     watch.start()
     (root / "a.csv").write_text("x")
-    heard.until(lambda: "a.csv" in heard.dirty)
+    heard.until(lambda: "a.csv" in heard.hints)
 
 
 def test_stop_is_bounded_when_the_caller_hangs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_stop_is_bounded_when_the_caller_hangs(root: Path, monkeypatch: pytest.M
         entered.set()
         release.wait(LIMIT_S)
 
-    watch = Watch(root, on_dirty=hang, on_doubt=lambda _reason: None)
+    watch = Watch(root, on_hint=hang, on_doubt=lambda _reason: None)
     watch.start()
     (root / "a.csv").write_text("x")
     assert entered.wait(LIMIT_S)
@@ -237,7 +237,7 @@ def test_stop_is_bounded_when_the_caller_hangs(root: Path, monkeypatch: pytest.M
 def test_a_missing_root_is_a_retry(tmp_path: Path, heard: Heard) -> None:
     """A share that is not mounted is waited for: `start` says so, `check` goes on saying so, and it is picked up."""
     root = tmp_path / "01_raw"
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     with pytest.raises(Retry, match="No such file"):
         watch.start()
     assert "cannot be read: No such file" in (watch.check() or "")
@@ -246,5 +246,5 @@ def test_a_missing_root_is_a_retry(tmp_path: Path, heard: Heard) -> None:
     watch.restart()
     assert watch.check(1) is None
     (root / "a.csv").write_text("x")
-    heard.until(lambda: "a.csv" in heard.dirty)
+    heard.until(lambda: "a.csv" in heard.hints)
     watch.stop()

@@ -38,7 +38,7 @@ def test_a_renamed_and_recreated_root_is_noticed(root: Path, watch: Watch, heard
     watch.restart()
     assert watch.check(1) is None
     (root / "new.csv").write_text("x")
-    heard.until(lambda: "new.csv" in heard.dirty)
+    heard.until(lambda: "new.csv" in heard.hints)
 
 
 def test_a_deleted_and_recreated_root_is_noticed(root: Path, watch: Watch, heard: Heard) -> None:
@@ -49,7 +49,7 @@ def test_a_deleted_and_recreated_root_is_noticed(root: Path, watch: Watch, heard
     watch.restart()
     assert watch.check(1) is None
     (root / "new.csv").write_text("x")
-    heard.until(lambda: "new.csv" in heard.dirty)
+    heard.until(lambda: "new.csv" in heard.hints)
 
 
 def test_an_exception_of_the_caller_is_told_by_check(root: Path, heard: Heard) -> None:
@@ -60,13 +60,13 @@ def test_an_exception_of_the_caller_is_told_by_check(root: Path, heard: Heard) -
         if name == "bad.csv":
             refused.append(name)
             raise ValueError("full")
-        heard.on_dirty(name)
+        heard.on_hint(name)
 
-    watch = Watch(root, on_dirty=refuse, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=refuse, on_doubt=heard.on_doubt)
     watch.start()
     (root / "bad.csv").write_text("x")
     (root / "good.csv").write_text("x")
-    heard.until(lambda: "good.csv" in heard.dirty)
+    heard.until(lambda: "good.csv" in heard.hints)
     assert refused
     assert watch.check() == "a hint was lost: ValueError('full')"
     watch.restart()
@@ -86,7 +86,7 @@ def test_a_dead_observer_is_told_by_check(
     watch.restart()
     assert watch.check(2) is None
     (root / "a.csv").write_text("x")
-    heard.until(lambda: "a.csv" in heard.dirty)
+    heard.until(lambda: "a.csv" in heard.hints)
 
 
 def test_a_dead_reader_is_told_by_check(root: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_an_overflow_asks_for_a_scan(
     root: Path, heard: Heard, short_queue: Callable[[Callable[[], None]], None]
 ) -> None:
     """When the kernel drops events, watchdog only logs it; the service is told, and hints come again after it."""
-    watch = Watch(root, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     short_queue(watch.start)
     deadline, number = time.monotonic() + LIMIT_S, 0
     while "the kernel's event queue overflowed" not in heard.doubts:
@@ -152,7 +152,7 @@ def test_an_overflow_asks_for_a_scan(
             (root / f"{number}.csv").touch()
             number += 1
     after = root / "2025-09-23" / "after.csv"  # the rest of the burst may overflow once more, so it is written again
-    until(lambda: after.write_text("x") and "2025-09-23/after.csv" in heard.dirty)
+    until(lambda: after.write_text("x") and "2025-09-23/after.csv" in heard.hints)
     assert watch.check(2) is None
     watch.stop()
 
@@ -166,7 +166,7 @@ from ingestd.service.watch import MISSES, PROBE_EVERY, Watch
 kind, root = sys.argv[1], Path(sys.argv[2])
 limit = Path(f"/proc/sys/user/max_inotify_{kind}")
 heard = threading.Event()
-watch = Watch(root, on_dirty=lambda name: heard.set(), on_doubt=lambda reason: None)
+watch = Watch(root, on_hint=lambda name: heard.set(), on_doubt=lambda reason: None)
 limit.write_text(sys.argv[3])
 watch.start()
 print("limited at start:", watch.limited is not None)
@@ -256,7 +256,7 @@ def share(tmp_path: Path) -> Iterator[SimpleNamespace]:
 
 def test_an_unmounted_root_is_noticed_and_picked_up_again(share: SimpleNamespace, heard: Heard) -> None:
     """inotify is silent for ever when its file system goes; `check` says so, and a restart after a mount mends it."""
-    watch = Watch(share.point, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(share.point, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     share.unmount()
     heard.until(lambda: "a file system below it was unmounted" in heard.doubts)
@@ -266,14 +266,14 @@ def test_an_unmounted_root_is_noticed_and_picked_up_again(share: SimpleNamespace
     watch.restart()
     assert watch.check(1) is None
     (share.point / "a.csv").write_text("x")
-    heard.until(lambda: "a.csv" in heard.dirty)
+    heard.until(lambda: "a.csv" in heard.hints)
     watch.stop()
 
 
 def test_a_file_system_mounted_over_the_root_is_noticed(share: SimpleNamespace, heard: Heard) -> None:
     """The kernel says nothing when a share is mounted over the watched folder; the inode does."""
     share.unmount()
-    watch = Watch(share.point, on_dirty=heard.on_dirty, on_doubt=heard.on_doubt)
+    watch = Watch(share.point, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
     watch.start()
     assert watch.check(1) is None
     share.mount()
@@ -289,4 +289,4 @@ def test_the_fake_has_the_same_interface() -> None:
     for name in ("start", "stop", "restart", "check", "__init__"):
         real, fake = (inspect.signature(getattr(kind, name)).parameters for kind in (Watch, FakeWatch))
         assert list(real) == list(fake)
-    assert FakeWatch(Path(), on_dirty=print, on_doubt=print).limited is None
+    assert FakeWatch(Path(), on_hint=print, on_doubt=print).limited is None

@@ -90,7 +90,7 @@ def run(data: bytes) -> None:
         _check_reject(reject, data)
         return
     assert found.rows == found.table.num_rows == glance(data).rows
-    assert found.table.schema.equals(found.procedure.schema())
+    assert found.table.schema.equals(found.procedure.arrow_schema)
     _check_printable(found.warnings)
     _check_cells(data, found.header, found.procedure, found.table)
     with suppress(Reject):

@@ -1,15 +1,15 @@
-"""Which state each of many files was seen in."""
+"""In which state each of many files was seen, by its stamp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
 
-State = tuple[int, int]
-"""Size and mtime (ns): in the same state, a file that was read need not be read again."""
+Stamp = tuple[int, int]
+"""Size and mtime (ns): while they are the same, a file that was read need not be read again."""
 
 
-class States(MutableMapping[str, State]):
-    """States by path (POSIX, relative), folder by folder, each name once.
+class Stamps(MutableMapping[str, Stamp]):
+    """Stamps by path (POSIX, relative), folder by folder, each name once.
 
     Whoever lists a folder finds what belongs to it close together: of 100,000 files, in one dict, a look costs three
     times as much.
@@ -17,39 +17,39 @@ class States(MutableMapping[str, State]):
 
     __slots__ = ("_folders",)
 
-    def __init__(self, paths: Iterable[str] = (), states: Iterable[State] = ()) -> None:
-        self._folders: dict[str, dict[str, State]] = {}
+    def __init__(self, paths: Iterable[str] = (), stamps: Iterable[Stamp] = ()) -> None:
+        self._folders: dict[str, dict[str, Stamp]] = {}
         before, names = None, {}
-        for path, state in zip(paths, states, strict=True):
+        for path, stamp in zip(paths, stamps, strict=True):
             folder, _, name = path.rpartition("/")
             if folder != before:
                 before, names = folder, self._folders.setdefault(folder, {})
-            names[name] = state
+            names[name] = stamp
 
-    def folder(self, folder: str) -> dict[str, State]:
-        """Return the states of the files right in this folder (`""` is the root), by name: the very dict."""
+    def folder(self, folder: str) -> dict[str, Stamp]:
+        """Return the stamps of the files right in this folder (`""` is the root), by name: the very dict."""
         return self._folders.get(folder, {})
 
-    def copy(self) -> States:
+    def copy(self) -> Stamps:
         """Copy all of it; a change of one does not show in the other."""
-        copy = States()
+        copy = Stamps()
         copy._folders = {folder: names.copy() for folder, names in self._folders.items()}
         return copy
 
-    def get(self, path: str, default: State | None = None) -> State | None:  # type: ignore[override]
+    def get(self, path: str, default: Stamp | None = None) -> Stamp | None:  # type: ignore[override]
         """Look a path up."""
         folder, _, name = path.rpartition("/")
         names = self._folders.get(folder)
         return default if names is None else names.get(name, default)
 
-    def __getitem__(self, path: str) -> State:
-        if (state := self.get(path)) is None:
+    def __getitem__(self, path: str) -> Stamp:
+        if (stamp := self.get(path)) is None:
             raise KeyError(path)
-        return state
+        return stamp
 
-    def __setitem__(self, path: str, state: State) -> None:
+    def __setitem__(self, path: str, stamp: Stamp) -> None:
         folder, _, name = path.rpartition("/")
-        self._folders.setdefault(folder, {})[name] = state
+        self._folders.setdefault(folder, {})[name] = stamp
 
     def __delitem__(self, path: str) -> None:
         folder, _, name = path.rpartition("/")

@@ -62,6 +62,21 @@ def source_file_of(layout: Layout, given: str) -> str:
     )
 
 
+def require_raw_root(layout: Layout) -> None:
+    """Check that there is a raw root before anything is made in a data root that may be a slip of the pen.
+
+    Raises:
+        UsageError: there is none.
+    """
+    root = layout.raw_root
+    if not root.is_dir():
+        raise UsageError(
+            "there is no such folder of raw files",
+            place=str(root),
+            next_step="check --data-root, --raw-root or paths.raw_root (`ingestd config show`); is the share mounted?",
+        )
+
+
 def require_manifest(layout: Layout) -> None:
     """Check that something was staged before it is read.
 

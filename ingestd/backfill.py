@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ingestd.cluster import DaskEngine
 from ingestd.deciding import looking_order
@@ -21,7 +21,8 @@ from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.raw.settling import RESTORE, Observation, State, Verdict, emptied, judge_outside, queued
+from ingestd.originals import LostFile, lost_files
+from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
 from ingestd.settings import Settings
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
 from ingestd.writers import Writers, read_writers
@@ -73,24 +74,27 @@ class FailedFile:
 class Report:
     """What one backfill saw and did.
 
-    `events` counts decisions by event. `known` files needed no look; `rejected_before` are those of them whose content
-    was refused by an earlier run and has not changed. `to_do` is set by a dry run only: file -> `new`, `changed`, or
-    with `force` `unchanged`.
+    `events` counts decisions by event. `known` files needed no look; `known_listed` of them are in one of the lists.
+    `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
+    refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten.
     `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
-    those of them that may hide a measurement.
+    those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
     """
 
     scanned: int = 0
     known: int = 0
+    known_listed: int = 0
     to_do: dict[str, str] = field(default_factory=dict)
     events: Counter[Event] = field(default_factory=Counter)
     waiting: list[WaitingFile] = field(default_factory=list)
     rejected: list[RejectedFile] = field(default_factory=list)
     rejected_before: list[str] = field(default_factory=list)
     failed: list[FailedFile] = field(default_factory=list)
+    lost: list[LostFile] = field(default_factory=list)
     passed_over: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
     histories: list[str] = field(default_factory=list)
+    left: int = 0
     interrupted: bool = False
     stopped_by: Retry | None = None
 
@@ -212,18 +216,23 @@ class _Run:
                 self._commit(copies)
         except Retry as error:
             self.report.stopped_by = error
-        self.report.waiting = [self._told(self._waiting[name]) for name in sorted(self._waiting)]
-        self.report.rejected_before.sort()
         self.report.interrupted = self.options.stop()
+        self._sum_up(scan, to_do)
 
-    def _told(self, file: WaitingFile) -> WaitingFile:
-        """Say of a queued file that was a run before, and is one still, that its measurement is gone from it."""
-        store = self.ingest.store
-        run = store.catalog.occupant(file.source_file) if file.state is State.QUEUED else None
-        if run is None:
-            return file
-        row = store.full_rows([run.run_id])[run.run_id]
-        return replace(file, reason=f"{emptied(run.run_id, row.rows, file.code)}: {RESTORE}")
+    def _sum_up(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
+        """Sort the files that are not staged into the report's lists."""
+        report, store, only = self.report, self.ingest.store, self.options.only
+        rowless = {name: file.code for name, file in self._waiting.items() if file.state is State.QUEUED}
+        moving = {status.size for status in store.catalog.undecided(scan.files).values()}
+        lost = lost_files(store, rowless, scan.saw, moving)
+        report.lost = [file for file in lost if only is None or file.source_file in only]
+        gone = {file.source_file for file in report.lost}
+        report.waiting = [self._waiting[name] for name in sorted(self._waiting) if name not in gone]
+        report.rejected_before.sort()
+        if report.interrupted or report.stopped_by is not None:
+            undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
+            report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
+        report.known_listed = len({*report.rejected_before, *rowless, *gone} - to_do.keys())
 
     def finish(self) -> None:
         """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""

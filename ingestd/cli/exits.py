@@ -15,7 +15,7 @@ from typing import Final
 import typer
 
 from ingestd.cli.output import complain
-from ingestd.errors import IngestdError
+from ingestd.errors import IngestdError, Retry
 
 OK: Final = 0
 NOT_ALL_WELL: Final = 1
@@ -56,7 +56,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except IngestdError as error:
         _traceback_if(debug)
-        complain(error.message, place=error.place, next_step=error.next_step)
+        complain_of(error)
         raise typer.Exit(COULD_NOT_RUN) from None
     except Exception as error:
         _traceback_if(debug)
@@ -67,6 +67,14 @@ def explained(*, debug: bool) -> Iterator[None]:
             "as `ingestd --debug ...`",
         )
         raise typer.Exit(COULD_NOT_RUN) from None
+
+
+def complain_of(error: IngestdError) -> None:
+    """Print what went wrong on stderr, and what to do; where the world is at fault, to begin again after that."""
+    step = error.next_step
+    if isinstance(error, Retry):
+        step = f"{step}; then run the same command again" if step else "run the same command again"
+    complain(error.message, place=error.place, next_step=step)
 
 
 def forsake_output() -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
-from ingestd.errors import UsageError
 from ingestd.words import shown
 
 if TYPE_CHECKING:
@@ -165,18 +164,3 @@ def as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def as_date(text: str | None) -> date | None:
     """Read the text of `--date`."""
     return None if text is None else date.fromisoformat(text)
-
-
-def require_raw_root(settings: Settings) -> None:
-    """Check that there is a raw root before anything is made in a data root that may be a slip of the pen.
-
-    Raises:
-        UsageError: there is none.
-    """
-    root = settings.layout.raw_root
-    if not root.is_dir():
-        raise UsageError(
-            "there is no such folder of raw files",
-            place=str(root),
-            next_step="check --data-root, --raw-root or paths.raw_root (`ingestd config show`); is the share mounted?",
-        )

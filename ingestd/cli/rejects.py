@@ -11,7 +11,7 @@ import typer
 from rich.cells import cell_len
 
 from ingestd.cli import exits, report
-from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
+from ingestd.cli.options import STAGING, AsJson, with_settings
 from ingestd.cli.output import near, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
 from ingestd.errors import Corrupt, UsageError
@@ -125,11 +125,12 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
       ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
       ingestd rejects retry --all
     """
-    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.ingest import opened  # noqa: PLC0415
 
     if bool(files) == every:
         raise UsageError("which files are meant?", next_step="name them, or give --all (and not both)")
-    require_raw_root(settings)
+    require_raw_root(settings.layout)
     catalog = _catalog(settings)
     names = _rejected(catalog) if every else sorted({_named(settings.layout, file, catalog) for file in files or ()})
     decided: dict[str, str] = {}

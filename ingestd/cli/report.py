@@ -8,12 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestd.cli import exits
-from ingestd.cli.output import LONG_LIST, complain, duration, near, note, on_terminal, say, say_below, say_more
+from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say, say_below, say_more
 from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.backfill import FailedFile, RejectedFile, Report, WaitingFile
     from ingestd.layout import Layout
+    from ingestd.originals import LostFile
 
 STAGED_EVENTS = {
     "ingested": "new",
@@ -37,7 +38,7 @@ def exit_code(report: Report) -> int:
     """Choose the exit code of a backfill that was not stopped by a signal."""
     if report.stopped_by is not None:
         return exits.COULD_NOT_RUN
-    bad = report.rejected or report.rejected_before or report.failed or report.unreachable
+    bad = report.rejected or report.rejected_before or report.failed or report.lost or report.unreachable
     return exits.NOT_ALL_WELL if bad else exits.OK
 
 
@@ -57,9 +58,11 @@ JSON_KEYS = {
     "rejected": "files rejected now: `source_file`, `code`, `message`, `line`, `expected`, `found`, `next_step`",
     "rejected_before": "files rejected earlier and not changed since",
     "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",
+    "lost": "raw files of runs that were emptied or overwritten: `source_file`, `run_id`, `message`, `next_step`",
     "passed_over": "name -> why it is no raw file",
     "unreachable": "those of the passed over that may hide a measurement",
     "histories": "chips whose history was written",
+    "left": "how many files were not looked at because it ended early",
     "interrupted": "whether Ctrl-C or SIGTERM ended it early",
     "stopped_by": "null, or what ended it early: `message`, `place`, `next_step`",
 }
@@ -80,6 +83,7 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
         "waiting": [asdict(file) for file in report.waiting],
         "rejected": [{"source_file": file.source_file, **file.reason.model_dump()} for file in report.rejected],
         "failed": [asdict(file) for file in report.failed],
+        "lost": [file._asdict() for file in report.lost],
         "stopped_by": stopped and {"message": stopped.message, "place": stopped.place, "next_step": stopped.next_step},
     }
     return {key: values[key] if key in values else getattr(report, key) for key in JSON_KEYS}
@@ -98,7 +102,8 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
         say(f"{number:>8,}  {words}")
     if histories:
         say(f"{count(len(report.histories), 'history', 'histories')} written in {near(layout.histories_dir)}")
-    say(f"manifest: {near(layout.manifest_path)}")
+    if layout.manifest_path.exists():
+        say(f"manifest: {near(layout.manifest_path)}")
     tell_stop(report)
 
 
@@ -106,6 +111,7 @@ def tell_problems(report: Report) -> None:
     """Print the files that were not staged, each with its reason and what to do."""
     _list(report.rejected, _tell_rejected, "`ingestd rejects list`")
     _list(report.failed, _tell_failed, "`--json`")
+    _list(report.lost, _tell_lost, "`--json`")
     _list(report.waiting, _tell_waiting, "`--json`")
     _tell_passed_over(report)
 
@@ -115,8 +121,7 @@ def tell_stop(report: Report) -> None:
     if report.interrupted:
         note("stopped before the end; the same command goes on from there")
     if report.stopped_by is not None:
-        error = report.stopped_by
-        complain(error.message, place=error.place, next_step=error.next_step)
+        exits.complain_of(report.stopped_by)
 
 
 def tell_dry_run(report: Report, layout: Layout) -> None:
@@ -148,15 +153,15 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
     events = {event.value: number for event, number in report.events.items()}
     kinds = ", ".join(f"{events[event]:,} {words}" for event, words in STAGED_EVENTS.items() if event in events)
     yield staged(report), f"staged ({kinds})" if kinds else "staged"
-    queued_before = sum(file.state.value == "queued" for file in report.waiting) - events.get("queued", 0)
-    known = report.known - len(report.rejected_before) - max(0, queued_before)
     rows = [(events.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
     rows += [
-        (known, "known already and unchanged: not opened"),
+        (report.known - report.known_listed, "known already and unchanged: not opened"),
         (len(report.waiting), "waiting: not over yet; looked at again next time"),
         (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
+        (report.left, "not looked at yet: the same command goes on there"),
+        (len(report.lost), "lost their measurement, which is kept staged: see above"),
     ]
     yield from ((number, words) for number, words in rows if number)
 
@@ -185,6 +190,12 @@ def _tell_failed(file: FailedFile) -> None:
     say(file.source_file, lead="failed    ", style="bold red")
     say_below(file.message)
     say_below(f"next: {file.next_step}" if file.next_step else "next: it is tried again by the next backfill")
+
+
+def _tell_lost(file: LostFile) -> None:
+    say(file.source_file, lead="lost      ", style="bold red")
+    say_below(file.message)
+    say_below(f"next: {file.next_step}")
 
 
 def _tell_waiting(file: WaitingFile) -> None:

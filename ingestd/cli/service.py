@@ -35,7 +35,8 @@ def run(settings: Settings) -> None:
     It watches 01_raw and stages every run as soon as it is over.
 
     SIGTERM or Ctrl-C finishes the run in hand, writes histories, compacts the log and ends; a second one ends at once,
-    which is safe. One service a data root; every other command may run beside it.
+    which is safe. One service a data root; every other command may run beside it, but for
+    `repair --apply` and `rebuild-manifest`.
 
     A 01_raw that is not there yet (a share that is late) is waited for.
 
@@ -110,8 +111,9 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
     say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
     free = "" if found.free_bytes is None else f"; {found.free_bytes / 2**30:.1f} GiB free"
+    without = f" ({found.runs_without_raw_file:,} without a raw file)" if found.runs_without_raw_file else ""
     say(
-        f"{count(found.runs, 'run')}, {count(found.log_records, 'record')} in the log{free}",
+        f"{count(found.runs, 'run')}{without}, {count(found.log_records, 'record')} in the log{free}",
         lead="manifest  ",
         style="bold",
     )
@@ -162,7 +164,7 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
     Examples:
       ingestd tail -f
       ingestd tail -n 100 --level warning
-      ingestd tail --chip Alisson67
+      ingestd tail --chip Biotite3
     """
     from ingestd.service.tail import follow_log, read_log, render_line  # noqa: PLC0415  # not for --help
 

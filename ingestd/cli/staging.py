@@ -11,7 +11,7 @@ import typer
 
 from ingestd.cli import exits, report
 from ingestd.cli.exports import write_histories, write_metadata
-from ingestd.cli.options import STAGING, AsJson, require_raw_root, with_settings
+from ingestd.cli.options import STAGING, AsJson, with_settings
 from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
@@ -109,9 +109,10 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
 
 
 def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> NoReturn:
-    from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.backfill import dry_run  # noqa: PLC0415
 
-    require_raw_root(settings)
+    require_raw_root(settings.layout)
     found = dry_run(settings, force=force)
     if as_json:
         say_json(report.as_json(found, settings.layout, exits.OK, dry_run=True))
@@ -130,9 +131,10 @@ def run(
     on_record: Callable[[Record], None] = lambda _: None,
 ) -> Report:
     """Run a backfill, with a progress bar on a terminal; `stop` ends it early."""
-    from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.backfill import Options, backfill  # noqa: PLC0415
 
-    require_raw_root(settings)
+    require_raw_root(settings.layout)
     with _progress("staging") as show:
         options = Options(
             force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,8 +53,10 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
       ingestd verify
       ingestd verify --deep --json
     """
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars
     from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars
 
+    require_raw_root(settings.layout)
     done = checks.verify(settings, deep=deep)
     if as_json:
         say_json({**_plain(done), "clean": done.clean})
@@ -92,7 +96,8 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     It shows the plan; with --apply it carries it out. Nothing is deleted.
 
     What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`; the manifest is restored from what is
-    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. Stop the service first.
+    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. With --apply no service
+    may run.
 
     Exit codes: 0 nothing is to be done (any more), 1 damage is left, or the plan waits for --apply, 2 could not run.
 
@@ -103,18 +108,36 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     """
     from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars
 
-    done = mending.repair(settings, apply=apply, deep=deep)
+    with _without_service(settings) if apply else nullcontext():
+        done = mending.repair(settings, apply=apply, deep=deep)
     if as_json:
         say_json(_plain(done))
     else:
-        _tell_repair(done)
+        _tell_repair(done, deep=deep)
     open_damage = done.left or (done.steps and not apply)
     raise typer.Exit(exits.NOT_ALL_WELL if open_damage else exits.OK)
 
 
-def _tell_repair(done: Repair) -> None:
+@contextmanager
+def _without_service(settings: Settings) -> Iterator[None]:
+    """Keep a service from running on this data root for the block.
+
+    Raises:
+        UsageError: one runs.
+    """
+    from ingestd.service.state import service_lock  # noqa: PLC0415  # not for --help
+
+    if not settings.layout.manifest_path.parent.is_dir():  # nothing of ingestd's is here, nor made by a mistyped name
+        yield
+        return
+    with service_lock(settings.layout).held(0.0):
+        yield
+
+
+def _tell_repair(done: Repair, *, deep: bool) -> None:
+    seen = "" if deep else " that `ingestd verify` sees without --deep"
     if not done.steps and not done.left:
-        say("Nothing is damaged; there is nothing to do.", style="bold green")
+        say(f"Nothing{seen} is damaged; there is nothing to do.", style="bold green")
         return
     if done.steps:
         say("Done:" if done.applied else "This is the plan:", style="bold")
@@ -132,7 +155,7 @@ def _tell_repair(done: Repair) -> None:
     if done.aside is not None:
         say(f"What was replaced or did not belong is kept in {done.aside}")
     if not done.left:
-        say("Nothing is damaged any more.", style="bold green")
+        say(f"Nothing{seen} is damaged any more.", style="bold green")
 
 
 @commands.command()
@@ -140,7 +163,8 @@ def _tell_repair(done: Repair) -> None:
 def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson = False) -> None:
     """Make the manifest anew.
 
-    It has the same rows as before, but for the time of ingest. The old one is kept aside.
+    It has the same rows as before, but for the time of ingest. The old one is kept in `_manifest/aside/<time>/`. No
+    service may run meanwhile.
 
     Exit codes: 0 done, 1 done and some raw files are rejected or failed, 2 could not run.
 
@@ -151,14 +175,17 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     from ingestd.cli import report  # noqa: PLC0415  # loads polars
     from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
 
-    rows, found = rebuild(settings, from_raw=source == "raw")
+    with _without_service(settings):
+        rows, found = rebuild(settings, from_raw=source == "raw")
     code = exits.OK if found is None else report.exit_code(found)
     if as_json:
         staged = None if found is None else report.as_json(found, settings.layout, code)
         say_json({"rows_from_stage": rows, "staged_again": staged})
     else:
-        say(f"The manifest is made anew from the stage: {count(rows, 'row')}.", style="bold")
+        say(f"The manifest is made anew from the stage: {count(rows, 'row')}, superseded ones too.", style="bold")
+        say(f"The old one is kept in {near(settings.layout.aside_root)}")
         if found is not None:
+            say("Then every raw file was staged again:")
             report.tell(found, settings.layout)
     raise typer.Exit(code)
 

@@ -42,14 +42,14 @@ def world(place: str | Path) -> Iterator[None]:
 
 def retry_from(error: OSError, place: str | Path) -> Retry:
     """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
-    there = "that the disk or share is there; the service tries again by itself"
+    there = "that the disk or share is there"
     access = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: `ls -ld` shows who has it"
     rust = _RUST_ERROR.search(str(error)) if error.errno is None else None  # polars gives no number of its own
     number = int(rust[1]) if rust else error.errno or 0
     step = {
         errno.ENOENT: f"check the path (`ingestd config show` lists those in force) and {there}",
-        errno.ENOSPC: "free some space on that disk; the service goes on by itself",
-        errno.EDQUOT: "the disk quota is used up: free some space; the service goes on by itself",
+        errno.ENOSPC: "free some space on that disk",
+        errno.EDQUOT: "the disk quota is used up: free some space",
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
         errno.EACCES: access,

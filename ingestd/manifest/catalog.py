@@ -141,6 +141,23 @@ class Catalog:
         runs = (self.run(run_id) for run_id in ids if run_id)
         return next((run for run in runs if run is not None and run.superseded_by is None), None)
 
+    def overwritten(self) -> dict[KnownRun, FileNote]:
+        """Find the live runs at whose path another run's bytes are, and the note that says so."""
+        notes = {note.source_file: note for note in self.notes.values() if note.outcome in {"duplicate", "occupied"}}
+        if not notes:
+            return {}
+        kept = self._base.filter(pl.col("superseded_by").is_null(), pl.col("source_file").is_in(list(notes)))
+        runs = [run for run in map(KnownRun._make, kept.iter_rows()) if run.run_id not in self.rows]
+        runs += [run for run in self._known.values() if run.superseded_by is None and run.source_file in notes]
+        return {run: notes[run.source_file] for run in runs if notes[run.source_file].run_id != run.run_id}
+
+    def overwritten_at(self, source_file: str) -> dict[KnownRun, FileNote]:
+        """Find those of `overwritten` at one path."""
+        note = self.notes.get(source_file)
+        if note is None or note.outcome not in {"duplicate", "occupied"}:
+            return {}
+        return {run: note for run in self.live_at(source_file) if run.run_id != note.run_id}
+
     def duplicates(self) -> Iterator[FileNote]:
         """List the files known as copies of a run."""
         return (note for note in list(self.notes.values()) if note.outcome == "duplicate")

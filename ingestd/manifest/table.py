@@ -199,7 +199,7 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
             raise Retry(
                 f"cannot be written: {str(error).splitlines()[0]}",
                 place=str(path),
-                next_step="look whether that disk has space left; the service goes on by itself",
+                next_step="look whether that disk has space left",
             ) from error
         _seal(temporary)
 

@@ -44,7 +44,12 @@ RESTORE = "restore it from a backup, unless a new measurement begins under its n
 
 def emptied(run_id: str, rows: int, code: str) -> str:
     """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
-    return f"it was run {run_id} ({count(rows, 'row')}, kept staged), and {EMPTIED[code]}"
+    return f"it was {kept_run(run_id, rows)}, and {EMPTIED[code]}"
+
+
+def kept_run(run_id: str, rows: int) -> str:
+    """Name a run whose raw file has it no more."""
+    return f"run {run_id} ({count(rows, 'row')}, kept staged)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import make_scheduler, on_job_error
-from ingestd.service.state import ServiceState, service_lock, this_process, write_state
+from ingestd.service.state import ServiceState, goes_on, service_lock, this_process, write_state
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -272,7 +272,8 @@ class Daemon:
         watching = f"waiting for {error.place}: {error.message}"
         if watching != self._watching:
             self._watching = watching
-            self._log.error("watch_lost", problem=error.message, place=error.place, next_step=error.next_step)
+            step = goes_on(error.next_step)
+            self._log.error("watch_lost", problem=error.message, place=error.place, next_step=step)
 
     def _describe_watch(self, watch: Watch) -> None:
         every = self._settings.watch.rescan_s

@@ -55,6 +55,11 @@ class ServiceState(Model):
     retrying: list[RetryingFile] = []
 
 
+def goes_on(step: str) -> str:
+    """Say what a person does, and that nothing else is to be done."""
+    return f"{step}; the service goes on by itself" if step else "nothing: the service tries again by itself"
+
+
 def this_process() -> tuple[int, str]:
     """Tell the pid and host the state file names."""
     return os.getpid(), socket.gethostname()

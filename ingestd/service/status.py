@@ -15,18 +15,18 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ingestd import files
-from ingestd.errors import Retry
+from ingestd.asked import require_raw_root
+from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
+from ingestd.originals import LostFile, lost_files
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
 from ingestd.raw.settling import (
-    RESTORE,
     Observation,
     State,
     Verdict,
-    emptied,
     judge,
     judge_outside,
     queued,
@@ -104,12 +104,17 @@ class RejectPart(Part):
 
 
 class StatusReport(Part):
-    """Everything `status` knows. `free_bytes` is None when the stage is not there yet."""
+    """Everything `status` knows.
+
+    `free_bytes` is None when the stage is not there yet, `runs_without_raw_file` when not all of the raw root
+    can be looked at.
+    """
 
     service: ServicePart
     safe_to_power_off: bool
     safe_reason: str
     runs: int
+    runs_without_raw_file: int | None
     waiting: list[WaitingPart]
     last_runs: list[RunPart]
     rejects: list[RejectPart]
@@ -134,28 +139,36 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     layout = settings.layout
     store = ManifestStore(layout)
     service, troubles, retrying = _service(layout)
+    unseen, hiding = "", True
     try:
+        require_raw_root(layout)
         scan = scan_csvs(layout.raw_root)
         found = scan.files
         troubles += hidden(scan, layout.raw_root, now)
-    except Retry as error:
-        found = {}
+        hiding = bool(scan.unreadable)
+    except (Retry, UsageError) as error:
+        found, unseen = {}, f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
-        troubles = [*(trouble for trouble in troubles if trouble.message != away.message), away]
+        troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
     view = read_view(layout, columns=["rows", "superseded_by", "ingested_at_utc", *RunPart.model_fields])
+    live = view.filter(pl.col("superseded_by").is_null())
     waiting = _waiting(settings, store, found, retrying, now)
-    emptied_runs = _emptied(store, view, found, waiting, now)
-    waiting = [file for file in waiting if file.source_file not in emptied_runs]
-    troubles += emptied_runs.values()
+    lost = _lost(store, found, waiting)
+    waiting = [file for file in waiting if file.source_file not in {one.source_file for one in lost}]
+    troubles += [
+        Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
+        for one in lost
+    ]
     rejected = [note for note in store.catalog.notes.values() if note.outcome == "rejected"]
-    safe_reason = _why_not_power_off(waiting, service)
+    safe_reason = unseen or _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,
         safe_to_power_off=not safe_reason,
         safe_reason=safe_reason or "no measurement is running, and nothing is being staged",
-        runs=view["superseded_by"].is_null().sum(),
+        runs=live.height,
+        runs_without_raw_file=None if hiding else live.height - live["source_file"].is_in(list(found)).sum(),
         waiting=waiting,
-        last_runs=_last_runs(view),
+        last_runs=_last_runs(live),
         rejects=sorted(
             (RejectPart(source_file=n.source_file, code=n.code or "") for n in rejected if n.source_file in found),
             key=lambda reject: reject.source_file,
@@ -230,29 +243,11 @@ def _waiting(
     return waiting
 
 
-def _emptied(
-    store: ManifestStore, view: pl.DataFrame, found: dict[str, FileStat], waiting: list[WaitingPart], now: datetime
-) -> dict[str, Trouble]:
-    """Tell of the queued files that were runs: their measurement is not to come, it is gone from the raw file.
-
-    Where the run may only have been moved, because a file of its size is not decided yet, nothing is told.
-    """
-    catalog = store.catalog
-    codes = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
-    runs = {name: run for name in codes if (run := catalog.occupant(name))}
-    undecided = {status.size for status in catalog.undecided(found).values()} if runs else set()
-    wanted = view.filter(pl.col("run_id").is_in([run.run_id for run in runs.values()]))
-    rows = dict(wanted.select("run_id", "rows").iter_rows())
-    return {
-        name: Trouble(
-            message=emptied(run.run_id, rows[run.run_id], codes[name]),
-            place=str(store.layout.raw_file(name)),
-            next_step=RESTORE,
-            since=now,
-        )
-        for name, run in runs.items()
-        if run.run_id in rows and run.source_size not in undecided
-    }
+def _lost(store: ManifestStore, found: dict[str, FileStat], waiting: list[WaitingPart]) -> list[LostFile]:
+    """List the runs' raw files whose measurement is not to come: it is gone from them."""
+    rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
+    moving = {status.size for status in store.catalog.undecided(found).values()}
+    return lost_files(store, rowless, found.__contains__, moving)
 
 
 def _undecided(
@@ -289,8 +284,7 @@ def _glance(path: Path, status: FileStat) -> Glance | None:
     return None if read is None else glance(read.data)
 
 
-def _last_runs(view: pl.DataFrame) -> list[RunPart]:
-    live = view.filter(pl.col("superseded_by").is_null())
+def _last_runs(live: pl.DataFrame) -> list[RunPart]:
     order = ["ingested_at_utc", "start_time_utc"]
     last = live.top_k(LAST_RUNS, by=order).sort(order, descending=True)
     return [RunPart.model_validate(row) for row in last.select(list(RunPart.model_fields)).to_dicts()]

@@ -18,11 +18,11 @@ from ingestd import files
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
-from ingestd.manifest.record import Event, Record
 from ingestd.service.looking import Looker
 from ingestd.service.messages import Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.retention import delete_old_events
-from ingestd.service.state import RetryingFile, Trouble
+from ingestd.service.state import RetryingFile, Trouble, goes_on
+from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
 from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, load, stage_batch
 from ingestd.words import count
@@ -172,13 +172,14 @@ class Worker:
         known = self._troubles.get(job)
         tries = known.tries + 1 if known else 1
         wait = backoff_s(tries - 1, self._service.retry_s, self._service.retry_max_s)
-        cause = {"problem": error.message, "place": error.place, "next_step": error.next_step}
+        step = goes_on(error.next_step)
+        cause = {"problem": error.message, "place": error.place, "next_step": step}
         if known is None or known.message != error.message:
             self._log.error("trouble", job=job, **cause, retry_s=wait)
         self._troubles[job] = Trouble(
             message=error.message,
             place=error.place,
-            next_step=error.next_step,
+            next_step=step,
             since=known.since if known else self._ingest.clock(),
             tries=tries,
         )
@@ -242,7 +243,7 @@ class Worker:
             raise Retry(  # the words stay the same while the number of bytes changes: told once
                 f"less than service.free_mib = {self._service.free_mib:g} MiB are free",
                 place=str(root),
-                next_step="free some space on that disk; the service goes on by itself",
+                next_step="free some space on that disk",
             )
 
     def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
@@ -262,7 +263,7 @@ class Worker:
                             source_file=name,
                             problem=outcome.message,
                             place=outcome.place,
-                            next_step=outcome.next_step,
+                            next_step=goes_on(outcome.next_step),
                         )
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
@@ -272,7 +273,7 @@ class Worker:
         took_ms = _ms_since(began)
         for record in done.records:
             self._list.done(record.source_file)
-            self._tell(record, took_ms)
+            tell_decision(self._log, self._ingest.store, record, took_ms)
         for outcome in done.again:
             if outcome.task.source_file in self._list.entries:
                 self._list.again(outcome.task.source_file, time.monotonic())
@@ -295,34 +296,6 @@ class Worker:
         for name, verdict in self._looker.news:
             self._log.info("waiting", source_file=name, state=verdict.state.value, reason=verdict.reason)
         self._looker.news.clear()
-
-    def _tell(self, record: Record, took_ms: float) -> None:
-        """Write the one log line of a decision."""
-        row = record.rows[-1] if record.rows else None
-        run = None if row or not record.run_id else self._ingest.store.catalog.run(record.run_id)
-        context = {
-            "seq": record.seq,
-            "source_file": record.source_file,
-            "run_id": record.run_id,
-            "original": run.source_file if run and record.event is Event.DUPLICATE else None,
-            "chip": row.chip_name if row else run and run.chip_name,
-            "proc": row.proc if row else None,
-            "rows": row.rows if row else None,
-            "note": record.note or None,
-            "took_ms": took_ms,
-        }
-        if record.reason is not None:
-            reason = record.reason
-            context |= {
-                "code": reason.code,
-                "line": reason.line,
-                "problem": reason.message,
-                "next_step": reason.next_step,
-            }
-        tell = self._log.warning if record.event is Event.REJECTED else self._log.info
-        tell(record.event.value, **{key: value for key, value in context.items() if value is not None})
-        if row is not None and row.warnings and record.event is not Event.UNCHANGED:
-            self._log.warning("content_warnings", source_file=record.source_file, warnings=row.warnings)
 
     # ---- jobs -------------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def check_apart(path: Path, layout: Layout) -> None:
         raise Retry(
             f"a link leads from here into paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes",
             place=str(path.parent),
-            next_step="move the link away; the service goes on by itself",
+            next_step="move the link away",
         )
 
 

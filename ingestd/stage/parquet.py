@@ -21,7 +21,7 @@ ROW_KEY = b"ingestd.row"
 HEADER_KEY = b"ingestd.header"
 VERSION_KEY = b"ingestd.schema_version"
 
-_STAGE_AGAIN = "`ingestd repair` stages it again from its raw file"
+_STAGE_AGAIN = "`ingestd repair --deep` stages it again from its raw file"
 
 
 def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -> None:
@@ -124,6 +124,8 @@ def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
 def _damaged(path: Path, error: Exception) -> Corrupt | Retry:
     if isinstance(error, OSError) and error.errno not in {None, errno.ENOENT}:
         return retry_from(error, path)  # the disk or a permission, not the file
+    if isinstance(error, FileNotFoundError):
+        return Corrupt("the staged Parquet is gone", place=str(path), next_step=_STAGE_AGAIN)
     return Corrupt(
         f"the staged Parquet cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}",
         place=str(path),

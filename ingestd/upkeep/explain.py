@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
@@ -25,6 +25,7 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
+from ingestd.originals import LostFile, lost_at
 from ingestd.raw.header import glance
 from ingestd.raw.settling import RESTORE, Observation, State, emptied, judge, queued
 from ingestd.settings import Settings
@@ -60,26 +61,35 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
     layout = settings.layout
     store = ManifestStore(layout)
     view = read_view(layout)
-    source_file = _source_file(layout, view, asked)
+    run_id = run_id_of(asked, view["run_id"]) if is_run_id(asked) else None
+    source_file = _file_of(run_id, view) if run_id else _source_file(layout, asked)
     rows = rows_of(view.filter(pl.col("source_file") == source_file))
     note = store.catalog.notes.get(source_file)
     run_ids = {row.run_id for row in rows} | ({note.run_id} if note and note.run_id else set())
     story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)
     story.events = sorted(_events(layout, source_file, run_ids), key=itemgetter("seq"))
     if not story.raw["exists"] and not rows and note is None and not story.events:
-        raise _unknown(layout, view, source_file)
+        raise _unknown(layout, view, store.catalog.notes, source_file)
     story.staged = [_staged(layout, row) for row in rows if row.live]
     story.history = [line for row in rows if row.live and (line := _history_line(layout, row)) is not None]
     if note is not None and note.outcome == "rejected":
         story.reject = _reject(layout, source_file)
+    asked_for = next((row for row in rows if row.run_id == run_id), None)
+    lost = {file.run_id: file for file in lost_at(store, source_file)} if story.raw["exists"] else {}
+    if asked_for is not None and (not asked_for.live or run_id in lost):
+        story.verdict = _is_run(asked_for, story.raw, lost.get(asked_for.run_id))
+        return story
     story.verdict = _verdict(store, story)
+    if asked_for is None and (note is None or note.outcome != "queued"):
+        story.verdict += "".join(f" {_and_lost(file)}" for file in lost.values())
     return story
 
 
-def _source_file(layout: Layout, view: pl.DataFrame, asked: str) -> str:
-    if is_run_id(asked):
-        run_id = run_id_of(asked, view["run_id"])
-        return str(view.row(by_predicate=pl.col("run_id") == run_id, named=True)["source_file"])
+def _file_of(run_id: str, view: pl.DataFrame) -> str:
+    return str(view.row(by_predicate=pl.col("run_id") == run_id, named=True)["source_file"])
+
+
+def _source_file(layout: Layout, asked: str) -> str:
     # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
     text = asked.encode("utf-8", "backslashreplace").decode("utf-8")
     path = Path(text) if "\0" not in text else Path()
@@ -102,8 +112,8 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
         return None
 
 
-def _unknown(layout: Layout, view: pl.DataFrame, source_file: str) -> UsageError:
-    near = closest(source_file, view["source_file"])
+def _unknown(layout: Layout, view: pl.DataFrame, notes: Iterable[str], source_file: str) -> UsageError:
+    near = closest(source_file, {*view["source_file"], *notes})
     return UsageError(
         "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
         place=shown(str(layout.raw_file(source_file)), 300),
@@ -265,11 +275,19 @@ def _queued(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str
     return f"It is queued: {raw.get('reason', 'no complete row yet')}."
 
 
-def _is_run(row: ManifestRow, raw: dict[str, Any]) -> str:
+def _is_run(row: ManifestRow, raw: dict[str, Any], lost: LostFile | None = None) -> str:
+    if not row.live:
+        return f"It was run {row.run_id}, superseded by {row.superseded_by}: the start time in its file changed."
     where = ""
-    if not raw["exists"]:
+    if lost is not None:
+        where = f" {_and_lost(lost)}"
+    elif not raw["exists"]:
         where = " Its raw file is gone; the staged data stays."
     elif "problem" in raw:
         where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
     at = f"{row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC"
     return f"It is run {row.run_id}: {count(row.rows, 'row')}, ingested {at}.{where}"
+
+
+def _and_lost(file: LostFile) -> str:
+    return f"{file.source_file}: {file.message}: {file.next_step}."

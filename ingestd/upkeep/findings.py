@@ -30,6 +30,7 @@ Kind = Literal[
     "raw-changed",
     "raw-emptied",
     "raw-missing",
+    "raw-overwritten",
     "raw-undecided",
     "raw-unreadable",
     "rejected",

@@ -22,6 +22,7 @@ from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
+from ingestd.originals import overwritten
 from ingestd.raw.run import parse_run
 from ingestd.raw.settling import RESTORE, emptied, queued
 from ingestd.settings import Settings
@@ -251,17 +252,20 @@ def _gone(layout: Layout, row: ManifestRow) -> str:
 def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Finding]:
     catalog = now.store.catalog
     for run_id, name in now.runs.select("run_id", "source_file").iter_rows():
-        note = catalog.notes.get(name)
-        taken = note is not None and note.outcome == "occupied" and note.run_id != run_id
-        if name not in found or taken:
+        if name not in found:
             yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
+    notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
+    for row in now.rows(notes.keys()):
+        message = f"{overwritten(row, notes[row.run_id])}: restore it from a backup"
+        yield Finding("note", "raw-overwritten", row.source_file, message, row.run_id)
     yield from _same_starts(now.runs)
     for name, status in found.items():
         note = catalog.notes.get(name)
         if not catalog.is_current(name, status.size, status.mtime_ns):
             known = catalog.is_known(name)
             what = "changed since it was decided" if known else "not decided yet"
-            yield Finding("note", "raw-changed" if known else "raw-undecided", name, f"{what}: `ingestd backfill`")
+            message = f"{what}: `ingestd status` tells what it waits for"
+            yield Finding("note", "raw-changed" if known else "raw-undecided", name, message)
         elif note is not None:
             yield from _noted(now, note)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 from commands import Folder
 from measurement import Measurement
+
+from ingestd.service.state import service_lock
+from ingestd.settings import load_settings
 
 REJECT = "2026-03-12/IV2026-03-12_3.csv"
 QUEUED = "2026-03-13/It2026-03-13_5.csv"
@@ -88,3 +92,48 @@ def test_rebuild_manifest_makes_no_mistyped_data_root(folder: Folder, source: st
     assert done.code == 2
     assert "dtaa/02_stage: there is no stage here" in done.err
     assert not (folder.path / "dtaa").exists()
+
+
+@pytest.mark.parametrize("command", [("repair", "--apply"), ("rebuild-manifest",)])
+def test_what_rewrites_the_manifest_runs_beside_no_service(command: tuple[str, ...], staged: Folder) -> None:
+    """While a service has its lock it is refused, and named; the plan alone may be made."""
+    layout = load_settings(None, {"paths": {"data_root": staged.path / "data"}}).layout
+    before = layout.manifest_path.read_bytes()
+    with service_lock(layout).held(0.0):
+        done = staged.run(*command)
+        assert (done.code, done.out) == (2, "")
+        assert f"another ingestd service (pid {os.getpid()} on " in done.err
+        assert staged.run("repair").code == 0
+    assert layout.manifest_path.read_bytes() == before
+    assert staged.run(*command).code == 0
+
+
+def test_repair_says_what_it_looked_at(staged: Folder) -> None:
+    """A repair that read no cell does not say that none is damaged."""
+    assert "Nothing that `ingestd verify` sees without --deep is damaged;" in staged.run("repair").out
+    assert "Nothing is damaged;" in staged.run("repair", "--deep").out
+
+
+def test_a_raw_root_that_is_away_is_told_in_the_same_words(staged: Folder) -> None:
+    """Backfill, verify and status say the same of it; nobody says that it is safe to power off."""
+    staged.raw.rename(staged.raw.with_name("away"))
+    words = "there is no such folder of raw files"
+    for command in ("backfill", "verify"):
+        done = staged.run(command)
+        assert done.code == 2
+        assert f"{staged.raw}: {words}" in done.err
+    report = staged.run("status", "--json")
+    assert report.code == 1
+    assert [trouble["message"] for trouble in report.json["troubles"]] == [words]
+    assert report.json["safe_to_power_off"] is False
+    assert report.json["runs_without_raw_file"] is None
+    assert f"no ({staged.raw} cannot be looked at: a measurement may be running)" in staged.run("status").out
+
+
+def test_status_counts_the_runs_without_a_raw_file(staged: Folder) -> None:
+    """A deleted raw file is no trouble, and is counted."""
+    before = staged.run("status", "--json").json
+    assert before["runs_without_raw_file"] == 0
+    next(staged.raw.rglob("IVg*.csv")).unlink()
+    assert staged.run("status", "--json").json["runs_without_raw_file"] == 1
+    assert f"{before['runs']} runs (1 without a raw file)," in staged.run("status").out

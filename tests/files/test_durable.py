@@ -9,10 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import typer
 
 from ingestd import files
+from ingestd.cli.exits import explained
 from ingestd.errors import Retry
 from ingestd.files import durable
+from ingestd.service.state import goes_on
 
 
 def test_a_write_makes_folder_and_file(tmp_path: Path) -> None:
@@ -168,10 +171,23 @@ def test_a_folder_where_a_file_belongs_is_named_and_so_is_the_way_out(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ENODEV, errno.ENOENT])
-def test_no_message_promises_that_a_command_tries_again(number: int) -> None:
-    """What goes on by itself is the service: a command that is over does nothing more."""
-    step = durable.retry_from(OSError(number, os.strerror(number)), "x").next_step
-    assert step.endswith(("the service goes on by itself", "the service tries again by itself"))
+def test_no_message_promises_that_a_command_tries_again(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What goes on by itself is the service, which says so: a command that is over asks to be run again."""
+    error = durable.retry_from(OSError(number, os.strerror(number)), "x")
+    assert "by itself" not in error.next_step
+    assert goes_on(error.next_step).endswith("; the service goes on by itself")
+    with pytest.raises(typer.Exit), explained(debug=False):
+        raise error
+    assert capsys.readouterr().err.endswith(f"{error.next_step}; then run the same command again\n")
+
+
+@pytest.mark.parametrize(("number", "words"), [(13, "give the user who runs ingestd"), (28, "free some space")])
+def test_an_error_of_polars_has_its_number_in_its_text(number: int, words: str, tmp_path: Path) -> None:
+    """It is told as the system's own: the final name and not the temporary one, and what to do."""
+    path = tmp_path / "manifest.parquet"
+    error = durable.retry_from(OSError(f"{os.strerror(number)} (os error {number}): {path}.1-2.tmp"), path)
+    assert (error.message, error.place) == (os.strerror(number), str(path))
+    assert error.next_step.startswith(words)
 
 
 def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:

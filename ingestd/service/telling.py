@@ -1,0 +1,52 @@
+"""The log lines of decisions: one each, and warnings of what people should look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ingestd.manifest.record import Event, Record
+from ingestd.manifest.store import ManifestStore
+from ingestd.originals import lost_at
+
+
+def tell_decision(log: Any, store: ManifestStore, record: Record, took_ms: float) -> None:
+    """Write the log line of a decision; warn of what its content lacks and of raw files that it tells are lost."""
+    row = record.rows[-1] if record.rows else None
+    run = None if row or not record.run_id else store.catalog.run(record.run_id)
+    context = {
+        "seq": record.seq,
+        "source_file": record.source_file,
+        "run_id": record.run_id,
+        "original": run.source_file if run and record.event is Event.DUPLICATE else None,
+        "chip": row.chip_name if row else run and run.chip_name,
+        "proc": row.proc if row else None,
+        "rows": row.rows if row else None,
+        "note": record.note or None,
+        "took_ms": took_ms,
+    }
+    if record.reason is not None:
+        reason = record.reason
+        context |= {
+            "code": reason.code,
+            "line": reason.line,
+            "problem": reason.message,
+            "next_step": reason.next_step,
+        }
+    tell = log.warning if record.event is Event.REJECTED else log.info
+    tell(record.event.value, **{key: value for key, value in context.items() if value is not None})
+    if row is not None and row.warnings and record.event is not Event.UNCHANGED:
+        log.warning("content_warnings", source_file=record.source_file, warnings=row.warnings)
+    _tell_lost(log, store, record)
+
+
+def _tell_lost(log: Any, store: ManifestStore, record: Record) -> None:
+    """Warn where a decision says that the raw file of a run was emptied, or has another run's bytes now."""
+    if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED}:
+        for file in lost_at(store, record.source_file):
+            log.warning(
+                "raw_file_lost",
+                source_file=file.source_file,
+                run_id=file.run_id,
+                problem=file.message,
+                next_step=file.next_step,
+            )

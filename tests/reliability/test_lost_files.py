@@ -1,0 +1,192 @@
+"""A run's raw file that was emptied, cut back to its header or overwritten: every command tells what is gone."""
+
+from __future__ import annotations
+
+import lived
+import pytest
+from archive import Archive
+from lived import PLAIN, RUN
+
+from ingestd.cli.report import exit_code
+from ingestd.raw.settling import RESTORE
+from ingestd.service.status import Health, StatusReport, read_status
+from ingestd.upkeep.explain import explain
+
+HEADER = RUN.but(rows=0).data
+OTHER = f"{lived.DAY}/It_2.csv"
+CASES = [(b"", "is empty now"), (HEADER, "has only its header now"), (HEADER + b"1", "has no complete row any more")]
+
+
+@pytest.fixture
+def run_id(empty: Archive) -> str:
+    """The id of the one run that is staged."""
+    empty.put(PLAIN, RUN.data)
+    empty.backfill()
+    return empty.live()[PLAIN].run_id
+
+
+def status(archive: Archive) -> StatusReport:
+    """Ask for the status at the archive's own time."""
+    return read_status(archive.settings, archive.now())
+
+
+def verdict(archive: Archive, asked: str = PLAIN) -> str:
+    """Explain at the archive's own time."""
+    return explain(archive.settings, asked, archive.now()).verdict
+
+
+@pytest.mark.parametrize(("data", "now"), CASES)
+def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: str, data: bytes, now: str) -> None:
+    """Status needs a person, verify has a finding, explain says what to do; nobody calls the file queued."""
+    told = f"t was run {run_id} (3 rows, kept staged), and {now}"
+    empty.put(PLAIN, data)
+    for decided in (False, True):
+        if decided:
+            assert empty.backfill() == [("queued", PLAIN)]
+            for _ in range(2):  # when it is decided, and whenever it is passed over
+                assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE)]
+                assert (empty.report.waiting, exit_code(empty.report)) == ([], 1)
+                assert empty.backfill() == []
+        report = status(empty)
+        (trouble,) = report.troubles
+        assert (trouble.message, trouble.place) == (f"i{told}", str(empty.raw / PLAIN))
+        assert trouble.next_step == RESTORE
+        assert (report.health, report.waiting, report.runs) == (Health.NEEDS_A_PERSON, [], 1)
+        assert verdict(empty).startswith(f"I{told}: {RESTORE}")
+    (found,) = lived.findings(empty)
+    assert (found.level, found.kind, found.run_id) == ("note", "raw-emptied", run_id)
+    assert found.message == f"i{told}: {RESTORE}"
+
+
+def test_the_backup_put_back_ends_it(empty: Archive, run_id: str) -> None:
+    """With its bytes back the file is the run again, and nothing is left to tell."""
+    empty.put(PLAIN, b"")
+    empty.backfill()
+    empty.put(PLAIN, RUN.data)
+    assert empty.backfill() == [("unchanged", PLAIN)]
+    assert status(empty).troubles == []
+    assert lived.findings(empty) == []
+    assert verdict(empty).startswith(f"It is run {run_id}: 3 rows")
+
+
+def test_a_file_that_is_deleted_afterwards(empty: Archive, run_id: str) -> None:
+    """An emptied file that is gone then is told as every run is whose raw file is gone."""
+    empty.put(PLAIN, b"")
+    empty.backfill()
+    empty.delete(PLAIN)
+    assert status(empty).troubles == []
+    assert [one.kind for one in lived.findings(empty)] == ["raw-missing"]
+    assert verdict(empty).startswith(f"It is run {run_id}: 3 rows")
+    assert verdict(empty).endswith("Its raw file is gone; the staged data stays.")
+
+
+def test_a_new_run_queued_in_the_place_of_one_that_was_moved(empty: Archive, run_id: str) -> None:
+    """A run whose file was renamed is not lost, before the next backfill and after it: the new file is queued."""
+    empty.move(PLAIN, OTHER)
+    empty.put(PLAIN, HEADER)
+    for decided in (False, True):
+        if decided:
+            empty.backfill()
+            assert empty.live()[OTHER].run_id == run_id
+            assert verdict(empty).startswith("It is queued: header only")
+        report = status(empty)
+        assert report.troubles == []
+        assert ("queued", PLAIN) in [(file.state, file.source_file) for file in report.waiting]
+    assert [one.kind for one in lived.findings(empty)] == ["queued"]
+
+
+# ---- overwritten with another run's bytes ----------------------------------------------------------------------------
+
+SECOND = RUN.but(start=1758700000.5, sample=7, rows=5)
+
+
+@pytest.fixture
+def second_id(empty: Archive, run_id: str) -> str:
+    """The id of a second run, beside the first."""
+    assert run_id
+    empty.put(OTHER, SECOND.data)
+    empty.backfill()
+    return empty.live()[OTHER].run_id
+
+
+def told(run_id: str, other: str) -> str:
+    """What is said of the first run's file when it has the second's bytes."""
+    return f"it was run {run_id} (3 rows, kept staged), and has the bytes of run {other} now"
+
+
+def test_an_overwritten_file_is_told_by_every_command(empty: Archive, run_id: str, second_id: str) -> None:
+    """`cp` of one run's file over another's: the copy is one, and what was there is told until it is restored."""
+    empty.put(PLAIN, SECOND.data)
+    assert empty.backfill() == [("duplicate", PLAIN)]
+    for _ in range(2):
+        assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup")]
+        assert exit_code(empty.report) == 1
+        assert empty.backfill() == []
+    report = status(empty)
+    (trouble,) = report.troubles
+    assert (trouble.message, trouble.next_step) == (told(run_id, second_id), "restore it from a backup")
+    assert (report.health, report.runs) == (Health.NEEDS_A_PERSON, 2)
+    found = {one.kind: one for one in lived.findings(empty)}
+    assert set(found) == {"duplicate", "raw-overwritten"}
+    assert found["raw-overwritten"].run_id == run_id
+    assert found["raw-overwritten"].message == f"{told(run_id, second_id)}: restore it from a backup"
+    sentence = f"{PLAIN}: {told(run_id, second_id)}: restore it from a backup."
+    assert verdict(empty) == f"It is a copy of {OTHER} (run {second_id}): counted once, there. {sentence}"
+    assert verdict(empty, run_id).startswith(f"It is run {run_id}: 3 rows")
+    assert verdict(empty, run_id).endswith(sentence)
+    assert verdict(empty, second_id).startswith(f"It is run {second_id}: 5 rows")
+    empty.put(PLAIN, RUN.data)
+    empty.backfill()
+    assert (empty.report.lost, status(empty).troubles, lived.findings(empty)) == ([], [], [])
+
+
+def test_a_run_that_moved_over_anothers_file(empty: Archive, run_id: str, second_id: str) -> None:
+    """`mv` of one run's file over another's: the run moved, and the one that was there is told."""
+    empty.put(PLAIN, SECOND.data)
+    empty.delete(OTHER)
+    empty.backfill()
+    assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup")]
+    assert [one.kind for one in lived.findings(empty)] == ["raw-overwritten"]
+    assert verdict(empty, run_id).endswith("restore it from a backup.")
+    assert verdict(empty, second_id).startswith(f"It is run {second_id}: 5 rows")
+    assert "restore" not in verdict(empty, second_id)
+
+
+def test_an_overwritten_file_that_is_deleted_then(empty: Archive, run_id: str, second_id: str) -> None:
+    """Then it is told as every run is whose raw file is gone."""
+    empty.put(PLAIN, SECOND.data)
+    empty.backfill()
+    empty.delete(PLAIN)
+    empty.backfill()
+    assert (empty.report.lost, status(empty).troubles) == ([], [])
+    assert [(one.kind, one.run_id) for one in lived.findings(empty)] == [("raw-missing", run_id)]
+    assert second_id in {row.run_id for row in empty.live().values()}
+
+
+def test_a_copy_put_over_a_file_whose_run_moved(empty: Archive, run_id: str, second_id: str) -> None:
+    """The run that was there is at another path by now: nothing is lost."""
+    empty.move(PLAIN, "moved/It_1.csv")
+    empty.put(PLAIN, SECOND.data)
+    empty.backfill()
+    assert empty.live()["moved/It_1.csv"].run_id == run_id
+    assert (empty.report.lost, status(empty).troubles) == ([], [])
+    assert [one.kind for one in lived.findings(empty)] == ["duplicate"]
+    assert second_id
+
+
+def test_only_the_files_asked_for_are_told(empty: Archive, run_id: str) -> None:
+    """`rejects retry` of one file tells nothing of another."""
+    empty.put(PLAIN, b"")
+    empty.backfill()
+    assert empty.report.lost[0].run_id == run_id
+    empty.backfill(only=frozenset({OTHER}))
+    assert empty.report.lost == []
+
+
+def test_a_superseded_run_is_told_as_what_it_is(empty: Archive, run_id: str) -> None:
+    """Asked by its id, the story is about that run, not about the one that stands for its file now."""
+    empty.put(PLAIN, RUN.but(start=1758632200.5).data)
+    assert empty.backfill() == [("superseded", PLAIN)]
+    now = empty.live()[PLAIN].run_id
+    assert verdict(empty, run_id) == f"It was run {run_id}, superseded by {now}: the start time in its file changed."
+    assert verdict(empty, now).startswith(f"It is run {now}")

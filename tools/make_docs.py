@@ -38,8 +38,9 @@ terminal `backfill` shows a progress bar with rate and time left; in a pipe noth
 EXIT_CODES = {
     exits.OK: "all good; files that wait for their run to end are good",
     exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed or could not be reached; "
-    "`status`: something needs a person; `verify`, `repair`: something is damaged; "
-    "`compare-histories`: some differences are not explained",
+    "`rebuild-manifest`: made, and some raw files are rejected or failed; `status`: something needs a person; "
+    "`verify`, `repair`: something is damaged; `compare-histories`: some differences are not explained; "
+    "`run`: the disk refused at the start, a stop took too long, or ingestd itself failed",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
     "the message says which and what to do",
     int(Health.SERVICE_DOWN): "`status`: the service is not running, and nothing else is wrong",

@@ -100,6 +100,19 @@ def test_the_formats_name_every_key_of_verify_and_repair(repository: Path) -> No
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
 
 
+def test_the_formats_name_every_kind_of_step_of_a_repair(repository: Path) -> None:
+    """docs/formats.md lists every `kind` that a step of `ingestd repair` can have, and no other."""
+    page = (repository / "docs" / "formats.md").read_text("utf-8")
+    section = page.partition("## The JSON of `ingestd repair`")[2].partition("\n## ")[0]
+    made = set()
+    for node in ast.walk(ast.parse((repository / "ingestd" / "upkeep" / "repair.py").read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="_step" | "_move"), args=[ast.Constant(str(kind)), *_]):
+                made.add(kind)
+    assert len(made) > 5
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)) == made
+
+
 def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, samples: Path, tmp_path: Path) -> None:
     """docs/formats.md lists every key of the event and reject JSONs that the sample data gives, and of a record."""
     page = (repository / "docs" / "formats.md").read_text("utf-8")
@@ -109,6 +122,9 @@ def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, s
     keys = {key for path in written for key in json.loads(path.read_bytes())} | set(Record.model_fields)
     assert {"rejected_at", "rows", "files"} <= keys
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
+    rows = [row for path in settings.layout.events_dir.rglob("*.json") for row in json.loads(path.read_bytes())["rows"]]
+    assert {type(row["parameters"]) for row in rows} == {dict}
+    assert {key for row in rows for key in row} == {*ManifestRow.model_fields, "parquet"}
 
 
 def test_the_formats_name_every_event_of_the_log(repository: Path) -> None:

@@ -24,7 +24,7 @@ stands in a folder with a data root `data`; the file and chip names are those of
 
 Every command but `config generate` takes `--config` and `--data-root`; `docs/configuration.md` tells where settings
 come from. A setting given as an option counts for that one command only: give it again, or write it into the config
-file. What the JSON of `status`, `verify` and `repair` holds stands in `docs/formats.md`.
+file. What `--json` prints stands below for `backfill` and its like, in `docs/formats.md` for all others.
 
 Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else. On a
 terminal `backfill` shows a progress bar with rate and time left; in a pipe nothing that differs from run to run.

@@ -183,6 +183,18 @@ def test_the_table_of_exit_codes_names_every_command_that_ends_with_1(repository
     assert "staging: " in row  # backfill, and all whose codes are the same
 
 
+def test_every_command_that_prints_json_is_described(repository: Path) -> None:
+    """The JSON of each command with `--json` stands in docs/formats.md, or with backfill's in docs/commands.md."""
+    formats = (repository / "docs" / "formats.md").read_text("utf-8")
+    described = set(re.findall(r"^## The JSON of `ingestd (.+)`$", formats, re.MULTILINE))
+    table = formats.partition("## The JSON of other commands\n")[2].partition("\n## ")[0]
+    described |= set(re.findall(r"^\| `(.+?)` \| `", table, re.MULTILINE))
+    shared = (repository / "docs" / "commands.md").read_text("utf-8").partition("## The JSON of `backfill`\n")[2]
+    described |= set(re.findall(r"`([a-z -]+)`", shared.partition("| key |")[0])) - {"metadata", "retried"}
+    has_json = [path for path, command in leaves().items() if any("--json" in one.opts for one in command.params)]
+    assert described == {" ".join(path) for path in has_json}
+
+
 @pytest.mark.parametrize("path", [path for path in leaves() if path[0] not in LONG_RUNNING], ids=" ".join)
 def test_every_example_runs(staged: Folder, path: tuple[str, ...]) -> None:
     """Each example of a command's help does its work on the sample data: it ends with 0, or 1 for the broken file."""

@@ -89,7 +89,7 @@ def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 def section(path: tuple[str, ...], command: Any) -> str:
     """Write the section of one command: what it does, examples, arguments and options."""
     words, _, examples = command.help.partition("\b\n")
-    rows = [f"| {called(parameter)} | {meaning(parameter)} |" for parameter in command.params]
+    rows = [f"| {called(parameter, typer.Context(command))} | {meaning(parameter)} |" for parameter in command.params]
     return "\n".join(
         [
             f"## ingestd {' '.join(path)}",
@@ -102,15 +102,20 @@ def section(path: tuple[str, ...], command: Any) -> str:
     )
 
 
-def called(parameter: Any) -> str:
+def called(parameter: Any, context: typer.Context) -> str:
+    """Write how an argument or option is typed."""
     if parameter.param_type_name == "argument":
         return cell(f"`{parameter.metavar}`")
-    metavar = f" {parameter.metavar}" if parameter.metavar else ""
-    return ", ".join(f"`{name}{metavar}`" for name in parameter.opts)
+    # Releases of typer keep choices in different places; in the help they are always there, in brackets of some kind.
+    choices = re.search(r"[<\[](\w+(?:\|\w+)+)[>\]]", parameter.get_help_record(context)[0])
+    value = f"<{choices[1]}>" if choices else parameter.metavar
+    return cell(", ".join(f"`{name} {value}`" if value else f"`{name}`" for name in parameter.opts))
 
 
 def meaning(parameter: Any) -> str:
-    return cell(re.sub(r"\s+", " ", parameter.help or ""))
+    """Write what an argument or option means, and the default of one that has a value."""
+    default = "" if parameter.default in (None, False) else f" [default: {parameter.default}]"
+    return cell(re.sub(r"\s+", " ", parameter.help or "") + default)
 
 
 def cell(text: str) -> str:

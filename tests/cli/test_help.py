@@ -164,6 +164,19 @@ def test_the_tables_of_the_documents_are_whole(repository: Path) -> None:
             columns = cells
 
 
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_the_documents_have_the_choices_and_defaults_of_the_help(repository: Path, path: tuple[str, ...]) -> None:
+    """The section of a command in docs/commands.md shows every choice and every default that its `--help` shows."""
+    text = (repository / "docs" / "commands.md").read_text("utf-8").replace(r"\|", "|")
+    section = text.partition(f"## ingestd {' '.join(path)}\n")[2].partition("\n## ")[0]
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "100"}).stdout
+    choices = re.findall(r"(--[a-z-]+) [<\[](\w+(?:\|\w+)+)[>\]]", shown)
+    defaults = re.findall(r"\[default:\s+([^\s;\]]+)", shown)
+    assert [f"{option} <{values}>" for option, values in choices] == re.findall(r"`(--[a-z-]+ <.+?>)`", section)
+    assert defaults == re.findall(r"\[default: ([^\s;\]]+)", section)
+    assert choices or path != ("tail",)
+
+
 def test_every_exit_code_stands_in_the_documents(repository: Path) -> None:
     """The table of docs/commands.md has every code that the help of any command names."""
     text = (repository / "docs" / "commands.md").read_text("utf-8")

@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,11 +94,3 @@ def _environment(more: dict[str, str] | None) -> dict[str, str]:
     # Output is buffered, as it is for everybody: a variable of the caller must not hide what that leads to.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "100", **(more or {})}
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    """Wait until the condition holds; fail after the limit."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)

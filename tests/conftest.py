@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from mounts import mounted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAB = REPOSITORY.parent / "shared" / "lab"
@@ -37,6 +38,13 @@ def lab() -> Path:
     if not LAB.is_dir():
         pytest.skip("the lab's real measurements are not here: they are expected in shared/lab beside the repository")
     return LAB
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB, in memory; skips where nothing may be mounted."""
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=8m", "none") as disk:
+        yield disk
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def command(*words: str | Path) -> None:
         pytest.skip(f"`{' '.join(map(str, words))}` is refused here: {done.stderr.strip() or done.returncode}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def mounted(folder: Path, *words: str | Path) -> Iterator[Path]:
     """Mount something on `folder` for the block."""
     if os.geteuid() != 0:
@@ -32,6 +33,24 @@ def mounted(folder: Path, *words: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Fill a disk but for so many bytes; return the file that does it."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - leave)))
+    return filler
+
+
+def fill_up(disk: Path) -> Path:
+    """Fill a disk to the last byte, also while others write to it; return the file that does it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (2**16, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    return filler
 
 
 def ext4_image(path: Path, mib: int) -> Path:

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import Folder, wait_for
+from commands import Folder
 from measurement import Measurement
+from waiting import wait_until
 
 import ingestd
 from ingestd.errors import UsageError
@@ -46,7 +47,7 @@ def stopped(folder: Folder, number: signal.Signals, *, times: int, group: bool =
     """Start a backfill, signal it as soon as something is staged, and return exit code, stdout and stderr."""
     with folder.start("backfill", "--workers", "2") as process:
         try:
-            wait_for(lambda: staged(folder) > 0)
+            wait_until(lambda: staged(folder) > 0, "something is staged", every_s=0.01)
             for _ in range(times):
                 (os.killpg if group else os.kill)(process.pid, number)
                 if times > 1:

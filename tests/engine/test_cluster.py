@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from waiting import wait_until
 
 from ingestd.backfill import Options, backfill
 from ingestd.cluster import DaskEngine
@@ -53,7 +54,7 @@ class Cluster:
 
     def _address(self) -> str:
         (log,) = self.folder.glob("dask_scheduler-*.log")
-        return wait_for(lambda: match[0] if (match := re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text())) else "")
+        return wait_until(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text()), "the scheduler's address")[0]
 
     def _worker(self, number: int) -> subprocess.Popen[bytes]:
         arguments = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", f"worker-{number}")
@@ -68,16 +69,6 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
-
-
-def wait_for(look: Callable[[], str]) -> str:
-    """Wait until `look` finds something, for `LIMIT_S` at most."""
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise TimeoutError("the Dask cluster did not start")
 
 
 @pytest.fixture

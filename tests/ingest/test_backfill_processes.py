@@ -6,13 +6,10 @@ import json
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +18,9 @@ from typing import Any
 import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
-from mounts import mounted
+from mounts import fill
 from poison import POISON, PoisonRegistry
+from waiting import wait_until
 
 from ingestd.backfill import Options, Report, backfill
 from ingestd.engine import InlineEngine, ProcessEngine
@@ -89,14 +87,6 @@ def command(archive: Archive, workers: int) -> list[str]:
         *(sys.executable, "-c", BACKFILL),
         *(str(archive.root.parent / "config.toml"), str(archive.root), str(workers)),
     ]
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 30.0) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain: {what}"
-        time.sleep(0.02)
 
 
 # ---- how many workers ------------------------------------------------------------------------------------------------
@@ -187,7 +177,7 @@ def test_workers_end_with_their_parent_and_the_next_run_goes_on(archive: Archive
     assert done.returncode == -signal.SIGKILL
     workers = [int(pid) for pid in done.stdout.split()]
     assert len(workers) == 2
-    wait_for(lambda: not any(_runs(pid) for pid in workers), "the workers of a dead backfill end")
+    wait_until(lambda: not any(_runs(pid) for pid in workers), "the workers of a dead backfill end")
     assert len(archive.rows()) == 4
     assert len(list(archive.layout.temporary_root.iterdir())) == 2  # the sweep's lock and the dead process's folder
     report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
@@ -244,19 +234,11 @@ def test_a_write_the_disk_refuses_stops_the_run_and_nothing_is_blamed_on_a_file(
     _complete(archive, names)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m", "none") as disk:
-        yield disk
-
-
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on_when_there_is_room(small_disk: Path) -> None:
     """No space left: no reject, a clean end that says so; with room again every run is there once."""
     archive = Archive(small_disk)
     names = many(archive, 30)
-    filler = small_disk / "filler"
-    filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 150_000))
+    filler = fill(small_disk, leave=150_000)
     report: Report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
     assert report.stopped_by is not None
     assert "No space left" in report.stopped_by.message

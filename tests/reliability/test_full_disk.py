@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import random
 import subprocess
@@ -14,7 +13,7 @@ import lived
 import pytest
 from crash_cases import chosen, crash
 from lived import FULL
-from mounts import mounted
+from mounts import fill
 
 CHANGES = 230
 CODES = {"full": errno.ENOSPC, "broken": errno.EIO, "read-only": errno.EROFS}
@@ -45,30 +44,23 @@ def test_files_that_may_not_grow(template: Path, tmp_path: Path, figure: Callabl
 
 
 @pytest.mark.timeout(7200)
-def test_a_small_disk_filled_to_the_brim(template: Path, tmp_path: Path, figure: Callable[[str, int], None]) -> None:
+def test_a_small_disk_filled_to_the_brim(template: Path, small_disk: Path, figure: Callable[[str, int], None]) -> None:
     """On a disk with only so much space left nothing is rejected or torn; with space again all is staged."""
     chance, turns = random.Random(3), 60 if FULL else 4
     want = pickle.loads((template.parent / "expected").read_bytes())
-    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as disk:
-        for _ in range(turns):
-            root = disk / "root"
-            subprocess.run(["cp", "-a", template, root], check=True)
-            _fill(disk, leave=chance.randrange(0, 300) * 1024)
-            archive = lived.reopened(root)
-            known = set(lived.manifest(archive))
-            lived.start_on_a_bad_disk(archive)
-            assert known <= set(lived.manifest(archive))
-            (disk / "filler").unlink()
-            lived.plain_start(archive)
-            lived.check_sound(archive)
-            lived.check_traces(archive)
-            assert lived.manifest(archive) == want["rows"]
-            assert lived.tree(archive.raw) == want["raw"]
-            subprocess.run(["rm", "-rf", root], check=True)
+    for _ in range(turns):
+        root = small_disk / "root"
+        subprocess.run(["cp", "-a", template, root], check=True)
+        filler = fill(small_disk, leave=chance.randrange(0, 300) * 1024)
+        archive = lived.reopened(root)
+        known = set(lived.manifest(archive))
+        lived.start_on_a_bad_disk(archive)
+        assert known <= set(lived.manifest(archive))
+        filler.unlink()
+        lived.plain_start(archive)
+        lived.check_sound(archive)
+        lived.check_traces(archive)
+        assert lived.manifest(archive) == want["rows"]
+        assert lived.tree(archive.raw) == want["raw"]
+        subprocess.run(["rm", "-rf", root], check=True)
     figure("small disk filled", turns)
-
-
-def _fill(disk: Path, leave: int) -> None:
-    """Fill a disk but for so many bytes."""
-    status = os.statvfs(disk)
-    (disk / "filler").write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - leave)))

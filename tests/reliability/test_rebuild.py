@@ -21,11 +21,7 @@ from ingestd.manifest import log
 from ingestd.manifest.record import split
 from ingestd.upkeep.staged import UNKNOWN_RUN
 
-
-@pytest.fixture(autouse=True)
-def counted(figure: Callable[[str, int], None]) -> None:
-    """Count each test as a case."""
-    figure("damage of our own files", 1)
+pytestmark = pytest.mark.usefixtures("damage_counted")
 
 
 @pytest.mark.parametrize("source", ["stage", "raw"])

@@ -20,11 +20,7 @@ from ingestd.manifest.record import SegmentHead, split
 from ingestd.manifest.store import ManifestStore
 from ingestd.stage.parquet import read_header, read_run, write_run
 
-
-@pytest.fixture(autouse=True)
-def counted(figure: Callable[[str, int], None]) -> None:
-    """Count each test as a case."""
-    figure("damage of our own files", 1)
+pytestmark = pytest.mark.usefixtures("damage_counted")
 
 
 @pytest.fixture(scope="session")

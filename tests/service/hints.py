@@ -1,9 +1,8 @@
-"""What a watch says, to wait for: `from hints import Heard, until`."""
+"""What a watch says, to wait for: `from hints import Heard`."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 LIMIT_S = 20.0
@@ -34,11 +33,3 @@ class Heard:
         """Wait for the condition, looking again at every hint; fail after the limit."""
         with self._news:
             assert self._news.wait_for(lambda: bool(condition()), limit_s), (self.hints[-20:], self.doubts[-20:])
-
-
-def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-    """Wait for a condition nobody notifies of; fail after the limit."""
-    deadline, pause = time.monotonic() + limit_s, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        pause.wait(0.01)

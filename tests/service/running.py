@@ -1,4 +1,4 @@
-"""A real service on a data root of its own: `from running import Service, wait_until`."""
+"""A real service on a data root of its own: `from running import Service`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from measurement import Measurement
+from waiting import LIMIT_S, wait_until
 
 from ingestd.histories.chip import load_history
 from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
@@ -26,9 +25,6 @@ from ingestd.manifest.view import read_view
 from ingestd.service.status import StatusReport, read_status
 from ingestd.settings import load_settings
 from ingestd.upkeep.verify import verify
-
-LIMIT_S = 60.0
-"""Seconds after which a test gives up waiting; the machine may be busy with other things."""
 
 _numbers = itertools.count()
 
@@ -44,17 +40,6 @@ def put(folder: Path, first: int, count: int) -> set[str]:
     for n in range(first, first + count):
         (folder / f"It_{n}.csv").write_bytes(run_of(n))
     return {f"It_{n}.csv" for n in range(first, first + count)}
-
-
-def wait_until(fact: Callable[[], object], what: str, limit_s: float = LIMIT_S, every_s: float = 0.1) -> None:
-    """Wait until something holds; fail after the limit. A look that takes long is taken less often."""
-    end, pause = time.monotonic() + limit_s, threading.Event()
-    while True:
-        began = time.monotonic()
-        if fact():
-            return
-        assert began < end, f"not within {limit_s:g} s: {what}"
-        pause.wait(max(every_s, 2 * (time.monotonic() - began)))
 
 
 class Service:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Service, wait_until
+from running import Service
+from waiting import wait_until
 
 pytest.importorskip("pymeasure", reason="pymeasure (dev group) is not installed")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from measurement import Measurement
-from mounts import mounted
-from running import Service, put, wait_until
+from mounts import fill_up
+from running import Service, put
+from waiting import wait_until
 
 from ingestd import files
 from ingestd.ingest import Ingest, opened
@@ -53,13 +53,6 @@ def test_less_free_space_than_wanted(tmp_path: Path) -> None:
         service.check_whole()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB for everything but the raw files."""
-    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=8m", "none") as disk:
-        yield disk
-
-
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     """Full to the last byte while runs come in: alive, nothing rejected, shown; freed, everything is ingested."""
     paths = {"data_root": str(tmp_path / "data"), "stage_root": str(small_disk / "stage")}
@@ -67,15 +60,14 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     with service:
         names = put(service.raw, 0, 5)
         service.until(lambda: service.live_names() == names, "runs while there is room")
-        ballast = small_disk / "ballast"
-        _fill(ballast)
+        filler = fill_up(small_disk)
         names |= put(service.raw, 5, 40)
         service.until(lambda: service.lines("trouble"), "the trouble is told")
         assert "space" in service.lines("trouble")[0]["problem"].lower()
         service.until(lambda: any("space" in word.lower() for word in service.heard()), "systemd is told")
         assert service.process is not None
         assert service.process.poll() is None
-        ballast.unlink()
+        filler.unlink()
         service.until(lambda: service.live_names() == names, "all runs once there is room")
         service.until(lambda: service.status().health == 0, "no trouble left")
         service.until(lambda: service.lines("resumed"), "the log says that it goes on")
@@ -83,14 +75,6 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
         assert service.stop() == 0
         assert len(service.rows()) == 45
         service.check_whole()
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (2**16, 2**12, 1):
-            with contextlib.suppress(OSError):
-                while file.write(b"\0" * size):
-                    pass
 
 
 # ---- raw files out of reach -----------------------------------------------------------------------------------------

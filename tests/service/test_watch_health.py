@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 from fake_watch import FakeWatch
-from hints import LIMIT_S, Heard, until
+from hints import LIMIT_S, Heard
+from waiting import wait_until
 
 from ingestd.service.limits import LIMITS, limits_message
 from ingestd.service.watch import MISSES, Watch
@@ -45,7 +46,7 @@ def test_a_deleted_and_recreated_root_is_noticed(root: Path, watch: Watch, heard
     """Even where the new folder got the old one's inode number, the ended reader tells."""
     shutil.rmtree(root)
     root.mkdir()
-    until(lambda: watch.check() is not None)
+    wait_until(lambda: watch.check() is not None, "a doubt of the check")
     watch.restart()
     assert watch.check(1) is None
     (root / "new.csv").write_text("x")
@@ -81,7 +82,7 @@ def test_a_dead_observer_is_told_by_check(
     monkeypatch.setattr(threading, "excepthook", lambda _died: None)
     assert watch._running is not None
     watch._running._observer.event_queue.put("no event at all")
-    until(lambda: watch.check() is not None)
+    wait_until(lambda: watch.check() is not None, "a doubt of the check")
     assert watch.check() == "the observer of the kernel's events has died"
     watch.restart()
     assert watch.check(2) is None
@@ -99,7 +100,7 @@ def test_a_dead_reader_is_told_by_check(root: Path, watch: Watch, monkeypatch: p
     assert watch._running is not None
     monkeypatch.setattr(watch._running._queue, "handle_event", fail)
     (root / "a.csv").write_text("x")
-    until(lambda: watch.check() is not None)
+    wait_until(lambda: watch.check() is not None, "a doubt of the check")
     assert "the reader of the kernel's events has ended" in (watch.check() or "")
 
 
@@ -152,7 +153,7 @@ def test_an_overflow_asks_for_a_scan(
             (root / f"{number}.csv").touch()
             number += 1
     after = root / "2025-09-23" / "after.csv"  # the rest of the burst may overflow once more, so it is written again
-    until(lambda: after.write_text("x") and "2025-09-23/after.csv" in heard.hints)
+    wait_until(lambda: after.write_text("x") and "2025-09-23/after.csv" in heard.hints, "a hint after the overflow")
     assert watch.check(2) is None
     watch.stop()
 

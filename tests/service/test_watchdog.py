@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Service, wait_until
+from running import Service
+from waiting import wait_until
 
 from ingestd.ingest import Ingest, opened, utc_now
 from ingestd.service import daemon as life

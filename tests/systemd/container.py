@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +66,6 @@ class Machine:
     def show(self, unit: str, key: str) -> str:
         """Tell one property of a unit."""
         return self.run("systemctl", "show", unit, "--property", key, "--value").stdout.strip()
-
-
-def until(fact: Callable[[], bool], what: str, limit_s: float = 60) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + limit_s
-    while not fact():
-        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container import SOURCE, USER, VENV, CannotBoot, Machine, booted, until
+from container import SOURCE, USER, VENV, CannotBoot, Machine, booted
+from waiting import wait_until
 
 # The first test of a fresh clone waits for debootstrap.
 pytestmark = pytest.mark.timeout(900)
@@ -119,7 +120,7 @@ def test_it_ingests_a_run(service: Machine) -> None:
     """A finished file is staged, in the manifest and in its chip's history, within seconds, from inside the fence."""
     measure(service, "IVg2026-03-12_2.csv")
     history = service.path(f"{DATA}/histories/Biotite3_history.csv")
-    until(history.exists, "a history")
+    wait_until(history.exists, "a history")
     assert status(service)["runs"] == 1
     assert len(list(service.path(f"{DATA}/02_stage/raw_measurements").rglob("*.parquet"))) == 1
     assert history.stat().st_mode & 0o777 == 0o644
@@ -160,7 +161,7 @@ def test_it_sees_a_recorder_at_work(service: Machine) -> None:
     """
     service.run("loginctl", "enable-linger", USER)
     uid = service.run("id", "-u", USER).stdout.strip()
-    until(lambda: service.show(f"user@{uid}", "ActiveState") == "active", "a session of the user")
+    wait_until(lambda: service.show(f"user@{uid}", "ActiveState") == "active", "a session of the user")
     raw, sample = f"{DATA}/01_raw/run_1.csv", f"{SOURCE}/data/01_raw/2026-03-12/IVg2026-03-12_2.csv"
     service.path("/tmp/recorder.py").write_text(RECORDER)
     unit = ("systemd-run", "--quiet", "--collect", "--unit=recorder", f"--uid={USER}")
@@ -169,13 +170,12 @@ def test_it_sees_a_recorder_at_work(service: Machine) -> None:
     def waiting() -> list[dict[str, Any]]:
         return [file for file in status(service)["waiting"] if file["age_s"] > 3]
 
-    until(lambda: bool(waiting()), "a run that stood still for 3 s and waits")
-    (seen,) = waiting()
+    (seen,) = wait_until(waiting, "a run that stood still for 3 s and waits")
     assert seen["state"] == "running"
     assert "python3" in seen["reason"]
     assert status(service)["runs"] == 0
     service.run("touch", "/tmp/enough")
-    until(lambda: status(service)["runs"] == 1, "the closed run", 20)
+    wait_until(lambda: status(service)["runs"] == 1, "the closed run", 20)
 
 
 def test_it_comes_back_after_a_kill(service: Machine) -> None:
@@ -183,11 +183,11 @@ def test_it_comes_back_after_a_kill(service: Machine) -> None:
     settings_on_top(service, "[Service]\nRestartSec=100ms\n")
     before = main_pid(service)
     service.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGKILL", "ingestd")
-    until(lambda: main_pid(service) not in {before, "0"}, "a new process")
-    until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
+    wait_until(lambda: main_pid(service) not in {before, "0"}, "a new process")
+    wait_until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
     assert service.show("ingestd", "NRestarts") == "1"
     measure(service, "IVg2026-03-12_2.csv")
-    until(lambda: status(service)["runs"] == 1, "the run after the restart")
+    wait_until(lambda: status(service)["runs"] == 1, "the run after the restart")
 
 
 def test_the_watchdog_restarts_a_stuck_service(service: Machine) -> None:
@@ -205,7 +205,7 @@ def test_the_watchdog_restarts_a_service_whose_worker_is_stuck(service: Machine)
     limit = "Environment=INGESTD_MANIFEST__LOCK_TIMEOUT_S=1\n"
     settings_on_top(service, f"{WATCHED}{limit}ExecStart=\nExecStart={command}\n")
     expect_a_restart(service, lambda: service.run("touch", "/srv/lab/hang"))
-    until(lambda: "in hang_while_told" in journal_of(service), "where it hung in the journal")
+    wait_until(lambda: "in hang_while_told" in journal_of(service), "where it hung in the journal")
 
 
 def journal_of(service: Machine) -> str:
@@ -216,14 +216,14 @@ def journal_of(service: Machine) -> str:
 def expect_a_restart(service: Machine, stick: Callable[[], object]) -> None:
     """Let the service get stuck; systemd must notice and start it again, and the new one must work."""
     before = main_pid(service)
-    until(lambda: service.show("ingestd", "WatchdogTimestampMonotonic") not in {"", "0"}, "the watchdog at work")
+    wait_until(lambda: service.show("ingestd", "WatchdogTimestampMonotonic") not in {"", "0"}, "the watchdog at work")
     stick()
-    until(lambda: main_pid(service) not in {before, "0"}, "a new process")
+    wait_until(lambda: main_pid(service) not in {before, "0"}, "a new process")
     service.run("rm", "-f", "/srv/lab/hang")
-    until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
-    until(lambda: "Watchdog timeout (limit 5s)!" in journal_of(service), "the reason in the journal")
+    wait_until(lambda: service.show("ingestd", "ActiveState") == "active", "active again")
+    wait_until(lambda: "Watchdog timeout (limit 5s)!" in journal_of(service), "the reason in the journal")
     measure(service, "IVg2026-03-12_2.csv")
-    until(lambda: status(service)["runs"] == 1, "the run after the restart")
+    wait_until(lambda: status(service)["runs"] == 1, "the run after the restart")
 
 
 def test_a_healthy_service_feeds_the_watchdog(service: Machine) -> None:
@@ -234,7 +234,7 @@ def test_a_healthy_service_feeds_the_watchdog(service: Machine) -> None:
     def fed_for_s() -> float:
         return (int(service.show("ingestd", "WatchdogTimestampMonotonic")) - start) / 1e6
 
-    until(lambda: fed_for_s() > 6, "three intervals fed")
+    wait_until(lambda: fed_for_s() > 6, "three intervals fed")
     assert (main_pid(service), service.show("ingestd", "NRestarts")) == (before, "0")
 
 
@@ -251,7 +251,7 @@ def test_a_wrong_setting_makes_no_crash_loop(service: Machine) -> None:
 def test_it_stops_in_order(service: Machine) -> None:
     """`systemctl stop` ends it with code 0, the log compacted: manifest.parquet alone holds what was ingested."""
     measure(service, "IVg2026-03-12_2.csv")
-    until(lambda: status(service)["runs"] == 1, "the run")
+    wait_until(lambda: status(service)["runs"] == 1, "the run")
     service.run("systemctl", "stop", "ingestd")
     assert service.show("ingestd", "Result") == "success"
     assert service.show("ingestd", "ExecMainStatus") == "0"
@@ -264,7 +264,7 @@ def test_the_nightly_sweep_works_within_its_fence(service: Machine) -> None:
     service.run("systemctl", "stop", "ingestd")
     service.as_user("cp", "-rp", f"{SOURCE}/data/01_raw/2026-03-12", f"{DATA}/01_raw/")
     service.run("systemctl", "start", "ingestd-backfill.service")
-    until(lambda: service.show("ingestd-backfill", "ActiveState") == "inactive", "the end of the sweep")
+    wait_until(lambda: service.show("ingestd-backfill", "ActiveState") == "inactive", "the end of the sweep")
     assert service.show("ingestd-backfill", "Result") == "success"
     told = status(service)
     assert (told["runs"], len(told["rejects"])) == (11, 1)

@@ -17,37 +17,37 @@ RAW = "It_1.csv"
 
 
 @pytest.fixture
-def lab(folder: Folder) -> Folder:
+def measured(folder: Folder) -> Folder:
     """A data root with one raw file, in a day's folder."""
     folder.put(f"2026-03-12/{RAW}", Measurement().data)
     return folder
 
 
-def refused(lab: Folder, **paths: str) -> UsageError:
+def refused(measured: Folder, **paths: str) -> UsageError:
     """Load settings with these paths below the data root, which must be refused."""
-    given = {key: lab.path / "data" / value for key, value in paths.items()}
+    given = {key: measured.path / "data" / value for key, value in paths.items()}
     with pytest.raises(UsageError) as caught:
-        load_settings(None, {"paths": {"data_root": lab.path / "data", **given}})
+        load_settings(None, {"paths": {"data_root": measured.path / "data", **given}})
     return caught.value
 
 
-def content(lab: Folder) -> dict[Path, bytes]:
+def content(measured: Folder) -> dict[Path, bytes]:
     """Everything below the raw root."""
-    return {path: path.read_bytes() for path in lab.raw.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in measured.raw.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("key", FOLLOWS_FROM)
 @pytest.mark.parametrize("place", ["", "/below", "/2026-03-12/deep/er"])
-def test_no_setting_leads_into_the_raw_root(lab: Folder, key: str, place: str) -> None:
+def test_no_setting_leads_into_the_raw_root(measured: Folder, key: str, place: str) -> None:
     """Every place that is written, the raw root itself or below it: refused with setting, path and what to do."""
     section, _, name = key.partition(".")
-    bad = f"{lab.raw}{place}"
-    config = lab.path / "config.toml"
+    bad = f"{measured.raw}{place}"
+    config = measured.path / "config.toml"
     config.write_text(f'[{section}]\n{name} = "{bad}"\n')
     with pytest.raises(UsageError) as caught:
         load_settings(config)
     error = caught.value
-    assert error.message == f"{key} = {bad}: it lies in paths.raw_root = {lab.raw}, where ingestd never writes"
+    assert error.message == f"{key} = {bad}: it lies in paths.raw_root = {measured.raw}, where ingestd never writes"
     assert error.place == str(config)
     assert error.next_step == f"let {key} and paths.raw_root name places apart from each other"
 
@@ -55,15 +55,15 @@ def test_no_setting_leads_into_the_raw_root(lab: Folder, key: str, place: str) -
 @pytest.mark.parametrize(
     "command", ["backfill", "full-pipeline", "run", "config validate", "chip-histories", "status", "repair", "compact"]
 )
-def test_every_command_refuses(lab: Folder, command: str) -> None:
+def test_every_command_refuses(measured: Folder, command: str) -> None:
     """No command starts with such a setting: exit code 2, and nothing is made."""
-    (lab.path / "config.toml").write_text('[paths]\nhistories_dir = "data/01_raw/histories"\n')
-    before = content(lab)
-    done = lab.run(*command.split())
+    (measured.path / "config.toml").write_text('[paths]\nhistories_dir = "data/01_raw/histories"\n')
+    before = content(measured)
+    done = measured.run(*command.split())
     assert (done.code, done.out) == (2, "")
-    assert f"config.toml: paths.histories_dir = {lab.raw}/histories: it lies in paths.raw_root" in done.err
-    assert content(lab) == before
-    assert [path.name for path in (lab.path / "data").iterdir()] == ["01_raw"]
+    assert f"config.toml: paths.histories_dir = {measured.raw}/histories: it lies in paths.raw_root" in done.err
+    assert content(measured) == before
+    assert [path.name for path in (measured.path / "data").iterdir()] == ["01_raw"]
 
 
 def test_every_written_place_of_the_layout_is_guarded() -> None:
@@ -83,51 +83,51 @@ def test_every_written_place_of_the_layout_is_guarded() -> None:
         (("backfill", "--raw-root", "data"), "paths.stage_root", "--raw-root"),
     ],
 )
-def test_no_option_leads_into_the_raw_root(lab: Folder, arguments: tuple[str, ...], key: str, option: str) -> None:
+def test_no_option_leads_into_the_raw_root(measured: Folder, arguments: tuple[str, ...], key: str, option: str) -> None:
     """An option is refused as a setting is, and named; nothing is made."""
-    before = content(lab)
-    done = lab.run(*arguments)
+    before = content(measured)
+    done = measured.run(*arguments)
     assert (done.code, done.out) == (2, "")
     assert f"option {option}: {key} = " in done.err
-    assert content(lab) == before
-    assert sorted(path.name for path in (lab.path / "data").iterdir()) == ["01_raw"]
+    assert content(measured) == before
+    assert sorted(path.name for path in (measured.path / "data").iterdir()) == ["01_raw"]
 
 
-def test_a_place_that_follows_from_a_setting_names_that_setting(lab: Folder) -> None:
+def test_a_place_that_follows_from_a_setting_names_that_setting(measured: Folder) -> None:
     """With the data root in the raw root it is the data root that must be changed."""
-    error = refused(lab, data_root="01_raw", raw_root="01_raw")
+    error = refused(measured, data_root="01_raw", raw_root="01_raw")
     assert "02_stage (it follows from paths.data_root): it lies in paths.raw_root" in error.message
     assert error.next_step == "let paths.data_root and paths.raw_root name places apart from each other"
 
 
-def test_links_are_followed(lab: Folder) -> None:
+def test_links_are_followed(measured: Folder) -> None:
     """A link into the raw root is refused and told; so is a path whose folder a link leads there; a dead link too."""
-    data = lab.path / "data"
-    (data / "link").symlink_to(lab.raw)
-    (data / "dead").symlink_to(lab.raw / "to" / "come")
+    data = measured.path / "data"
+    (data / "link").symlink_to(measured.raw)
+    (data / "dead").symlink_to(measured.raw / "to" / "come")
     for place in ("link", "link/histories", "dead"):
-        assert f"(a link to {lab.raw}" in refused(lab, histories_dir=place).message
+        assert f"(a link to {measured.raw}" in refused(measured, histories_dir=place).message
     (data / "raw").symlink_to("01_raw")
-    assert refused(lab, raw_root="raw", histories_dir="01_raw/x")
+    assert refused(measured, raw_root="raw", histories_dir="01_raw/x")
     (data / "02_stage").mkdir()
-    (data / "02_stage" / "_tmp").symlink_to(lab.raw)
-    assert "_tmp (a link to" in refused(lab).message
+    (data / "02_stage" / "_tmp").symlink_to(measured.raw)
+    assert "_tmp (a link to" in refused(measured).message
 
 
-def test_a_link_that_stands_in_the_raw_root_is_not_replaced(lab: Folder) -> None:
+def test_a_link_that_stands_in_the_raw_root_is_not_replaced(measured: Folder) -> None:
     """A file is replaced in the folder where its name stands, wherever the name leads."""
-    link = lab.raw / "m.parquet"
-    link.symlink_to(lab.path / "elsewhere.parquet")
-    assert refused(lab, manifest_path="01_raw/m.parquet")
+    link = measured.raw / "m.parquet"
+    link.symlink_to(measured.path / "elsewhere.parquet")
+    assert refused(measured, manifest_path="01_raw/m.parquet")
 
 
-def test_a_folder_is_known_by_its_identity(lab: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_known_by_its_identity(measured: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a share folds the case of names, another spelling is the same folder."""
-    spelt = lab.path / "data" / "01_RAW"
-    assert not leads_into(spelt / "x", lab.raw)
+    spelt = measured.path / "data" / "01_RAW"
+    assert not leads_into(spelt / "x", measured.raw)
     real = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda path, **how: real(lab.raw if path == spelt else path, **how))
-    assert leads_into(spelt / "x", lab.raw)
+    monkeypatch.setattr(Path, "stat", lambda path, **how: real(measured.raw if path == spelt else path, **how))
+    assert leads_into(spelt / "x", measured.raw)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_a_folder_is_known_by_its_identity(lab: Folder, monkeypatch: pytest.Monk
         ({"metadata_dir": "."}, "paths.metadata_dir"),
     ],
 )
-def test_raw_files_are_not_kept_where_ingestd_deletes(lab: Folder, paths: dict[str, str], key: str) -> None:
+def test_raw_files_are_not_kept_where_ingestd_deletes(measured: Folder, paths: dict[str, str], key: str) -> None:
     """A raw root inside `_tmp` would be swept, one inside the events lost with an old day, and so on."""
-    error = refused(lab, **paths)
+    error = refused(measured, **paths)
     assert error.message.startswith(f"{key} = ")
     assert "lies in it, and ingestd writes, moves and deletes files there" in error.message
 
@@ -162,37 +162,37 @@ def test_raw_files_are_not_kept_where_ingestd_deletes(lab: Folder, paths: dict[s
         {"raw_root": "nowhere"},
     ],
 )
-def test_folders_side_by_side_are_taken(lab: Folder, paths: dict[str, str]) -> None:
+def test_folders_side_by_side_are_taken(measured: Folder, paths: dict[str, str]) -> None:
     """Where ingestd only adds files of its own names beside the raw root, nothing of it is in danger."""
-    given = {key: lab.path / "data" / value for key, value in paths.items()}
-    assert load_settings(None, {"paths": {"data_root": lab.path / "data", **given}}).layout
+    given = {key: measured.path / "data" / value for key, value in paths.items()}
+    assert load_settings(None, {"paths": {"data_root": measured.path / "data", **given}}).layout
 
 
-def test_python_is_held_to_it_too(lab: Folder) -> None:
+def test_python_is_held_to_it_too(measured: Folder) -> None:
     """The functions of the Python API refuse the same settings."""
-    config = lab.path / "bad.toml"
-    config.write_text(f'[paths]\nstage_root = "{lab.raw}/stage"\n')
-    before = content(lab)
+    config = measured.path / "bad.toml"
+    config.write_text(f'[paths]\nstage_root = "{measured.raw}/stage"\n')
+    before = content(measured)
     with pytest.raises(UsageError, match="never writes"):
-        ingestd.stage_run(lab.raw / "2026-03-12" / RAW, lab.path / "data", config=config)
-    assert content(lab) == before
+        ingestd.stage_run(measured.raw / "2026-03-12" / RAW, measured.path / "data", config=config)
+    assert content(measured) == before
 
 
 # ---- a file named on the command line --------------------------------------------------------------------------------
 
 
-def test_export_into_the_raw_files_is_refused(lab: Folder) -> None:
+def test_export_into_the_raw_files_is_refused(measured: Folder) -> None:
     """`--out-csv` does not replace a raw measurement or add a file beside it, by a link or by its name."""
-    assert lab.run("backfill", "--workers", "1").code == 0
-    (lab.path / "link").symlink_to(lab.raw)
-    (lab.path / "file.csv").symlink_to(lab.raw / "2026-03-12" / RAW)
-    before = content(lab)
+    assert measured.run("backfill", "--workers", "1").code == 0
+    (measured.path / "link").symlink_to(measured.raw)
+    (measured.path / "file.csv").symlink_to(measured.raw / "2026-03-12" / RAW)
+    before = content(measured)
     for place in (f"data/01_raw/2026-03-12/{RAW}", "data/01_raw/new.csv", "link/a/b.csv", "file.csv"):
-        done = lab.run("export-metadata", "--out-csv", place)
+        done = measured.run("export-metadata", "--out-csv", place)
         assert (done.code, done.out) == (2, "")
-        assert f"{place}: --out-csv lies in paths.raw_root = {lab.raw}, where ingestd never writes" in done.err
+        assert f"{place}: --out-csv lies in paths.raw_root = {measured.raw}, where ingestd never writes" in done.err
         assert f"next: name a file elsewhere, such as --out-csv {Path(place).name}" in done.err
-    assert content(lab) == before
+    assert content(measured) == before
 
 
 @pytest.mark.parametrize(
@@ -203,18 +203,18 @@ def test_export_into_the_raw_files_is_refused(lab: Folder) -> None:
         ("data/histories/Alisson72_history.csv", "paths.histories_dir"),
     ],
 )
-def test_export_over_ingestds_own_files_is_refused(lab: Folder, place: str, key: str) -> None:
+def test_export_over_ingestds_own_files_is_refused(measured: Folder, place: str, key: str) -> None:
     """`--out-csv` does not replace the manifest, the log, staged data or a history."""
-    assert lab.run("backfill", "--workers", "1").code == 0
-    before = (lab.path / place).read_bytes() if (lab.path / place).exists() else None
-    done = lab.run("export-metadata", "--out-csv", place)
+    assert measured.run("backfill", "--workers", "1").code == 0
+    before = (measured.path / place).read_bytes() if (measured.path / place).exists() else None
+    done = measured.run("export-metadata", "--out-csv", place)
     assert done.code == 2
     assert f"{place}: --out-csv lies in {key} = " in done.err
     assert "which is ingestd's own" in done.err
-    assert ((lab.path / place).read_bytes() if (lab.path / place).exists() else None) == before
+    assert ((measured.path / place).read_bytes() if (measured.path / place).exists() else None) == before
 
 
-def test_export_beside_the_days_is_taken(lab: Folder) -> None:
+def test_export_beside_the_days_is_taken(measured: Folder) -> None:
     """The folder of the days' exports takes one of all runs as well."""
-    assert lab.run("backfill", "--workers", "1").code == 0
-    assert lab.run("export-metadata", "--out-csv", "data/metadata/all.csv").code == 0
+    assert measured.run("backfill", "--workers", "1").code == 0
+    assert measured.run("export-metadata", "--out-csv", "data/metadata/all.csv").code == 0

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
+from pages import section
 
 from ingestd.backfill import backfill
 from ingestd.errors import RejectCode
@@ -87,30 +88,30 @@ def test_the_formats_name_every_code_event_and_column(repository: Path) -> None:
 
 def test_the_formats_name_every_kind_of_finding(repository: Path) -> None:
     """docs/formats.md lists what `ingestd verify` can find: every kind, and no other, below damage and note."""
-    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd verify`")[2]
+    page = section(repository / "docs" / "formats.md", "The JSON of `ingestd verify`")
     listed = re.findall(r"^\| `([a-z-]+)` \| (damage|note) \|", page, re.MULTILINE)
     assert sorted(kind for kind, _ in listed) == sorted(get_args(Kind))
     assert {level for _, level in listed} == set(get_args(Level))
 
 
 def test_the_formats_name_every_key_of_verify_and_repair(repository: Path) -> None:
-    """docs/formats.md lists every key that `verify --json` and `repair --json` print."""
-    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd verify`")[2]
-    keys = {"clean", *(one.name for part in (Verification, Finding, Repair, Step) for one in fields(part))}
-    assert sorted(key for key in keys if f"`{key}`" not in page) == []
+    """docs/formats.md lists every key that `verify --json` and `repair --json` print, each in its section."""
+    for command, parts, more in (("verify", (Verification, Finding), {"clean"}), ("repair", (Repair, Step), set())):
+        page = section(repository / "docs" / "formats.md", f"The JSON of `ingestd {command}`")
+        keys = {*more, *(one.name for part in parts for one in fields(part))}
+        assert sorted(key for key in keys if f"`{key}`" not in page) == [], command
 
 
 def test_the_formats_name_every_kind_of_step_of_a_repair(repository: Path) -> None:
     """docs/formats.md lists every `kind` that a step of `ingestd repair` can have, and no other."""
-    page = (repository / "docs" / "formats.md").read_text("utf-8")
-    section = page.partition("## The JSON of `ingestd repair`")[2].partition("\n## ")[0]
+    page = section(repository / "docs" / "formats.md", "The JSON of `ingestd repair`")
     made = set()
     for node in ast.walk(ast.parse((repository / "ingestd" / "upkeep" / "repair.py").read_text("utf-8"))):
         match node:
             case ast.Call(func=ast.Attribute(attr="_step" | "_move"), args=[ast.Constant(str(kind)), *_]):
                 made.add(kind)
     assert len(made) > 5
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)) == made
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)) == made
 
 
 def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, samples: Path, tmp_path: Path) -> None:
@@ -129,8 +130,7 @@ def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, s
 
 def test_the_formats_name_every_event_of_the_log(repository: Path) -> None:
     """docs/formats.md lists every event name that the service's code logs or makes a line of, and no other."""
-    page = (repository / "docs" / "formats.md").read_text("utf-8")
-    table = page.partition("## The service's log")[2].partition("\n## ")[0]
+    table = section(repository / "docs" / "formats.md", "The service's log")
     listed = {
         name
         for line in table.splitlines()
@@ -152,8 +152,8 @@ def test_the_formats_name_every_event_of_the_log(repository: Path) -> None:
 
 
 def test_the_formats_name_every_key_of_status(repository: Path) -> None:
-    """docs/formats.md lists every key `ingestd status --json` prints, on every level."""
-    page = (repository / "docs" / "formats.md").read_text("utf-8").partition("## The JSON of `ingestd status`")[2]
+    """docs/formats.md lists every key `ingestd status --json` prints, on every level, in its section."""
+    page = section(repository / "docs" / "formats.md", "The JSON of `ingestd status`")
     parts = (StatusReport, ServicePart, WaitingPart, RunPart, RejectPart, Trouble)
     keys = {"exit_code", *(name for part in parts for name in part.model_fields)}
     assert sorted(name for name in keys if f"`{name}`" not in page) == []

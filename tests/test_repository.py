@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pages import section
 
 import ingestd
 
@@ -52,7 +53,7 @@ def test_the_floors_of_the_guide_are_those_that_are_checked(repository: Path) ->
     """CONTRIBUTING.md shows the floors import-linter holds, the highest first."""
     tool = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     (floors,) = (contract["layers"] for contract in tool["contracts"] if contract["id"] == "floors")
-    guide = (repository / "CONTRIBUTING.md").read_text("utf-8").partition("## Floors")[2].partition("\n## ")[0]
+    guide = section(repository / "CONTRIBUTING.md", "Floors")
     shown = [line.split() for line in guide.splitlines() if line.startswith("    ")]
     assert shown == [floor.split(" | ") for floor in floors if floor != "__main__"]
 
@@ -104,7 +105,7 @@ def test_files_stay_short(repository: Path) -> None:
     assert {path.name: length for path, length in lengths.items() if length > 400} == {}
 
 
-def test_test_lowest_installs_every_lower_bound(repository: Path) -> None:
+def test_every_lower_bound_is_handed_to_test_lowest(repository: Path) -> None:
     """`tools/lowest.py` prints one exact version for each requirement of the build, the package and its dev group."""
     done = subprocess.run(
         [sys.executable, repository / "tools" / "lowest.py"], capture_output=True, text=True, check=True

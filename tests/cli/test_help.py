@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 from commands import ENTRY, Folder
+from pages import section
 from typer.testing import CliRunner
 
 import ingestd
@@ -167,13 +168,12 @@ def test_the_tables_of_the_documents_are_whole(repository: Path) -> None:
 @pytest.mark.parametrize("path", leaves(), ids=" ".join)
 def test_the_documents_have_the_choices_and_defaults_of_the_help(repository: Path, path: tuple[str, ...]) -> None:
     """The section of a command in docs/commands.md shows every choice and every default that its `--help` shows."""
-    text = (repository / "docs" / "commands.md").read_text("utf-8").replace(r"\|", "|")
-    section = text.partition(f"## ingestd {' '.join(path)}\n")[2].partition("\n## ")[0]
+    text = section(repository / "docs" / "commands.md", f"ingestd {' '.join(path)}").replace(r"\|", "|")
     shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "100"}).stdout
     choices = re.findall(r"(--[a-z-]+) [<\[](\w+(?:\|\w+)+)[>\]]", shown)
     defaults = re.findall(r"\[default:\s+([^\s;\]]+)", shown)
-    assert [f"{option} <{values}>" for option, values in choices] == re.findall(r"`(--[a-z-]+ <.+?>)`", section)
-    assert defaults == re.findall(r"\[default: ([^\s;\]]+)", section)
+    assert [f"{option} <{values}>" for option, values in choices] == re.findall(r"`(--[a-z-]+ <.+?>)`", text)
+    assert defaults == re.findall(r"\[default: ([^\s;\]]+)", text)
     assert choices or path != ("tail",)
 
 
@@ -198,11 +198,10 @@ def test_the_table_of_exit_codes_names_every_command_that_ends_with_1(repository
 
 def test_every_command_that_prints_json_is_described(repository: Path) -> None:
     """The JSON of each command with `--json` stands in docs/formats.md, or with backfill's in docs/commands.md."""
-    formats = (repository / "docs" / "formats.md").read_text("utf-8")
-    described = set(re.findall(r"^## The JSON of `ingestd (.+)`$", formats, re.MULTILINE))
-    table = formats.partition("## The JSON of other commands\n")[2].partition("\n## ")[0]
-    described |= set(re.findall(r"^\| `(.+?)` \| `", table, re.MULTILINE))
-    shared = (repository / "docs" / "commands.md").read_text("utf-8").partition("## The JSON of `backfill`\n")[2]
+    formats = repository / "docs" / "formats.md"
+    described = set(re.findall(r"^## The JSON of `ingestd (.+)`$", formats.read_text("utf-8"), re.MULTILINE))
+    described |= set(re.findall(r"^\| `(.+?)` \| `", section(formats, "The JSON of other commands"), re.MULTILINE))
+    shared = section(repository / "docs" / "commands.md", "The JSON of `backfill`")
     described |= set(re.findall(r"`([a-z -]+)`", shared.partition("| key |")[0])) - {"metadata", "retried"}
     has_json = [path for path, command in leaves().items() if any("--json" in one.opts for one in command.params)]
     assert described == {" ".join(path) for path in has_json}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Folder
+from pages import section
 
 from ingestd.cli.report import JSON_KEYS
 from ingestd.histories.chip import HISTORY_SCHEMA
@@ -35,11 +36,10 @@ COMMANDS = {
 """Command -> how it is typed to show all its keys."""
 
 
-def section(repository: Path, title: str) -> str:
-    """Return a section of docs/formats.md."""
-    text = (repository / "docs" / "formats.md").read_text("utf-8").partition(f"\n## {title}\n")[2]
-    assert text
-    return text.partition("\n## ")[0]
+def table(repository: Path, title: str) -> list[str]:
+    """Return the lines of the table in a section of docs/formats.md, but for its head."""
+    page = section(repository / "docs" / "formats.md", title)
+    return [line for line in page.splitlines() if line.startswith("| `")]
 
 
 def names_in(text: str) -> set[str]:
@@ -93,7 +93,7 @@ def test_the_formats_name_every_key(
     )
     told = [
         names_in(line.partition(f"| `{command}` |")[2])
-        for line in section(repository, "The JSON of other commands").splitlines()
+        for line in table(repository, "The JSON of other commands")
         if line.startswith(f"| `{command}` |")
     ]
     printed = staged.run(*COMMANDS[command], "--json").json
@@ -102,8 +102,7 @@ def test_the_formats_name_every_key(
 
 def test_the_table_is_of_these_commands(repository: Path) -> None:
     """The table of docs/formats.md has rows of the commands above and of no other."""
-    rows = re.findall(r"^\| `([a-z -]+)` \|", section(repository, "The JSON of other commands"), re.MULTILINE)
-    assert set(rows) == set(COMMANDS)
+    assert {line.split("`")[1] for line in table(repository, "The JSON of other commands")} == set(COMMANDS)
 
 
 def test_the_formats_name_every_key_of_explain(
@@ -120,7 +119,5 @@ def test_the_formats_name_every_key_of_explain(
     staged.put(NO_MEASUREMENT, b"none")
     stories = [staged.run("explain", name, "--json").json for name in (RUN, GONE, ALONE, REJECT, NO_MEASUREMENT)]
     del elsewhere[""]
-    table = [
-        line for line in section(repository, "The JSON of `ingestd explain`").splitlines() if line.startswith("| `")
-    ]
-    assert set(keys(stories, elsewhere)) == set().union(*map(names_in, table))
+    told = map(names_in, table(repository, "The JSON of `ingestd explain`"))
+    assert set(keys(stories, elsewhere)) == set().union(*told)

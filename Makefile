@@ -31,7 +31,7 @@ lint: .venv/dev.stamp ## check format, style, types and floors
 	@mkdir -p build
 	@$(BIN)/lint-imports --no-logo > build/floors.txt || { cat build/floors.txt; exit 1; }
 
-check: lint test ## everything CI runs before a change is taken
+check: lint demo test ## run all that CI runs
 
 format: .venv/dev.stamp ## rewrite the code in the house's format
 	@$(BIN)/ruff check --quiet --fix .
@@ -51,7 +51,7 @@ bench: .venv/bench.stamp ## measure ingestd against floors and peers; BENCH="--f
 
 clean: ## remove the environments and everything built
 	@rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	@find ingestd tests tools -name __pycache__ -prune -exec rm -rf {} +
+	@find bench ingestd tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/python.stamp .venv-lowest/python.stamp:
 	@for python in python3.11 python3 python; do \

@@ -59,10 +59,22 @@ def test_the_floors_of_the_guide_are_those_that_are_checked(repository: Path) ->
 
 
 def test_continuous_integration_calls_what_developers_call(repository: Path) -> None:
-    """`.ci/run` runs make targets after the system's packages, and ends with `make test`: pytest's summary is last."""
+    """`.ci/run` runs the targets of `make check` after the system's packages, the README's `make test` last of all."""
     lines = (repository / ".ci" / "run").read_text("utf-8").splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
     assert commands == ["sh tools/ci-packages.sh", "make lint", "make demo", "make test"]
+    check = re.search(r"^check: (.+?) ##", (repository / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert check is not None
+    assert [f"make {target}" for target in check[1].split()] == commands[1:]
+    quick_start = section(repository / "README.md", "Quick start")
+    assert re.findall(r"^\$ (make test)\b", quick_start, re.MULTILINE) == commands[-1:]
+
+
+def test_clean_goes_through_every_folder_of_code(repository: Path) -> None:
+    """`make clean` looks for what Python left in each top folder that holds Python files."""
+    recipe = re.search(r"@find (.+) -name __pycache__", (repository / "Makefile").read_text("utf-8"))
+    assert recipe is not None
+    assert recipe[1].split() == sorted({name.partition("/")[0] for name in git(repository, "ls-files", "*/*.py")})
 
 
 def test_no_file_names_a_home_folder_or_a_package_index(repository: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from mounts import mounted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAB = REPOSITORY.parent / "shared" / "lab"
+LAB = Path(os.environ.get("LAB_ARCHIVE") or REPOSITORY.parent / "shared" / "lab")
+"""A lab's real measurements, which no repository holds."""
 
 # No deadline: a slow machine is not a wrong answer; the per-test limit of pytest-timeout stands instead.
 settings.register_profile("dev", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -36,7 +37,7 @@ def samples() -> Path:
 def lab() -> Path:
     """The lab's real measurements (`01_raw/`, `legacy_histories/`), read only; skips where they are absent."""
     if not LAB.is_dir():
-        pytest.skip("the lab's real measurements are not here: they are expected in shared/lab beside the repository")
+        pytest.skip(f"the lab's real measurements are not in {LAB}: LAB_ARCHIVE names the folder that has them")
     return LAB
 
 

@@ -18,9 +18,10 @@ def machine() -> str:
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.machine())  # fmt: skip
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    kernel = ".".join(platform.release().split(".")[:2])  # the rest names a build, or the machine
     busy = f"{os.getloadavg()[0]:.1f}"
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} CPUs ({model}), {platform.system()} {platform.release()}; "
+        f"{datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} CPUs ({model}), {platform.system()} {kernel}; "
         f"Python {platform.python_version()}, {libraries}; load average at the start {busy}."
     )
 

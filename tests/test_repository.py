@@ -12,6 +12,7 @@ import pytest
 from pages import section
 
 import ingestd
+from ingestd.cli import COMMANDS
 
 TARGET = re.compile(r"^(?P<name>[a-z][a-z-]*):.*## (?P<words>.+)$", re.MULTILINE)
 
@@ -105,9 +106,17 @@ def test_the_search_for_private_names_finds_them(line: str) -> None:
 
 
 def test_changelog_tells_of_the_current_version(repository: Path) -> None:
-    """The newest section of CHANGELOG.md is that of `ingestd.__version__`."""
-    sections = re.findall(r"^## \[(.+?)\]", (repository / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert sections[0] == ingestd.__version__
+    """The newest section of CHANGELOG.md is that of `ingestd.__version__`, or names it as what is to be released."""
+    changes = (repository / "CHANGELOG.md").read_text("utf-8")
+    newest, _, rest = changes.partition("\n## [")[2].partition("]")
+    assert newest in {ingestd.__version__, "Unreleased"}
+    assert newest == ingestd.__version__ or f"What is to be {ingestd.__version__}" in rest.partition("\n## [")[0]
+
+
+def test_changelog_names_every_command(repository: Path) -> None:
+    """Every command stands in CHANGELOG.md: each came with some version."""
+    changes = (repository / "CHANGELOG.md").read_text("utf-8")
+    assert [name for name in COMMANDS if not re.search(rf"`(ingestd )?{name}\b", changes)] == []
 
 
 def test_files_stay_short(repository: Path) -> None:

@@ -14,6 +14,7 @@ from pages import section
 
 from ingestd.cli.report import JSON_KEYS
 from ingestd.histories.chip import HISTORY_SCHEMA
+from ingestd.histories.compare import EXPLAINED
 from ingestd.manifest.record import FileNote, Record
 from ingestd.manifest.row import ManifestRow
 
@@ -103,6 +104,12 @@ def test_the_formats_name_every_key(
 def test_the_table_is_of_these_commands(repository: Path) -> None:
     """The table of docs/formats.md has rows of the commands above and of no other."""
     assert {line.split("`")[1] for line in table(repository, "The JSON of other commands")} == set(COMMANDS)
+
+
+def test_the_formats_name_what_a_comparison_can_explain(repository: Path) -> None:
+    """docs/formats.md lists every name of a known difference that `compare-histories` counts as explained."""
+    page = section(repository / "docs" / "formats.md", "The JSON of other commands")
+    assert [name for name in EXPLAINED if f"`{name}`" not in page] == []
 
 
 def test_the_formats_name_every_key_of_explain(

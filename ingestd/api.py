@@ -122,11 +122,13 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
         if not catalog.is_current(name, status.size, status.mtime_ns):
-            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), read_writers().writer_of(status))
+            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), read_writers([status]).writer_of(status))
             (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
-            if ingest.commit([outcome]).again:
+            done = ingest.commit([outcome])
+            if done.again:
                 raise Retry("another process decides about it right now", place=name, next_step="try again")
-            _raise_unless_decided(outcome, name)
+            for undecided in [outcome, *done.failed]:
+                _raise_unless_decided(undecided, name)
             ingest.refresh_histories()
         note = ingest.store.catalog.notes.get(name)
         if note is not None and note.outcome == "rejected":

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ingestd.cluster import DaskEngine
-from ingestd.deciding import looking_order
+from ingestd.deciding import left_undecided, looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
-from ingestd.manifest.record import Event, Reason, Record
+from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.originals import LostFile, lost_files
+from ingestd.originals import lost_files
 from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
+from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.settings import Settings
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
 from ingestd.writers import Writers, read_writers
@@ -35,68 +35,6 @@ COMPACT_FROM = 5000
 
 In a manifest of many rows a tenth of them, so that rewriting it takes a small share of the run.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingFile:
-    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far.
-
-    `code` is the kind of reason, as in `Verdict`.
-    """
-
-    source_file: str
-    state: State
-    reason: str
-    code: str
-    age_s: float
-    rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedFile:
-    """A file whose content was refused."""
-
-    source_file: str
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class FailedFile:
-    """A file that the world kept from being staged; it is tried again next time."""
-
-    source_file: str
-    message: str
-    place: str
-    next_step: str
-
-
-@dataclass(slots=True)
-class Report:
-    """What one backfill saw and did.
-
-    `events` counts decisions by event. `known` files needed no look; `known_listed` of them are in one of the lists.
-    `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
-    refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten.
-    `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
-    those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
-    """
-
-    scanned: int = 0
-    known: int = 0
-    known_listed: int = 0
-    to_do: dict[str, str] = field(default_factory=dict)
-    events: Counter[Event] = field(default_factory=Counter)
-    waiting: list[WaitingFile] = field(default_factory=list)
-    rejected: list[RejectedFile] = field(default_factory=list)
-    rejected_before: list[str] = field(default_factory=list)
-    failed: list[FailedFile] = field(default_factory=list)
-    lost: list[LostFile] = field(default_factory=list)
-    passed_over: dict[str, str] = field(default_factory=dict)
-    unreachable: list[str] = field(default_factory=list)
-    histories: list[str] = field(default_factory=list)
-    left: int = 0
-    interrupted: bool = False
-    stopped_by: Retry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +147,11 @@ class _Run:
                     break
                 time.sleep(max(0.0, scanned_at + self.settings.settle.settle_s - time.monotonic()))
                 pending, same = self._look_again()
+                for name in self._again:
+                    self._waiting.pop(name, None)
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if not self.options.stop():
-                copies = self.ingest.orphaned_copies(scan)
-                self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
-                self._commit(copies)
+                self._promote_copies(scan, to_do)
         except Retry as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
@@ -228,11 +166,23 @@ class _Run:
         report.lost = [file for file in lost if only is None or file.source_file in only]
         gone = {file.source_file for file in report.lost}
         report.waiting = [self._waiting[name] for name in sorted(self._waiting) if name not in gone]
+        report.failed += map(self._restless, self._left_undecided())
         report.rejected_before.sort()
         if report.interrupted or report.stopped_by is not None:
             undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
             report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
         report.known_listed = len({*report.rejected_before, *rowless, *gone} - to_do.keys())
+
+    def _left_undecided(self) -> list[str]:
+        """List the files that were decided by nobody although they were looked at again and again."""
+        if self.report.interrupted or self.report.stopped_by is not None:
+            return []
+        pending, _ = self._look_again()
+        return sorted(pending.keys() - self._waiting.keys())
+
+    def _restless(self, name: str) -> FailedFile:
+        place = str(self.settings.layout.raw_file(name))
+        return FailedFile(name, "it was in another state at every look", place, "run the same command again")
 
     def finish(self) -> None:
         """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
@@ -271,7 +221,7 @@ class _Run:
         self._again = {}
         if not pending:
             return
-        batches = self._batches(pending, read_writers(), steady_s)
+        batches = self._batches(pending, read_writers(pending.values()), steady_s)
         for outcomes in self.engine.stage(batches, self.options.stop):
             for outcome in outcomes:
                 self._account(outcome)
@@ -321,11 +271,24 @@ class _Run:
                 self._wait(name, outcome.verdict, outcome.task.status, outcome.rows)
                 if outcome.rows == 0 and outcome.verdict.state is State.RUNNING:
                     self._again[name] = outcome.task.status
-            case Failed(ours=True):
-                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
             case Failed():
-                self.report.failed.append(FailedFile(name, outcome.message, outcome.place, outcome.next_step))
+                self._fail(outcome)
         self._advance(name)
+
+    def _fail(self, outcome: Failed) -> None:
+        """Note a file that could not be staged; where writing failed, others would fail as well."""
+        if outcome.ours:
+            raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+        name = outcome.task.source_file
+        self.report.failed.append(FailedFile(name, outcome.message, outcome.place, outcome.next_step))
+
+    def _promote_copies(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
+        """Where an original is gone its copy takes its place."""
+        for copies in self.ingest.orphaned_copies(scan):
+            self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
+            self._commit(copies)
+            if self.options.stop():
+                return
 
     def _advance(self, name: str) -> None:
         self._done = min(self._done + 1, self._total)
@@ -340,6 +303,11 @@ class _Run:
             if record.event is Event.REJECTED and record.reason is not None:
                 self.report.rejected.append(RejectedFile(record.source_file, record.reason))
             self.options.on_record(record)
+            for name in left_undecided(record):
+                self.report.known -= 1
+                self._again[name] = outcomes[0].task.status  # of another file: its own is looked up when it is its turn
+        for failed in done.failed:
+            self._fail(failed)
         self._bound_log()
 
     def _bound_log(self) -> None:
@@ -353,7 +321,6 @@ class _Run:
         same = True
         catalog = self.ingest.store.catalog
         for name, before in self._again.items():
-            self._waiting.pop(name, None)
             try:
                 status = stat_of(self.settings.layout.raw_file(name).lstat())
             except OSError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
@@ -17,6 +18,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.originals import Originals
 from ingestd.stage import run as stage
 from ingestd.stage.identity import compute_distinct_run_id
+from ingestd.stage.parquet import read_run, same_cells
 from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
 
@@ -30,9 +32,10 @@ class Decider:
         self.context = context
         self.originals = originals
 
-    def decide(self, outcome: Outcome, placing: Placing) -> Record | None:
+    def decide(self, outcome: Outcome, placing: Placing) -> Record | Failed | None:
         """Decide about one file; None when another process's decision overtook it and it must be looked at again.
 
+        `Failed` where it had to be staged once more and could not be.
         What must stand before the record may be written is added to `placing`. Call it inside a transaction.
         """
         match outcome:
@@ -47,7 +50,7 @@ class Decider:
             case Failed():
                 raise AssertionError("a failed file is never decided")
 
-    def _decide_staged(self, outcome: Staged, placing: Placing) -> Record | None:
+    def _decide_staged(self, outcome: Staged, placing: Placing) -> Record | Failed | None:
         catalog, row, task = self.store.catalog, outcome.row, outcome.task
         same = catalog.live_with(row.source_sha256)
         if same is not None and task.force and same.run_id == row.run_id and same.source_file == row.source_file:
@@ -65,11 +68,14 @@ class Decider:
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
             return self._copy(copied, Same(task, row.source_sha256))
+        distinct = self._distinct(outcome)
+        if not isinstance(distinct, Staged):
+            return distinct if isinstance(distinct, Failed) else None
         if prior is None:
-            return self._put(Event.INGESTED, self._distinct(outcome), placing)
-        return self._supersede(prior, self._distinct(outcome), placing)
+            return self._put(Event.INGESTED, distinct, placing)
+        return self._supersede(prior, distinct, placing)
 
-    def _distinct(self, outcome: Staged) -> Staged:
+    def _distinct(self, outcome: Staged) -> Outcome:
         """Stage once more under another id when the plain id belongs to a run of another file."""
         row = outcome.row
         taken = self.store.catalog.run(row.run_id)
@@ -77,7 +83,7 @@ class Decider:
             return outcome
         run_id = compute_distinct_run_id(row.source_file, row.start_time_utc, row.source_sha256)
         stage.discard([outcome])
-        return stage.stage_one(replace(outcome.task, run_id=run_id, known=frozenset()), self.context) or outcome
+        return stage.stage_batch([replace(outcome.task, run_id=run_id, known=frozenset())], self.context)[0]
 
     def _put(self, event: Event, outcome: Staged, placing: Placing, old: KnownRun | None = None) -> Record:
         """Record a row with its Parquet: what was staged before under the same run is kept aside when it was edited."""
@@ -112,15 +118,35 @@ class Decider:
         new_id = outcome.row.run_id
         retired = replaced.model_copy(update={"superseded_by": new_id})
         copies = self.store.catalog.copies(old, outcome.row.source_sha256)  # of the same bytes in another time zone
+        notes = [note.model_copy(update={"run_id": new_id}) for note in copies]
         return record.model_copy(
             update={
                 "rows": [retired, outcome.row],
-                "files": [*record.files, *(note.model_copy(update={"run_id": new_id}) for note in copies)],
+                "files": [*record.files, *notes, *map(forgotten, self._left_alone(old, outcome))],
                 "note": f"its start time changed; it was run {old.run_id}",
             }
         )
 
-    def _decide_same(self, outcome: Same, placing: Placing) -> Record | None:
+    def _left_alone(self, old: KnownRun, outcome: Staged) -> list[FileNote]:
+        """List the copies of a run over whose file another measurement was saved: they are all there is of it now.
+
+        Where only the header was edited, or rows were added, the copies are of the same measurement, which counts.
+        """
+        if old.source_sha256 == outcome.row.source_sha256:
+            return []
+        copies = self.store.catalog.copies(old, old.source_sha256)
+        return copies if copies and not self._begins_as(old, outcome) else []
+
+    def _begins_as(self, old: KnownRun, outcome: Staged) -> bool:
+        """Tell whether what is staged begins with all rows of a run."""
+        try:
+            before = read_run(self.layout.staged_file(old.proc, old.date_local, old.run_id))
+            after = read_run(outcome.temporary)
+        except (Corrupt, Retry):
+            return False
+        return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
+
+    def _decide_same(self, outcome: Same, placing: Placing) -> Record | Failed | None:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest:
@@ -161,14 +187,20 @@ class Decider:
             files=self._cleared(row, run),
         )
 
-    def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | None:
+    def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | Failed | None:
         """Give a run its new path: staged again from there, because file number and summary come from the name."""
         task = replace(outcome.task, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
-        staged = stage.stage_one(task, self.context)
-        if staged is None or staged.row.source_sha256 != outcome.digest:
-            return None
-        record = self._put(Event.MOVED, staged, placing, run)
-        return record.model_copy(update={"note": moved_from(run.source_file)})
+        (staged,) = stage.stage_batch([task], self.context)
+        match staged:
+            case Staged() if staged.row.source_sha256 == outcome.digest:
+                record = self._put(Event.MOVED, staged, placing, run)
+                return record.model_copy(update={"note": moved_from(run.source_file)})
+            case Refused() if staged.digest in {outcome.digest, ""}:  # settings, or the new name, do not take it
+                return self._decide_refused(staged)
+            case Failed():
+                return staged
+        stage.discard([staged])
+        return None
 
     def _decide_refused(self, outcome: Refused) -> Record:
         note = self._note(outcome, "rejected", outcome.reason.code)
@@ -275,6 +307,13 @@ def moved_from(source_file: str) -> str:
 def forgotten(note: FileNote) -> FileNote:
     """Return the note that takes a note back."""
     return note.model_copy(update={"outcome": "forgotten", "run_id": None, "code": None})
+
+
+def left_undecided(record: Record) -> list[str]:
+    """List the other files that a decision says nothing is known of any more: they are to be looked at."""
+    if record.event is not Event.SUPERSEDED:
+        return []
+    return [n.source_file for n in record.files if n.outcome == "forgotten" and n.source_file != record.source_file]
 
 
 def _state(status: FileStat) -> dict[str, int]:

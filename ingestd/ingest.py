@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from ingestd import files
 from ingestd.deciding import Decider, forgotten, in_turn, prior_of
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, IngestdError, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, write_histories
 from ingestd.layout import Layout
@@ -28,7 +29,17 @@ from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
 from ingestd.stage.placing import Placing, read_note
-from ingestd.stage.run import Outcome, Refused, Same, StageContext, Staged, StageTask, Waiting
+from ingestd.stage.run import (
+    Failed,
+    Outcome,
+    Refused,
+    Same,
+    StageContext,
+    Staged,
+    StageTask,
+    Waiting,
+    failed_by_fault,
+)
 from ingestd.stage.workspace import workspace
 from ingestd.traces import write_traces
 
@@ -45,10 +56,11 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class Committed:
-    """What a batch came to: the records written, and the outcomes that must be looked at once more."""
+    """What a batch came to: the records written, the outcomes to look at once more, and the files that failed."""
 
     records: list[Record] = field(default_factory=list)
     again: list[Outcome] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
 
 class Ingest:
@@ -93,13 +105,17 @@ class Ingest:
             force=force,
         )
 
-    def orphaned_copies(self, scan: Scan | None = None) -> list[Same]:
-        """List the known copies whose original is gone: each may take its place. Opens nothing.
+    def orphaned_copies(self, scan: Scan | None = None, gone: Sequence[str] | None = None) -> Iterator[list[Same]]:
+        """List, a batch at a time, the known copies whose original is gone: each may take its place. Opens nothing.
 
-        After a `scan` only what it did not see is looked at.
+        After a `scan` only what it did not see is looked at; with `gone` only the copies of runs at these paths.
         """
+        catalog, many = self.store.catalog, self.settings.stage.batch_files
         saw = scan.saw if scan is not None else self.originals.sees
-        return self.originals.orphaned(self.store.catalog, saw, self.clock())
+        notes = list(catalog.duplicates() if gone is None else catalog.copies_of_runs_at(gone))
+        orphaned = self.originals.orphaned(catalog, notes, saw, self.clock())
+        while batch := list(islice(orphaned, many)):
+            yield batch
 
     # ---- committing -------------------------------------------------------------------------------------------------
 
@@ -107,12 +123,12 @@ class Ingest:
         """Decide about a batch and make the decisions durable: one flush of the stage, one write of the log.
 
         A queued file is noted, so that it is not opened again before it changes; running and failed ones are passed
-        over. `again` lists those that another process's decision overtook.
+        over. `again` lists those that another process's decision overtook, `failed` those that could not be decided.
 
         Raises:
             Retry: the disk refused; nothing of the batch counts, and what it wrote is taken away again.
         """
-        done = Committed()
+        done, undecided = Committed(), list[Outcome]()
         decidable = [
             outcome
             for outcome in outcomes
@@ -125,20 +141,34 @@ class Ingest:
             with self.store.transaction():
                 placing = Placing()
                 for outcome in in_turn(decidable):
-                    record = self._decider.decide(outcome, placing)
-                    if record is None:
+                    decision = self._decided(outcome, placing)
+                    if isinstance(decision, Record):
+                        self.store.decide(decision)
+                        done.records.append(decision)
+                        continue
+                    undecided.append(outcome)
+                    if decision is None:
                         done.again.append(outcome)
                     else:
-                        self.store.decide(record)
-                        done.records.append(record)
+                        done.failed.append(decision)
                 with placing.done(self.layout.stage_root, self.context.temporary):
                     self.store.commit()
         except BaseException:
             stage.discard(decidable)
             raise
-        stage.discard(done.again)
+        stage.discard(undecided)
         self._trace(done.records)
         return done
+
+    def _decided(self, outcome: Outcome, placing: Placing) -> Record | Failed | None:
+        """Decide about one file; a fault of ours costs that file, never the batch."""
+        try:
+            with placing.whole():
+                return self._decider.decide(outcome, placing)
+        except (IngestdError, OSError):
+            raise
+        except Exception as error:
+            return failed_by_fault(outcome.task, error)
 
     # ---- after staging ----------------------------------------------------------------------------------------------
 

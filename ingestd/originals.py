@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -26,13 +26,14 @@ class Originals:
         self._layout = layout
         self._context = context
 
-    def orphaned(self, catalog: Catalog, saw: Callable[[str], bool], now: datetime) -> list[Same]:
-        """List the known copies whose original is gone: each may take its place. Opens nothing.
+    def orphaned(
+        self, catalog: Catalog, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime
+    ) -> Iterator[Same]:
+        """Find those of these known copies whose original is gone: each may take its place. Opens nothing.
 
-        `saw` tells what is there, as a scan sees it.
+        `saw` tells what is there, as a scan sees it. Decisions may be made in between.
         """
-        found = []
-        for note in catalog.duplicates():
+        for note in notes:
             run = catalog.live_with(note.source_sha256)
             if run is None:
                 continue
@@ -43,8 +44,7 @@ class Originals:
             with contextlib.suppress(OSError):  # a copy that went out of reach stays one
                 status = self._state(note.source_file)
                 if status and (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
-                    found.append(Same(self._task(note.source_file, status, now), note.source_sha256))
-        return found
+                    yield Same(self._task(note.source_file, status, now), note.source_sha256)
 
     def sees(self, source_file: str) -> bool:
         """Tell whether a scan would find this raw file now."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,10 +54,40 @@ class Writers:
         return "" if visible else None
 
 
-def read_writers() -> Writers:
-    """Look at every process's open files now. Never raises: what cannot be read makes the answer less certain."""
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The files asked for, by device and inode, and what is mounted: mount -> device of a share, 0 for a local one."""
+
+    devices: frozenset[int]
+    inodes: frozenset[int]
+    mounts: dict[int, int]
+
+    @classmethod
+    def of(cls, asked: Iterable[FileStat]) -> _Wanted:
+        files = {(status.device, status.inode) for status in asked}
+        return cls(frozenset(device for device, _ in files), frozenset(inode for _, inode in files), _mounts())
+
+    def may_be(self, known: Mapping[bytes, int]) -> bool:
+        """Tell, by what the kernel knows of a descriptor, whether its file is to be looked at.
+
+        On a mount that only other processes see, its inode must be one asked for, where the kernel tells it (from Linux
+        5.14 on).
+        """
+        device = self.mounts.get(known.get(b"mnt_id", -1))
+        if device is None:
+            return b"ino" not in known or known[b"ino"] in self.inodes
+        return device == 0 or device in self.devices
+
+
+def read_writers(asked: Iterable[FileStat]) -> Writers:
+    """Look at every process's open files now: does one of them write to a file asked for?
+
+    Never raises: what cannot be read makes the answer less certain. No file on a share is touched on which none of
+    those asked for lies: it may answer no more.
+    """
     by_file: dict[tuple[int, int], str] = {}
     hidden: set[int] = set()
+    wanted = _Wanted.of(asked)
     try:
         kernel = _kernel_threads()
         pids = [name for name in os.listdir(PROC) if name.isdigit() and name not in kernel]
@@ -65,13 +96,15 @@ def read_writers() -> Writers:
     for pid in pids:
         try:
             for number in os.listdir(f"{PROC}/{pid}/fd"):
-                _enter(pid, number, by_file)
+                _enter(pid, number, by_file, wanted)
         except PermissionError:
-            if pid != INIT and not _ended(pid) and _name(pid) != SESSION_KEEPER:
+            if _ended(pid):
+                _enter_threads(pid, by_file, wanted)
+            elif pid != INIT and _name(pid) != SESSION_KEEPER:
                 hidden |= _owner(pid)
         except OSError:
             continue  # the process ended while we looked
-    return Writers(by_file, frozenset(hidden), frozenset(_remote_devices()))
+    return Writers(by_file, frozenset(hidden), frozenset(device for device in wanted.mounts.values() if device))
 
 
 def _kernel_threads() -> frozenset[str]:
@@ -84,25 +117,43 @@ def _kernel_threads() -> frozenset[str]:
     return frozenset([KERNEL_PARENT, *children]) if flags & PF_KTHREAD else frozenset()
 
 
-def _enter(pid: str, number: str, by_file: dict[tuple[int, int], str]) -> None:
-    link = f"{PROC}/{pid}/fd/{number}"
+def _enter(process: str, number: str, by_file: dict[tuple[int, int], str], wanted: _Wanted) -> None:
+    link = f"{PROC}/{process}/fd/{number}"
     try:
         target = os.readlink(link)
-        if not target.startswith("/") or target.startswith(_NO_FILES) or not _for_writing(pid, number):
+        if not target.startswith("/") or target.startswith(_NO_FILES):
+            return
+        known = _known_of(f"{PROC}/{process}/fdinfo/{number}")
+        if known.get(b"flags", os.O_RDWR) & os.O_ACCMODE == os.O_RDONLY or not wanted.may_be(known):
             return
         status = os.stat(link)
     except FileNotFoundError:
         return
-    by_file[status.st_dev, status.st_ino] = pid
+    by_file[status.st_dev, status.st_ino] = process.partition("/")[0]
 
 
-def _for_writing(pid: str, number: str) -> bool:
-    descriptor = os.open(f"{PROC}/{pid}/fdinfo/{number}", os.O_RDONLY | os.O_CLOEXEC)
+def _enter_threads(pid: str, by_file: dict[tuple[int, int], str], wanted: _Wanted) -> None:
+    """Look at the open files of a process whose first thread has ended: those that go on have them still."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"{PROC}/{pid}/task"):
+            with contextlib.suppress(OSError):
+                for number in os.listdir(f"{PROC}/{pid}/task/{thread}/fd"):
+                    _enter(f"{pid}/task/{thread}", number, by_file, wanted)
+
+
+def _known_of(fdinfo: str) -> dict[bytes, int]:
+    """Read what the kernel itself knows of a descriptor: `flags`, `mnt_id`, `ino` (see proc_pid_fdinfo(5))."""
+    descriptor = os.open(fdinfo, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        flags = os.read(descriptor, 4096).partition(b"flags:")[2].split(None, 1)
+        lines = os.read(descriptor, 4096).splitlines()
     finally:
         os.close(descriptor)
-    return not flags or int(flags[0], 8) & os.O_ACCMODE != os.O_RDONLY
+    pairs = (line.partition(b":") for line in lines[:_FIRST_LINES])
+    return {name: int(value, 8 if name == b"flags" else 10) for name, _, value in pairs if value.strip().isdigit()}
+
+
+_FIRST_LINES = 4
+"""`pos`, `flags`, `mnt_id` and `ino` come first; what follows belongs to special files."""
 
 
 def _name(pid: str) -> str:
@@ -127,15 +178,18 @@ def _owner(pid: str) -> set[int]:
         return set()
 
 
-def _remote_devices() -> Iterator[int]:
-    """List the device numbers of mounted network and user-space file systems."""
+def _mounts() -> dict[int, int]:
+    """Find what is mounted: mount -> device number of a network or user-space file system, 0 for any other."""
     try:
         lines = (PROC / "self" / "mountinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
-        return
+        return {}
+    found = {}
     for line in lines:
         left, _, right = line.partition(" - ")
         kind = right.split(" ", 1)[0]
-        if kind in _NETWORK or kind.startswith("fuse"):
-            major, _, minor = left.split(" ")[2].partition(":")
-            yield os.makedev(int(major), int(minor))
+        mount, _, device, *_ = left.split(" ")
+        major, _, minor = device.partition(":")
+        remote = kind in _NETWORK or kind.startswith("fuse")
+        found[int(mount)] = os.makedev(int(major), int(minor)) if remote else 0
+    return found

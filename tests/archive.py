@@ -14,9 +14,9 @@ from typing import Any
 
 from measurement import Measurement
 
-from ingestd.backfill import Options, Report, backfill, dry_run
+from ingestd.backfill import Options, backfill, dry_run
 from ingestd.engine import InlineEngine
-from ingestd.files import scan_csvs
+from ingestd.files import scan_csvs, stat_of
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
@@ -24,6 +24,7 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import read_manifest, rows_of
 from ingestd.manifest.view import read_view
+from ingestd.report import Report
 from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_row
 
@@ -245,7 +246,7 @@ def _check_raw_files_accounted_for(archive: Archive, live: list[ManifestRow]) ->
             assert spoilt or sha256(raw[row.source_file]).hexdigest() == digest, "the row's raw file is another"
         else:
             assert note is None or (note.outcome, note.run_id) == ("occupied", row.run_id)
-            assert row.source_mtime_ns == (archive.raw / name).stat().st_mtime_ns
+            assert row.source_mtime_ns == stat_of((archive.raw / name).stat()).mtime_ns
     assert all(note.run_id in by_id for note in notes.values() if note.outcome == "occupied")
 
 

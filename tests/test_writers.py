@@ -48,7 +48,8 @@ def raw(tmp_path: Path) -> Path:
 
 def writer_of(path: Path) -> str | None:
     """Look now."""
-    return read_writers().writer_of(stat_of(path.lstat()))
+    status = stat_of(path.lstat())
+    return read_writers([status]).writer_of(status)
 
 
 @pytest.mark.parametrize("mode", ["O_WRONLY", "O_RDWR"])

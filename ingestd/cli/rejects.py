@@ -20,9 +20,9 @@ from ingestd.words import closest, count, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingestd.backfill import Report
     from ingestd.layout import Layout
     from ingestd.manifest.catalog import Catalog
+    from ingestd.report import Report
     from ingestd.settings import Settings
 
 commands = typer.Typer()

@@ -12,9 +12,9 @@ from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say
 from ingestd.words import count
 
 if TYPE_CHECKING:
-    from ingestd.backfill import FailedFile, RejectedFile, Report, WaitingFile
     from ingestd.layout import Layout
     from ingestd.originals import LostFile
+    from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 
 STAGED_EVENTS = {
     "ingested": "new",

@@ -16,8 +16,9 @@ from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
-    from ingestd.backfill import Progress, Report
+    from ingestd.backfill import Progress
     from ingestd.manifest.record import Record
+    from ingestd.report import Report
     from ingestd.settings import Settings
 
 commands = typer.Typer()

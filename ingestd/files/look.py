@@ -26,8 +26,18 @@ class FileStat(NamedTuple):
 
 
 def stat_of(status: os.stat_result) -> FileStat:
-    """Reduce an `os.stat_result` to what identifies a state of a file."""
-    return FileStat(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_uid)
+    """Reduce an `os.stat_result` to what identifies a state of a file.
+
+    File systems hold times that 64 bits of nanoseconds do not (from the year 2262 on): the nearest that they do stands
+    for them.
+    """
+    mtime_ns = status.st_mtime_ns
+    if not -_LATEST_NS <= mtime_ns <= _LATEST_NS:
+        mtime_ns = _LATEST_NS if mtime_ns > 0 else -_LATEST_NS
+    return FileStat(status.st_size, mtime_ns, status.st_ino, status.st_dev, status.st_uid)
+
+
+_LATEST_NS = 2**63 - 1
 
 
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

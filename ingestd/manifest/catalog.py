@@ -135,6 +135,10 @@ class Catalog:
         notes = [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
         return [note for note in notes if note.run_id == run.run_id]
 
+    def copies_of_runs_at(self, paths: Iterable[str]) -> Iterator[FileNote]:
+        """List the files that are known as copies of the runs made from these paths."""
+        return (note for path in paths for run in self.live_at(path) for note in self.copies(run, run.source_sha256))
+
     def edited_original_of(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
         ids = (self.notes[path].run_id for path in sorted(self._copies.get(digest, ())))

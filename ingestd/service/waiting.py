@@ -10,13 +10,17 @@ from ingestd.raw.settling import State, Track, Verdict
 WORTH_TELLING = frozenset({"writer", "unseen", "cut-line"})
 """Kinds of reasons to wait that people are told of; every file has to stand still for `settle_s`, which is no news."""
 
+OVERTAKEN_S = 0.02
+"""How soon a file is looked at again when another process's decision came first, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file the service knows of and has not decided yet.
 
     `due` is in monotonic seconds. `problem` is set while the world keeps the file from being staged; `tries` counts how
-    often it did. `state` is None before the first look; `told` is the kind of reason that was last told of.
+    often it did. `state` is None before the first look; `told` is the kind of reason that was last told of;
+    `overtakings` counts how often in a row another process's decision came first.
     """
 
     due: float
@@ -25,6 +29,7 @@ class Entry:
     told: str = ""
     problem: str = ""
     tries: int = 0
+    overtakings: int = 0
 
 
 class WaitList:
@@ -64,7 +69,7 @@ class WaitList:
         entry = self.entries[name]
         news = verdict.code in WORTH_TELLING and verdict.code != entry.told
         told = verdict.code if news else entry.told
-        self._set(name, replace(entry, state=verdict.state, track=track, told=told, due=due, problem="", tries=0))
+        self._set(name, Entry(due, verdict.state, track, told))
         return news
 
     def watch(self, name: str, track: Track) -> None:
@@ -72,8 +77,14 @@ class WaitList:
         self.entries[name] = replace(self.entries[name], track=track)
 
     def again(self, name: str, due: float) -> None:
-        """Look at a file once more at `due`: another process's decision overtook it."""
+        """Look at a file once more at `due`."""
         self._set(name, replace(self.entries[name], due=due))
+
+    def overtaken(self, name: str, now: float) -> None:
+        """Look at a file once more: another process's decision came first. Soon, and later each time."""
+        entry = self.entries[name]
+        due = now + backoff_s(entry.overtakings, OVERTAKEN_S, self._retry_max_s)
+        self._set(name, replace(entry, due=due, overtakings=entry.overtakings + 1))
 
     def retry(self, name: str, problem: str, now: float) -> bool:
         """Note that the world kept a file from being staged; it waits twice as long as the last time."""

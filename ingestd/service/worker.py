@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from ingestd import files
+from ingestd.deciding import left_undecided
 from ingestd.errors import IngestdError, LockHeld, Retry
-from ingestd.files import scan_csvs
+from ingestd.files import Scan, scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.service.looking import Looker
 from ingestd.service.messages import Compact, DeleteOldEvents, Hint, Message, ScanAsked
@@ -205,7 +206,7 @@ class Worker:
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
-        self._commit(self._ingest.orphaned_copies(found), began)
+        self._promote_copies(found)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
     # ---- staging ----------------------------------------------------------------------------------------------------
@@ -247,24 +248,33 @@ class Worker:
             )
 
     def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
-        for outcome in outcomes:
-            if isinstance(outcome, Failed) and outcome.ours:
-                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+        self._raise_ours(outcomes)
         self._commit(outcomes, began)
         for outcome in outcomes:
-            name = outcome.task.source_file
             match outcome:
                 case Waiting():
                     self._looker.not_over(outcome)
                 case Failed():
-                    if self._list.retry(name, outcome.message, time.monotonic()):
-                        self._log.warning(
-                            "retrying",
-                            source_file=name,
-                            problem=outcome.message,
-                            place=outcome.place,
-                            next_step=goes_on(outcome.next_step),
-                        )
+                    self._retry_later(outcome)
+
+    def _raise_ours(self, outcomes: Sequence[Outcome]) -> None:
+        """Raise where writing failed: other files would fail as well."""
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and outcome.ours:
+                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+
+    def _retry_later(self, outcome: Failed) -> None:
+        name = outcome.task.source_file
+        if name not in self._list.entries:
+            self._list.hint(name, time.monotonic())
+        if self._list.retry(name, outcome.message, time.monotonic()):
+            self._log.warning(
+                "retrying",
+                source_file=name,
+                problem=outcome.message,
+                place=outcome.place,
+                next_step=goes_on(outcome.next_step),
+            )
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:
@@ -274,10 +284,15 @@ class Worker:
         for record in done.records:
             self._list.done(record.source_file)
             tell_decision(self._log, self._ingest.store, record, took_ms)
+            for name in left_undecided(record):
+                self._list.hint(name, time.monotonic())
         for outcome in done.again:
             if outcome.task.source_file in self._list.entries:
-                self._list.again(outcome.task.source_file, time.monotonic())
+                self._list.overtaken(outcome.task.source_file, time.monotonic())
         self._plan_upkeep()
+        self._raise_ours(done.failed)
+        for failed in done.failed:
+            self._retry_later(failed)
 
     def _plan_upkeep(self) -> None:
         """Plan what follows from the log, whoever wrote it: stale histories, a compaction when it is long."""
@@ -287,9 +302,17 @@ class Worker:
         if store.pending >= self._service.compact_records:
             self._due.setdefault("compaction", now)
 
-    def _promote_copies(self) -> None:
-        """A file is gone: where it was an original, its copy takes its place."""
-        self._commit(self._ingest.orphaned_copies(), time.monotonic())
+    def _promote_copies(self, found: Scan | None = None) -> None:
+        """Where an original is gone, by a scan or among the files just looked at, its copy takes its place.
+
+        A batch at a time: a whole folder may be gone, and what came meanwhile is not to wait for all of it.
+        """
+        gone = None if found is not None else self._looker.gone
+        for copies in self._ingest.orphaned_copies(found, gone):
+            self._commit(copies, time.monotonic())
+            self._beat()
+            if self.stopping.is_set():
+                return
 
     def _tell_waiting(self) -> None:
         """Say why files wait, once for each kind of reason."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ingestd import files
 from ingestd.errors import Corrupt, Retry
@@ -73,6 +74,18 @@ class Placing:
     kept: list[Kept] = field(default_factory=list)
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Take back what the block added when it fails: half a decision puts nothing in place."""
+        lists: tuple[list[Any], ...] = (self.kept, self.renamed, self.removed)
+        lengths = [len(one) for one in lists]
+        try:
+            yield
+        except BaseException:
+            for one, length in zip(lists, lengths, strict=True):
+                del one[length:]
+            raise
 
     @contextmanager
     def done(self, stage_root: Path, workspace: Path) -> Iterator[None]:

@@ -20,7 +20,7 @@ from ingestd.errors import Reject, RejectCode, Retry, without_frames
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
-from ingestd.raw.header import glance
+from ingestd.raw.header import MAX_FILE_BYTES, glance
 from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
@@ -224,11 +224,7 @@ def _staging(task: StageTask, context: StageContext) -> Staging:
         retry = Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers")
         return _failed(task, retry)
     except Exception as error:  # a fault of ours must cost one file, never the run
-        retry = Retry(
-            f"ingestd itself failed on this file: {type(error).__name__}: {error}",
-            next_step="please report it with the file; the other files are not affected",
-        )
-        return _failed(task, retry)
+        return failed_by_fault(task, error)
 
 
 def _steps(task: StageTask, context: StageContext) -> Staging:
@@ -354,10 +350,12 @@ def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
         found=f"{task.status.size:,} bytes",
         next_step=f"check that it is a measurement; if so, raise stage.max_file_mib in {CONFIG_FILE}; {AFTER_CONFIG}",
     )
-    digest = files.sha256_of(path)
+    # It may be of any size, and to hash it would keep all others waiting: only a file that a run was made from, when
+    # more was taken, can be known by its bytes.
+    digest = files.sha256_of(path) if any(task.known) and task.status.size <= MAX_FILE_BYTES else ""
     if digest is None:
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
-    return Same(task, digest) if digest in task.known else Refused(task, digest, reason_of(reject))
+    return Same(task, digest) if digest and digest in task.known else Refused(task, digest, reason_of(reject))
 
 
 def reason_of(reject: Reject) -> Reason:
@@ -374,6 +372,15 @@ def reason_of(reject: Reject) -> Reason:
 
 def _failed(task: StageTask, retry: Retry, *, ours: bool = False) -> Failed:
     return Failed(task, retry.message, retry.place, retry.next_step, ours)
+
+
+def failed_by_fault(task: StageTask, error: Exception) -> Failed:
+    """Answer for a file on which ingestd itself failed: the others go on."""
+    retry = Retry(
+        f"ingestd itself failed on this file: {type(error).__name__}: {error}",
+        next_step="please report it with the file; the other files are not affected",
+    )
+    return _failed(task, retry)
 
 
 def discard(outcomes: Iterable[Outcome]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingestd import files
-from ingestd.backfill import EngineOf, Options, Report, backfill, engine_of
+from ingestd.backfill import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
@@ -19,6 +19,7 @@ from ingestd.manifest import log
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore, manifest_lock
+from ingestd.report import Report
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import Finding

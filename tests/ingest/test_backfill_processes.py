@@ -22,9 +22,10 @@ from mounts import fill
 from poison import POISON, PoisonRegistry
 from waiting import wait_until
 
-from ingestd.backfill import Options, Report, backfill
+from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine, ProcessEngine
 from ingestd.manifest.record import Event, Record
+from ingestd.report import Report
 from ingestd.settings import Settings
 from ingestd.stage.run import StageContext
 

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ingestd.backfill import Options, Report, backfill
+from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
 from ingestd.histories.compare import compare_histories
 from ingestd.manifest.view import read_view
 from ingestd.raw.settling import State
+from ingestd.report import Report
 from ingestd.settings import Settings, load_settings
 
 QUEUED = "Alisson_25_sept/It2025-09-25_10.csv"

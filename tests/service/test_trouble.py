@@ -276,7 +276,7 @@ def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeyp
         done.append("compaction")
         return compact()
 
-    def scan_noted(_: object) -> list[object]:
+    def scan_noted(*_: object) -> list[object]:
         done.append("scan")
         return []
 

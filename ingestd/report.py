@@ -1,0 +1,73 @@
+"""What one backfill saw and did, as values: the commands print it, programs get it as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ingestd.errors import Retry
+from ingestd.manifest.record import Event, Reason
+from ingestd.originals import LostFile
+from ingestd.raw.settling import State
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far.
+
+    `code` is the kind of reason, as in `Verdict`.
+    """
+
+    source_file: str
+    state: State
+    reason: str
+    code: str
+    age_s: float
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFile:
+    """A file whose content was refused."""
+
+    source_file: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that the world kept from being staged; it is tried again next time."""
+
+    source_file: str
+    message: str
+    place: str
+    next_step: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What one backfill saw and did.
+
+    `events` counts decisions by event. `known` files needed no look; `known_listed` of them are in one of the lists.
+    `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
+    refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten.
+    `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
+    those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
+    """
+
+    scanned: int = 0
+    known: int = 0
+    known_listed: int = 0
+    to_do: dict[str, str] = field(default_factory=dict)
+    events: Counter[Event] = field(default_factory=Counter)
+    waiting: list[WaitingFile] = field(default_factory=list)
+    rejected: list[RejectedFile] = field(default_factory=list)
+    rejected_before: list[str] = field(default_factory=list)
+    failed: list[FailedFile] = field(default_factory=list)
+    lost: list[LostFile] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
+    histories: list[str] = field(default_factory=list)
+    left: int = 0
+    interrupted: bool = False
+    stopped_by: Retry | None = None

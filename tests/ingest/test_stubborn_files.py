@@ -1,0 +1,200 @@
+"""Files that cannot be decided as usual: each is told with its reason, and keeps no other file waiting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd.backfill import Options, backfill
+from ingestd.cli.report import exit_code
+from ingestd.deciding import Decider
+from ingestd.engine import InlineEngine
+from ingestd.errors import Corrupt
+from ingestd.files import look
+from ingestd.manifest.record import Event
+from ingestd.manifest.store import ManifestStore
+from ingestd.report import Report
+from ingestd.settings import load_settings
+from ingestd.stage import run as stage
+
+RUN = Measurement()
+A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "backup/It_1.csv"
+LATER = RUN.but(start=1758700000.5, sample=7)
+FAR = 2**63 // 10**9 + 10**9
+"""Seconds of an mtime that 64 bits of nanoseconds do not hold: in the year 2293."""
+
+
+def unchecked(archive: Archive) -> Report:
+    """Backfill where files are left undecided."""
+    taken = Options(
+        engine=lambda context, _: InlineEngine(context), clock=archive.now, on_record=archive.records.append
+    )
+    return backfill(archive.settings, taken)
+
+
+@pytest.mark.parametrize("data", [RUN.data, RUN.but(rows=0).data, b"", b"no measurement\n"])
+@pytest.mark.parametrize("first", [False, True])
+def test_an_mtime_beyond_all_clocks_is_taken(archive: Archive, data: bytes, first: bool) -> None:
+    """A file dated in the year 2293 is decided once, whatever is in it, and the log can be read afterwards."""
+    path = archive.put(A, data)
+    if not first:
+        archive.backfill()
+    try:
+        os.utime(path, (FAR, FAR))
+    except OverflowError:
+        pytest.skip("the file system takes no such time")
+    if path.stat().st_mtime_ns < 2**63:
+        pytest.skip("the file system holds no such time")
+    assert archive.backfill() != []
+    assert archive.backfill() == []
+    assert ManifestStore(archive.layout).catalog.is_current(A, len(data), 2**63 - 1)
+    archive.put(B, LATER.data)
+    assert archive.backfill() == [("ingested", B)]
+
+
+def chipless(archive: Archive) -> str:
+    """Stage a run whose chip only its file's name tells; return its id."""
+    name = "Alisson67_015.csv"
+    lines = RUN.data.split(b"\r\n")
+    archive.put(name, b"\r\n".join(line for line in lines if b"Chip" not in line))
+    assert archive.backfill() == [("ingested", name)]
+    return archive.live()[name].run_id
+
+
+def test_a_moved_file_that_its_new_name_does_not_allow(archive: Archive) -> None:
+    """A run renamed so that its chip is told no more: rejected with the reason, once; the run stays as it was."""
+    run_id = chipless(archive)
+    archive.move("Alisson67_015.csv", "renamed.csv")
+    assert archive.backfill() == [("rejected", "renamed.csv")]
+    (rejected,) = archive.report.rejected
+    assert (rejected.reason.code, exit_code(archive.report)) == ("missing-chip", 1)
+    assert archive.backfill() == []
+    assert archive.live()["Alisson67_015.csv"].run_id == run_id
+    archive.move("renamed.csv", "Alisson67_016.csv")
+    assert archive.backfill() == [("moved", "Alisson67_016.csv")]
+    assert archive.live()["Alisson67_016.csv"].run_id == run_id
+
+
+def test_a_moved_file_that_cannot_be_staged_again(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is among those that failed, with the reason, and is moved when it can be staged."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.move(A, B)
+
+    def refuse(task: stage.StageTask, context: stage.StageContext) -> Any:
+        if task.run_id:  # staged once more, under the id it has
+            raise MemoryError(task.source_file)
+        return (yield from real(task, context))
+
+    real = stage._steps
+    monkeypatch.setattr(stage, "_steps", refuse)
+    report = unchecked(archive)
+    (failed,) = report.failed
+    assert (failed.source_file, failed.message, exit_code(report)) == (B, "not enough memory to read it", 1)
+    assert not report.events
+    monkeypatch.undo()
+    assert archive.backfill() == [("moved", B)]
+
+
+def test_a_fault_of_ours_costs_one_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unforeseen error in one decision leaves the others of the batch as they would be; nothing is put in place."""
+    real = Decider._put
+
+    def put(self: Decider, event: Any, outcome: stage.Staged, placing: Any, old: Any = None) -> Any:
+        record = real(self, event, outcome, placing, old)
+        if record.source_file == A:
+            raise ZeroDivisionError("never foreseen")
+        return record
+
+    archive.put(A, RUN.data)
+    archive.put(B, LATER.data)
+    monkeypatch.setattr(Decider, "_put", put)
+    report = unchecked(archive)
+    (failed,) = report.failed
+    words = "ingestd itself failed on this file: ZeroDivisionError: never foreseen"
+    assert (failed.source_file, failed.message, report.events) == (A, words, {Event.INGESTED: 1})
+    monkeypatch.undo()
+    assert archive.backfill() == [("ingested", A)]
+
+
+def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with the manifest ends the run: it is not told of a file."""
+
+    def damaged(*_: object) -> None:
+        raise Corrupt("the table is damaged")
+
+    archive.put(A, RUN.data)
+    monkeypatch.setattr(Decider, "decide", damaged)
+    with pytest.raises(Corrupt, match="the table is damaged"):
+        archive.backfill()
+
+
+def test_a_file_of_any_size_keeps_none_waiting(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file too large to be taken is not read for that: not when it is new, nor when it was touched."""
+    path = archive.put(A, b"")
+    os.truncate(path, 2**40)
+    archive.touch(A)
+    archive.put(B, LATER.data)
+    monkeypatch.setattr(look, "sha256_of", unwanted)
+    monkeypatch.setattr("ingestd.files.sha256_of", unwanted)
+    report = unchecked(archive)
+    assert (report.rejected[0].source_file, report.rejected[0].reason.code) == (A, "too-large")
+    assert report.events == {Event.INGESTED: 1, Event.REJECTED: 1}
+    assert not unchecked(archive).events
+    archive.touch(A)
+    assert unchecked(archive).events == {Event.REJECTED: 1}
+
+
+def unwanted(path: Path) -> str:
+    """Fail, instead of reading a file whole."""
+    raise AssertionError(f"{path} is read")
+
+
+def test_a_run_above_a_lowered_limit_is_known_by_its_bytes(tmp_path: Path) -> None:
+    """A run that was staged when larger files were taken is rejected nowhere when it is touched."""
+    archive = Archive(tmp_path)
+    archive.put(A, RUN.but(rows=40_000).data)
+    archive.backfill()
+    archive.touch(A)
+    small: dict[str, dict[str, Any]] = {
+        "paths": {"data_root": archive.root},
+        "stage": {"max_file_mib": 0.5, "workers": 1},
+    }
+    archive.settings = load_settings(tmp_path / "config.toml", small)
+    assert archive.backfill() == [("unchanged", A)]
+
+
+# ---- another measurement saved over a run's file ---------------------------------------------------------------------
+
+
+def test_a_copy_counts_when_another_measurement_took_its_originals_place(archive: Archive) -> None:
+    """A measurement whose only file is its backup by now is a run of its own: in the same backfill, and once."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.copy(A, "backup/It_2.csv")
+    archive.backfill()
+    archive.put(A, LATER.data)
+    events = archive.backfill()
+    assert events[0] == ("superseded", A)
+    assert sorted(event for event, _ in events[1:]) == ["duplicate", "ingested"]
+    assert {row.start_time_utc.timestamp() for row in archive.live().values()} == {RUN.start, LATER.start}
+    assert archive.backfill() == []
+
+
+@pytest.mark.parametrize("rows", [3, 5])
+def test_a_copy_from_before_a_corrected_start_stays_a_copy(archive: Archive, rows: int) -> None:
+    """With the same rows, or more of them, it is the same measurement still: its backup counts nowhere, as told."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.backfill()
+    archive.put(A, RUN.but(start=1758632200.5, rows=rows).data)
+    assert archive.backfill() == [("superseded", A)]
+    assert list(archive.live()) == [A]
+    assert archive.backfill() == []

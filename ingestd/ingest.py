@@ -225,7 +225,7 @@ class Ingest:
             self._write_traces(sorted([*foreign, *self._untraced], key=lambda record: record.seq), durable=True)
             self._untraced = []
 
-        return self.store.compact(before_drop=complete)
+        return self.store.compact(before=complete)
 
     def _trace(self, records: Sequence[Record]) -> None:
         """Write the event JSONs of decisions that count already: where the disk refuses, the compaction owes them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from ingestd import files
@@ -13,6 +14,8 @@ PART_NAME = "part-000.parquet"
 STAGED_FOLDER = "raw_measurements"
 HISTORY_SUFFIX = "_history.csv"
 EVENTS_PER_FOLDER = 1000
+LONGEST_REJECT = 1500
+"""Bytes of a reject's path below `_rejects`; a system takes 4,095 of the whole path."""
 
 _STAGED = re.compile(rf"proc=[^/]+/date=\d{{4}}-\d\d-\d\d/run_id=([0-9a-f]{{20}})/{re.escape(PART_NAME)}")
 
@@ -106,11 +109,15 @@ class Layout:
     def reject_file(self, source_file: str) -> Path:
         """Locate the reject JSON of a raw file: its path below `_rejects`, components made safe.
 
-        A folder `x.csv.json` would stand where the reject of `x.csv` belongs: its `.json` is written `%2Ejson`.
+        A folder `x.csv.json` would stand where the reject of `x.csv` belongs: its `.json` is written `%2Ejson`. Made
+        safe, a path may be three times as long, and longer than any path may be: then a hash stands for it.
         """
         *folders, name = [files.safe_name(part) for part in PurePosixPath(source_file).parts] or [files.safe_name("")]
         parts = [folder[:-5] + "%2Ejson" if folder.endswith(".json") else folder for folder in folders]
-        return self.rejects_dir.joinpath(*parts, name + ".json")
+        below = "/".join([*parts, name + ".json"])
+        if len(below.encode()) > LONGEST_REJECT:
+            below = f"%long/{sha256(source_file.encode('utf-8', 'surrogatepass')).hexdigest()}.json"
+        return self.rejects_dir / below
 
     def history_file(self, chip_name: str) -> Path:
         """Locate the history of a chip."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -142,3 +143,16 @@ def test_the_run_of_a_staged_file_is_told_by_its_path(proc: str) -> None:
 def test_another_path_is_no_runs(path: str) -> None:
     """A path that `staged_file` does not make belongs to no run."""
     assert LAYOUT.run_of(ROOT / path) is None
+
+
+def test_the_reject_of_the_longest_path_can_be_written(tmp_path: Path) -> None:
+    """A path as long as the system takes, of characters each written as three: its reject is no longer than that."""
+    layout = replace(LAYOUT, rejects_dir=tmp_path)
+    long = "/".join(["'" * 60] * 35) + "/It_1.csv"
+    other = "/".join(["'" * 60] * 35) + "/It_2.csv"
+    for name in (long, other):
+        path = layout.reject_file(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    assert layout.reject_file(long) != layout.reject_file(other)
+    assert not _inside(layout.reject_file("%long/x.csv"), tmp_path / "%long")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ingestd.errors import LockHeld
+from ingestd.errors import LockHeld, Retry
 from ingestd.files.durable import make_folders, retry_from, world
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
@@ -80,7 +80,34 @@ class Lock:
                 raise retry_from(error, self.path) from error
             else:
                 self._descriptor = descriptor
-                return descriptor
+                if kind == fcntl.LOCK_SH or self._is_there():
+                    return descriptor
+                self.release()  # it was deleted while we waited, and another process may hold the one made since
+                with world(self.path):
+                    descriptor = self._open()
+
+    def _is_there(self) -> bool:
+        if self._descriptor is None:
+            return False
+        ours = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self.path)  # noqa: PTH116  # once a decision
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def check(self) -> None:
+        """Check, before what it guards is changed, that it is the lock others find: somebody may have deleted its file.
+
+        Raises:
+            Retry: it is not.
+        """
+        if not self._is_there():
+            raise Retry(
+                "this lock was deleted while it was held: two processes may be at work",
+                place=str(self.path),
+                next_step="delete nothing in the folder of the manifest",
+            )
 
     def release(self) -> None:
         """Free the lock; the file stays, because deleting it would let a second holder in."""

@@ -153,6 +153,7 @@ class ManifestStore:
     def commit(self) -> None:
         """Append the transaction's decisions durably: one write, one flush."""
         if self._draft:
+            self._lock.check()
             self.position = log.append(self.layout.wal_dir, self.position, self._draft)
             self._pending += len(self._draft)
             self._draft = []
@@ -163,16 +164,18 @@ class ManifestStore:
             self.decide(record)
         self.commit()
 
-    def compact(self, before_drop: Callable[[list[Record]], None] = lambda _: None) -> Compaction | None:
+    def compact(self, before: Callable[[list[Record]], None] = lambda _: None) -> Compaction | None:
         """Take the log's records into the Parquet files and delete the segments; None when there was nothing to do.
 
-        `before_drop` is given the records that this process did not write itself, before the log forgets them: what
-        follows from a record and may be missing after a crash is made good there.
+        `before` is given the records that this process did not write itself, before anything is changed: what follows
+        from a record, and may be missing after a crash, is made good there while the log still has it.
         """
         with self.transaction():
             sealed, count = self.position.segment, self._pending
             if not count:
                 return None
+            before(self._foreign)
+            self._lock.check()
             # Rot must not be sealed as if it were what was written.
             table.look_anew(self.layout.known_files_path, self.layout.manifest_path)
             rows = table.overlay(table.read_manifest(self.layout.manifest_path), list(self.catalog.rows.values()))
@@ -192,7 +195,6 @@ class ManifestStore:
             for path, frame in ((self.layout.known_files_path, notes), (self.layout.manifest_path, rows)):
                 files.remove_leftovers(path)
                 table.write_table(path, frame)
-            before_drop(self._foreign)
             log.drop(self.layout.wal_dir, sealed + 1)
             self.catalog.rebase(rows.select(KnownRun._fields))
             self._pending = 0

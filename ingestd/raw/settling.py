@@ -25,6 +25,9 @@ class State(StrEnum):
 UNSEEN_S = 1.0
 """How often it is asked again who has a file open, in seconds, while that cannot be seen."""
 
+AGED_S = 86400.0
+"""A file that old, in seconds, is part of a backlog, whatever a clock is off by."""
+
 QUEUED_REASONS = {
     "empty": "empty so far: no header yet",
     "cut": "its first row (or its header) is not complete yet",
@@ -158,6 +161,15 @@ def observe(track: Track | None, sample: Sample, now: float, age_s: float) -> Tr
     if track is None:
         return Track(sample, now - abs(age_s))
     return track if track.sample == sample else Track(sample, now)
+
+
+def unaged(track: Track, now: float) -> Track:
+    """Take a file at first sight to have changed just now, unless it is a day old by the wall clock.
+
+    For files of which it cannot be seen who writes to them: they lie on a share mostly, whose clock may differ from
+    ours by more than `quiet_s`, so that a file that is being written would seem to have stood still.
+    """
+    return track if track.unchanged_s(now) >= AGED_S else Track(track.sample, now)
 
 
 def next_look_s(seen: Observation, verdict: Verdict, patience: Patience, poll_s: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from ingestd.deciding import looking_order
 from ingestd.files import FileStat, stat_of
 from ingestd.ingest import Ingest
-from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe
+from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe, unaged
 from ingestd.service.waiting import WaitList
 from ingestd.stage.run import StageTask, Waiting
 from ingestd.writers import Writers, read_writers
@@ -83,7 +83,10 @@ class Looker:
         return state
 
     def _task(self, name: str, status: FileStat, track: Track, writers: Writers) -> StageTask | None:
-        seen = Observation(track.unchanged_s(time.monotonic()), writers.writer_of(status))
+        now, writer = time.monotonic(), writers.writer_of(status)
+        if writer is None and self._list.entries[name].track is None:
+            track = unaged(track, now)
+        seen = Observation(track.unchanged_s(now), writer)
         verdict = judge_outside(seen, self._patience)
         if verdict.state is State.SETTLED:
             self._list.watch(name, track)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingestd.errors import LockHeld
+from ingestd.errors import LockHeld, Retry
 from ingestd.files import Lock, make_folders, world
 from ingestd.stage.placing import is_under_way
 
@@ -66,7 +66,7 @@ def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
         lock = Lock(folder / LOCK_NAME)
         try:
             lock.acquire(0)
-        except LockHeld:
+        except (LockHeld, Retry):  # its owner lives, or ended and took it away just now
             continue
         try:
             on_dead(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -144,3 +145,36 @@ def test_a_lock_that_the_file_system_cannot_give_is_a_retry(tmp_path: Path, monk
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Retry):
         Lock(tmp_path / "file" / "lock").acquire(0.0)
+
+
+def test_a_lock_deleted_while_it_is_held_is_noticed(tmp_path: Path) -> None:
+    """Its holder finds out before it changes anything, and the next one holds the file that others find."""
+    first, second = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    with first.held(0.0):
+        first.check()
+        (tmp_path / "lock").unlink()
+        with pytest.raises(Retry, match="this lock was deleted while it was held"):
+            first.check()
+        with second.held(0.0):
+            second.check()
+            with pytest.raises(Retry, match="deleted"):
+                first.check()
+
+
+def test_who_waited_for_a_deleted_lock_takes_the_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened before the deletion, free after it: no lock any more, since others hold the file made since."""
+    lock, real = Lock(tmp_path / "lock"), fcntl.flock
+    calls: list[int] = []
+
+    def deleted_meanwhile(descriptor: int, kind: int) -> None:
+        real(descriptor, kind)
+        if not calls:
+            (tmp_path / "lock").unlink()
+        calls.append(descriptor)
+
+    monkeypatch.setattr("fcntl.flock", deleted_meanwhile)
+    with lock.held(0.0):
+        lock.check()
+    assert len(calls) == 2

@@ -12,6 +12,7 @@ import pytest
 from samples_of_rows import NOON, a_note, a_record, a_row, append_runs, knows, layout_of, runs_in
 
 from ingestd import files
+from ingestd.errors import Retry
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.record import Event, Record
@@ -73,20 +74,20 @@ def test_a_compaction_under_an_open_store(layout: Layout) -> None:
 
 
 def test_foreign_records_are_shown_before_the_log_forgets_them(layout: Layout) -> None:
-    """`before_drop` gets what this process did not write itself, once, while the log still has it."""
+    """`before` gets what this process did not write itself, once, while the log still has it."""
     one, other = ManifestStore(layout), ManifestStore(layout)
     append_runs(other, 1)
     append_runs(one, 2)
     shown: list[int] = []
 
-    def before_drop(records: list[Record]) -> None:
-        assert len(log.segments(layout.wal_dir)) == 2
+    def before(records: list[Record]) -> None:
+        assert len(log.segments(layout.wal_dir)) == 1
         shown.extend(record.seq for record in records)
 
-    one.compact(before_drop)
+    one.compact(before)
     assert shown == [1]
     append_runs(one, 3)
-    one.compact(before_drop)
+    one.compact(before)
     assert shown == [1]
 
 
@@ -228,3 +229,22 @@ def test_a_changed_chip_makes_both_histories_stale(layout: Layout) -> None:
     with store.transaction():
         store.append([a_record(store.next_seq, a_row(1, chip_name="B2"))])
     assert store.catalog.stale_chips == {"A1": 3, "B2": 3}
+
+
+def test_a_compaction_that_cannot_complete_the_traces_changes_nothing(layout: Layout) -> None:
+    """However often it is tried, the log keeps its one segment and the table its bytes."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    store.compact()
+    append_runs(store, 2)
+    before = log.segments(layout.wal_dir), layout.manifest_path.stat().st_ino
+
+    def refuse(_: list[Record]) -> None:
+        raise Retry("No space left on device")
+
+    for _ in range(3):
+        with pytest.raises(Retry, match="No space left"):
+            store.compact(refuse)
+    assert (log.segments(layout.wal_dir), layout.manifest_path.stat().st_ino) == before
+    assert store.compact() is not None
+    assert runs_in(layout) == [1, 2]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ingestd.raw.header import Glance, glance
 from ingestd.raw.settling import (
+    AGED_S,
     QUEUED_REASONS,
     Observation,
     Patience,
@@ -19,6 +20,7 @@ from ingestd.raw.settling import (
     judge_outside,
     next_look_s,
     observe,
+    unaged,
 )
 
 PATIENCE = Patience(settle_s=0.5, quiet_s=30.0)
@@ -146,3 +148,18 @@ def test_when_to_look_again(seen: Observation, look: Glance, expected: float) ->
     """A file is asked for when its wait is over, one that is open as often as is polled."""
     verdict: Verdict = judge(seen, look, 100, PATIENCE)
     assert next_look_s(seen, verdict, PATIENCE, 5.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, -60.0, 60.0, 3600.0])
+def test_a_clock_that_is_off_does_not_end_a_run(off_s: float) -> None:
+    """Where its writer cannot be seen, a file counts from when it is first seen, whatever its clock says of its age."""
+    track = unaged(observe(None, Sample(1, 1, 1), 1000.0, off_s), 1000.0)
+    for after_s, state in ((0.0, State.RUNNING), (9.9, State.RUNNING), (10.0, State.SETTLED)):
+        seen = Observation(track.unchanged_s(1000.0 + after_s), None)
+        assert judge_outside(seen, Patience(0.5, 10.0)).state is state
+
+
+def test_a_backlog_of_days_does_not_wait() -> None:
+    """Files of yesterday are over, whatever a clock is off by."""
+    track = unaged(observe(None, Sample(1, 1, 1), 1000.0, AGED_S), 1000.0)
+    assert judge_outside(Observation(track.unchanged_s(1000.0), None), Patience(0.5, 30.0)).state is State.SETTLED

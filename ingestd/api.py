@@ -122,7 +122,8 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
         if not catalog.is_current(name, status.size, status.mtime_ns):
-            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), read_writers([status]).writer_of(status))
+            writers = read_writers([status], visible=settings.settle.writers_visible)
+            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), writers.writer_of(status))
             (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             done = ingest.commit([outcome])
             if done.again:

@@ -221,7 +221,8 @@ class _Run:
         self._again = {}
         if not pending:
             return
-        batches = self._batches(pending, read_writers(pending.values()), steady_s)
+        writers = read_writers(pending.values(), visible=self.settings.settle.writers_visible)
+        batches = self._batches(pending, writers, steady_s)
         for outcomes in self.engine.stage(batches, self.options.stop):
             for outcome in outcomes:
                 self._account(outcome)

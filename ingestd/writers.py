@@ -79,8 +79,10 @@ class _Wanted:
         return device == 0 or device in self.devices
 
 
-def read_writers(asked: Iterable[FileStat]) -> Writers:
+def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
     """Look at every process's open files now: does one of them write to a file asked for?
+
+    Where they are not `visible`, because files come from other machines, it cannot be said that nobody does.
 
     Never raises: what cannot be read makes the answer less certain. No file on a share is touched on which none of
     those asked for lies: it may answer no more.
@@ -95,8 +97,11 @@ def read_writers(asked: Iterable[FileStat]) -> Writers:
         return Writers({}, frozenset(), frozenset(), available=False)
     for pid in pids:
         try:
-            for number in os.listdir(f"{PROC}/{pid}/fd"):
+            numbers = os.listdir(f"{PROC}/{pid}/fd")
+            for number in numbers:
                 _enter(pid, number, by_file, wanted)
+            if not numbers and _ended(pid):
+                _enter_threads(pid, by_file, wanted)
         except PermissionError:
             if _ended(pid):
                 _enter_threads(pid, by_file, wanted)
@@ -104,7 +109,8 @@ def read_writers(asked: Iterable[FileStat]) -> Writers:
                 hidden |= _owner(pid)
         except OSError:
             continue  # the process ended while we looked
-    return Writers(by_file, frozenset(hidden), frozenset(device for device in wanted.mounts.values() if device))
+    remote = frozenset(device for device in wanted.mounts.values() if device)
+    return Writers(by_file, frozenset(hidden), remote, available=visible)
 
 
 def _kernel_threads() -> frozenset[str]:

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from ingestd import writers
 from ingestd.files import FileStat, stat_of
@@ -172,3 +174,64 @@ def test_an_ended_process_hides_nothing() -> None:
         assert writers._ended(str(process.pid))
         assert not writers._ended(str(os.getpid()))
     assert not writers._ended(str(process.pid))
+
+
+def test_where_writers_are_elsewhere_nobody_can_be_said(raw: Path) -> None:
+    """A process that is seen is believed; that none is seen says nothing, as the settings tell."""
+    status = stat_of(raw.lstat())
+    assert read_writers([status], visible=False).writer_of(status) is None
+    with holding(raw, "O_WRONLY") as process:
+        assert f"(pid {process.pid})" in (read_writers([status], visible=False).writer_of(status) or "")
+
+
+THREADS = """
+import ctypes, os, sys, threading
+file = os.open(sys.argv[1], os.O_WRONLY)
+def rest():
+    print("open", flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the files of a process without its first thread are root's to see")
+def test_a_process_whose_first_thread_has_ended_is_seen(raw: Path) -> None:
+    """Its entry is that of a zombie; another thread of it goes on writing."""
+    with subprocess.Popen(
+        [sys.executable, "-c", THREADS, str(raw)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        wait_until(lambda: writers._ended(str(process.pid)), "the end of the first thread")
+        assert f"(pid {process.pid})" in (writer_of(raw) or "")
+        process.communicate("\n")
+        assert writer_of(raw) == ""
+
+
+def test_no_file_of_a_share_is_touched_that_nobody_asks_for(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that answers no more stops whoever looks at a file on it: none is looked at, on a mount known or not."""
+    proc, share = tmp_path / "proc", tmp_path / "share"
+    status = stat_of(raw.lstat())
+    for pid, (mount, inode) in {40: (7, status.inode), 41: (99, status.inode + 1), 42: (1, status.inode)}.items():
+        fake_process(proc, pid, 0, raw if pid == 42 else share)
+        (proc / str(pid) / "fdinfo" / "3").write_text(f"pos:\t0\nflags:\t0100001\nmnt_id:\t{mount}\nino:\t{inode}\n")
+    (proc / "self").mkdir()
+    (proc / "self" / "mountinfo").write_text(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n7 1 0:55 / /mnt/nas rw - nfs4 nas:/lab rw\n"
+    )
+    touched: list[str] = []
+    real = os.stat
+
+    def noted(path: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("fd/3"):
+            touched.append(str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(writers, "PROC", proc)
+    monkeypatch.setattr(os, "stat", noted)
+    assert read_writers([status]).writer_of(status) == "process (pid 42)"
+    assert touched == [f"{proc}/42/fd/3"]

@@ -50,7 +50,7 @@ class Looker:
         if not found:
             return []
         began = time.monotonic()
-        writers = read_writers(found.values())
+        writers = read_writers(found.values(), visible=self._ingest.settings.settle.writers_visible)
         self._look_s = min(HEAD_START_S, time.monotonic() - began)
         self._stand_still(tracks.values())
         order = looking_order(self._ingest.store.catalog, found)

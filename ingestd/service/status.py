@@ -226,7 +226,7 @@ def _waiting(
     retrying: dict[str, RetryingFile],
     now: datetime,
 ) -> list[WaitingPart]:
-    writers = read_writers(store.catalog.undecided(found).values())
+    writers = read_writers(store.catalog.undecided(found).values(), visible=settings.settle.writers_visible)
     waiting = []
     for name, status in sorted(found.items()):
         age = now.timestamp() - status.mtime_ns / 1e9

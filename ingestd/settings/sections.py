@@ -96,6 +96,13 @@ class Settle(Section):
             "(network shares, files of another user), and before an incomplete last line is given up.",
         ),
     ] = 30.0
+    writers_visible: Annotated[
+        bool,
+        Field(
+            description="Whether a process that has a raw file open is one of this machine. False where measurements "
+            "come over a Samba or NFS export of this machine, or from outside ingestd's container: `quiet_s` counts."
+        ),
+    ] = True
 
 
 class Stage(Section):

@@ -138,7 +138,8 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
         return {"exists": True, "path": str(path), "problem": "no regular file", "passed_over": True}
     age = now.timestamp() - read.before.mtime_ns / 1e9
     looked = glance(read.data)
-    seen = Observation(abs(age), read_writers([read.before]).writer_of(read.before))
+    writers = read_writers([read.before], visible=settings.settle.writers_visible)
+    seen = Observation(abs(age), writers.writer_of(read.before))
     verdict = judge(seen, looked, len(read.data), settings.patience)
     return {
         "exists": True,

@@ -98,7 +98,8 @@ _PROCEDURES_MD: Final = """\
 A table adds a procedure, or overrides single keys of one that ingestd knows. `ingestd config generate` shows an
 example, and the reject of a file with an unknown procedure prints the table to add for it. After the change restart the
 service, which keeps the settings it was started with (`sudo systemctl restart ingestd`), then
-`ingestd rejects retry --all`.
+`ingestd rejects retry --all`. Runs that are staged already stay as the old table made them, until
+`ingestd backfill --force` stages them again.
 
 | key | meaning |
 |---|---|

@@ -63,10 +63,11 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
         say_table(["FILE", "CODE", "LINE", "WHAT IS WRONG"], rows)
     else:
         say("no file is rejected")
+    more = " more" if found else ""
     if len(gone) == 1:
-        say(f"one more was rejected and is gone; to forget it: ingestd rejects retry {shlex.quote(gone[0])}")
+        say(f"one{more} was rejected and is gone; to forget it: ingestd rejects retry {shlex.quote(gone[0])}")
     elif gone:
-        say(f"{len(gone):,} more were rejected and are gone; to forget them: ingestd rejects retry --all")
+        say(f"{len(gone):,}{more} were rejected and are gone; to forget them: ingestd rejects retry --all")
 
 
 def _is_gone(layout: Layout, name: str) -> bool:
@@ -104,7 +105,10 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
         say(f"next: put it back, corrected, or forget it: ingestd rejects retry {shlex.quote(reject['source_file'])}")
         return
     _show_line(layout, reject)
-    say_verbatim(f"next: {reject.get('next_step') or 'correct the file'}")
+    step, _, table = (reject.get("next_step") or "correct the file").partition("\n")
+    say_below(f"next: {step}", indent=0)
+    if table:
+        say_verbatim(table)
     say()
     say("When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.")
     say("After a change of settings restart the service, if one runs; then:")

@@ -74,8 +74,10 @@ def _plain(value: object) -> dict[str, object]:
 def _tell_verification(done: Verification, *, deep: bool) -> None:
     for level, style in (("damage", "bold red"), ("note", "bold")):
         found = [finding for finding in done.findings if finding.level == level]
+        found.sort(key=lambda finding: (finding.kind, finding.path))
+        width = max((len(finding.kind) for finding in found[:LONG_LIST]), default=0)
         for finding in found[:LONG_LIST]:
-            say(f"{finding.path}: {finding.message}", lead=f"{finding.kind}  ", style=style)
+            say(f"{finding.path}: {finding.message}", lead=f"{finding.kind:<{width}}  ", style=style)
         say_more(len(found) - LONG_LIST)
     histories = count(done.histories, "chip history", "chip histories")
     say(f"{count(done.runs, 'run')}, {count(done.raw_files, 'raw file')}, {histories} checked")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from ingestd.raw.units import disagreeing_unit, label_key
 
@@ -13,37 +14,71 @@ RESERVED_COLUMNS = ("extra", "proc", "date", "run_id")
 _LABEL = re.compile(r"^(?P<name>[^()\[\]/]*)[(\[/]?(?P<unit>[^()\[\]/]*)")
 
 
-def paste_table(procedure_class: str, written: Sequence[str], taken: Collection[str] = ()) -> str:
+GROUPED = frozenset({"procedure_version", "chip_group", "chip_number", "laser_voltage_v", "laser_wavelength_nm"})
+"""Fields that the groups `version`, `chip` and `laser` fill."""
+
+
+class Filled(NamedTuple):
+    """The manifest field a header label fills, and its unit where it has one."""
+
+    name: str
+    unit: str | None
+
+
+def paste_table(
+    procedure_class: str,
+    written: Sequence[str],
+    taken: Collection[str] = (),
+    parameters: Mapping[str, Filled] | None = None,
+) -> str:
     """Return a `[procedures.NAME]` table in TOML that accepts `procedure_class` and the column labels `written`.
 
-    NAME is none of the procedure names `taken`, which it would override. The table is always valid as it
-    stands, whatever the labels hold; people adjust it to say more.
+    NAME is none of the procedure names `taken`, which it would override. `parameters` are the labels of the header that
+    other procedures know, with the fields they fill there; None where the header is not known. The table is always
+    valid as it stands, whatever the labels hold; people adjust it to say more.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "", procedure_class)[:50]
     name = name if name[:1].isalpha() else f"P{name}"
     while name in taken:
         name = f"{name}_new"
     accepted = "".join(c for c in procedure_class if c.isprintable()).strip() or name
+    first: dict[Filled, str] = {}
+    for label, field in (parameters or {}).items():
+        first.setdefault(field, label)
+    laser = parameters is None or any(field.name.startswith("laser") for field in first)
+    own = {label: field for field, label in first.items() if field.name not in GROUPED}
+    told = "".join(
+        f"  {label}={{{field.name}}} {field.unit or ''}".rstrip() for label, field in own.items() if label.isalnum()
+    )
+    light = 'light = "laser"' if laser else 'light = "none"'
+    labels = {label_key(label): label for label in written if label.isprintable() and label_key(label)}
+    columns: dict[str, str] = {}
+    for label in labels.values():
+        columns[_column_name(label, columns)] = label
+    columns = columns or {"t_s": "t (s)"}
     lines = [
         f"[procedures.{name}]",
         f"classes = [{_quoted(accepted)}]",
-        'uses = ["version", "chip", "laser"]',
+        'uses = ["version", "chip", "laser"]' if laser else 'uses = ["version", "chip"]',
         'chip = "optional"      # "required": reject a run without one',
-        'light = "laser"        # "none" where no laser is near',
-        f'summary = "{name} {{chip_name}}  #{{file_idx}}"',
+        f'{light:<23}# "laser": told by the laser voltage; "none": never told',
+        *(['duration = "t_s"'] if "t_s" in columns else []),
+        f'summary = "{name} {{chip_name}}{told}  #{{file_idx}}"',
         f"[procedures.{name}.columns]",
+        *(f"{column} = {{ accepts = [{_quoted(label)}] }}" for column, label in columns.items()),
     ]
-    labels = {label_key(label): label for label in written if label.isprintable() and label_key(label)}
-    columns: set[str] = set()
-    for label in labels.values():
-        columns.add(column := _column_name(label, columns))
-        lines.append(f"{column} = {{ accepts = [{_quoted(label)}] }}")
-    if not columns:
-        lines.append('t_s = { accepts = ["t (s)"] }')
+    if own:
+        lines.append(f"[procedures.{name}.parameters]")
+        lines += [f"{_quoted(label)} = {_filled(field)}" for label, field in own.items()]
     return "\n".join(lines)
 
 
-def _column_name(label: str, taken: set[str]) -> str:
+def _filled(field: Filled) -> str:
+    unit = f', unit = "{field.unit}"' if field.unit else ""
+    return f'{{ field = "{field.name}"{unit} }}'
+
+
+def _column_name(label: str, taken: Collection[str]) -> str:
     """Return a canonical name for `label`, ending in its unit (`Vg (V)` -> `vg_v`), unlike those `taken`."""
     found = _LABEL.match(label)
     parts = (found["name"], found["unit"]) if found else (label, "")

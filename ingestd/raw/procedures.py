@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import PARAMETER_FIELDS
-from ingestd.raw.paste_table import RESERVED_COLUMNS, paste_table
+from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, paste_table
 from ingestd.raw.summary import check_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, in_plain_words, shown, shown_value
@@ -228,11 +228,13 @@ class Registry:
         merged = _merged(packaged["procedures"], overrides or {})
         return cls([_procedure(name, table, packaged["groups"]) for name, table in merged.items()])
 
-    def procedure_for(self, procedure_class: str, written: Sequence[str] = ()) -> Procedure:
+    def procedure_for(
+        self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] | None = None
+    ) -> Procedure:
         """Return the procedure of the header's class (its last dotted part counts).
 
         Raises Reject `unknown-procedure`, whose next step prints the config table to add; `written`, the labels of the
-        column line, fills that table in.
+        column line, and `labels`, those of the header's parameters, fill that table in.
         """
         name = procedure_class.strip().strip("<>").rpartition(".")[2]
         procedure = self._by_class.get(name)
@@ -245,8 +247,15 @@ class Registry:
             expected="one of " + ", ".join(known),
             found=shown(procedure_class),
             next_step=f"add this table to {CONFIG_FILE} and adjust it; {AFTER_CONFIG}:\n\n"
-            + paste_table(name, written, taken=self.procedures),
+            + paste_table(name, written, taken=self.procedures, parameters=self._known(labels)),
         )
+
+    def _known(self, labels: Iterable[str] | None) -> dict[str, Filled] | None:
+        """Find the header labels that some procedure knows, and the field it fills with each."""
+        if labels is None:
+            return None
+        known = {label: one for procedure in self.procedures.values() for label, one in procedure.parameters.items()}
+        return {label: Filled(known[label].field, known[label].unit) for label in labels if label in known}
 
 
 @cache

@@ -48,7 +48,7 @@ def parse_head(data: bytes, registry: Registry) -> Body:
     """
     header = parse_header(data)
     try:
-        return Body(data, header, registry.procedure_for(header.procedure_class, header.columns))
+        return Body(data, header, registry.procedure_for(header.procedure_class, header.columns, header.parameters))
     except Reject as reject:
         raise reject.at(1) from None
 

@@ -45,17 +45,19 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
         utc, notes = _from_text(header_text.strip(), tz)
         warnings += notes
     else:
-        if header_text is not None:
-            warnings.append("the header's start time is empty; the path or the file's modification time counts")
+        lacking = "no start time" if header_text is None else "an empty start time"
         found = _date_in(source_file)
         if found is not None:
             origin = "path"
+            warnings.append(f"the header has {lacking}; midnight of the date in the path counts")
             utc, notes = _from_local(datetime(found.year, found.month, found.day), tz)  # noqa: DTZ001 - local midnight
             warnings += notes
         else:
             origin = "mtime"
             utc = _from_mtime(mtime_ns)
-            warnings.append("neither header nor path has a date; the modification time counts, which copies may lose")
+            warnings.append(
+                f"the header has {lacking} and the path no date; the modification time counts, which copies may lose"
+            )
     if utc < _PLAUSIBLE_FROM:
         warnings.append(f"the start time {_iso(utc)} is before the year 2000; was the instrument PC's clock set?")
     elif utc - now > timedelta(days=1):

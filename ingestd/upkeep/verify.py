@@ -334,7 +334,7 @@ def _history_findings(
     """Compare histories with the manifest: all, or `only` these paths relative to the data root."""
     layout, stale = settings.layout, now.store.catalog.stale_chips
     paths = {chip: layout.history_file(chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
-    done.histories += len(paths)
+    done.histories += sum(path.exists() for path in paths.values())
     looked_at = sorted(
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     )

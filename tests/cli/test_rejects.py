@@ -54,7 +54,7 @@ def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: F
     """As in `status`, a deleted file is no reject; one line says that it was; with the share away no file is gone."""
     (staged.raw / REJECT).unlink()
     assert staged.run("rejects", "list").out == (
-        f"no file is rejected\none more was rejected and is gone; to forget it: ingestd rejects retry {REJECT}\n"
+        f"no file is rejected\none was rejected and is gone; to forget it: ingestd rejects retry {REJECT}\n"
     )
     listed = staged.run("rejects", "list", "--json").json
     assert (listed, staged.run("status", "--json").json["rejects"]) == ({"rejects": [], "gone": [REJECT]}, [])

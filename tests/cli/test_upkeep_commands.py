@@ -25,8 +25,8 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
     staged.run("backfill", "--workers", "1")
     done = staged.run("verify")
     assert done.code == 0
-    assert f"rejected  {REJECT}: it cannot be staged (row-too-long): `ingestd rejects show` tells why\n" in done.out
-    assert f"queued  {QUEUED}: header only, no data row yet" in done.out
+    assert f"rejected   {REJECT}: it cannot be staged (row-too-long): `ingestd rejects show` tells why\n" in done.out
+    assert f"queued     {QUEUED}: header only, no data row yet" in done.out
     assert "duplicate  copy/LaserCalibration2026-03-12_1.csv: a copy of " in done.out
 
 

@@ -137,6 +137,25 @@ def test_an_unknown_procedure_prints_a_table_that_works() -> None:
     assert len(set(matched.values())) == len(written)
 
 
+def test_the_printed_table_takes_what_the_header_has() -> None:
+    """Parameters that other procedures know fill their fields; the laser is left out where the header has none."""
+    written, labels = ["t (s)", "Vxy (V)"], ["Chip group name", "Chip number", "VG", "VDS", "Magnet"]
+    with pytest.raises(Reject) as raised:
+        REGISTRY.procedure_for("lab.Hall", written, labels)
+    table = raised.value.next_step[raised.value.next_step.index("[procedures.Hall]") :]
+    procedure = Registry.load(tomllib.loads(table)["procedures"]).procedures["Hall"]
+    fields = {label: (one.field, one.unit) for label, one in procedure.parameters.items()}
+    assert fields["VG"] == ("vg_v", "V")
+    assert fields["VDS"] == ("vds_v", "V")
+    assert "Magnet" not in fields
+    assert fields["Chip group name"] == ("chip_group", None)
+    assert not any(field.startswith("laser") for field, _ in fields.values())
+    assert (procedure.light, procedure.duration) == ("none", "t_s")
+    assert procedure.summary == "Hall {chip_name}  VG={vg_v} V  VDS={vds_v} V  #{file_idx}"
+    with_laser = REGISTRY._known([*labels, "Laser voltage"])
+    assert 'light = "laser"' in paste_table("Hall", written, parameters=with_laser)
+
+
 def test_a_misspelled_class_is_told_the_nearest() -> None:
     """`IVG` is answered with the class that looks like it."""
     with pytest.raises(Reject, match=r"did you mean 'IVg'\?"):
@@ -148,12 +167,22 @@ LABELS = st.text(alphabet=st.sampled_from('aAvVmMsgµμΩ°C1 ()[]/_"\\\n\x7f\u2
 )
 
 
-@given(procedure_class=st.text(max_size=20), written=st.lists(LABELS, max_size=6))
-@example(procedure_class="IVé", written=["(mV)", "(MV)"])
-@example(procedure_class='"]\n[x', written=["extra", "proc", "µ", "μ"])
-def test_any_printed_table_is_valid(procedure_class: str, written: list[str]) -> None:
+KNOWN_LABELS = sorted({label for procedure in REGISTRY.procedures.values() for label in procedure.parameters})
+
+
+@given(
+    procedure_class=st.text(max_size=20),
+    written=st.lists(LABELS, max_size=6),
+    labels=st.none() | st.lists(st.sampled_from(KNOWN_LABELS) | LABELS, max_size=9),
+)
+@example(procedure_class="IVé", written=["(mV)", "(MV)"], labels=None)
+@example(procedure_class='"]\n[x', written=["extra", "proc", "µ", "μ"], labels=KNOWN_LABELS)
+def test_any_printed_table_is_valid(procedure_class: str, written: list[str], labels: list[str] | None) -> None:
     """Whatever class and labels a file holds, the printed table parses, loads, and accepts every printable label."""
-    tables = tomllib.loads(paste_table(procedure_class, written, taken=REGISTRY.procedures))["procedures"]
+    known = REGISTRY._known(labels)
+    tables = tomllib.loads(paste_table(procedure_class, written, taken=REGISTRY.procedures, parameters=known))[
+        "procedures"
+    ]
     (name,) = tables
     assume(tables[name]["classes"][0] not in REGISTRY._by_class)
     procedure = Registry.load(tables).procedures[name]

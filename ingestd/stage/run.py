@@ -338,7 +338,8 @@ def _start(task: StageTask, run: RawRun, zone: ZoneInfo) -> StartTime:
     except Reject as reject:
         raise reject.at(run.header.line_of(START_TIME_LABEL)) from None
     if task.prior is not None and start.origin != "header":
-        return StartTime(task.prior.start_time_utc, task.prior.origin, ())
+        warnings = start.warnings if start.origin == task.prior.origin else ()
+        return StartTime(task.prior.start_time_utc, task.prior.origin, warnings)
     return start
 
 

@@ -244,7 +244,7 @@ def test_memory_and_time_are_bounded_by_the_size(kind: str, tmp_path: Path, figu
 
 
 def test_a_file_above_the_limit_is_not_read_into_memory(tmp_path: Path) -> None:
-    """Two gigabytes in one line (a hole in a file) are rejected by size, hashed in blocks."""
+    """Two gigabytes in one line (a hole in a file) are rejected by size."""
     archive = Archive(tmp_path, stage={"max_file_mib": 1})
     with archive.put("big.csv", b"x").open("r+b") as file:
         file.truncate(2 * 2**30 if FULL else 64 * 2**20)

@@ -30,7 +30,7 @@ from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
-from ingestd.service.schedule import make_scheduler, on_job_error
+from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
 from ingestd.service.state import ServiceState, goes_on, service_lock, this_process, write_state
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
@@ -147,6 +147,7 @@ class Daemon:
         self._watch = self._make_watch()
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
+        self._steps = ClockSteps(clock)
         self._started_at = clock()
         self._watching = ""
         self._limited_scan_at = 0.0
@@ -175,6 +176,7 @@ class Daemon:
             self._show("running")
             if not self._thread.is_alive():
                 return self._fail()
+            self._heed_clock()
             self._feed_watchdog()
             if self._signals.stop.wait(STATE_EVERY_S):
                 return self._stop()
@@ -287,6 +289,14 @@ class Daemon:
         elif self._watching:
             self._log.info("watch_restored")
         self._watching = watching
+
+    def _heed_clock(self) -> None:
+        """Where the machine's clock was set, see to the jobs that are planned by it, and say so: dates follow it."""
+        step_s = self._steps.step_s()
+        if step_s:
+            rearm(self._scheduler)
+            problem = f"the machine's clock was set {'forward' if step_s > 0 else 'back'}"
+            self._log.warning("clock_stepped", problem=problem, seconds=round(step_s, 1))
 
     def _alive(self) -> bool:
         """Say whether worker and scheduler left a beat lately; nothing but their own threads at work leaves one."""

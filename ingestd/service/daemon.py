@@ -5,7 +5,8 @@ queue. A signal handler only sets a flag.
 
 Stopping, in order, within `service.stop_s` whatever hangs: the worker takes nothing new; hints and jobs end; the worker
 finishes the batch in hand, writes the histories and compacts; the state file says `stopped`; the lock is freed. A
-second signal ends the process at once, which is safe: it is what a power cut does.
+thread that does nothing else keeps the limit. A second signal ends the process at once, which is safe: it is what a
+power cut does.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ LOCK_WAIT_S = 2.0
 """How long a start waits for the lock of a service that is just ending, in seconds."""
 
 
+LAST_WORD_S = 1.0
+"""How long a stop that took too long may take to say so, in seconds: the log may be what hangs."""
+
+
 class Exit(IntEnum):
     """Exit codes of the service."""
 
@@ -91,6 +96,39 @@ class Signals:
                 signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def limited_stop(signals: Signals, stop_s: float) -> Iterator[None]:
+    """End the process as it is when the block goes on for `stop_s` after a signal, wherever its threads hang."""
+    over = threading.Event()
+
+    def keep_limit() -> None:
+        signals.stop.wait()
+        if not over.wait(stop_s):
+            _give_up(stop_s)
+
+    threading.Thread(target=keep_limit, name="stop-limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _give_up(stop_s: float) -> None:
+    def tell() -> None:
+        structlog.get_logger("ingestd").error(
+            "stop_took_too_long",
+            problem=f"not done within service.stop_s = {stop_s:g} s; ending as it is",
+            next_step="nothing: the next start finishes the work",
+        )
+
+    teller = threading.Thread(target=tell, name="last-word", daemon=True)
+    try:
+        teller.start()
+        teller.join(LAST_WORD_S)
+    finally:
+        os._exit(Exit.FAILED)
+
+
 def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     """Run the service in the foreground until a signal ends it; return its exit code.
 
@@ -104,7 +142,7 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     """
     faulthandler.enable()  # systemd's watchdog ends a stuck service with SIGABRT: the log then shows every thread
     signals, notifier = Signals(), Notifier.from_environment()
-    with signals.installed():
+    with signals.installed(), limited_stop(signals, settings.service.stop_s):
         if not _wait_for_raw_root(settings, signals, notifier):
             return Exit.STOPPED
         lock = service_lock(settings.layout)
@@ -200,31 +238,19 @@ class Daemon:
         self._notifier.ready(f"watching {layout.raw_root} {self._watching}")
 
     def _stop(self) -> Exit:
-        self._log.info("stopping", signal=self._signals.name)
+        self._worker.stop()  # first: the log and the watch may wait for somebody who answers no more
         self._notifier.stopping()
-        limit = threading.Timer(self._settings.service.stop_s, self._give_up)
-        limit.daemon = True
-        limit.start()
-        self._worker.stop()  # first: the watch may wait for a share that answers no more
+        self._log.info("stopping", signal=self._signals.name)
         if self._watch is not None:
             self._watch.stop()
         self._scheduler.shutdown(wait=False)
         self._show("stopping")
         self._thread.join()
-        limit.cancel()
         if self._worker.failure is not None:
             return self._fail()
         self._show("stopped")
         self._log.info("stopped")
         return Exit.STOPPED
-
-    def _give_up(self) -> None:
-        self._log.error(
-            "stop_took_too_long",
-            problem=f"not done within service.stop_s = {self._settings.service.stop_s:g} s; ending as it is",
-            next_step="nothing: the next start finishes the work",
-        )
-        os._exit(Exit.FAILED)
 
     def _fail(self) -> Exit:
         """End because the worker did; a damage of our own files is for people to mend, so no restart is asked for."""

@@ -17,7 +17,11 @@ import pytest
 from measurement import BROKEN, Measurement
 from running import Service, put, run_of
 
+from ingestd.errors import LockHeld
+from ingestd.files import Lock
 from ingestd.service.daemon import Exit
+from ingestd.service.state import service_lock
+from ingestd.stage.workspace import SWEEP_LOCK_NAME
 
 ONE = Measurement()
 MANY = 2000 if os.environ.get("INGESTD_TEST_FULL_LOAD") else 1000
@@ -137,6 +141,61 @@ sys.exit(main())
         assert time.monotonic() - began > 2.0
         assert service.lines("stop_took_too_long")
         assert service.compacted() == names
+
+
+def fill(pipe: Path) -> int:
+    """Fill a pipe to its last byte; return a descriptor that keeps it so."""
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(descriptor, b"x" * 4096)
+    return descriptor
+
+
+@pytest.mark.parametrize("hangs", ["the worker", "the stop"])
+def test_a_stop_does_not_wait_for_a_log_that_nobody_reads(tmp_path: Path, hangs: str) -> None:
+    """A stderr that takes no line more holds up the worker or the stop; `stop_s` is kept, and nothing is lost."""
+    os.mkfifo(tmp_path / "pipe")
+    service = Service(tmp_path, service={"stop_s": 3.0})
+    with service.start(prefix=("sh", "-c", 'exec "$0" "$@" 2<>pipe')):
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        service.until(lambda: all(service.history(f"Alisson{chip}") for chip in (60, 61, 62)), "their histories")
+        full = fill(tmp_path / "pipe")
+        if hangs == "the worker":
+            names |= put(service.raw, 3, 1)
+            service.until(lambda: service.live_names() == names, "a run whose log line nobody takes")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert 2.0 < time.monotonic() - began < 20.0
+        os.close(full)
+        if hangs == "the stop":
+            assert service.compacted() == names, "the worker was not asked to end first"
+        service.start()
+        service.until(lambda: all(service.history(f"Alisson{chip}") for chip in (60, 61, 62)), "histories")
+        assert service.live_names() == names
+        assert service.stop() == 0
+        service.check_whole()
+
+
+def test_a_stop_keeps_its_limit_during_the_start(tmp_path: Path) -> None:
+    """A start that waits for another process ends within `stop_s` as well."""
+    service = Service(tmp_path, service={"stop_s": 1.0})
+    with Lock(service.layout.temporary_root / SWEEP_LOCK_NAME).held(), service.start(ready=False):
+        service.until(lambda: is_held(service_lock(service.layout)), "the start")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert time.monotonic() - began < 20.0
+        assert service.lines("stop_took_too_long")
+
+
+def is_held(lock: Lock) -> bool:
+    """Tell whether another process holds a lock."""
+    try:
+        lock.probe()
+    except LockHeld:
+        return True
+    return False
 
 
 def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ EXIT_CODES = {
     exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed or could not be reached; "
     "`rebuild-manifest`: made, and some raw files are rejected or failed; `status`: something needs a person; "
     "`verify`, `repair`: something is damaged; `compare-histories`: some differences are not explained; "
-    "`run`: the disk refused at the start, a stop took too long, or ingestd itself failed",
+    "`run`: the disk refused at the start, another service works on this data root, a stop took too long, or ingestd "
+    "itself failed",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
     "the message says which and what to do",
     int(Health.SERVICE_DOWN): "`status`: the service is not running, and nothing else is wrong",

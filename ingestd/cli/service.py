@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ingestd.cli.exits import complain_of
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
 from ingestd.cli.output import LONG_LIST, duration, say, say_json, say_more, say_text
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def run(settings: Settings) -> None:
 
     A 01_raw that is not there yet (a share that is late) is waited for.
 
-    Exit codes: 0 stopped, 1 the disk refused at the start, or an error of ingestd itself (systemd restarts it), 2 a
-    person is needed: a wrong setting, another service on this data root, a damaged manifest.
+    Exit codes: 0 stopped, 1 the disk refused at the start, another service on this data root, a stop that took too
+    long, or an error of ingestd itself (systemd starts it again), 2 a person is needed: a wrong setting, a damaged
+    manifest.
 
     \b
     Example:
@@ -67,6 +69,9 @@ def run(settings: Settings) -> None:
         structlog.get_logger("ingestd").error(
             "failed", problem=error.message, place=error.place, next_step=error.next_step
         )
+        code = int(Exit.FAILED)
+    except LockHeld as error:  # its holder ends, perhaps one that waits for a dead share: no person has to start it
+        complain_of(error)  # not into the log, which is the holder's
         code = int(Exit.FAILED)
     finally:
         logs.close()

@@ -136,7 +136,7 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     root: its folder may be the empty place where a disk is to be mounted.
 
     Raises:
-        UsageError: another service works on this data root.
+        LockHeld: another service works on this data root, or a process has the manifest for too long.
         Corrupt: manifest or log is damaged; nothing was changed.
         Retry: the disk of the stage refused.
     """

@@ -19,8 +19,10 @@ from running import Service, put, run_of
 
 from ingestd.errors import LockHeld
 from ingestd.files import Lock
+from ingestd.manifest.store import manifest_lock
 from ingestd.service.daemon import Exit
 from ingestd.service.state import service_lock
+from ingestd.stage.placing import NOTE_NAME
 from ingestd.stage.workspace import SWEEP_LOCK_NAME
 
 ONE = Measurement()
@@ -259,14 +261,47 @@ def test_histories_follow_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_second_service_is_refused(tmp_path: Path) -> None:
-    """Exit code 2, and the message names pid and host of the first; the first goes on."""
+    """Exit code 1, and the message names pid and host of the first; the first goes on, its log untouched."""
     with Service(tmp_path) as service:
         done = service.command("run")
-        assert done.returncode == 2
-        assert f"pid {service.pid} on {socket.gethostname()}" in done.stderr
+        assert done.returncode == Exit.FAILED
+        assert f"another ingestd service (pid {service.pid} on {socket.gethostname()}) runs on this data" in done.stderr
+        assert not service.lines("failed")
+        assert '"failed"' not in service.layout.log_file.read_text()
         names = put(service.raw, 0, 1)
         service.until(lambda: service.live_names() == names, "the first still works")
         assert service.stop() == 0
+
+
+def test_a_start_is_tried_again_when_the_lock_is_free(tmp_path: Path) -> None:
+    """A killed service that waits for a dead share holds its lock on: the exit code is the one systemd starts anew."""
+    service = Service(tmp_path)
+    lock = service_lock(service.layout)
+    with lock.held(), service.start(ready=False):
+        assert service.ended() == Exit.FAILED
+        lock.release()
+        service.start()
+        assert service.stop() == 0
+
+
+def test_a_manifest_that_another_process_has_at_the_start(tmp_path: Path) -> None:
+    """What a killed batch left cannot be taken back yet: exit code 1 as well, and the next start works."""
+    with Service(tmp_path, manifest={"lock_timeout_s": 0.5}) as service:
+        names = put(service.raw, 0, 1)
+        service.until(lambda: service.live_names() == names, "the run")
+        service.kill()
+        (run,) = service.rows()
+        (left,) = [path for path in service.layout.temporary_root.iterdir() if path.is_dir()]
+        staged = service.layout.staged_file(run.proc, run.date_local, run.run_id)
+        placed = str(staged.relative_to(service.layout.stage_root))
+        (left / NOTE_NAME).write_text(json.dumps({"placed": [placed], "removed": [], "kept": []}))
+        with manifest_lock(service.layout).held():
+            service.start(ready=False)
+            assert service.ended() == Exit.FAILED
+        assert f"another ingestd process (pid {os.getpid()} on" in (tmp_path / "stderr.txt").read_text()
+        service.start()
+        assert service.stop() == 0
+        service.check_whole()
 
 
 def test_a_backfill_beside_the_service(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ class Daemon:
         self._watching = ""
         self._limited_scan_at = 0.0
         self._shown: ServiceState | None = None
+        self._written: ServiceState | None = None
         self._checked_at = 0.0
         self._fed_at = 0.0
 
@@ -339,7 +340,7 @@ class Daemon:
             self._fed_at = time.monotonic()
 
     def _show(self, phase: str) -> None:
-        """Write the state file and systemd's status line when something changed."""
+        """Write systemd's status line and the state file when something changed, the file until it could be written."""
         view, (pid, host) = self._worker.view, this_process()
         state = ServiceState.model_validate(
             {
@@ -356,11 +357,11 @@ class Daemon:
                 "retrying": view.retrying,
             }
         )
-        if state == self._shown:
-            return
-        state = state.model_copy(update={"updated_at": self._clock()})
-        self._shown = state
-        if phase == "running":
-            self._notifier.status(state.doing)
-        with contextlib.suppress(Retry):  # a full disk is shown by the log and STATUS=; it must not end the service
-            write_state(self._settings.layout, state)
+        if state != self._shown:
+            self._shown = state.model_copy(update={"updated_at": self._clock()})
+            if phase == "running":
+                self._notifier.status(state.doing)
+        if self._shown != self._written:
+            with contextlib.suppress(Retry):  # a full disk is shown by the log and STATUS=; it must not end the service
+                write_state(self._settings.layout, self._shown)
+                self._written = self._shown

@@ -77,6 +77,20 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
         service.check_whole()
 
 
+def test_a_start_on_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    """It runs, and as soon as there is room for its state file `status` tells so, though nothing else happens."""
+    paths = {"data_root": str(tmp_path / "data"), "stage_root": str(small_disk / "stage")}
+    with Service(tmp_path, paths=paths, service={"free_mib": 0.0, **QUICK}) as service:
+        assert service.stop() == 0
+        filler = fill_up(small_disk)
+        service.start()
+        service.until(lambda: "STATUS=watching" in service.heard(), "it is at rest")
+        assert service.status().service.phase == "starting"
+        filler.unlink()
+        service.until(lambda: service.status().service.doing == "watching", "it is told", 20)
+        assert service.stop() == 0
+
+
 # ---- raw files out of reach -----------------------------------------------------------------------------------------
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from ingestd import files
-from ingestd.errors import Reject, RejectCode, Retry, without_frames
+from ingestd.errors import Reject, RejectCode, Retry
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
@@ -25,11 +25,11 @@ from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
 from ingestd.stage.identity import compute_run_id
+from ingestd.stage.in_step import Staging, in_step
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE
 
 if TYPE_CHECKING:
     from ingestd.raw.run import RawRun
-    from ingestd.raw.table import Body
 
 START_TIME_LABEL = "Start time"
 
@@ -125,12 +125,6 @@ class Failed:
 
 Outcome = Staged | Same | Refused | Waiting | Failed
 
-Staging = Generator["Body | None", Any, Outcome]
-"""The staging of one file, step by step; what it returns is the outcome.
-
-It yields the body it wants parsed, and is sent the run or thrown the reject that it is.
-"""
-
 
 @dataclass(slots=True)
 class _Reading:
@@ -152,7 +146,7 @@ def load() -> None:
 
 def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outcome]:
     """Stage several files and flush what was written, together; outcomes in the order of the tasks. Never raises."""
-    outcomes = _in_step([_staging(task, context) for task in tasks])
+    outcomes = in_step([_staging(task, context) for task in tasks])
     written = [outcome.temporary for outcome in outcomes if isinstance(outcome, Staged)]
     if not written:
         return outcomes
@@ -171,47 +165,6 @@ def stage_one(task: StageTask, context: StageContext) -> Staged | None:
     """Stage one file and flush it; None when it came to anything else than a staged run. Never raises."""
     (outcome,) = stage_batch([task], context)
     return outcome if isinstance(outcome, Staged) else None
-
-
-def _in_step(files_in_hand: Sequence[Staging]) -> list[Outcome]:
-    """Take all files through a step before the first begins the next; outcomes in the order given.
-
-    The code of one step stays in the processor's caches, which takes a sixth off the whole, and small files are parsed
-    together. The bytes and tables of all the files are in memory at once: the size of a batch bounds them.
-    """
-    outcomes: dict[int, Outcome] = {}
-    answers: dict[int, RawRun | Exception] = {}
-    under_way = dict(enumerate(files_in_hand))
-    while under_way:
-        bodies: dict[int, Body] = {}
-        for position, staging in list(under_way.items()):
-            answer = answers.pop(position, None)
-            try:
-                body = staging.throw(answer) if isinstance(answer, Exception) else staging.send(answer)
-            except StopIteration as end:
-                outcomes[position] = end.value
-                del under_way[position]
-                if isinstance(answer, Exception):
-                    without_frames(answer)
-            else:
-                if body is not None:
-                    bodies[position] = body
-        answers = dict(zip(bodies, _parsed(list(bodies.values())), strict=True))
-    return [outcomes[position] for position in range(len(files_in_hand))]
-
-
-def _parsed(bodies: Sequence[Body]) -> list[RawRun | Exception]:
-    """Parse bodies; an error that is not one file's `Reject` is that of the files which have it by themselves too."""
-    if not bodies:
-        return []
-    from ingestd.raw.run import parse_bodies  # noqa: PLC0415  # loads pyarrow
-
-    try:
-        return [*parse_bodies(bodies)]
-    except Exception as error:
-        if len(bodies) == 1:
-            return [without_frames(error)]
-        return [run for body in bodies for run in _parsed([body])]
 
 
 def _staging(task: StageTask, context: StageContext) -> Staging:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -11,10 +12,13 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd import backfill as module
+from ingestd.errors import Reject
 from ingestd.files import scan_csvs
 from ingestd.ingest import opened
 from ingestd.manifest.store import ManifestStore
+from ingestd.raw import run, table
 from ingestd.raw.settling import Observation
+from ingestd.raw.table import Body
 from ingestd.stage.run import Refused, stage_batch
 
 RUN = Measurement()
@@ -23,8 +27,8 @@ RUN = Measurement()
 def fill(archive: Archive) -> None:
     """Put eight runs of two chips in, and a copy that is decided after a compaction forgot its original's row."""
     for number in range(8):
-        run = Measurement(start=1758632155.25 + 60 * number, chip=67 + number % 2, sample=number)
-        archive.put(f"2025-09-23/It_{number}.csv", run.data)
+        measured = Measurement(start=1758632155.25 + 60 * number, chip=67 + number % 2, sample=number)
+        archive.put(f"2025-09-23/It_{number}.csv", measured.data)
     archive.copy("2025-09-23/It_0.csv", "copies/It_0.csv")
 
 
@@ -81,3 +85,35 @@ def test_a_refused_file_leaves_no_frames_behind(archive: Archive, names: tuple[s
             gc.garbage.clear()
     assert {type(outcome) for outcome in outcomes} == {Refused}
     assert frames == []
+
+
+def with_unknown_columns(number: int) -> bytes:
+    """Make a run of three rows with two columns that its procedure does not know: some 138 bytes of `extra`."""
+    head, labels, rows = Measurement(start=1758632155.25 + 60 * number, sample=number).data.partition(b"t (s)")
+    names, *cells = rows.splitlines(keepends=True)
+    return head + b"".join([b"label 1,label 2,", labels, names, *(b"a,b," + line for line in cells)])
+
+
+@pytest.mark.parametrize(("limit", "turns"), [(10**6, [5]), (400, [2, 2, 1]), (150, [1, 1, 1, 1, 1])])
+def test_files_of_many_unknown_columns_take_turns(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, limit: int, turns: list[int]
+) -> None:
+    """Of a batch as many are parsed at once as unknown columns allow, and written before the next are parsed."""
+    for number in range(4):
+        archive.put(f"It_{number}.csv", with_unknown_columns(number))
+    archive.put("Last.csv", with_unknown_columns(4) + b"1,2\r\n")
+    found: list[int] = []
+    written: list[int] = []
+    parse = run.parse_bodies
+
+    def noted(bodies: Sequence[Body]) -> list[run.RawRun | Reject]:
+        written.append(len(list(archive.layout.temporary_root.glob("*/*.parquet"))))
+        found.append(len(bodies))
+        return parse(bodies)
+
+    monkeypatch.setattr(run, "parse_bodies", noted)
+    monkeypatch.setattr(table, "MAX_EXTRA_BYTES", limit)
+    events = archive.backfill()
+    assert found == turns
+    assert written == [sum(turns[:turn]) for turn in range(len(turns))]
+    assert events == [("ingested", f"It_{number}.csv") for number in range(4)] + [("rejected", "Last.csv")]

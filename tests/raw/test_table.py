@@ -161,6 +161,17 @@ def test_unknown_columns_beyond_all_measure_are_refused(monkeypatch: pytest.Monk
     assert rejected("1,x\n1,y\n1,z\n", "A (V),X").code is RejectCode.TOO_LARGE
 
 
+def test_a_small_file_of_many_unknown_columns_is_refused() -> None:
+    """1 MB of commas below a thousand long names would take half a GB; the next step tells how they are taken."""
+    names = [f"{number:0194}" for number in range(1000)]
+    reject = rejected(("1" + "," * 1000 + "\n") * 1000, ",".join(["A (V)", *names]))
+    assert (reject.code, reject.message) == (
+        RejectCode.TOO_LARGE,
+        "1000 unknown columns in 1000 rows are more than the column 'extra' takes",
+    )
+    assert reject.next_step.startswith("describe the columns under [procedures.NAME.columns]")
+
+
 @pytest.mark.parametrize("quotes", ['"one', '"one" two', 'o"n"e', "'", '""', '"'])
 def test_quotes_are_letters(quotes: str) -> None:
     """PyMeasure never quotes: a quote in a text cell is a letter, and swallows no rows."""

@@ -238,11 +238,13 @@ class _Run:
             if task is None:
                 continue
             if batch and (len(batch) >= limit_files or size + status.size > limit_bytes):
+                self.ingest.workspace.keep()
                 yield batch
                 batch, size = [], 0
             batch.append(task)
             size += status.size
         if batch:
+            self.ingest.workspace.keep()
             yield batch
 
     def _task(self, name: str, status: FileStat, writers: Writers, steady_s: float) -> StageTask | None:

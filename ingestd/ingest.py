@@ -40,7 +40,7 @@ from ingestd.stage.run import (
     Waiting,
     failed_by_fault,
 )
-from ingestd.stage.workspace import workspace
+from ingestd.stage.workspace import Workspace, workspace
 from ingestd.traces import write_traces
 
 Clock = Callable[[], datetime]
@@ -66,14 +66,15 @@ class Committed:
 class Ingest:
     """Decides about staged files and commits the decisions. Open it with `opened`."""
 
-    def __init__(self, settings: Settings, store: ManifestStore, temporary: Path, clock: Clock) -> None:
+    def __init__(self, settings: Settings, store: ManifestStore, workspace: Workspace, clock: Clock) -> None:
         self.settings = settings
         self.layout = settings.layout
         self.store = store
+        self.workspace = workspace
         self.clock = clock
         self.context = StageContext(
             raw_root=self.layout.raw_root,
-            temporary=temporary,
+            temporary=workspace.folder,
             registry=settings.registry,
             zone=settings.zone,
             patience=settings.patience,
@@ -251,8 +252,8 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
     def on_dead(folder: Path) -> None:
         take_back(settings.layout, store, folder)
 
-    with workspace(settings.layout.temporary_root, on_dead) as temporary:
-        yield Ingest(settings, store, temporary, clock)
+    with workspace(settings.layout.temporary_root, on_dead) as own:
+        yield Ingest(settings, store, own, clock)
 
 
 def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:

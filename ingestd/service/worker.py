@@ -206,6 +206,7 @@ class Worker:
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
+        self._ingest.workspace.keep()
         self._promote_copies(found)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
@@ -223,6 +224,7 @@ class Worker:
         try:
             if tasks:
                 self._check_space()
+                self._ingest.workspace.keep()
             for part in _parts(tasks, stage.batch_mib * 2**20):
                 outcomes = stage_batch(part, self._ingest.context)
                 self._beat()

@@ -17,27 +17,81 @@ LOCK_NAME = "owner.lock"
 SWEEP_LOCK_NAME = "sweep.lock"
 
 
-@contextmanager
-def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
-    """Make a folder below `root` for the block, on the file system of the stage so that a rename moves data into it.
+class Workspace:
+    """One process's `folder`, on the file system of the stage so that a rename moves data into it.
 
-    A lock inside tells that its owner lives. Folders whose owner died are deleted first, `on_dead` being called with
-    each: nothing in them was decided. A block that was broken off in the middle of a batch leaves its folder to that.
+    A lock inside tells that its owner lives.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = Lock(folder / LOCK_NAME)
+        self._inode = 0
+        self._stage: tuple[int, int] | None = None
+
+    def make(self) -> None:
+        """Make the folder and hold its lock; nobody else may sweep meanwhile."""
+        self._lock.release()
+        self._lock.acquire(0)
+        self._inode = self._lock.path.stat().st_ino
+        self._stage = self._stage or self._identity()
+
+    def keep(self) -> None:
+        """Make the folder anew where it, or its lock, was deleted; what was in it has to be staged again.
+
+        Raises:
+            Retry: the stage is gone as a whole. Its disk may not be mounted, and nothing is made in its place.
+        """
+        root = self.folder.parent
+        with world(root):
+            if self._stands():
+                return
+            if self._identity() != self._stage:
+                raise Retry(
+                    "the stage is gone: is its disk or share mounted?",
+                    place=str(root.parent),
+                    next_step="mount it again; where it was replaced on purpose, restart ingestd",
+                )
+            make_folders(root)
+            with Lock(root / SWEEP_LOCK_NAME).held():
+                self.make()
+
+    def remove(self) -> None:
+        """Delete the folder and free its lock; a batch that was broken off leaves it to the next start."""
+        if not is_under_way(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    def _stands(self) -> bool:
+        try:
+            return os.stat(self._lock.path).st_ino == self._inode  # noqa: PTH116  # hot: one a batch
+        except FileNotFoundError:
+            return False
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.folder.parent.parent.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+@contextmanager
+def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> Iterator[Workspace]:
+    """Make a folder below `root`, which is a folder of the stage, for the block.
+
+    Folders whose owner died are deleted first, `on_dead` being called with each: nothing in them was decided.
     """
     with world(root):
         make_folders(root)
         with Lock(root / SWEEP_LOCK_NAME).held():
             _sweep(root, on_dead)
-            folder = root / f"{os.getpid()}-{secrets.token_hex(4)}"
-            folder.mkdir()
-            lock = Lock(folder / LOCK_NAME)
-            lock.acquire(0)
+            own = Workspace(root / f"{os.getpid()}-{secrets.token_hex(4)}")
+            own.make()
     try:
-        yield folder
+        yield own
     finally:
-        if not is_under_way(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        own.remove()
 
 
 def dead_workspaces(root: Path) -> list[Path]:

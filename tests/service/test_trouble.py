@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -21,6 +22,7 @@ from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
 from ingestd.service.retention import delete_old_events
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings, load_settings
+from ingestd.stage.workspace import workspace
 
 ONE = Measurement()
 QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
@@ -89,6 +91,24 @@ def test_a_start_on_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
         filler.unlink()
         service.until(lambda: service.status().service.doing == "watching", "it is told", 20)
         assert service.stop() == 0
+
+
+def test_the_folder_for_undecided_parquet_is_deleted(tmp_path: Path) -> None:
+    """Whoever tidies `_tmp` away under the service costs nothing: it is made anew, and locked, for the next batch."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 1)
+        service.until(lambda: service.live_names() == names, "a run")
+        shutil.rmtree(service.layout.temporary_root)
+        names |= put(service.raw, 1, 2)
+        service.until(lambda: service.live_names() == names, "the next runs")
+        assert not service.lines("trouble")
+        with workspace(service.layout.temporary_root):  # as any other command does, sweeping what nobody owns
+            assert len(list(service.layout.temporary_root.glob("*/owner.lock"))) == 2
+        names |= put(service.raw, 3, 1)
+        service.until(lambda: service.live_names() == names, "a run after a sweep")
+        assert service.stop() == 0
+        assert [path.name for path in service.layout.temporary_root.iterdir()] == ["sweep.lock"]
+        service.check_whole()
 
 
 # ---- raw files out of reach -----------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ progress bar with rate and time left; in a pipe nothing that differs from run to
 
 EXIT_CODES = {
     exits.OK: "all good; files that wait for their run to end are good",
-    exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed, lost their measurement or could not be reached; "
+    exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed, lost their measurement or "
+    "could not be reached; "
     "`rebuild-manifest`: made, and some raw files are rejected or failed; `status`: something needs a person; "
     "`verify`, `repair`: something is damaged; `compare-histories`: some differences are not explained; "
     "`run`: the disk refused at the start, another service works on this data root, a stop took too long, or ingestd "

@@ -36,8 +36,8 @@ def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, 
     with its reason and what to do. Running it again looks only at what is new or changed. Ctrl-C (or SIGTERM) finishes
     the files in hand first: what was staged is in the manifest.
 
-    Exit codes: 0 all good (waiting files are), 1 some files are rejected, failed, lost their measurement or could not be
-    reached, 2 could not run, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 all good (waiting files are), 1 some files are rejected, failed, lost their measurement or could not
+    be reached, 2 could not run, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
     \b
     Examples:

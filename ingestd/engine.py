@@ -98,7 +98,7 @@ class ProcessEngine:
             self._restart()
             answers = [outcome for task in batch for outcome in self._alone(task)]
             for position, (waiting, broken) in enumerate(in_hand):
-                if not (broken.done() and broken.exception() is None):
+                if not broken.done() or broken.cancelled() or broken.exception() is not None:
                     in_hand[position] = (waiting, self._submit(waiting))
             return answers
 

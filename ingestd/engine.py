@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, load, stage_batch
@@ -112,7 +113,7 @@ class ProcessEngine:
                     task,
                     "the process that staged it died twice (out of memory?)",
                     str(self._context.raw_root / task.source_file),
-                    "free some memory or lower stage.workers; it is tried again next time",
+                    "free some memory, or lower stage.workers; where there is enough, please report it with the file",
                 )
             ]
 
@@ -155,6 +156,8 @@ def _begin(context: StageContext, threads: int, parent: int) -> None:
     global _context  # noqa: PLW0603  # a worker process has one context for its life
     os.environ["POLARS_MAX_THREADS"] = str(threads)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, it goes before its parent
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
     pa.set_cpu_count(threads)

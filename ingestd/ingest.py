@@ -40,7 +40,7 @@ from ingestd.stage.run import (
     Waiting,
     failed_by_fault,
 )
-from ingestd.stage.workspace import Workspace, workspace
+from ingestd.stage.workspace import Workspace, read_in_hand, workspace
 from ingestd.traces import write_traces
 
 Clock = Callable[[], datetime]
@@ -64,14 +64,25 @@ class Committed:
 
 
 class Ingest:
-    """Decides about staged files and commits the decisions. Open it with `opened`."""
+    """Decides about staged files and commits the decisions. Open it with `opened`.
 
-    def __init__(self, settings: Settings, store: ManifestStore, workspace: Workspace, clock: Clock) -> None:
+    `suspects` are the raw files that services which died since the last start had in hand.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: ManifestStore,
+        workspace: Workspace,
+        clock: Clock,
+        suspects: frozenset[str] = frozenset(),
+    ) -> None:
         self.settings = settings
         self.layout = settings.layout
         self.store = store
         self.workspace = workspace
         self.clock = clock
+        self.suspects = suspects
         self.context = StageContext(
             raw_root=self.layout.raw_root,
             temporary=workspace.folder,
@@ -249,11 +260,14 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
     """
     store = ManifestStore(settings.layout, lock_timeout_s=settings.manifest.lock_timeout_s)
 
+    suspects: set[str] = set()
+
     def on_dead(folder: Path) -> None:
+        suspects.update(read_in_hand(folder))
         take_back(settings.layout, store, folder)
 
     with workspace(settings.layout.temporary_root, on_dead) as own:
-        yield Ingest(settings, store, own, clock)
+        yield Ingest(settings, store, own, clock, frozenset(suspects))
 
 
 def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:

@@ -1,8 +1,10 @@
-"""What observer and scheduler may ask of the worker: the messages on its one queue."""
+"""What observer, scheduler and the thread of the suspects may tell the worker: the messages on its one queue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ingestd.stage.run import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +32,12 @@ class DeleteOldEvents:
     """Delete event JSONs that are past their time."""
 
 
-Message = Hint | ScanAsked | Compact | DeleteOldEvents
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A suspect was staged in a process of its own, or that process died; `began` is in monotonic seconds."""
+
+    outcome: Outcome
+    began: float
+
+
+Message = Hint | ScanAsked | Compact | DeleteOldEvents | Answered

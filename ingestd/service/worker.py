@@ -1,6 +1,6 @@
 """The one worker of the service: takes hints and jobs from one queue; looks, stages, logs, writes histories, compacts.
 
-Observer and scheduler only put messages on the queue. Everything that decides runs here, in one thread.
+Others only put messages on the queue. Everything that decides runs here, in one thread.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from ingestd.deciding import left_undecided
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import Scan, scan_csvs
 from ingestd.ingest import Ingest
-from ingestd.service.looking import Looker
-from ingestd.service.messages import Compact, DeleteOldEvents, Hint, Message, ScanAsked
+from ingestd.service.looking import Looker, in_parts
+from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.retention import delete_old_events
 from ingestd.service.state import RetryingFile, Trouble, goes_on
+from ingestd.service.suspects import Suspects
 from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
-from ingestd.stage.run import Failed, Outcome, StageTask, Waiting, discard, load, stage_batch
+from ingestd.stage.run import Failed, Outcome, Waiting, discard, load, stage_batch
 from ingestd.words import count
 
 IDLE_TURN_S = 5.0
@@ -61,6 +62,7 @@ class Worker:
         self._log = structlog.get_logger("ingestd")
         self._list = WaitList(retry_s=service.retry_s, retry_max_s=service.retry_max_s)
         self._looker = Looker(ingest, self._list)
+        self._suspects = Suspects(ingest, self._list, self.inbox)
         self._troubles: dict[str, Trouble] = {}
         self._jobs = {
             "scan": self._look_at_everything,
@@ -79,8 +81,10 @@ class Worker:
         """Take turns until asked to stop; then write histories and compact. What ends it otherwise is in `failure`."""
         try:
             load()
+            self._suspects.tell(self._log)
             while not self.stopping.is_set():
                 self.turn(self._wait_s())
+            self._finish_suspects()
             self._show("stopping: writing histories and compacting the log")
             self._guarded("histories", self._write_histories)
             self._guarded("compaction", self._compact)
@@ -122,7 +126,8 @@ class Worker:
         """Tell how long nothing is due, in seconds."""
         now = time.monotonic()
         times = [now + IDLE_TURN_S, *self._due.values()]
-        if (due := self._list.next_due()) is not None:
+        due = now if self._suspects.is_due() else self._list.next_due()
+        if due is not None:
             times.append(max(due, self._stage_from))
         return max(0.0, min(times) - now)
 
@@ -144,6 +149,8 @@ class Worker:
                 if "scan" not in self._due or self._scan.routine:
                     self._scan = message
                 self._due["scan"] = self._due.get("scan", now) if message.routine else now
+            case Answered():
+                self._suspects.take(message)
             case Compact():
                 self._due.setdefault("compaction", now)
             case DeleteOldEvents():
@@ -201,6 +208,7 @@ class Worker:
         fresh, now = store.catalog.undecided(found.files), time.monotonic()
         for name in fresh:
             self._list.hint(name, now)
+        self._suspects.keep(found)
         self.folders = found.folders
         tell = self._log.debug if asked.routine and not fresh else self._log.info
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
@@ -213,10 +221,12 @@ class Worker:
     # ---- staging ----------------------------------------------------------------------------------------------------
 
     def _stage_due(self) -> None:
-        """Stage and commit one batch of the files whose time has come."""
+        """Stage and commit one batch of the files whose time has come; suspects when there is none."""
+        self._suspects.decide(self._answer)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
         if not names:
+            self._suspects.go_on()
             return
         began = time.monotonic()
         tasks = self._looker.tasks(names)
@@ -225,8 +235,9 @@ class Worker:
             if tasks:
                 self._check_space()
                 self._ingest.workspace.keep()
-            for part in _parts(tasks, stage.batch_mib * 2**20):
-                outcomes = stage_batch(part, self._ingest.context)
+            for part in in_parts(self._suspects.set_apart(tasks), stage.batch_mib * 2**20):
+                with self._suspects.noted(part):
+                    outcomes = stage_batch(part, self._ingest.context)
                 self._beat()
                 self._answer(outcomes, began)
         except (Retry, LockHeld, OSError):
@@ -239,6 +250,11 @@ class Worker:
             self._tell_waiting()
         if self._looker.gone:
             self._promote_copies()
+
+    def _finish_suspects(self) -> None:
+        self._suspects.finish()
+        self._take_messages(0.0)
+        self._guarded("stage", lambda: self._suspects.decide(self._answer))
 
     def _check_space(self) -> None:
         root = self._ingest.layout.stage_root
@@ -367,19 +383,6 @@ class Worker:
         )
         backlog = sum(entry.state is None for entry in entries.values())
         self.view = WorkerView(doing, backlog, tuple(self._troubles.values()), retrying)
-
-
-def _parts(tasks: Sequence[StageTask], limit: float) -> list[list[StageTask]]:
-    """Cut a batch so that the raw bytes of a part stay below `limit`, one file at least."""
-    parts: list[list[StageTask]] = []
-    size = 0
-    for task in tasks:
-        if not parts or size + task.status.size > limit:
-            parts.append([])
-            size = 0
-        parts[-1].append(task)
-        size += task.status.size
-    return parts
 
 
 def _ms_since(began: float) -> float:

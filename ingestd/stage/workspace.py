@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ingestd.files import Lock, make_folders, world
 from ingestd.stage.placing import is_under_way
 
 LOCK_NAME = "owner.lock"
+IN_HAND_NAME = "in_hand.json"
 SWEEP_LOCK_NAME = "sweep.lock"
 
 
@@ -92,6 +95,29 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
         yield own
     finally:
         own.remove()
+
+
+def note_in_hand(folder: Path, names: Collection[str]) -> None:
+    """Note the raw files whose staging the process may die of, for whoever sweeps its folder; none removes the note.
+
+    It is not flushed: what a killed process wrote is there, and a power cut makes nobody a suspect. A disk that refuses
+    it will refuse the Parquet as well, which is told.
+    """
+    note = folder / IN_HAND_NAME
+    with contextlib.suppress(OSError):
+        if names:
+            note.write_bytes(json.dumps(sorted(names)).encode("ascii"))
+        else:
+            note.unlink(missing_ok=True)
+
+
+def read_in_hand(folder: Path) -> set[str]:
+    """Read which raw files a dead process had in hand; a note that is cut was being written, and accuses none."""
+    try:
+        found = json.loads((folder / IN_HAND_NAME).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
 
 
 def dead_workspaces(root: Path) -> list[Path]:

@@ -1,0 +1,149 @@
+"""A file that kills whoever stages it costs the service one life: what was in hand is staged elsewhere then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import poison
+import pytest
+from poison import POISON, STUCK
+from running import Service, put, run_of
+
+from ingestd.stage.workspace import IN_HAND_NAME, note_in_hand, read_in_hand
+
+QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
+
+
+class Poisoned(Service):
+    """A service whose registry kills who asks it for `POISON`, and keeps the service itself with `STUCK`."""
+
+    def begin(self, *, ready: bool = True) -> None:
+        """Begin a life."""
+        self.start(ready=ready, prefix=(sys.executable, str(Path(poison.__file__))))
+
+    def make_old(self) -> None:
+        """Have all files settled, so that they are staged at once."""
+        for path in self.raw.glob("*.csv"):
+            os.utime(path, (1758700000, 1758700000))
+
+    def put_class(self, n: int, name: str) -> str:
+        """Put a run in whose procedure's class has another name."""
+        (self.raw / f"It_{name}.csv").write_bytes(run_of(n).replace(b"It.It", f"It.It{name}".encode(), 1))
+        return f"It_{name}.csv"
+
+    def noted(self) -> set[str]:
+        """Read what the processes of this data root note as in hand."""
+        return {name for folder in self.layout.temporary_root.glob("*/") for name in read_in_hand(folder)}
+
+    def children(self) -> str:
+        """List the processes that the service has started and that live."""
+        return "".join(path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/children"))
+
+
+def test_a_file_that_kills_whoever_stages_it(tmp_path: Path) -> None:
+    """After one death all others are staged and new ones come in; it is shown, tried again, and staged once mended."""
+    service = Poisoned(tmp_path, service=QUICK)
+    names = put(service.raw, 0, 3)
+    bad = service.put_class(3, POISON)
+    service.make_old()
+    service.begin(ready=False)
+    with service:
+        assert service.ended() == -signal.SIGKILL
+        assert service.noted() == {*names, bad}
+        service.begin()
+        service.until(lambda: service.live_names() == names, "what was in hand with it")
+        (line,) = service.lines("suspects")
+        assert line["source_files"] == sorted([*names, bad])
+        service.until(lambda: service.lines("retrying"), "it is told")
+        assert "died twice" in service.lines("retrying")[0]["problem"]
+        service.until(lambda: service.waiting() == {bad: "retrying"}, "it is shown")
+        assert service.noted() == {bad}
+        names |= put(service.raw, 10, 2)
+        service.until(lambda: service.live_names() == names, "new runs")
+        assert len(service.lines("retrying")) == 1, "told once"
+
+        service.kill()
+        service.begin()
+        service.until(lambda: service.waiting() == {bad: "retrying"}, "the next life suspects it without a death")
+        assert service.lines("suspects")[1]["source_files"] == [bad]
+        (service.raw / bad).write_bytes(run_of(3))
+        service.until(lambda: bad in service.live_names(), "it is staged when it does no harm")
+        service.until(lambda: not service.noted(), "it is no suspect any more")
+        assert service.stop() == 0
+        service.check_whole()
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_mere_kill_makes_suspects_that_come_out_fine(tmp_path: Path, others: int) -> None:
+    """SIGKILL while a batch is staged loses and doubles nothing: its files are staged in a process of their own."""
+    service = Poisoned(tmp_path)
+    names = {*put(service.raw, 0, others), service.put_class(50, STUCK)}
+    service.make_old()
+    service.begin()
+    with service:
+        service.until(lambda: service.noted() == names, "all are in hand")
+        service.kill()
+        service.begin()
+        service.until(lambda: service.live_names() == names, "all are staged")
+        service.until(lambda: not service.noted(), "none is a suspect any more")
+        assert len(service.rows()) == others + 1
+        assert len(service.lines("ingested")) == others + 1
+        assert not service.lines("retrying")
+        assert service.stop() == 0
+        service.begin()
+        assert len(service.lines("suspects")) == 1
+        assert service.stop() == 0
+        service.check_whole(deep=False)  # the class of one is no procedure to anybody else
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_suspect_that_is_decided_or_gone_is_none_any_more(tmp_path: Path, decided: bool) -> None:
+    """A backfill staged it, or somebody deleted it, before the next start: no process is begun for it."""
+    service = Poisoned(tmp_path)
+    service.begin()
+    with service:
+        names = put(service.raw, 0, 1)
+        service.until(lambda: service.live_names() == names, "a run")
+        note_in_hand(next(service.layout.temporary_root.glob("*/")), names if decided else {"gone.csv", "day/gone.csv"})
+        service.kill()
+        service.begin()
+        service.until(lambda: len(service.lines("scanned")) == 2, "a scan")
+        service.until(lambda: not service.noted(), "no suspects any more")
+        assert len(service.lines("suspects")) == 1
+        assert not service.children()
+        assert service.stop() == 0
+
+
+def test_a_stop_leaves_no_suspects(tmp_path: Path) -> None:
+    """SIGTERM while a suspect is tried: it ends well and in time, nothing is left, the next life suspects none."""
+    service = Poisoned(tmp_path, service=QUICK)
+    note = service.layout.temporary_root / "1-dead"
+    note.mkdir(parents=True)
+    (note / "owner.lock").touch()
+    note_in_hand(note, {service.put_class(3, POISON)})
+    service.begin()
+    with service:
+        service.until(service.children, "the process of the suspect")
+        assert service.stop() == 0
+        assert [path.name for path in service.layout.temporary_root.iterdir()] == ["sweep.lock"]
+
+
+@pytest.mark.parametrize("cut", [b"", b'["It_1.c', b"null", b"[1, null]", b"\xff", b"{}"])
+def test_a_note_that_is_no_list_of_names_accuses_none(tmp_path: Path, cut: bytes) -> None:
+    """The process was killed while it wrote the note, or the disk lost it."""
+    (tmp_path / IN_HAND_NAME).write_bytes(cut)
+    assert read_in_hand(tmp_path) == set()
+
+
+def test_a_note_names_any_file(tmp_path: Path) -> None:
+    """Names are told apart whatever is in them; none removes the note; a folder that is gone is not missed."""
+    names = {"a\nb.csv", 'µ/"x".csv', "day/It_1.csv"}
+    note_in_hand(tmp_path, names)
+    assert read_in_hand(tmp_path) == names
+    note_in_hand(tmp_path, ())
+    assert not list(tmp_path.iterdir())
+    note_in_hand(tmp_path / "gone", names)
+    assert read_in_hand(tmp_path / "gone") == set()

@@ -108,21 +108,26 @@ class Decider:
             source_file=row.source_file,
             run_id=row.run_id,
             rows=[row],
-            files=self._cleared(row, old),
+            files=[*self._cleared(row, old), *self._joined(row)],
             superseded_parquet=kept,
         )
+
+    def _joined(self, row: ManifestRow) -> list[FileNote]:
+        """Note the known copies of what a run's bytes are now as copies of this run: whose they were has others."""
+        others = (note for note in self.store.catalog.copies_of_bytes(row.source_sha256) if note.run_id != row.run_id)
+        return [
+            note.model_copy(update={"run_id": row.run_id}) for note in others if note.source_file != row.source_file
+        ]
 
     def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
         replaced = self.store.full_rows([old.run_id])[old.run_id]
         new_id = outcome.row.run_id
         retired = replaced.model_copy(update={"superseded_by": new_id})
-        copies = self.store.catalog.copies(old, outcome.row.source_sha256)  # of the same bytes in another time zone
-        notes = [note.model_copy(update={"run_id": new_id}) for note in copies]
         return record.model_copy(
             update={
                 "rows": [retired, outcome.row],
-                "files": [*record.files, *notes, *map(forgotten, self._left_alone(old, outcome))],
+                "files": [*record.files, *map(forgotten, self._left_alone(old, outcome))],
                 "note": f"its start time changed; it was run {old.run_id}",
             }
         )

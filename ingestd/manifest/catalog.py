@@ -132,8 +132,11 @@ class Catalog:
 
     def copies(self, run: KnownRun, digest: str) -> list[FileNote]:
         """List the files with these bytes (SHA-256, hex) that are known as copies of a run."""
-        notes = [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
-        return [note for note in notes if note.run_id == run.run_id]
+        return [note for note in self.copies_of_bytes(digest) if note.run_id == run.run_id]
+
+    def copies_of_bytes(self, digest: str) -> list[FileNote]:
+        """List the files with these bytes that are known as copies, of whichever run."""
+        return [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
 
     def copies_of_runs_at(self, paths: Iterable[str]) -> Iterator[FileNote]:
         """List the files that are known as copies of the runs made from these paths."""

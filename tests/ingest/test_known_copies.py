@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 from archive import Archive
@@ -119,3 +120,20 @@ def test_a_known_copy_takes_the_place_of_an_emptied_original(copied: Archive, le
     assert {name: row.run_id for name, row in copied.live().items()} == {B: run.run_id}
     copied.put(A, RUN.data)
     assert copied.backfill() == [("duplicate", A)]
+
+
+def test_a_copy_of_one_run_that_another_has_become(archive: Archive) -> None:
+    """A file grows to bytes that another run had before, of which a copy is known: that is a copy of it now."""
+    first, grown, more = (RUN.but(rows=rows).data for rows in (1, 2, 3))
+    archive.put(A, first)
+    archive.backfill()
+    archive.put(B, grown)
+    archive.backfill()
+    archive.copy(B, C)
+    archive.backfill()
+    archive.put(B, more)
+    archive.backfill()
+    archive.put(A, grown)
+    archive.backfill()
+    assert archive.live()[A].source_sha256 == sha256(grown).hexdigest()
+    assert archive.notes()[C].run_id == archive.live()[A].run_id

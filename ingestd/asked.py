@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ingestd.errors import UsageError
-from ingestd.histories.runs import unknown
 from ingestd.layout import Layout
 from ingestd.words import shown
 
@@ -27,6 +26,8 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
     Raises:
         UsageError: no run, or more than one, has that id; near ones are named.
     """
+    from ingestd.histories.runs import unknown  # noqa: PLC0415  # loads the exports, for a mistake alone
+
     wanted, ids = asked.strip().lower(), list(known)
     found = [run_id for run_id in ids if run_id.startswith(wanted)] if is_run_id(wanted) else []
     if len(found) == 1:

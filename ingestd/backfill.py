@@ -18,9 +18,9 @@ from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
+from ingestd.lost import lost_files
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.originals import lost_files
 from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
 from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.settings import Settings

@@ -18,7 +18,6 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.originals import Originals
 from ingestd.stage import run as stage
 from ingestd.stage.identity import compute_distinct_run_id
-from ingestd.stage.parquet import read_run, same_cells
 from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
 
@@ -144,6 +143,8 @@ class Decider:
 
     def _begins_as(self, old: KnownRun, outcome: Staged) -> bool:
         """Tell whether what is staged begins with all rows of a run."""
+        from ingestd.stage.parquet import read_run, same_cells  # noqa: PLC0415  # loads pyarrow
+
         try:
             before = read_run(self.layout.staged_file(old.proc, old.date_local, old.run_id))
             after = read_run(outcome.temporary)

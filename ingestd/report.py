@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ingestd.errors import Retry
+from ingestd.lost import LostFile
 from ingestd.manifest.record import Event, Reason
-from ingestd.originals import LostFile
 from ingestd.raw.settling import State
 
 

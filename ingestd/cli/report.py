@@ -13,7 +13,7 @@ from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.layout import Layout
-    from ingestd.originals import LostFile
+    from ingestd.lost import LostFile
     from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 
 STAGED_EVENTS = {

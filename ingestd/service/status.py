@@ -19,9 +19,9 @@ from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
+from ingestd.lost import LostFile, lost_files
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
-from ingestd.originals import LostFile, lost_files
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
 from ingestd.raw.settling import (
     Observation,

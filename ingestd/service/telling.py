@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ingestd.lost import lost_at
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.originals import lost_at
 
 
 def tell_decision(log: Any, store: ManifestStore, record: Record, took_ms: float) -> None:

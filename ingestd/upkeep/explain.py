@@ -20,12 +20,12 @@ from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
+from ingestd.lost import LostFile, lost_at
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
-from ingestd.originals import LostFile, lost_at
 from ingestd.raw.header import glance
 from ingestd.raw.settling import RESTORE, Observation, State, emptied, judge, queued
 from ingestd.settings import Settings

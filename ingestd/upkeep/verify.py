@@ -17,12 +17,12 @@ from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
+from ingestd.lost import overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
-from ingestd.originals import overwritten
 from ingestd.raw.run import parse_run
 from ingestd.raw.settling import RESTORE, emptied, queued
 from ingestd.settings import Settings

@@ -26,8 +26,6 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
     Raises:
         UsageError: no run, or more than one, has that id; near ones are named.
     """
-    from ingestd.histories.runs import unknown  # noqa: PLC0415  # loads the exports, for a mistake alone
-
     wanted, ids = asked.strip().lower(), list(known)
     found = [run_id for run_id in ids if run_id.startswith(wanted)] if is_run_id(wanted) else []
     if len(found) == 1:
@@ -37,6 +35,8 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
             f"{len(found)} runs have an id that begins with {wanted}",
             next_step="give more digits: " + ", ".join(sorted(found)[:_NAMED]) + (", ..." if found[_NAMED:] else ""),
         )
+    from ingestd.histories.runs import unknown  # noqa: PLC0415  # loads the exports, for a mistake alone
+
     raise unknown("id", wanted, ids)
 
 

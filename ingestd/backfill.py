@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ingestd.cluster import DaskEngine
-from ingestd.deciding import left_undecided, looking_order
+from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
@@ -166,21 +166,21 @@ class _Run:
         report.lost = [file for file in lost if only is None or file.source_file in only]
         gone = {file.source_file for file in report.lost}
         report.waiting = [self._waiting[name] for name in sorted(self._waiting) if name not in gone]
-        report.failed += map(self._restless, self._left_undecided())
+        report.failed += map(self._fail_of, self._never_still())
         report.rejected_before.sort()
         if report.interrupted or report.stopped_by is not None:
             undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
             report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
         report.known_listed = len({*report.rejected_before, *rowless, *gone} - to_do.keys())
 
-    def _left_undecided(self) -> list[str]:
+    def _never_still(self) -> list[str]:
         """List the files that were decided by nobody although they were looked at again and again."""
         if self.report.interrupted or self.report.stopped_by is not None:
             return []
         pending, _ = self._look_again()
         return sorted(pending.keys() - self._waiting.keys())
 
-    def _restless(self, name: str) -> FailedFile:
+    def _fail_of(self, name: str) -> FailedFile:
         place = str(self.settings.layout.raw_file(name))
         return FailedFile(name, "it was in another state at every look", place, "run the same command again")
 
@@ -306,7 +306,7 @@ class _Run:
             if record.event is Event.REJECTED and record.reason is not None:
                 self.report.rejected.append(RejectedFile(record.source_file, record.reason))
             self.options.on_record(record)
-            for name in left_undecided(record):
+            for name in forgotten_by(record):
                 self.report.known -= 1
                 self._again[name] = outcomes[0].task.status  # of another file: its own is looked up when it is its turn
         for failed in done.failed:

@@ -315,7 +315,7 @@ def forgotten(note: FileNote) -> FileNote:
     return note.model_copy(update={"outcome": "forgotten", "run_id": None, "code": None})
 
 
-def left_undecided(record: Record) -> list[str]:
+def forgotten_by(record: Record) -> list[str]:
     """List the other files that a decision says nothing is known of any more: they are to be looked at."""
     if record.event is not Event.SUPERSEDED:
         return []

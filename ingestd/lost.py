@@ -9,7 +9,7 @@ from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
-from ingestd.raw.settling import RESTORE, emptied, kept_run, queued
+from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, kept_run, queued
 
 
 class LostFile(NamedTuple):
@@ -53,9 +53,9 @@ def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote]) -> lis
             continue
         why = found[run]
         if isinstance(why, FileNote):
-            file = LostFile(run.source_file, run.run_id, overwritten(row, why), "restore it from a backup")
+            file = LostFile(run.source_file, run.run_id, overwritten(row, why), RESTORE)
         else:
-            file = LostFile(run.source_file, run.run_id, emptied(run.run_id, row.rows, why), RESTORE)
+            file = LostFile(run.source_file, run.run_id, emptied(run.run_id, row.rows, why), RESTORE_EMPTIED)
         lost.append((file, run))
     return sorted(lost)
 

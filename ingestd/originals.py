@@ -104,6 +104,4 @@ class Originals:
 def _covered(catalog: Catalog, run: KnownRun) -> bool:
     """Tell whether another run's bytes were put over the raw file of a run, or no row is left in it."""
     note = catalog.notes.get(run.source_file)
-    if note is None:
-        return False
-    return note.outcome == "queued" or (note.outcome in {"duplicate", "occupied"} and note.run_id != run.run_id)
+    return note is not None and (note.outcome == "queued" or run in catalog.overwritten_at(run.source_file))

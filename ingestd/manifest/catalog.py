@@ -150,7 +150,7 @@ class Catalog:
 
     def overwritten(self) -> dict[KnownRun, FileNote]:
         """Find the live runs at whose path another run's bytes are, and the note that says so."""
-        notes = {note.source_file: note for note in self.notes.values() if note.outcome in {"duplicate", "occupied"}}
+        notes = {note.source_file: note for note in self.notes.values() if note.names_occupant}
         if not notes:
             return {}
         kept = self._base.filter(pl.col("superseded_by").is_null(), pl.col("source_file").is_in(list(notes)))
@@ -161,7 +161,7 @@ class Catalog:
     def overwritten_at(self, source_file: str) -> dict[KnownRun, FileNote]:
         """Find those of `overwritten` at one path."""
         note = self.notes.get(source_file)
-        if note is None or note.outcome not in {"duplicate", "occupied"}:
+        if note is None or not note.names_occupant:
             return {}
         return {run: note for run in self.live_at(source_file) if run.run_id != note.run_id}
 

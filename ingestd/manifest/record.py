@@ -74,6 +74,11 @@ class FileNote(BaseModel):
     run_id: str | None = None
     code: str | None = None
 
+    @property
+    def names_occupant(self) -> bool:
+        """Whether the bytes at the path are those of run `run_id`, whatever other run was made from it."""
+        return self.outcome in {"duplicate", "occupied"}
+
 
 FILE_NOTES = TypeAdapter(list[FileNote])
 

@@ -14,15 +14,12 @@ RESERVED_COLUMNS = ("extra", "proc", "date", "run_id")
 _LABEL = re.compile(r"^(?P<name>[^()\[\]/]*)[(\[/]?(?P<unit>[^()\[\]/]*)")
 
 
-GROUPED = frozenset({"procedure_version", "chip_group", "chip_number", "laser_voltage_v", "laser_wavelength_nm"})
-"""Fields that the groups `version`, `chip` and `laser` fill."""
-
-
 class Filled(NamedTuple):
-    """The manifest field a header label fills, and its unit where it has one."""
+    """The manifest field a header label fills, its unit where it has one, and the group that fills it, if one does."""
 
     name: str
     unit: str | None
+    group: str | None
 
 
 def paste_table(
@@ -45,8 +42,8 @@ def paste_table(
     first: dict[Filled, str] = {}
     for label, field in (parameters or {}).items():
         first.setdefault(field, label)
-    laser = parameters is None or any(field.name.startswith("laser") for field in first)
-    own = {label: field for field, label in first.items() if field.name not in GROUPED}
+    laser = parameters is None or any(field.group == "laser" for field in first)
+    own = {label: field for field, label in first.items() if field.group is None}
     told = "".join(
         f"  {label}={{{field.name}}} {field.unit or ''}".rstrip() for label, field in own.items() if label.isalnum()
     )

@@ -255,7 +255,16 @@ class Registry:
         if labels is None:
             return None
         known = {label: one for procedure in self.procedures.values() for label, one in procedure.parameters.items()}
-        return {label: Filled(known[label].field, known[label].unit) for label in labels if label in known}
+        groups = {
+            parameter["field"]: group
+            for group, entries in _packaged()["groups"].items()
+            for parameter in entries.get("parameters", {}).values()
+        }
+        return {
+            label: Filled(one.field, one.unit, groups.get(one.field))
+            for label in labels
+            if (one := known.get(label)) is not None
+        }
 
 
 @cache

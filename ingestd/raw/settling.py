@@ -42,7 +42,9 @@ EMPTIED = {
 }
 """What became of a run's raw file that counts as queued again, by the kind of reason why it does."""
 
-RESTORE = "restore it from a backup, unless a new measurement begins under its name"
+RESTORE = "restore it from a backup"
+
+RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
 
 
 def emptied(run_id: str, rows: int, code: str) -> str:

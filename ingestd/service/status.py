@@ -19,7 +19,7 @@ from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
-from ingestd.lost import LostFile, lost_files
+from ingestd.lost import lost_files
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
@@ -152,8 +152,10 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
     view = read_view(layout, columns=["rows", "superseded_by", "ingested_at_utc", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
-    waiting = _waiting(settings, store, found, retrying, now)
-    lost = _lost(store, found, waiting)
+    undecided = store.catalog.undecided(found)
+    waiting = _waiting(settings, store, found, undecided, retrying=retrying, now=now)
+    rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
+    lost = lost_files(store, rowless, found.__contains__, moving={status.size for status in undecided.values()})
     waiting = [file for file in waiting if file.source_file not in {one.source_file for one in lost}]
     troubles += [
         Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
@@ -223,15 +225,17 @@ def _waiting(
     settings: Settings,
     store: ManifestStore,
     found: dict[str, FileStat],
+    undecided: dict[str, FileStat],
+    *,
     retrying: dict[str, RetryingFile],
     now: datetime,
 ) -> list[WaitingPart]:
-    writers = read_writers(store.catalog.undecided(found).values(), visible=settings.settle.writers_visible)
+    writers = read_writers(undecided.values(), visible=settings.settle.writers_visible)
     waiting = []
     for name, status in sorted(found.items()):
         age = now.timestamp() - status.mtime_ns / 1e9
         note = store.catalog.notes.get(name)
-        if store.catalog.is_current(name, status.size, status.mtime_ns):
+        if name not in undecided:
             if note is not None and note.outcome == "queued":
                 waiting.append(_part(name, queued(note.code), age, rows=0))
         elif name in retrying:
@@ -241,13 +245,6 @@ def _waiting(
         else:
             waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
     return waiting
-
-
-def _lost(store: ManifestStore, found: dict[str, FileStat], waiting: list[WaitingPart]) -> list[LostFile]:
-    """List the runs' raw files whose measurement is not to come: it is gone from them."""
-    rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
-    moving = {status.size for status in store.catalog.undecided(found).values()}
-    return lost_files(store, rowless, found.__contains__, moving)
 
 
 def _undecided(

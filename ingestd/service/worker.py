@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from ingestd import files
-from ingestd.deciding import left_undecided
+from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import Scan, scan_csvs
 from ingestd.ingest import Ingest
@@ -302,7 +302,7 @@ class Worker:
         for record in done.records:
             self._list.done(record.source_file)
             tell_decision(self._log, self._ingest.store, record, took_ms)
-            for name in left_undecided(record):
+            for name in forgotten_by(record):
                 self._list.hint(name, time.monotonic())
         for outcome in done.again:
             if outcome.task.source_file in self._list.entries:

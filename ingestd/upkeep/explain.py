@@ -27,7 +27,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import glance
-from ingestd.raw.settling import RESTORE, Observation, State, emptied, judge, queued
+from ingestd.raw.settling import RESTORE_EMPTIED, Observation, State, emptied, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
@@ -251,7 +251,7 @@ def _undecided(raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> 
     """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
     if raw["state"] == State.QUEUED and run is not None:
         what = emptied(run.run_id, run.rows, raw["code"]).capitalize()
-        return f"{what}: {RESTORE}, unless it was moved, which the next `ingestd backfill` sees."
+        return f"{what}: {RESTORE_EMPTIED}, unless it was moved, which the next `ingestd backfill` sees."
     if raw["state"] != State.SETTLED:
         return f"It is {raw['state']}: {raw['reason']}."
     changed = " again, because it changed" if known else ""
@@ -270,7 +270,7 @@ def _queued(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str
     if run is not None and not raw["exists"]:
         return _is_run(run, raw)
     if run is not None:
-        return f"{emptied(run.run_id, run.rows, queued(note.code).code).capitalize()}: {RESTORE}."
+        return f"{emptied(run.run_id, run.rows, queued(note.code).code).capitalize()}: {RESTORE_EMPTIED}."
     if not raw["exists"]:
         return "It was queued, and is gone since: it never became a run."
     return f"It is queued: {raw.get('reason', 'no complete row yet')}."

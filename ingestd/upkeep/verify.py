@@ -24,7 +24,7 @@ from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
-from ingestd.raw.settling import RESTORE, emptied, queued
+from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.stage.workspace import dead_workspaces
@@ -256,7 +256,7 @@ def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Findin
             yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
     for row in now.rows(notes.keys()):
-        message = f"{overwritten(row, notes[row.run_id])}: restore it from a backup"
+        message = f"{overwritten(row, notes[row.run_id])}: {RESTORE}"
         yield Finding("note", "raw-overwritten", row.source_file, message, row.run_id)
     yield from _same_starts(now.runs)
     for name, status in found.items():
@@ -293,7 +293,7 @@ def _noted(now: _Manifest, note: FileNote) -> Iterator[Finding]:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)
         case "queued" if before is not None:
-            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE}"
+            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE_EMPTIED}"
             yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
         case "queued":
             message = queued(note.code).reason

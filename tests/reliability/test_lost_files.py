@@ -8,7 +8,7 @@ from archive import Archive
 from lived import PLAIN, RUN
 
 from ingestd.cli.report import exit_code
-from ingestd.raw.settling import RESTORE
+from ingestd.raw.settling import RESTORE_EMPTIED
 from ingestd.service.status import Health, StatusReport, read_status
 from ingestd.upkeep.explain import explain
 
@@ -44,18 +44,18 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
         if decided:
             assert empty.backfill() == [("queued", PLAIN)]
             for _ in range(2):  # when it is decided, and whenever it is passed over
-                assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE)]
+                assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE_EMPTIED)]
                 assert (empty.report.waiting, exit_code(empty.report)) == ([], 1)
                 assert empty.backfill() == []
         report = status(empty)
         (trouble,) = report.troubles
         assert (trouble.message, trouble.place) == (f"i{told}", str(empty.raw / PLAIN))
-        assert trouble.next_step == RESTORE
+        assert trouble.next_step == RESTORE_EMPTIED
         assert (report.health, report.waiting, report.runs) == (Health.NEEDS_A_PERSON, [], 1)
-        assert verdict(empty).startswith(f"I{told}: {RESTORE}")
+        assert verdict(empty).startswith(f"I{told}: {RESTORE_EMPTIED}")
     (found,) = lived.findings(empty)
     assert (found.level, found.kind, found.run_id) == ("note", "raw-emptied", run_id)
-    assert found.message == f"i{told}: {RESTORE}"
+    assert found.message == f"i{told}: {RESTORE_EMPTIED}"
 
 
 def test_the_backup_put_back_ends_it(empty: Archive, run_id: str) -> None:

@@ -1,0 +1,169 @@
+"""How `ingestd run` stops: within its limit, whatever hangs, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import Service, put
+
+from ingestd.errors import LockHeld
+from ingestd.files import Lock
+from ingestd.service.daemon import Exit
+from ingestd.service.state import service_lock
+from ingestd.stage.workspace import SWEEP_LOCK_NAME
+
+MANY = 2000 if os.environ.get("INGESTD_TEST_FULL_LOAD") else 1000
+"""Files copied in while the service is stopped."""
+
+
+@pytest.mark.timeout(300)
+def test_sigterm_under_load(tmp_path: Path) -> None:
+    """While many files are copied in: exit 0 within `stop_s`, the table alone holds all that was ingested."""
+    with Service(tmp_path, service={"stop_s": 30.0}) as service:
+        put(tmp_path / "elsewhere", 0, MANY)
+        with subprocess.Popen(["cp", "-r", tmp_path / "elsewhere", service.raw / "day"]) as copying:
+            service.until(lambda: len(service.lines("ingested")) >= 100, "some are ingested")
+            began = time.monotonic()
+            assert service.stop() == 0
+            assert time.monotonic() - began < 30.0
+            ingested = {line["source_file"] for line in service.lines("ingested")}
+            assert service.compacted() == ingested
+            assert len(ingested) < MANY, "it stopped before all was done"
+            histories = {name for chip in range(60, 65) for name in service.history(f"Alisson{chip}")}
+            assert histories == ingested
+            assert copying.wait(60) == 0
+        service.start()
+        service.until(lambda: len(service.live_names()) == MANY, "the rest")
+        assert service.stop() == 0
+        assert len(service.rows()) == MANY
+        assert not service.lines("rejected")
+        service.check_whole(deep=False)
+
+
+def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
+    """It does not wait for what is in hand; nothing is lost by it."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 300)
+        service.until(lambda: service.lines("ingested"), "the first batch")
+        service.send(signal.SIGTERM)
+        service.send(signal.SIGTERM)
+        assert service.ended() in {0, 128 + signal.SIGTERM}
+        known = service.live_names()
+        service.start()
+        service.until(lambda: service.live_names() == names, "all")
+        assert known <= service.live_names()
+        assert service.stop() == 0
+        assert len(service.rows()) == 300
+        service.check_whole()
+
+
+def test_a_stop_does_not_wait_for_a_folder_that_answers_no_more(tmp_path: Path) -> None:
+    """A check of the watch that hangs (a dead share) holds up no stop: the log is compacted, and `stop_s` is kept."""
+    hang = """
+import sys, time
+from pathlib import Path
+from ingestd.__main__ import main
+from ingestd.service.watch import Watch
+
+look, hung = Watch._root_trouble, Path("hung")
+def hang(watch):
+    while Path("hang").exists():
+        hung.touch()
+        time.sleep(0.05)
+    return look(watch)
+
+Watch._root_trouble = hang
+del sys.argv[1:4]
+sys.exit(main())
+"""
+    service = Service(tmp_path, service={"stop_s": 3.0})
+    with service.start(prefix=(sys.executable, "-c", hang)):
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        (tmp_path / "hang").touch()
+        service.until((tmp_path / "hung").exists, "a check that hangs")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert time.monotonic() - began > 2.0
+        assert service.lines("stop_took_too_long")
+        assert service.compacted() == names
+
+
+def fill(pipe: Path) -> int:
+    """Fill a pipe to its last byte; return a descriptor that keeps it so."""
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(descriptor, b"x" * 4096)
+    return descriptor
+
+
+def chips_told(service: Service) -> set[str]:
+    """The chips whose histories the log file tells of; the line went to stderr before."""
+    lines = [json.loads(line) for line in service.layout.log_file.read_text("utf-8").splitlines()]
+    return {chip for line in lines if line["event"] == "histories" for chip in line["chips"]}
+
+
+@pytest.mark.parametrize("hangs", ["the worker", "the stop"])
+def test_a_stop_does_not_wait_for_a_log_that_nobody_reads(tmp_path: Path, hangs: str) -> None:
+    """A stderr that takes no line more holds up the worker or the stop; `stop_s` is kept, and nothing is lost."""
+    os.mkfifo(tmp_path / "pipe")
+    service = Service(tmp_path, service={"stop_s": 3.0})
+    with service.start(prefix=("sh", "-c", 'exec "$0" "$@" 2<>pipe')):
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        chips = {f"Alisson{chip}" for chip in (60, 61, 62)}
+        service.until(lambda: chips_told(service) == chips, "the last line about them")
+        full = fill(tmp_path / "pipe")
+        if hangs == "the worker":
+            names |= put(service.raw, 3, 1)
+            service.until(lambda: service.live_names() == names, "a run whose log line nobody takes")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert 2.0 < time.monotonic() - began < 20.0
+        os.close(full)
+        if hangs == "the stop":
+            assert service.compacted() == names, "the worker was not asked to end first"
+        service.start()
+        service.until(lambda: all(service.history(f"Alisson{chip}") for chip in (60, 61, 62)), "histories")
+        assert service.live_names() == names
+        assert service.stop() == 0
+        service.check_whole()
+
+
+def test_a_stop_keeps_its_limit_during_the_start(tmp_path: Path) -> None:
+    """A start that waits for another process ends within `stop_s` as well."""
+    service = Service(tmp_path, service={"stop_s": 1.0})
+    with Lock(service.layout.temporary_root / SWEEP_LOCK_NAME).held(), service.start(ready=False):
+        service.until(lambda: is_held(service_lock(service.layout)), "the start")
+        began = time.monotonic()
+        assert service.stop() == Exit.FAILED
+        assert time.monotonic() - began < 20.0
+        assert service.lines("stop_took_too_long")
+
+
+def is_held(lock: Lock) -> bool:
+    """Tell whether another process holds a lock."""
+    try:
+        lock.probe()
+    except LockHeld:
+        return True
+    return False
+
+
+def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:
+    """SIGINT compacts and ends with exit code 0, as SIGTERM does."""
+    with Service(tmp_path) as service:
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        service.send(signal.SIGINT)
+        assert service.ended() == 0
+        assert service.compacted() == names

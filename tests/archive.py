@@ -124,7 +124,7 @@ class Archive:
 
     def rows(self) -> list[ManifestRow]:
         """Return every row, superseded ones too."""
-        return rows_of(read_view(self.layout))
+        return list(rows_of(read_view(self.layout)))
 
     def live(self) -> dict[str, ManifestRow]:
         """Return the live rows by source file; a test that needs more than one a file takes `rows`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,20 +64,22 @@ NOTES_SCHEMA: dict[str, pl.DataType] = {
 """Column name -> polars type of `known_files.parquet`, in column order."""
 
 
-def rows_frame(rows: Sequence[ManifestRow]) -> pl.DataFrame:
+def rows_frame(rows: Iterable[ManifestRow]) -> pl.DataFrame:
     """Put rows into a frame of `MANIFEST_SCHEMA`, in the order given."""
-    parts = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
-    frames = [pl.DataFrame([row.model_dump() for row in part], schema=MANIFEST_SCHEMA) for part in parts]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=MANIFEST_SCHEMA)
+    left, frames = iter(rows), [pl.DataFrame(schema=MANIFEST_SCHEMA)]
+    while part := [row.model_dump() for row in islice(left, _TOGETHER)]:
+        frames.append(pl.DataFrame(part, schema=MANIFEST_SCHEMA))
+    return pl.concat(frames)
 
 
-def rows_of(frame: pl.DataFrame) -> list[ManifestRow]:
-    """Read the rows of a frame of `MANIFEST_SCHEMA`.
+def rows_of(frame: pl.DataFrame) -> Iterator[ManifestRow]:
+    """Read the rows of a frame of `MANIFEST_SCHEMA`, a few hundred of them in memory at a time.
 
     A column that an older schema did not have is null in every row: the model's default stands in for it.
     """
-    present = [{name: value for name, value in row.items() if value is not None} for row in frame.to_dicts()]
-    return MANIFEST_ROWS.validate_python(present)
+    for part in frame.iter_slices(_TOGETHER):
+        present = [{name: value for name, value in row.items() if value is not None} for row in part.to_dicts()]
+        yield from MANIFEST_ROWS.validate_python(present)
 
 
 def notes_frame(notes: Sequence[FileNote]) -> pl.DataFrame:

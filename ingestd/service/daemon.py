@@ -58,7 +58,6 @@ COLLECT_FROM = 700
 LOCK_WAIT_S = 2.0
 """How long a start waits for the lock of a service that is just ending, in seconds."""
 
-
 LAST_WORD_S = 1.0
 """How long a stop that took too long may take to say so, in seconds: the log may be what hangs."""
 

@@ -63,7 +63,7 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
     view = read_view(layout)
     run_id = run_id_of(asked, view["run_id"]) if is_run_id(asked) else None
     source_file = _file_of(run_id, view) if run_id else _source_file(layout, asked)
-    rows = rows_of(view.filter(pl.col("source_file") == source_file))
+    rows = list(rows_of(view.filter(pl.col("source_file") == source_file)))
     note = store.catalog.notes.get(source_file)
     run_ids = {row.run_id for row in rows} | ({note.run_id} if note and note.run_id else set())
     story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestd import files
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FileNote, SegmentHead
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.view import read_view
 from ingestd.upkeep.salvage import Salvage, salvage
 from ingestd.upkeep.staged import StageContent, rows_of_stage
 from ingestd.upkeep.told import Told
@@ -38,43 +40,42 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
     return moved
 
 
-def restored_rows(found: Salvage, stage: StageContent, told: Told) -> list[ManifestRow]:
+def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows:
     """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
 
     That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
     superseded.
     """
-    staged = {row.run_id: row for row in rows_of_stage(stage, told)}
+    rows = rows_of_stage(stage, told)
     kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
-    rows = staged | found.rows
-    for run_id, row in staged.items():
-        known = rows[run_id]
-        if row.live and row.ingested_at_utc > known.ingested_at_utc:
-            rows[run_id] = row
-        elif known.live and not row.live and (run_id, known.source_sha256) in kept_aside:
-            rows[run_id] = known.model_copy(update={"superseded_by": row.superseded_by})
-    for run_id, row in rows.items():
-        fate = told.fates.get(run_id)
-        if fate is not None and fate.seq > found.decided_by.get(run_id, 0):
-            rows[run_id] = fate.applied(row)
-    return list(rows.values())
+    for run_id, known in found.rows.items():
+        staged = rows.get(run_id)
+        if staged is None:
+            rows.put(known)
+        elif known.live and not staged.live and (run_id, known.source_sha256) in kept_aside:
+            rows.put(known.model_copy(update={"superseded_by": staged.superseded_by}))
+        elif not staged.live or staged.ingested_at_utc <= known.ingested_at_utc:
+            rows.put(known)
+    told.bring_up_to_date(rows, found.decided_by)
+    return rows
 
 
-def lost_rows(store: ManifestStore, stage: StageContent) -> list[ManifestRow]:
-    """List the staged rows that the manifest should have and has not: an older copy of it was put back, say.
+def lost_rows(store: ManifestStore, stage: StageContent) -> PackedRows:
+    """Find the staged rows that the manifest should have and has not: an older copy of it was put back, say.
 
     A row counts when it was staged later than the manifest's of the same run, or when nothing the manifest knows stands
     in its place: no live run has its raw file's path or bytes.
     """
-    catalog, lost = store.catalog, []
-    known = store.full_rows([run_id for run_id in stage.live if catalog.run(run_id)])
+    catalog, lost = store.catalog, PackedRows()
+    times = read_view(store.layout, columns=["run_id", "ingested_at_utc"])
+    ingested = dict(zip(times["run_id"].to_list(), times["ingested_at_utc"].to_list(), strict=True))
     for run_id, row in stage.live.items():
-        if run_id in known:
-            newer = row.ingested_at_utc > known[run_id].ingested_at_utc
+        if run_id in ingested:
+            newer = row.ingested_at_utc > ingested[run_id]
         else:
             newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
         if newer:
-            lost.append(row)
+            lost.put(row)
     return lost
 
 
@@ -93,7 +94,7 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
 
 
 def write_manifest(
-    layout: Layout, rows: Sequence[ManifestRow], notes: Sequence[FileNote], folder: Path
+    layout: Layout, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
 ) -> list[tuple[Path, Path]]:
     """Replace table and log by these rows and notes; return (file, copy kept aside) pairs.
 
@@ -105,7 +106,7 @@ def write_manifest(
     set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
     old_segments = sorted(layout.wal_dir.glob("*.log"))
     kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
-    frame = table.overlay(table.rows_frame([]), list(rows))
+    frame = table.rows_frame(rows).sort(table.SORTED_BY)
     noted = table.overlay_notes(table.notes_frame([]), list(notes))
     table.write_table(layout.known_files_path, noted)
     table.write_table(layout.manifest_path, frame)
@@ -116,7 +117,7 @@ def write_manifest(
             next_seq=found.last_seq + 1,
             compacted_rows=frame.height,
             compacted_files=noted.height,
-            stale_chips={row.chip_name: found.last_seq for row in rows if row.chip_name is not None},
+            stale_chips=dict.fromkeys(frame["chip_name"].drop_nulls().unique().sort(), found.last_seq),
         ),
     )
     with files.world(layout.wal_dir):

@@ -6,7 +6,7 @@ of them and from the rows inside the staged Parquet; Parquet that is missing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ingestd.errors import Corrupt, UsageError
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest import log
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -125,8 +126,8 @@ class _Job:
         with manifest_lock(layout).held(self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
             told = read_told(layout)
-            rows = [checked_state(layout, row) for row in restored_rows(found, read_stage(layout), told)]
-            write_manifest(layout, rows, restored_notes(found, told), self.folder)
+            rows = restored_rows(found, read_stage(layout), told)
+            write_manifest(layout, _checked(layout, rows), restored_notes(found, told), self.folder)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class _Job:
         self._move("leftovers", "set leftover temporary files aside", leftovers(self.layout))
         found = verify(self.settings, deep=self.deep).findings
         damages = [finding for finding in found if finding.level == "damage"]
-        adopted = {row.run_id for row in lost_rows(ManifestStore(self.layout), stage)}
+        adopted = set(lost_rows(ManifestStore(self.layout), stage))
         astray = self._astray(stage)
         orphans = [
             self.layout.data_root / finding.path
@@ -153,12 +154,12 @@ class _Job:
         if self._step("histories", "write these histories again", histories):
             keep_copies(self.layout, [self.layout.data_root / path for path in histories], self.folder)
 
-    def _adopt(self, rows: Sequence[ManifestRow]) -> None:
+    def _adopt(self, rows: PackedRows) -> None:
         message = "take these runs into the manifest again from their staged Parquet"
-        if not self._step("adopt", message, [row.source_file for row in rows]):
+        if not self._step("adopt", message, [row.source_file for row in rows.values()]):
             return
         with opened(self.settings, self.options.clock) as ingest, ingest.store.transaction():
-            for row in lost_rows(ingest.store, read_stage(self.layout)):
+            for row in lost_rows(ingest.store, read_stage(self.layout)).values():
                 known = ingest.store.catalog.run(row.run_id)
                 record = Record(
                     seq=ingest.store.next_seq,
@@ -236,6 +237,10 @@ class _Job:
         self.done.left = [finding for finding in found if finding.level == "damage"]
 
 
+def _checked(layout: Layout, rows: PackedRows) -> Iterator[ManifestRow]:
+    return (checked_state(layout, row) for row in rows.values())
+
+
 def _refusals(layout: Layout) -> list[Corrupt]:
     """Tell why the manifest cannot be opened although each file of it reads well: a segment is missing, say."""
     try:
@@ -272,8 +277,8 @@ def rebuild_manifest(
         _refuse_damaged(stage)
         told = read_told(layout)
         notes = restored_notes(salvage(layout), told)
-        rows = [checked_state(layout, row) for row in rows_of_stage(stage, told)]
-        write_manifest(layout, rows, notes, aside_folder(layout, clock()))
+        rows = rows_of_stage(stage, told)
+        write_manifest(layout, _checked(layout, rows), notes, aside_folder(layout, clock()))
     if from_raw:
         return len(rows), backfill(settings, Options(force=True, clock=clock, engine=engine))
     with opened(settings, clock) as ingest:

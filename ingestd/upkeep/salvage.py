@@ -11,8 +11,8 @@ from ingestd import files
 from ingestd.errors import Corrupt, NewerVersion
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote, Record, decode_records, split
-from ingestd.manifest.row import ManifestRow
 from ingestd.upkeep.told import Told
 
 _EVENT_NAME = re.compile(r"(\d{9,})-")
@@ -25,7 +25,7 @@ class Salvage:
     `noted_by` and `decided_by` map a path, a run id, to the log record that last said something of it.
     """
 
-    rows: dict[str, ManifestRow] = field(default_factory=dict)
+    rows: PackedRows = field(default_factory=PackedRows)
     notes: dict[str, FileNote] = field(default_factory=dict)
     noted_by: dict[str, int] = field(default_factory=dict)
     decided_by: dict[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def salvage(layout: Layout) -> Salvage:
     found = Salvage()
     table.look_anew(layout.manifest_path, layout.known_files_path)
     try:
-        found.rows = {row.run_id: row for row in table.rows_of(table.read_manifest(layout.manifest_path))}
+        found.rows = PackedRows(table.rows_of(table.read_manifest(layout.manifest_path)))
     except NewerVersion:
         raise
     except Corrupt as error:
@@ -57,7 +57,7 @@ def salvage(layout: Layout) -> Salvage:
         found.damages.append(error)
     for record in _records(layout.wal_dir, found):
         found.last_seq = max(found.last_seq, record.seq)
-        found.rows |= {row.run_id: row for row in record.rows}
+        found.rows.update((row.run_id, row) for row in record.rows)
         found.decided_by |= {row.run_id: record.seq for row in record.rows}
         for note in record.files:
             found.notes[note.source_file] = note

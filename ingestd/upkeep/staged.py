@@ -9,6 +9,7 @@ from pathlib import Path
 from ingestd import files
 from ingestd.errors import Corrupt
 from ingestd.layout import Layout
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.told import Told
@@ -24,7 +25,7 @@ class StageContent:
     `strays` are Parquet files that are not where their row belongs, or a second file of a run.
     """
 
-    live: dict[str, ManifestRow] = field(default_factory=dict)
+    live: PackedRows = field(default_factory=PackedRows)
     retired: list[ManifestRow] = field(default_factory=list)
     damaged: dict[Path, Corrupt] = field(default_factory=dict)
     strays: list[Path] = field(default_factory=list)
@@ -33,7 +34,7 @@ class StageContent:
 def read_stage(layout: Layout, only: Sequence[Path] | None = None) -> StageContent:
     """Read the row of every Parquet below the stage, or of `only` these. Opens each file's footer; reads no data."""
     content = StageContent()
-    content.live = {row.run_id: row for row in live_rows(layout, content, only)}
+    content.live = PackedRows(live_rows(layout, content, only))
     for path in _parquets(layout.superseded_root) if only is None else ():
         row = _row(path, content)
         if row is not None:
@@ -71,26 +72,27 @@ def _row(path: Path, content: StageContent) -> ManifestRow | None:
         return None
 
 
-def rows_of_stage(content: StageContent, told: Told) -> list[ManifestRow]:
+def rows_of_stage(content: StageContent, told: Told) -> PackedRows:
     """Put the manifest together from the stage: live rows, and the runs that a later start time superseded.
 
     What superseded a run is not in its Parquet: an event tells it; else, among the versions of one file that are kept
     aside, the run that was staged next did; else it is `UNKNOWN_RUN`.
     """
-    rows = dict(content.live)
+    rows = content.live.copy()
     by_path: dict[str, list[ManifestRow]] = {}
     for row in content.retired:
         if row.run_id not in content.live and not _replaced(row, content, told):
             by_path.setdefault(row.source_file, []).append(row)
-    for row in content.live.values():
+    for row in content.live.values() if by_path else ():
         if row.source_file in by_path:
             by_path[row.source_file].append(row)
     for versions in by_path.values():
         versions.sort(key=lambda row: row.ingested_at_utc)
         for position, row in enumerate(versions):
             if row.run_id not in content.live:
-                rows[row.run_id] = _retired(row, [*versions[position + 1 :], *reversed(versions[:position])])
-    return [told.fates[row.run_id].applied(row) if row.run_id in told.fates else row for row in rows.values()]
+                rows.put(_retired(row, [*versions[position + 1 :], *reversed(versions[:position])]))
+    told.bring_up_to_date(rows)
+    return rows
 
 
 def _replaced(row: ManifestRow, content: StageContent, told: Told) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ingestd import files
 from ingestd.layout import Layout
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.traces import parse_trace
@@ -37,6 +38,14 @@ class Told:
 
     notes: dict[str, tuple[int, FileNote]] = field(default_factory=dict)
     fates: dict[str, Fate] = field(default_factory=dict)
+
+    def bring_up_to_date(self, rows: PackedRows, decided_by: Mapping[str, int] | None = None) -> None:
+        """Apply to rows what was told later than by the records of `decided_by`: run id -> number."""
+        for run_id, fate in self.fates.items():
+            if run_id in rows and (decided_by is None or fate.seq > decided_by.get(run_id, 0)):
+                row = rows[run_id]
+                if (new := fate.applied(row)) != row:
+                    rows.put(new)
 
 
 def read_told(layout: Layout) -> Told:

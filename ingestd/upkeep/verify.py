@@ -18,6 +18,7 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.lost import overwritten
+from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -38,9 +39,6 @@ DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 
 LOOKS = 5
 """How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
-
-TOGETHER = 1000
-"""How many rows are in memory at a time."""
 
 LOCK_PATIENCE_S = 10.0
 """How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
@@ -100,20 +98,20 @@ class _Manifest:
     """The manifest at one moment."""
 
     store: ManifestStore
-    frame: pl.DataFrame
     runs: pl.DataFrame
-    """The live ones of `frame`."""
+    """The live rows."""
+    chips: list[str]
+    """Every chip that has a row, be it superseded."""
 
     @classmethod
     def read(cls, layout: Layout) -> _Manifest:
-        store, frame = ManifestStore(layout), read_view(layout)
-        return cls(store, frame, frame.filter(pl.col("superseded_by").is_null()))
+        store, rows = ManifestStore(layout), read_view(layout)
+        chips = rows["chip_name"].drop_nulls().unique().to_list()
+        return cls(store, rows.filter(pl.col("superseded_by").is_null()), chips)
 
     def rows(self, run_ids: Collection[str] | None = None) -> Iterator[ManifestRow]:
-        """Read the live rows, or those of `run_ids`, a few at a time: all of an archive's would fill the memory."""
-        runs = self.runs if run_ids is None else self.runs.filter(pl.col("run_id").is_in(list(run_ids)))
-        for part in runs.iter_slices(TOGETHER):
-            yield from rows_of(part)
+        """Read the live rows, or those of `run_ids`."""
+        return rows_of(self.runs if run_ids is None else self.runs.filter(pl.col("run_id").is_in(list(run_ids))))
 
 
 def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:
@@ -183,19 +181,19 @@ def _stage_findings(
     """Read the stage; note what is damaged or stray in it; return that, and how rows and manifest differ."""
     content = StageContent()
     prints = {row.run_id: fingerprint(row) for row in now.rows()} if now else {}
-    others: list[ManifestRow] = []
+    others = PackedRows()
     for row in live_rows(layout, content):
         done.staged_files += 1
         if prints.get(row.run_id) == fingerprint(row):
             del prints[row.run_id]
         elif now:
-            others.append(row)
+            others.put(row)
     for path, error in content.damaged.items():
         done.findings.append(Finding("damage", "parquet-damaged", layout.relative(path), error.message))
     for path in content.strays:
         message = "stands where no run of the manifest belongs"
         done.findings.append(Finding("damage", "parquet-stray", layout.relative(path), message))
-    content.live = {row.run_id: row for row in others}
+    content.live = others
     return content.damaged, [*_row_findings(layout, now.rows(prints), content)] if now else []
 
 
@@ -333,12 +331,12 @@ def _history_findings(
 ) -> Iterator[Finding]:
     """Compare histories with the manifest: all, or `only` these paths relative to the data root."""
     layout, stale = settings.layout, now.store.catalog.stale_chips
-    paths = {chip: layout.history_file(chip) for chip in now.frame["chip_name"].drop_nulls().unique()}
+    paths = {chip: layout.history_file(chip) for chip in now.chips}
     done.histories += sum(path.exists() for path in paths.values())
     looked_at = sorted(
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     )
-    rows = now.frame.filter(pl.col("chip_name").is_in(looked_at))
+    rows = now.runs.lazy().filter(pl.col("chip_name").is_in(looked_at))
     texts = render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name)
     for chip in looked_at:
         path = paths[chip]

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeVar
 
@@ -124,6 +125,13 @@ class NewerVersion(Corrupt):
 
 class UsageError(IngestdError):
     """A setting, an option or an argument is wrong; nothing was started."""
+
+
+def all_at_once(mistakes: Sequence[UsageError]) -> UsageError:
+    """Return the first mistake as the error, the others as lines of its next step: they are corrected in one go."""
+    first, *others = mistakes
+    first.next_step += "".join(f"\n  also wrong: {other.place}: {other.message}" for other in others)
+    return first
 
 
 class LockHeld(UsageError):

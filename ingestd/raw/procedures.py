@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from ingestd.errors import Reject, RejectCode, UsageError
+from ingestd.errors import Reject, RejectCode, UsageError, all_at_once
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, paste_table
 from ingestd.raw.summary import check_template
@@ -72,7 +72,7 @@ class Column(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     accepts: Annotated[tuple[Label, ...], Field(min_length=1)]
-    required: bool = False
+    required: StrictBool = False
     dtype: Literal["float64", "int64", "string"] = "float64"
 
 
@@ -222,11 +222,21 @@ class Registry:
     def load(cls, overrides: Mapping[str, Any] | None = None) -> Registry:
         """Return the packaged procedures with `overrides`, the config's `[procedures]` tables, laid over them.
 
-        New names add a procedure, known names override key by key. Raises UsageError naming table and key.
+        New names add a procedure, known names override key by key. Raises UsageError naming table and key of every
+        mistake in them.
         """
         packaged = _packaged()
         merged = _merged(packaged["procedures"], overrides or {})
-        return cls([_procedure(name, table, packaged["groups"]) for name, table in merged.items()])
+        procedures: list[Procedure] = []
+        mistakes: list[UsageError] = []
+        for name, table in merged.items():
+            try:
+                procedures.append(_procedure(name, table, packaged["groups"]))
+            except* UsageError as found:
+                mistakes += (one for one in found.exceptions if isinstance(one, UsageError))
+        if mistakes:
+            raise all_at_once(mistakes)
+        return cls(procedures)
 
     def procedure_for(
         self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] | None = None
@@ -300,26 +310,25 @@ def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
     try:
         return Procedure.model_validate({**own, "name": name})
     except ValidationError as error:
-        raise _invalid(name, error) from None
+        found = sorted(error.errors(include_url=False), key=lambda finding: finding["type"] != "extra_forbidden")
+        raise ExceptionGroup("mistakes in a table", [_invalid(name, finding) for finding in found]) from None
 
 
-def _invalid(name: str, error: ValidationError) -> UsageError:
-    """Return the finding that explains most as table, key and what to write instead: an unknown key, else the first."""
-    found = error.errors(include_url=False, include_input=True)
-    first = next((finding for finding in found if finding["type"] == "extra_forbidden"), found[0])
-    where = [str(part) for part in first["loc"] if part != "[key]"]
+def _invalid(name: str, finding: Mapping[str, Any]) -> UsageError:
+    """Return one finding as table, key and what to write instead; an unknown key explains most, and comes first."""
+    where = [str(part) for part in finding["loc"] if part != "[key]"]
     inside: dict[str, type[BaseModel]] = {"columns": Column, "parameters": Parameter}
     model = inside[where[0]] if len(where) > 1 and where[0] in inside else Procedure
     depth = 2 if model is not Procedure else 0
     key = where[depth] if len(where) > depth else (where[-1] if where else "")
-    message = in_plain_words(first)
-    if first["type"] == "extra_forbidden":
+    message = in_plain_words(finding)
+    if finding["type"] == "extra_forbidden":
         known = [field for field in model.model_fields if field != "name"] + (["uses"] if model is Procedure else [])
         message = f"no such key{_nearest(key, known)}"
-    elif first["type"] != "missing" and not isinstance(first["input"], Mapping):
-        message = f"{message}; found {shown_value(first['input'])}"
+    elif finding["type"] != "missing" and not isinstance(finding["input"], Mapping):
+        message = f"{message}; found {shown_value(finding['input'])}"
     return UsageError(
-        f"key {key!r}{' ' if first['type'] == 'missing' else ': '}{message}" if key else message,
+        f"key {key!r}{' ' if finding['type'] == 'missing' else ': '}{message}" if key else message,
         place=_table(name, *where[:depth]),
         next_step="correct it; the packaged procedures.toml shows every key",
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingestd.errors import UsageError
+from ingestd.errors import UsageError, all_at_once
 from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
-from ingestd.words import closest, in_plain_words, shown, shown_value
+from ingestd.words import closest, in_plain_words, shown_value
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
@@ -29,13 +29,13 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     """Choose the config file: `--config`, else `INGESTD_CONFIG`, else `./config.toml`, else `/etc/ingestd/config.toml`.
 
     Raises:
-        UsageError: a file that was asked for is not there.
+        UsageError: a file that was asked for is not there, or no file.
     """
     named = asked or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
     if named is not None:
         if not named.is_file():
             raise UsageError(
-                "this config file was asked for and is not there",
+                f"this config file was asked for and is {'no file' if named.exists() else 'not there'}",
                 place=str(named),
                 next_step=f"check {'--config' if asked else CONFIG_VARIABLE}, or make one: `ingestd config generate`",
             )
@@ -139,10 +139,8 @@ def _is_set(settings: Settings, key: str) -> bool:
 
 
 def _explained(error: ValidationError, path: Path | None, flags: Flags) -> UsageError:
-    """Return the first finding as an error, the others as lines of its next step: they are all corrected in one go."""
-    first, *others = [_finding(found, path, flags) for found in error.errors(include_url=False)]
-    first.next_step += "".join(f"\n  also wrong: {shown(f'{other.place}: {other.message}', 500)}" for other in others)
-    return first
+    """Return all findings as one error."""
+    return all_at_once([_finding(found, path, flags) for found in error.errors(include_url=False)])
 
 
 def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> UsageError:

@@ -273,7 +273,7 @@ BROKEN: dict[str, tuple[dict[str, object], str, str, str]] = {
     "light of no kind": ({"IVg": {"light": "lamp"}}, "[procedures.IVg]", "key 'light'", "must be 'laser' or 'none'"),
     "empty list": ({"IVg": {"classes": []}}, "[procedures.IVg]", "key 'classes'", "must not be empty"),
     "required as text": (
-        {"IVg": {"columns": {"i_a": {"required": "maybe"}}}},
+        {"IVg": {"columns": {"i_a": {"required": "yes"}}}},
         "[procedures.IVg.columns.i_a]",
         "key 'required'",
         "must be true or false",
@@ -331,6 +331,22 @@ def test_a_broken_table_is_named_with_its_key(case: str) -> None:
     assert key in error.message
     assert hint in error.message
     assert not LIBRARY.search(error.message), error.message
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """An unknown key comes first; the others follow as lines, those of other tables too."""
+    table = {**MINIMAL, "light": "lamp", "chips": "none", "columns": {"b_t": {"accepts": [], "required": 1}}}
+    error = refused({"IVg": {"lite": "laser"}, "Hall": table, "Diode": {"uses": ["lazer"]}})
+    assert (error.place, error.message) == ("table [procedures.IVg]", "key 'lite': no such key; did you mean 'light'?")
+    first, *others = error.next_step.splitlines()
+    assert first == "correct it; the packaged procedures.toml shows every key"
+    assert others == [
+        "  also wrong: table [procedures.Hall]: key 'chips': no such key; did you mean 'chip'?",
+        "  also wrong: table [procedures.Hall.columns.b_t]: key 'accepts': must not be empty; found []",
+        "  also wrong: table [procedures.Hall.columns.b_t]: key 'required': must be true or false; found 1",
+        "  also wrong: table [procedures.Hall]: key 'light': must be 'laser' or 'none'; found 'lamp'",
+        "  also wrong: table [procedures.Diode]: key 'uses': 'lazer' is no group of columns; did you mean 'laser'?",
+    ]
 
 
 def test_a_registry_travels_to_a_worker() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -45,7 +45,10 @@ HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
 """The file of a chip whose runs all turned out to be another's: the header line only."""
 
-TOGETHER: Final = 256
+RUNS_TOGETHER: Final = 50_000
+"""Histories of so many runs, or of one chip, are made at once: polars takes its time a call, and its memory a run."""
+
+FILES_TOGETHER: Final = 256
 """How many histories are flushed to the disk together."""
 
 _ANY_RUN: Final = "0" * 20
@@ -102,10 +105,16 @@ def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
         raise unknown("chip", chip_name, names)
 
 
-def render_histories(manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath) -> dict[str, bytes]:
-    """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`."""
-    runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
-    return {chip: join_cells(cells) for chip, cells in _cells_by_chip(runs, tz, parquet_path).items()}
+def render_histories(
+    manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath
+) -> Iterator[tuple[str, bytes]]:
+    """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`.
+
+    Yields (chip, bytes) in order of chip name, a few chips in memory at a time.
+    """
+    for by_chip in _cells_by_chip(manifest, tz, parquet_path):
+        for chip, cells in by_chip.items():
+            yield chip, join_cells(cells)
 
 
 def write_histories(
@@ -126,20 +135,19 @@ def write_histories(
         UsageError: there is no time zone `tz`.
         Retry: the disk refuses a write.
     """
-    wanted = None if chips is None else sorted(set(chips))
+    wanted = None if chips is None else set(chips)
     files.remove_leftovers(directory / HISTORY_SUFFIX)
-    runs = manifest.lazy().filter(pl.col("chip_name").is_not_null())
-    if wanted is not None:
-        runs = runs.filter(pl.col("chip_name").is_in(wanted))
-    by_chip = _cells_by_chip(runs, tz, parquet_path)
-    histories = [_History(chip, history_path(directory, chip), by_chip.get(chip)) for chip in wanted or sorted(by_chip)]
+    rows = manifest.lazy() if wanted is None else manifest.lazy().filter(pl.col("chip_name").is_in(list(wanted)))
+    changes: list[HistoryChange] = []
+    for by_chip in _cells_by_chip(rows, tz, parquet_path):
+        changes += _write([_History(chip, history_path(directory, chip), cells) for chip, cells in by_chip.items()])
     if wanted is None:
-        current = {history.path for history in histories}
-        others = (path for path in own_histories(directory) if path not in current)
-        histories += [_History(_chip_of(path), path, None) for path in others]
-    histories.sort(key=lambda history: history.chip)
-    parts = (histories[start : start + TOGETHER] for start in range(0, len(histories), TOGETHER))
-    return [change for part in parts for change in _write(part)]
+        current = {change.path for change in changes}
+        left = [_History(_chip_of(path), path, None) for path in own_histories(directory) if path not in current]
+    else:
+        gone = wanted - {change.chip for change in changes}
+        left = [_History(chip, history_path(directory, chip), None) for chip in gone]
+    return sorted([*changes, *_write(left)], key=lambda change: change.chip)
 
 
 def load_history(path: Path) -> pl.DataFrame:
@@ -185,12 +193,30 @@ def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: Parquet
     return named.select("chip_name", *HISTORY_SCHEMA)
 
 
-def _cells_by_chip(runs: pl.LazyFrame, tz: str, parquet_path: ParquetPath) -> dict[str, pl.DataFrame]:
-    """Make the CSV cells of each chip's history, of all chips at once: polars takes its time for every call."""
-    histories = _histories(runs, tz, parquet_path)
-    cells = text_cells(histories.drop("chip_name")).hstack([histories["chip_name"]])
-    parts = cells.partition_by("chip_name", include_key=False, as_dict=True)
-    return {str(chip): part for (chip,), part in parts.items()}
+def _cells_by_chip(
+    rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: ParquetPath
+) -> Iterator[dict[str, pl.DataFrame]]:
+    """Make the CSV cells of each chip's history, of several chips at once, in order of chip name."""
+    runs = live_runs(rows)
+    for chips in _groups_of_chips(runs):
+        histories = _histories(runs.filter(pl.col("chip_name").is_in(chips)), tz, parquet_path)
+        cells = text_cells(histories.drop("chip_name")).hstack([histories["chip_name"]])
+        parts = cells.partition_by("chip_name", include_key=False, as_dict=True)
+        yield {str(chip): part for (chip,), part in parts.items()}
+
+
+def _groups_of_chips(runs: pl.LazyFrame) -> Iterator[list[str]]:
+    counts = runs.filter(pl.col("chip_name").is_not_null()).group_by("chip_name").len().sort("chip_name").collect()
+    chips: list[str] = []
+    together = 0
+    for chip, number in counts.iter_rows():
+        if chips and together + number > RUNS_TOGETHER:
+            yield chips
+            chips, together = [], 0
+        chips.append(chip)
+        together += number
+    if chips:
+        yield chips
 
 
 def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.DataFrame:
@@ -212,12 +238,14 @@ class _History(NamedTuple):
 
 
 def _write(histories: Sequence[_History]) -> list[HistoryChange]:
-    contents = {
-        history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
-        for history in histories
-        if history.cells is not None or history.path.exists()
-    }
-    changed = files.write_all_atomic(contents)
+    changed: set[Path] = set()
+    for start in range(0, len(histories), FILES_TOGETHER):
+        contents = {
+            history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
+            for history in histories[start : start + FILES_TOGETHER]
+            if history.cells is not None or history.path.exists()
+        }
+        changed |= files.write_all_atomic(contents)
     return [
         HistoryChange(chip, path, 0 if cells is None else cells.height, path in changed)
         for chip, path, cells in histories

@@ -139,23 +139,22 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     layout = settings.layout
     store = ManifestStore(layout)
     service, troubles, retrying = _service(layout)
-    unseen, hiding = "", True
+    scan, unseen, hiding = Scan({}, [], [], [], []), "", True
     try:
         require_raw_root(layout)
-        scan = scan_csvs(layout.raw_root)
-        found = scan.files
+        scan = scan_csvs(layout.raw_root, known=store.catalog.run_files())
         troubles += hidden(scan, layout.raw_root, now)
         hiding = bool(scan.unreadable)
     except (Retry, UsageError) as error:
-        found, unseen = {}, f"{layout.raw_root} cannot be looked at: a measurement may be running"
+        unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
         troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
     view = read_view(layout, columns=["rows", "superseded_by", "ingested_at_utc", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
-    undecided = store.catalog.undecided(found)
-    waiting = _waiting(settings, store, found, undecided, retrying=retrying, now=now)
+    undecided = store.catalog.undecided(scan.files)
+    waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
     rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
-    lost = lost_files(store, rowless, found.__contains__, moving={status.size for status in undecided.values()})
+    lost = lost_files(store, rowless, scan.saw, moving={status.size for status in undecided.values()})
     waiting = [file for file in waiting if file.source_file not in {one.source_file for one in lost}]
     troubles += [
         Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
@@ -168,11 +167,11 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         safe_to_power_off=not safe_reason,
         safe_reason=safe_reason or "no measurement is running, and nothing is being staged",
         runs=live.height,
-        runs_without_raw_file=None if hiding else live.height - live["source_file"].is_in(list(found)).sum(),
+        runs_without_raw_file=None if hiding else sum(not scan.saw(name) for name in live["source_file"]),
         waiting=waiting,
         last_runs=_last_runs(live),
         rejects=sorted(
-            (RejectPart(source_file=n.source_file, code=n.code or "") for n in rejected if n.source_file in found),
+            (RejectPart(source_file=n.source_file, code=n.code or "") for n in rejected if scan.saw(n.source_file)),
             key=lambda reject: reject.source_file,
         ),
         troubles=troubles,

@@ -333,25 +333,29 @@ def _history_findings(
     layout, stale = settings.layout, now.store.catalog.stale_chips
     paths = {chip: layout.history_file(chip) for chip in now.chips}
     done.histories += sum(path.exists() for path in paths.values())
-    looked_at = sorted(
+    looked_at = {
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
-    )
-    rows = now.runs.lazy().filter(pl.col("chip_name").is_in(looked_at))
-    texts = render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name)
-    for chip in looked_at:
-        path = paths[chip]
-        with files.world(path):
-            actual = b"a folder" if path.is_dir() else path.read_bytes() if path.exists() else None
-        if actual is None:
-            yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
-        elif actual != texts.get(chip, EMPTY_HISTORY):
-            yield Finding(
-                "damage", "history-differs", layout.relative(path), f"does not say what the manifest says of {chip}"
-            )
+    }
+    rows = now.runs.lazy().filter(pl.col("chip_name").is_in(list(looked_at)))
+    for chip, text in render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name):
+        looked_at.remove(chip)
+        yield from _compared(layout, chip, paths[chip], text)
+    for chip in sorted(looked_at):  # all runs of these were superseded
+        yield from _compared(layout, chip, paths[chip], EMPTY_HISTORY)
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
             yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")
+
+
+def _compared(layout: Layout, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
+    with files.world(path):
+        actual = b"a folder" if path.is_dir() else path.read_bytes() if path.exists() else None
+    if actual is None:
+        yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
+    elif actual != text:
+        message = f"does not say what the manifest says of {chip}"
+        yield Finding("damage", "history-differs", layout.relative(path), message)
 
 
 def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done: Verification) -> Iterator[Finding]:

@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestd.errors import UsageError
+from ingestd.histories import chip as chip_histories
 from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import (
     HISTORY_SCHEMA,
     build_chip_history,
     history_frame,
     load_history,
+    render_histories,
     write_histories,
 )
 from ingestd.histories.runs import unknown
@@ -274,6 +276,27 @@ def test_only_changed_histories_are_written(
     runs.append({"source_file": "d/c.csv", "chip_name": "Berta3", "file_idx": 20})
     third = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
     assert [(change.runs, change.changed) for change in third] == [(1, False), (2, True)]
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_how_many_are_made_at_once_does_not_show(
+    manifest_of: MakeManifest,
+    parquet_path: ParquetPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
+) -> None:
+    """Chips of one run and of several, in groups or all at once: the same files, the same answer, in order of chip."""
+    runs = [{"source_file": f"d/{n}.csv", "chip_name": f"Berta{n % 4}", "file_idx": n} for n in range(9)]
+    rows = manifest_of(*runs, {"source_file": "d/x.csv", "chip_name": None})
+    expected = {f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, parquet_path=parquet_path) for n in range(4)}
+    monkeypatch.setattr(chip_histories, "RUNS_TOGETHER", together)
+    monkeypatch.setattr(chip_histories, "FILES_TOGETHER", 2)
+    changes = write_histories(rows, None, tmp_path, TZ, parquet_path=parquet_path)
+    assert [(change.chip, change.runs) for change in changes] == [(name, len(frame)) for name, frame in expected.items()]
+    for name, text in render_histories(rows, TZ, parquet_path=parquet_path):
+        assert history_path(tmp_path, name).read_bytes() == text == render_csv(expected.pop(name))
+    assert not expected
 
 
 def test_chips_named_are_the_only_ones_written(

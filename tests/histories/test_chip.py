@@ -289,11 +289,15 @@ def test_how_many_are_made_at_once_does_not_show(
     """Chips of one run and of several, in groups or all at once: the same files, the same answer, in order of chip."""
     runs = [{"source_file": f"d/{n}.csv", "chip_name": f"Berta{n % 4}", "file_idx": n} for n in range(9)]
     rows = manifest_of(*runs, {"source_file": "d/x.csv", "chip_name": None})
-    expected = {f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, parquet_path=parquet_path) for n in range(4)}
+    expected = {
+        f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, parquet_path=parquet_path) for n in range(4)
+    }
     monkeypatch.setattr(chip_histories, "RUNS_TOGETHER", together)
     monkeypatch.setattr(chip_histories, "FILES_TOGETHER", 2)
     changes = write_histories(rows, None, tmp_path, TZ, parquet_path=parquet_path)
-    assert [(change.chip, change.runs) for change in changes] == [(name, len(frame)) for name, frame in expected.items()]
+    assert [(change.chip, change.runs) for change in changes] == [
+        (name, len(frame)) for name, frame in expected.items()
+    ]
     for name, text in render_histories(rows, TZ, parquet_path=parquet_path):
         assert history_path(tmp_path, name).read_bytes() == text == render_csv(expected.pop(name))
     assert not expected

@@ -18,12 +18,11 @@ from ingestd import files
 from ingestd.deciding import Decider, forgotten, in_turn, prior_of
 from ingestd.errors import Corrupt, IngestdError, Retry
 from ingestd.files import FileStat, Scan
-from ingestd.histories.chip import HistoryChange, write_histories
+from ingestd.histories.chip import update_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
-from ingestd.manifest.view import read_view
 from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
@@ -212,23 +211,18 @@ class Ingest:
         stale, through = sorted(self.store.catalog.stale_chips), self.store.next_seq - 1
         if not stale:
             return []
-        changes = self.write_histories(stale)
+        changes = update_histories(
+            self.layout,
+            self.settings.time.local_tz,
+            stale,
+            lock_timeout_s=self.settings.manifest.lock_timeout_s,
+        )
         with self.store.transaction():
             record = Record(
                 seq=self.store.next_seq, at=self.clock(), event=Event.HISTORIES, chips=stale, through=through
             )
             self.store.append([record])
         return [change.chip for change in changes if change.changed]
-
-    def write_histories(self, chips: Sequence[str] | None) -> list[HistoryChange]:
-        """Bring the histories of these chips (None: of all) up to date with the manifest."""
-        return write_histories(
-            read_view(self.layout, chips),
-            chips,
-            self.layout.histories_dir,
-            self.settings.time.local_tz,
-            parquet_path=self.layout.staged_name,
-        )
 
     def compact(self) -> Compaction | None:
         """Compact the log; every event JSON it stands for is durable before a record of the log is deleted."""

@@ -51,6 +51,11 @@ class Layout:
         return self.manifest_path.with_name("service.lock")
 
     @property
+    def histories_lock_path(self) -> Path:
+        """The lock held while histories are written."""
+        return self.manifest_path.with_name("histories.lock")
+
+    @property
     def service_state_path(self) -> Path:
         """What the service last said of itself."""
         return self.manifest_path.with_name("service.json")

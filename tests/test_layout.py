@@ -100,6 +100,7 @@ def test_rejects_of_different_files_have_different_places(names: list[str]) -> N
         ),
         (LAYOUT.known_files_path, "02_stage/_manifest/known_files.parquet"),
         (LAYOUT.lock_path, "02_stage/_manifest/lock"),
+        (LAYOUT.histories_lock_path, "02_stage/_manifest/histories.lock"),
         (LAYOUT.temporary_root, "02_stage/_tmp"),
         (LAYOUT.raw_file("a/b.csv"), "01_raw/a/b.csv"),
     ],

@@ -40,7 +40,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
-    changes = write_histories(settings, chip or None)
+    changes = update_histories(settings, chip or None)
     if as_json:
         histories = [
             {"chip": change.chip, "path": str(change.path), "runs": change.runs, "changed": change.changed}
@@ -115,7 +115,7 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
     raise typer.Exit(exits.OK if result.same else exits.NOT_ALL_WELL)
 
 
-def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
+def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
     """Bring the histories of these chips (None: of all) up to date with the manifest.
 
     Raises:
@@ -127,11 +127,10 @@ def write_histories(settings: Settings, chips: Sequence[str] | None = None) -> l
 
     layout = settings.layout
     require_manifest(layout)
-    rows = read_view(layout)
     for chip in chips or ():
-        histories.require_chip(rows, chip)
-    return histories.write_histories(
-        rows, chips, layout.histories_dir, settings.time.local_tz, parquet_path=layout.staged_name
+        histories.require_chip(read_view(layout, columns=["chip_name"]), chip)
+    return histories.update_histories(
+        layout, settings.time.local_tz, chips, lock_timeout_s=settings.manifest.lock_timeout_s
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,7 +17,8 @@ from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
-from ingestd.layout import HISTORY_SUFFIX, history_path
+from ingestd.layout import HISTORY_SUFFIX, Layout, history_path
+from ingestd.manifest.view import read_view
 from ingestd.words import shown
 
 ParquetPath = Callable[[str, date, str], str]
@@ -148,6 +151,26 @@ def write_histories(
         gone = wanted - {change.chip for change in changes}
         left = [_History(chip, history_path(directory, chip), None) for chip in gone]
     return sorted([*changes, *_write(left)], key=lambda change: change.chip)
+
+
+def update_histories(
+    layout: Layout, tz: str, chips: Sequence[str] | None = None, *, lock_timeout_s: float = 60.0
+) -> list[HistoryChange]:
+    """Bring the histories of `chips` (None: of all) up to date with the manifest, as `write_histories` does.
+
+    Others may do the same meanwhile: each holds the lock of the histories from its look at the manifest on, so that
+    none is replaced by an older one. Whoever may only read the manifest's folder, and writes elsewhere, needs no lock.
+
+    Raises:
+        LockHeld: another process held that lock for longer than `lock_timeout_s`.
+        Corrupt: manifest or log is damaged.
+        Retry: the disk refuses a write.
+    """
+    lock = files.Lock(layout.histories_lock_path, refusal="another ingestd process ({holder}) is writing histories")
+    writable = os.access(layout.histories_lock_path.parent, os.W_OK)
+    with lock.held(lock_timeout_s) if writable else nullcontext():
+        rows = read_view(layout, chips)
+        return write_histories(rows, chips, layout.histories_dir, tz, parquet_path=layout.staged_name)
 
 
 def load_history(path: Path) -> pl.DataFrame:

@@ -97,7 +97,7 @@ def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
     yield "paths.stage_root", layout.stage_root
     yield "paths.manifest_path", layout.manifest_path
     yield "paths.manifest_path", layout.known_files_path
-    for path in (layout.lock_path, layout.service_lock_path, layout.service_state_path):
+    for path in (layout.lock_path, layout.service_lock_path, layout.histories_lock_path, layout.service_state_path):
         yield "paths.manifest_path", path
     yield "paths.histories_dir", layout.histories_dir
     yield "log.file", layout.log_file

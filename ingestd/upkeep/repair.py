@@ -13,6 +13,7 @@ from pathlib import Path
 from ingestd import files
 from ingestd.backfill import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
+from ingestd.histories.chip import update_histories
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest import log
@@ -230,7 +231,7 @@ class _Job:
             with ingest.store.transaction():
                 pass  # a torn end of the log is set aside and cut
             ingest.refresh_histories()
-            ingest.write_histories(None)
+            update_histories(self.layout, self.settings.time.local_tz)
             ingest.compact()
         self.done.aside = self.folder if self.folder.exists() else None
         found = verify(self.settings, deep=self.deep).findings

@@ -8,10 +8,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import lived
@@ -22,8 +24,10 @@ from crash_cases import PYTHONPATH
 from lived import FULL
 from measurement import Measurement
 
-from ingestd.backfill import backfill
+from ingestd.backfill import Options, backfill
+from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
+from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
 from ingestd.manifest import log
 from ingestd.manifest import record as records
@@ -280,3 +284,31 @@ def test_a_new_column_in_one_file_changes_nothing_for_the_others(archive: Archiv
     staged = read_run(archive.staged(archive.live()["new/It_40.csv"]))
     assert staged["extra"].to_pylist()[0] == [("Humidity (%)", "41")]
     assert {path: read_run(path).schema.equals(staged.schema) for path in before} == dict.fromkeys(before, True)
+
+
+def test_a_history_is_never_replaced_by_an_older_one(empty: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is ingested and its history written while another process, which has not seen it, writes that history."""
+    first, second = (lived.number(sample, chip=60) for sample in range(2))
+    empty.put("a/It_1.csv", first.data)
+    write, ingested, both = chip_histories.write_histories, threading.Event(), threading.Event()
+    other = Options(engine=lambda context, _: InlineEngine(context), on_record=lambda _: ingested.set())
+
+    def another() -> None:
+        backfill(empty.settings, other)
+        both.set()
+
+    def late(rows: pl.DataFrame, *rest: Any, **names: Any) -> list[chip_histories.HistoryChange]:
+        if "a/It_2.csv" not in rows["source_file"]:
+            empty.put("a/It_2.csv", second.data)
+            thread.start()
+            assert ingested.wait(60)
+            both.wait(0.5)  # it would be done by now, if nothing kept it from writing
+        return write(rows, *rest, **names)
+
+    thread = threading.Thread(target=another)
+    monkeypatch.setattr(chip_histories, "write_histories", late)
+    backfill(empty.settings, replace(other, on_record=lambda _: None))
+    thread.join(60)
+    assert both.is_set()
+    assert empty.history(60) == ["a/It_1.csv", "a/It_2.csv"]
+    assert lived.damages(empty) == set()

@@ -26,7 +26,10 @@ PF_KTHREAD = 0x00200000
 
 _NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
 _NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "glusterfs", "lustre", "beegfs", "ncpfs", "virtiofs"}
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "virtiofs", "vboxsf", "prl_fs", "hgfs"),
+        *("ceph", "glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "gfs2", "orangefs", "panfs"),
+    }
 )
 
 
@@ -87,30 +90,69 @@ def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
     Never raises: what cannot be read makes the answer less certain. No file on a share is touched on which none of
     those asked for lies: it may answer no more.
     """
-    by_file: dict[tuple[int, int], str] = {}
-    hidden: set[int] = set()
-    wanted = _Wanted.of(asked)
+    look = _Look(_Wanted.of(asked))
     try:
         kernel = _kernel_threads()
         pids = [name for name in os.listdir(PROC) if name.isdigit() and name not in kernel]
     except OSError:
         return Writers({}, frozenset(), frozenset(), available=False)
     for pid in pids:
+        look.at(pid)
+    remote = frozenset(device for device in look.wanted.mounts.values() if device)
+    return Writers(look.by_file, frozenset(look.hidden), remote, available=visible and look.whole)
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look at all processes; `whole` while every file that may be asked for could be told."""
+
+    wanted: _Wanted
+    by_file: dict[tuple[int, int], str] = field(default_factory=dict)
+    hidden: set[int] = field(default_factory=set)
+    whole: bool = True
+
+    def at(self, pid: str) -> None:
+        """Look at the open files of a process."""
         try:
             numbers = os.listdir(f"{PROC}/{pid}/fd")
             for number in numbers:
-                _enter(pid, number, by_file, wanted)
+                self._enter(pid, number)
             if not numbers and _ended(pid):
-                _enter_threads(pid, by_file, wanted)
+                self._at_threads(pid)
         except PermissionError:
             if _ended(pid):
-                _enter_threads(pid, by_file, wanted)
+                self._at_threads(pid)
             elif pid != INIT and _name(pid) != SESSION_KEEPER:
-                hidden |= _owner(pid)
+                self.hidden |= _owner(pid)
         except OSError:
-            continue  # the process ended while we looked
-    remote = frozenset(device for device in wanted.mounts.values() if device)
-    return Writers(by_file, frozenset(hidden), remote, available=visible)
+            return  # the process ended while we looked
+
+    def _at_threads(self, pid: str) -> None:
+        """Look at the open files of a process whose first thread has ended: those that go on have them still."""
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"{PROC}/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    for number in os.listdir(f"{PROC}/{pid}/task/{thread}/fd"):
+                        self._enter(f"{pid}/task/{thread}", number)
+
+    def _enter(self, process: str, number: str) -> None:
+        link = f"{PROC}/{process}/fd/{number}"
+        try:
+            target = os.readlink(link)
+            if not target.startswith("/") or target.startswith(_NO_FILES):
+                return
+            known = _known_of(f"{PROC}/{process}/fdinfo/{number}")
+            if known.get(b"flags", os.O_RDWR) & os.O_ACCMODE == os.O_RDONLY or not self.wanted.may_be(known):
+                return
+            status = os.stat(link)
+        except (FileNotFoundError, ProcessLookupError):
+            return  # closed while we looked
+        except PermissionError:
+            raise
+        except OSError:  # its disk does not answer: it may be a file asked for, and the others are looked at
+            self.whole = False
+            return
+        self.by_file[status.st_dev, status.st_ino] = process.partition("/")[0]
 
 
 def _kernel_threads() -> frozenset[str]:
@@ -121,30 +163,6 @@ def _kernel_threads() -> frozenset[str]:
     except (OSError, ValueError, IndexError):
         return frozenset()
     return frozenset([KERNEL_PARENT, *children]) if flags & PF_KTHREAD else frozenset()
-
-
-def _enter(process: str, number: str, by_file: dict[tuple[int, int], str], wanted: _Wanted) -> None:
-    link = f"{PROC}/{process}/fd/{number}"
-    try:
-        target = os.readlink(link)
-        if not target.startswith("/") or target.startswith(_NO_FILES):
-            return
-        known = _known_of(f"{PROC}/{process}/fdinfo/{number}")
-        if known.get(b"flags", os.O_RDWR) & os.O_ACCMODE == os.O_RDONLY or not wanted.may_be(known):
-            return
-        status = os.stat(link)
-    except FileNotFoundError:
-        return
-    by_file[status.st_dev, status.st_ino] = process.partition("/")[0]
-
-
-def _enter_threads(pid: str, by_file: dict[tuple[int, int], str], wanted: _Wanted) -> None:
-    """Look at the open files of a process whose first thread has ended: those that go on have them still."""
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"{PROC}/{pid}/task"):
-            with contextlib.suppress(OSError):
-                for number in os.listdir(f"{PROC}/{pid}/task/{thread}/fd"):
-                    _enter(f"{pid}/task/{thread}", number, by_file, wanted)
 
 
 def _known_of(fdinfo: str) -> dict[bytes, int]:

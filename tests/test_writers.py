@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -235,3 +236,24 @@ def test_no_file_of_a_share_is_touched_that_nobody_asks_for(
     monkeypatch.setattr(os, "stat", noted)
     assert read_writers([status]).writer_of(status) == "process (pid 42)"
     assert touched == [f"{proc}/42/fd/3"]
+
+
+def test_a_descriptor_that_cannot_be_looked_at_hides_no_other(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not answer for one open file: the process's other files are seen, and certainty is gone."""
+    proc, status, real = tmp_path / "proc", stat_of(raw.lstat()), os.stat
+    fake_process(proc, 40, 0, raw)
+    (proc / "40" / "fd" / "2").symlink_to(tmp_path / "elsewhere")
+    (proc / "40" / "fdinfo" / "2").write_text("pos:\t0\nflags:\t0100001\n")
+
+    def refuse(path: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("40/fd/2"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, **how)
+
+    monkeypatch.setattr(writers, "PROC", proc)
+    monkeypatch.setattr(os, "stat", refuse)
+    assert read_writers([status]).writer_of(status) == "process (pid 40)"
+    (proc / "40" / "fd" / "3").unlink()
+    assert read_writers([status]).writer_of(status) is None

@@ -30,10 +30,13 @@ from ingestd.writers import Writers, read_writers
 LOOKS = 3
 """How often one run looks at a file that changed, or was decided by another process, while it ran."""
 
+STOP_HEARD_S = 0.2
+"""A wait hears of a stop within so many seconds."""
+
 COMPACT_FROM = 5000
 """Records in the log from which a run compacts on its way: their rows are in memory until then, a few kB each.
 
-In a manifest of many rows a tenth of them, so that rewriting it takes a small share of the run.
+In a larger manifest, a tenth of its rows: rewriting it stays a small share of the run.
 """
 
 
@@ -145,17 +148,22 @@ class _Run:
             for _ in range(LOOKS - 1):
                 if not self._again or self.options.stop():
                     break
-                time.sleep(max(0.0, scanned_at + self.settings.settle.settle_s - time.monotonic()))
+                self._wait_until(scanned_at + self.settings.settle.settle_s)
                 pending, same = self._look_again()
                 for name in self._again:
                     self._waiting.pop(name, None)
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
-            if not self.options.stop():
+            if self.options.only is None and not self.options.stop():
                 self._promote_copies(scan, to_do)
         except Retry as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
         self._sum_up(scan, to_do)
+
+    def _wait_until(self, moment: float) -> None:
+        """Wait, on the monotonic clock, unless a stop is asked for."""
+        while (left := moment - time.monotonic()) > 0 and not self.options.stop():
+            time.sleep(min(left, STOP_HEARD_S))
 
     def _sum_up(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
         """Sort the files that are not staged into the report's lists."""

@@ -94,8 +94,8 @@ def ingestd(
 ) -> None:
     """Stage a lab's raw CSV runs as Parquet, with one manifest and chip histories.
 
-    Exit codes: 0 all good, 1 some files rejected (or histories differ), 2 could not run, 130 stopped by Ctrl-C, 143 by
-    SIGTERM.
+    Exit codes: 0 all good, 1 done, but something wants a look (each command says what), 2 could not run, 3 `status`:
+    no service runs, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
 
 

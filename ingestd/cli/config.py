@@ -12,6 +12,7 @@ import typer
 
 from ingestd.cli.options import AsJson, Config, DataRoot, as_flags
 from ingestd.cli.output import near, say, say_json, say_table
+from ingestd.errors import UsageError
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def validate(file: File = None, config: Config = None, data_root: DataRoot = Non
     """
     from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
 
+    if file is not None and config is not None:
+        raise UsageError("two config files are named", next_step=f"give {file} or --config {config}, not both")
     settings = load_settings(file or config, as_flags({"data_root": data_root}))
     given = [key for key, _, source in _in_force(settings, {}) if source != "default"]
     name = near(settings.config_file.absolute()) if settings.config_file else "no config file"

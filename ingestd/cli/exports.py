@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingestd.cli import exits
-from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, as_date, with_settings
+from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, with_settings
 from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from ingestd.histories.chip import HistoryChange
     from ingestd.histories.metadata import MetadataExport
@@ -137,7 +138,7 @@ def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> 
 def write_metadata(
     settings: Settings,
     *,
-    date: str | None = None,
+    date: date | None = None,
     proc: str | None = None,
     chip: str | None = None,
     out_csv: Path | None = None,
@@ -160,7 +161,7 @@ def write_metadata(
     return metadata.export_metadata(
         read_view(layout),
         tz=settings.time.local_tz,
-        date=as_date(date),
+        date=date,
         proc=proc,
         chip=chip,
         directory=layout.metadata_dir if out_csv is None else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
@@ -29,17 +29,15 @@ Chip = Annotated[str | None, typer.Option("--chip", metavar="NAME", help="Only r
 Proc = Annotated[str | None, typer.Option("--proc", metavar="NAME", help="Only runs of this procedure.")]
 
 
-def _day(text: str | None) -> str | None:
-    if text is not None:
-        try:
-            datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007  # a date has no zone
-        except ValueError:
-            raise typer.BadParameter(f"{shown(text)!r} is no date like 2025-09-23") from None
-    return text
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{shown(text)!r} is no date like 2025-09-23") from None
 
 
 Day = Annotated[
-    str | None, typer.Option("--date", metavar="YYYY-MM-DD", callback=_day, help="Only runs of this local date.")
+    date | None, typer.Option("--date", metavar="YYYY-MM-DD", parser=_day, help="Only runs of this local date.")
 ]
 
 DataRoot = Annotated[
@@ -159,8 +157,3 @@ def as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
         section, key, _ = SETTINGS[name]
         sections.setdefault(section, {})[key] = value
     return sections
-
-
-def as_date(text: str | None) -> date | None:
-    """Read the text of `--date`."""
-    return None if text is None else date.fromisoformat(text)

@@ -120,9 +120,7 @@ def replay(directory: Path) -> Replay | None:
     if not numbers:
         return None
     head = _read_head(directory, numbers[0])
-    return (
-        None if head is None else _read_on(directory, numbers, Replay(head, [], Position(numbers[0], 0, head.next_seq)))
-    )
+    return _read_on(directory, numbers, Replay(head, [], Position(numbers[0], 0, head.next_seq)))
 
 
 def follow(directory: Path, position: Position) -> Replay | None:
@@ -216,10 +214,10 @@ def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) ->
         raise NewerVersion(error.versions, place=str(path)) from error
     except ValueError as error:
         raise corrupt(path, f"@0: the segment's head cannot be read: {error}") from error
-    if head.segment != number or (next_seq is not None and head.next_seq != next_seq):
-        raise corrupt(
-            path, f"@0: the head names segment {head.segment} and record {head.next_seq}, not {number}, {next_seq}"
-        )
+    if head.segment != number:
+        raise corrupt(path, f"@0: the head names segment {head.segment}, not {number}")
+    if next_seq is not None and head.next_seq != next_seq:
+        raise corrupt(path, f"@0: the head names record {head.next_seq} as the next, not {next_seq}")
     return head
 
 
@@ -260,7 +258,7 @@ def mend(directory: Path, known: Position | None = None) -> Path | None:
         return None
     path = segment_path(directory, numbers[-1])
     with files.world(path):
-        if known is not None and known.segment == numbers[-1] and _ends_at(path, known.offset):
+        if known is not None and known.segment == numbers[-1] and _is_whole_up_to(path, known.offset):
             return None
         data = path.read_bytes()
         frames = split(data)
@@ -275,7 +273,7 @@ def mend(directory: Path, known: Position | None = None) -> Path | None:
     return aside
 
 
-def _ends_at(path: Path, offset: int) -> bool:
+def _is_whole_up_to(path: Path, offset: int) -> bool:
     with path.open("rb") as file:
         file.seek(offset - 1)
         return file.read(2) == b"\n"

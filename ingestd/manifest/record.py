@@ -171,16 +171,16 @@ class Frames:
     unterminated: bool = False
 
 
-def split(data: bytes, *, offset: int = 0) -> Frames:
-    """Split a segment's bytes, from `offset` on, into payloads.
+def split(data: bytes) -> Frames:
+    """Split a segment's bytes, or those from a record on, into payloads.
 
     Torn (the end of a write that was never acknowledged): a head that is cut, a payload shorter than its head says, or
     NUL bytes up to the end. A record that only lacks its newline is whole. Everything else that does not check is
     damage; reading goes on at the next line that does.
     """
-    frames = Frames(end=offset)
+    frames = Frames()
     limit = len(data.rstrip(b"\0"))
-    position = offset
+    position = 0
     while position < limit:
         head = _HEAD.match(data, position, limit)
         sound = head is not None and int(head[2], 16) == zlib.crc32(head[1])

@@ -28,10 +28,13 @@ Flags = Mapping[str, Mapping[str, Any]]
 def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | None:
     """Choose the config file: `--config`, else `INGESTD_CONFIG`, else `./config.toml`, else `/etc/ingestd/config.toml`.
 
+    The variable counts in any case of its letters, as those of the settings do.
+
     Raises:
         UsageError: a file that was asked for is not there, or no file.
     """
-    named = asked or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    told = next((value for name, value in environment.items() if name.upper() == CONFIG_VARIABLE and value), None)
+    named = asked or (Path(told) if told else None)
     if named is not None:
         if not named.is_file():
             raise UsageError(

@@ -175,7 +175,7 @@ def test_a_gap_or_repetition_of_numbers_is_named(wal: Path, records: list[Record
 def test_a_segment_that_does_not_follow_its_predecessor_is_named(wal: Path) -> None:
     """The head of a segment says its number and its first record; another is damage."""
     log.create(wal, SegmentHead(segment=2, next_seq=9))
-    with pytest.raises(Corrupt, match=r"00000002\.log: @0: the head names segment 2 and record 9, not 2, 4"):
+    with pytest.raises(Corrupt, match=r"00000002\.log: @0: the head names record 9 as the next, not 4"):
         log.replay(wal)
     log.segment_path(wal, 2).write_bytes(encode(SegmentHead(segment=7, next_seq=4)))
     with pytest.raises(Corrupt, match="the head names segment 7"):

@@ -46,13 +46,18 @@ def local_start(tz: str) -> pl.Expr:
 
 
 def start_time_text() -> pl.Expr:
-    """Write a run's start as epoch seconds: the header's digits where it gave them, else as Python prints floats."""
-    seconds = pl.col("start_time_utc").dt.epoch("us") / 1_000_000
+    """Write a run's start as epoch seconds: the digits of its header where that gave them, else all there are."""
+    microseconds = pl.col("start_time_utc").dt.epoch("us")
     header = pl.col("parameters").str.extract(_HEADER_START)
     told = (pl.col("start_time_origin") == "header") & (
-        (header.cast(pl.Float64, strict=False) - seconds).abs() < _SAME_INSTANT_S
+        (header.cast(pl.Float64, strict=False) - microseconds / 1_000_000).abs() < _SAME_INSTANT_S
     )
-    return pl.when(told).then(header).otherwise(seconds.cast(pl.String))
+    # In whole numbers: what polars makes of a division depends on how many rows are divided.
+    whole, rest = microseconds.abs() // 1_000_000, microseconds.abs() % 1_000_000
+    digits = rest.cast(pl.String).str.zfill(6).str.strip_chars_end("0")
+    sign = pl.when(microseconds < 0).then(pl.lit("-")).otherwise(pl.lit(""))
+    fraction = pl.when(digits == "").then(pl.lit("0")).otherwise(digits)
+    return pl.when(told).then(header).otherwise(pl.concat_str(sign, whole.cast(pl.String), pl.lit("."), fraction))
 
 
 def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:

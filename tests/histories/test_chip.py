@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingestd.errors import UsageError
@@ -143,13 +143,24 @@ def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, p
     assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == "1758632155.2821116"
 
 
-@given(st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  # bounds are naive
+@given(
+    st.lists(
+        st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # bounds are naive
+        min_size=1,
+        max_size=3,
+        unique=True,
+    )
+)
+@example([datetime(2025, 9, 23, 17, 2, 8, 109940, tzinfo=UTC)])
+@example([datetime(2025, 9, 23, 17, 2, 8 + n, 109940, tzinfo=UTC) for n in range(2)])
+@example([datetime(2025, 9, 23, 17, 2, 8, tzinfo=UTC), datetime(1971, 1, 1, microsecond=500000, tzinfo=UTC)])
 def test_start_without_header_is_printed_as_python_does(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: datetime
+    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: list[datetime]
 ) -> None:
-    """Without a header's start the text is `repr(start.timestamp())`."""
-    rows = manifest_of({"start_time_utc": begun, "start_time_origin": "mtime"})
-    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == repr(begun.timestamp())
+    """Without a header's start the text is `repr(start.timestamp())`, however many runs there are."""
+    rows = manifest_of(*({"start_time_utc": one, "start_time_origin": "mtime"} for one in begun))
+    found = history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].to_list()
+    assert found == [repr(one.timestamp()) for one in sorted(begun)]
 
 
 @given(

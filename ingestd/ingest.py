@@ -7,7 +7,7 @@ then the event JSON. Decisions are made under the manifest's lock, on everything
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
-from ingestd.stage.placing import Placing, read_note
+from ingestd.stage.placing import Placing, is_under_way, read_note
 from ingestd.stage.run import (
     Failed,
     Outcome,
@@ -258,33 +258,40 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 
     def on_dead(folder: Path) -> None:
         suspects.update(read_in_hand(folder))
-        take_back(settings.layout, store, folder)
+        if is_under_way(folder):
+            with store.transaction():  # it knows what any other process has recorded since
+                take_back(settings.layout, folder, store.full_rows)
 
     with workspace(settings.layout.temporary_root, on_dead) as own:
         yield Ingest(settings, store, own, clock, frozenset(suspects))
 
 
-def take_back(layout: Layout, store: ManifestStore, workspace: Path) -> None:
+def take_back(
+    layout: Layout,
+    workspace: Path,
+    recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
+    remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
+) -> None:
     """Take back what the last batch of a killed process put in place and did not record, or end what it did record.
 
-    Nothing but the Parquet of runs is touched, whatever the note says. An old version that is damaged is not put back:
-    `verify` tells of the run.
+    `recorded` finds the rows of runs; call it under the manifest's lock. Nothing but the Parquet of runs is touched,
+    whatever the note says: its folder is given to `remove`. An old version that is damaged is not put back: `verify`
+    tells of the run.
 
     Raises:
         Retry: the disk refused.
     """
     left = read_note(workspace, layout.stage_root)
-    touched = [*(target for _, target in left.renamed), *left.removed]
-    changed = {target: run_id for target in touched if (run_id := layout.run_of(target))}
+    changed = {target: run_id for target in left.touched if (run_id := layout.run_of(target))}
     replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
     if not changed:
         return
-    with store.transaction(), files.world(layout.stage_root):  # it knows what any other process has recorded since
+    rows = recorded([*changed.values(), *replaced.values()])
+    with files.world(layout.stage_root):
         for target, run_id in changed.items():
-            run = store.catalog.run(run_id)
-            if run is None or run.superseded_by or layout.staged_file(run.proc, run.date_local, run.run_id) != target:
-                shutil.rmtree(target.parent, ignore_errors=True)
-        rows = store.full_rows(list(replaced.values()))
+            row = rows.get(run_id)
+            if row is None or not row.live or layout.staged_file(row.proc, row.date_local, row.run_id) != target:
+                remove(target.parent)
         for kept, run_id in replaced.items():
             row = rows.get(run_id)
             if row is not None and row.live and _is_version(kept.aside, row):

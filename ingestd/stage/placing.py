@@ -75,6 +75,11 @@ class Placing:
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
 
+    @property
+    def touched(self) -> list[Path]:
+        """The places where the batch puts Parquet, or takes it away."""
+        return [*(target for _, target in self.renamed), *self.removed]
+
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Take back what the block added when it fails: half a decision puts nothing in place."""
@@ -93,18 +98,18 @@ class Placing:
 
         Whatever else breaks it off leaves its note: how far it came is for the next start to find out from the log.
         """
-        touched: list[Path] = []
+        folders: list[Path] = []
         fresh: list[Path] = []
         with files.world(stage_root):
             self._leave_note(stage_root, workspace)
             try:
                 for temporary, target in self.renamed:
                     made = files.make_folders(target.parent)
-                    touched += [target.parent, *made]
+                    folders += [target.parent, *made]
                     if made or not target.exists():
                         fresh.append(target)
                     os.replace(temporary, target)  # noqa: PTH105  # hot: one a run, and no new Path of it
-                files.flush_paths(touched)
+                files.flush_paths(folders)
                 yield
             except (OSError, Retry):
                 for path in fresh:

@@ -56,7 +56,7 @@ class Workspace:
                     next_step="mount it again; where it was replaced on purpose, restart ingestd",
                 )
             make_folders(root)
-            with Lock(root / SWEEP_LOCK_NAME).held():
+            with sweep_lock(root).held():
                 self.make()
 
     def remove(self) -> None:
@@ -87,7 +87,7 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
     """
     with world(root):
         make_folders(root)
-        with Lock(root / SWEEP_LOCK_NAME).held():
+        with sweep_lock(root).held():
             _sweep(root, on_dead)
             own = Workspace(root / f"{os.getpid()}-{secrets.token_hex(4)}")
             own.make()
@@ -118,6 +118,11 @@ def read_in_hand(folder: Path) -> set[str]:
     except (OSError, ValueError):
         return set()
     return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+
+
+def sweep_lock(root: Path) -> Lock:
+    """Return the lock held while the folders of killed processes are looked through, or one's own is made."""
+    return Lock(root / SWEEP_LOCK_NAME)
 
 
 def dead_workspaces(root: Path) -> list[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from ingestd import files
 from ingestd.layout import Layout
@@ -15,8 +16,9 @@ from ingestd.manifest.record import FileNote, SegmentHead
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
-from ingestd.upkeep.salvage import Salvage, salvage
-from ingestd.upkeep.staged import StageContent, rows_of_stage
+from ingestd.traces import write_traces
+from ingestd.upkeep.salvage import Salvage, salvage, sound_records
+from ingestd.upkeep.staged import StageContent, place_of_row, rows_of_stage
 from ingestd.upkeep.told import Told
 
 
@@ -60,11 +62,22 @@ def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows
     return rows
 
 
-def lost_rows(store: ManifestStore, stage: StageContent) -> PackedRows:
+def keep_superseded(rows: PackedRows, found: Salvage) -> None:
+    """Add what the stage cannot tell and a sound manifest does: superseded runs, and which run superseded them."""
+    for run_id, known in found.rows.items():
+        if known.live:
+            continue
+        staged = rows.get(run_id)
+        if staged is None or not staged.live:
+            rows.put(known)
+
+
+def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:
     """Find the staged rows that the manifest should have and has not: an older copy of it was put back, say.
 
-    A row counts when it was staged later than the manifest's of the same run, or when nothing the manifest knows stands
-    in its place: no live run has its raw file's path or bytes.
+    What stands in a place that is `half_done` is for the next start. A row counts when it was staged later than the
+    manifest's of the same run, or when nothing the manifest knows stands in its place: no live run has its raw file's
+    path or bytes.
     """
     catalog, lost = store.catalog, PackedRows()
     times = read_view(store.layout, columns=["run_id", "ingested_at_utc"])
@@ -74,7 +87,7 @@ def lost_rows(store: ManifestStore, stage: StageContent) -> PackedRows:
             newer = row.ingested_at_utc > ingested[run_id]
         else:
             newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
-        if newer:
+        if newer and place_of_row(store.layout, row) not in half_done:
             lost.put(row)
     return lost
 
@@ -94,18 +107,21 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
 
 
 def write_manifest(
-    layout: Layout, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
+    layout: Layout, zone: ZoneInfo, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
 ) -> list[tuple[Path, Path]]:
     """Replace table and log by these rows and notes; return (file, copy kept aside) pairs.
 
     Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
     the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
-    are written again.
+    are written again; what people read of the old log's decisions, which a kill may have kept from being written, is
+    written first.
     """
     found = salvage(layout)
     set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
     old_segments = sorted(layout.wal_dir.glob("*.log"))
     kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    known = {note.source_file: note for note in notes}
+    write_traces(layout, zone, list(sound_records(layout.wal_dir)), known, durable=True)
     frame = table.rows_frame(rows).sort(table.SORTED_BY)
     noted = table.overlay_notes(table.notes_frame([]), list(notes))
     table.write_table(layout.known_files_path, noted)

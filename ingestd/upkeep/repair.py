@@ -6,7 +6,8 @@ of them and from the rows inside the staged Parquet; Parquet that is missing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,19 +26,24 @@ from ingestd.report import Report
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import Finding
+from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
 from ingestd.upkeep.rebuild import (
     aside_folder,
     checked_state,
     keep_copies,
+    keep_superseded,
     lost_rows,
     restored_rows,
     set_aside,
     write_manifest,
 )
-from ingestd.upkeep.salvage import restored_notes, salvage
-from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
-from ingestd.upkeep.told import read_told
-from ingestd.upkeep.verify import leftovers, verify
+from ingestd.upkeep.salvage import Salvage, restored_notes, salvage
+from ingestd.upkeep.staged import StageContent, place_of_row, places_in, read_stage, rows_of_stage
+from ingestd.upkeep.told import Told, read_told
+from ingestd.upkeep.verify import verify
+
+OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
+"""Findings about Parquet that is set aside."""
 
 STAGE_KINDS = frozenset({"parquet-missing", "parquet-differs", "parquet-cells", "raw-bytes"})
 """Findings about a run whose raw file is staged again."""
@@ -124,30 +130,35 @@ class _Job:
 
     def _restore_manifest(self) -> None:
         layout = self.layout
-        with manifest_lock(layout).held(self.settings.manifest.lock_timeout_s):
+        with locked(layout, self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
             told = read_told(layout)
+            end_half_done(layout, _recorded(layout, found, told), self._set_aside)
             rows = restored_rows(found, read_stage(layout), told)
-            write_manifest(layout, _checked(layout, rows), restored_notes(found, told), self.folder)
+            write_manifest(layout, self.settings.zone, _checked(layout, rows), restored_notes(found, told), self.folder)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 
     def mend_stage(self) -> None:
         """Bring stage, rejects and histories into line with a manifest that opens."""
-        stage = read_stage(self.layout)
-        self._adopt(lost_rows(ManifestStore(self.layout), stage))
+        if self.apply:
+            with locked(self.layout, self.settings.manifest.lock_timeout_s):
+                end_half_done(self.layout, ManifestStore(self.layout).full_rows, self._set_aside)
+        half_done = places_half_done(self.layout)
+        store = ManifestStore(self.layout)
+        stage = read_stage(self.layout, places_in(self.layout, store.catalog))
+        self._adopt(lost_rows(store, stage, half_done))
         self._move("leftovers", "set leftover temporary files aside", leftovers(self.layout))
         found = verify(self.settings, deep=self.deep).findings
         damages = [finding for finding in found if finding.level == "damage"]
-        adopted = set(lost_rows(ManifestStore(self.layout), stage))
+        adopted = set(lost_rows(ManifestStore(self.layout), stage, half_done))
         astray = self._astray(stage)
-        orphans = [
+        out_of_place = [
             self.layout.data_root / finding.path
             for finding in damages
-            if finding.kind == "parquet-orphan" and finding.run_id not in adopted
+            if finding.kind in OUT_OF_PLACE and finding.run_id not in adopted
         ]
-        out_of_place = [*stage.damaged, *stage.strays, *orphans]
-        moved = self._move("parquet", "set Parquet aside that is damaged or no run's", out_of_place)
+        moved = self._move_parquet(out_of_place)
         self._put_back(astray, dict(moved))
         self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
         self._retry_rejects(damages)
@@ -160,7 +171,8 @@ class _Job:
         if not self._step("adopt", message, [row.source_file for row in rows.values()]):
             return
         with opened(self.settings, self.options.clock) as ingest, ingest.store.transaction():
-            for row in lost_rows(ingest.store, read_stage(self.layout)).values():
+            place_of = places_in(self.layout, ingest.store.catalog)
+            for row in lost_rows(ingest.store, read_stage(self.layout, place_of)).values():
                 known = ingest.store.catalog.run(row.run_id)
                 record = Record(
                     seq=ingest.store.next_seq,
@@ -176,6 +188,21 @@ class _Job:
 
     def _move(self, kind: str, message: str, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
         return set_aside(self.layout, paths, self.folder) if self._step(kind, message, paths) else []
+
+    def _set_aside(self, folder: Path) -> None:
+        set_aside(self.layout, [folder], self.folder)
+
+    def _move_parquet(self, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+        """Set Parquet aside that is still out of place once nobody can be deciding about it."""
+        if not self._step("parquet", "set Parquet aside that is damaged or no run's", paths):
+            return []
+        with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
+            catalog = ManifestStore(self.layout).catalog
+            stage = read_stage(self.layout, places_in(self.layout, catalog), [path for path in paths if path.exists()])
+            strangers = [row for row in stage.live.values() if catalog.run(row.run_id) is None]
+            retired = [row for row in stage.live.values() if (run := catalog.run(row.run_id)) and run.superseded_by]
+            wrong = [*stage.damaged, *stage.strays, *(place_of_row(self.layout, row) for row in (*strangers, *retired))]
+            return set_aside(self.layout, wrong, self.folder)
 
     def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
         """Find Parquet that was moved from its place by hand: path -> the run whose Parquet is gone, and its place."""
@@ -238,6 +265,25 @@ class _Job:
         self.done.left = [finding for finding in found if finding.level == "damage"]
 
 
+def _recorded(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
+    """Ask what is left of a manifest, and the events, which runs were recorded.
+
+    Where the manifest lost a run, its row is that of the Parquet which an event tells of.
+    """
+
+    def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
+        rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
+        for run_id in set(run_ids) - rows.keys():
+            for path in layout.staged_root.glob(f"*/*/run_id={run_id}/*.parquet") if run_id in told.fates else ():
+                with contextlib.suppress(Corrupt):
+                    row = read_row(path)
+                    if told.fates[run_id].source_sha256 == row.source_sha256:
+                        rows[run_id] = told.fates[run_id].applied(row)
+        return rows
+
+    return recorded
+
+
 def _checked(layout: Layout, rows: PackedRows) -> Iterator[ManifestRow]:
     return (checked_state(layout, row) for row in rows.values())
 
@@ -273,13 +319,14 @@ def rebuild_manifest(
             place=str(layout.stage_root),
             next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
         )
-    with manifest_lock(layout).held(settings.manifest.lock_timeout_s):
-        stage = read_stage(layout)
-        _refuse_damaged(stage)
-        told = read_told(layout)
-        notes = restored_notes(salvage(layout), told)
-        rows = rows_of_stage(stage, told)
-        write_manifest(layout, _checked(layout, rows), notes, aside_folder(layout, clock()))
+    folder = aside_folder(layout, clock())
+    with locked(layout, settings.manifest.lock_timeout_s):
+        _refuse_damaged(read_stage(layout))
+        told, found = read_told(layout), salvage(layout)
+        end_half_done(layout, _recorded(layout, found, told), lambda path: set_aside(layout, [path], folder))
+        rows = rows_of_stage(read_stage(layout), told)
+        keep_superseded(rows, found)
+        write_manifest(layout, settings.zone, _checked(layout, rows), restored_notes(found, told), folder)
     if from_raw:
         return len(rows), backfill(settings, Options(force=True, clock=clock, engine=engine))
     with opened(settings, clock) as ingest:

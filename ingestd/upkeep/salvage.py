@@ -62,13 +62,19 @@ def salvage(layout: Layout) -> Salvage:
         for note in record.files:
             found.notes[note.source_file] = note
             found.noted_by[note.source_file] = record.seq
+    if not found.last_segment and not layout.manifest_path.exists() and files.all_below(layout.staged_root, ".parquet"):
+        found.damages.append(log.corrupt(layout.manifest_path, "table and log are missing beside staged runs"))
     found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
     found.last_seq = max(found.last_seq, _last_event(layout.events_dir))
     return found
 
 
+def sound_records(directory: Path) -> Iterator[Record]:
+    """Yield every record of the log that checks, in order."""
+    return _records(directory, Salvage())
+
+
 def _records(directory: Path, found: Salvage) -> Iterator[Record]:
-    """Yield every record of every segment that checks, in order."""
     paths = files.all_below(directory, ".log")  # a folder that cannot be read is no empty one
     numbers = sorted(int(path.stem) for path in paths if path.parent == directory and re.fullmatch(r"\d{8}", path.stem))
     for number in numbers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
 from ingestd.errors import Corrupt
 from ingestd.layout import Layout
+from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_row
@@ -17,12 +18,15 @@ from ingestd.upkeep.told import Told
 UNKNOWN_RUN = "unknown"
 """Stands in `superseded_by` of a run whose successor nothing tells any more."""
 
+PlaceOf = Callable[[str], Path | None]
+"""Run id -> where its Parquet belongs; None for a run that is not known, or not live."""
+
 
 @dataclass(slots=True)
 class StageContent:
-    """All staged rows by run id, the file each was read from, and the files that could not be read.
+    """All staged rows by run id, and the files that could not be read.
 
-    `strays` are Parquet files that are not where their row belongs, or a second file of a run.
+    `strays` are Parquet files that are not where they belong, or a second file of a run.
     """
 
     live: PackedRows = field(default_factory=PackedRows)
@@ -30,37 +34,68 @@ class StageContent:
     damaged: dict[Path, Corrupt] = field(default_factory=dict)
     strays: list[Path] = field(default_factory=list)
 
+    def take(self, layout: Layout, row: ManifestRow) -> None:
+        """Take in a row that stands where it belongs; of two of one run the one that was staged later counts."""
+        earlier = self.live.get(row.run_id)
+        if earlier is not None and earlier.ingested_at_utc > row.ingested_at_utc:
+            row, earlier = earlier, row
+        if earlier is not None:
+            self.strays.append(place_of_row(layout, earlier))
+        self.live.put(row)
 
-def read_stage(layout: Layout, only: Sequence[Path] | None = None) -> StageContent:
+
+def place_of_row(layout: Layout, row: ManifestRow) -> Path:
+    """Locate the Parquet of a row."""
+    return layout.staged_file(row.proc, row.date_local, row.run_id)
+
+
+def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
+    """Ask a catalog where runs belong."""
+
+    def place_of(run_id: str) -> Path | None:
+        run = catalog.run(run_id)
+        return layout.staged_file(run.proc, run.date_local, run_id) if run and not run.superseded_by else None
+
+    return place_of
+
+
+def read_stage(layout: Layout, place_of: PlaceOf = lambda _: None, only: Sequence[Path] | None = None) -> StageContent:
     """Read the row of every Parquet below the stage, or of `only` these. Opens each file's footer; reads no data."""
     content = StageContent()
-    content.live = PackedRows(live_rows(layout, content, only))
-    for path in _parquets(layout.superseded_root) if only is None else ():
-        row = _row(path, content)
-        if row is not None:
-            content.retired.append(row)
+    for row in live_rows(layout, content, place_of, only):
+        content.take(layout, row)
+    content.retired = list(retired_rows(layout, content, only))
     return content
 
 
-def live_rows(layout: Layout, content: StageContent, only: Sequence[Path] | None = None) -> Iterator[ManifestRow]:
-    """Read, one by one, the row of every Parquet that stands where its row belongs, or of `only` these.
+def live_rows(
+    layout: Layout, content: StageContent, place_of: PlaceOf, only: Sequence[Path] | None = None
+) -> Iterator[ManifestRow]:
+    """Read, one by one, the row of every live Parquet, or of `only` these, that stands where it belongs.
 
-    The others are noted in `content`, as damaged or as strays; what is read is not put into it.
+    That is where its row says, unless a file of its run stands where the run is known to be. The others are noted in
+    `content`, as damaged or as strays; what is read is not put into it.
     """
-    seen = set()
-    for path in _parquets(layout.staged_root) if only is None else only:
+    for path in _parquets(layout.staged_root, only):
         row = _row(path, content)
         if row is None:
             continue
-        if path == layout.staged_file(row.proc, row.date_local, row.run_id) and row.run_id not in seen:
-            seen.add(row.run_id)
-            yield row
-        else:
+        own, known = place_of_row(layout, row), place_of(row.run_id)
+        if path != own or (known is not None and known != own and known.exists()):
             content.strays.append(path)
+        else:
+            yield row
 
 
-def _parquets(root: Path) -> list[Path]:
-    return files.all_below(root, ".parquet")
+def retired_rows(layout: Layout, content: StageContent, only: Sequence[Path] | None = None) -> Iterator[ManifestRow]:
+    """Read, one by one, the row of every Parquet that an edit replaced, or of `only` these; damage as `live_rows`."""
+    for path in _parquets(layout.superseded_root, only):
+        if (row := _row(path, content)) is not None:
+            yield row
+
+
+def _parquets(root: Path, only: Sequence[Path] | None) -> list[Path]:
+    return files.all_below(root, ".parquet") if only is None else [path for path in only if path.is_relative_to(root)]
 
 
 def _row(path: Path, content: StageContent) -> ManifestRow | None:

@@ -18,7 +18,6 @@ from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.lost import overwritten
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -28,11 +27,18 @@ from ingestd.raw.run import parse_run
 from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
-from ingestd.stage.workspace import dead_workspaces
 from ingestd.traces import read_reject
 from ingestd.upkeep.findings import Finding, fate_of_copy
+from ingestd.upkeep.half_done import leftover, leftovers, places_half_done
 from ingestd.upkeep.salvage import salvage
-from ingestd.upkeep.staged import StageContent, live_rows, read_stage
+from ingestd.upkeep.staged import (
+    StageContent,
+    live_rows,
+    place_of_row,
+    places_in,
+    read_stage,
+    retired_rows,
+)
 
 DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
 """What only `deep` can see."""
@@ -73,18 +79,20 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     try:
         now = _Manifest.read(layout)
     except Corrupt:
-        _stage_findings(layout, None, done)
+        done.findings += _stage_findings(layout, None, done)[1]
         for error in salvage(layout).damages or [_broken_log(layout)]:
             done.findings.append(Finding("damage", "manifest", layout.relative(Path(error.place)), error.message))
         return done
-    damaged, compared = _stage_findings(layout, now, done)
+    half_done = places_half_done(layout)
+    damaged, wrong = _stage_findings(layout, now, done)
+    compared = [finding for finding in wrong if layout.data_root / finding.path not in half_done]
     done.runs = now.runs.height
     found = scan_csvs(layout.raw_root).files
     done.raw_files = len(found)
     done.findings += _raw_findings(now, found)
     compared += _history_findings(settings, now, done)
     compared += _reject_findings(now.store)
-    compared += [_leftover(layout, path) for path in leftovers(layout)]
+    compared += [leftover(layout, path) for path in leftovers(layout)]
     if deep:
         for row in now.rows():
             if layout.staged_file(row.proc, row.date_local, row.run_id) not in damaged:
@@ -130,13 +138,20 @@ def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, Fil
             rested = ManifestStore(layout).position == now.store.position
         except Corrupt:
             return findings
-        findings = [finding for finding in findings if finding in again]
+        findings = _still(findings, again)
         if rested:
             return findings
     with contextlib.suppress(LockHeld, Corrupt), manifest_lock(layout).shared(LOCK_PATIENCE_S):
-        again = _found_again(settings, _Manifest.read(layout), findings, found)
-        return [finding for finding in findings if finding in again]
+        return _still(findings, _found_again(settings, _Manifest.read(layout), findings, found))
     return findings
+
+
+def _still(findings: list[Finding], again: set[Finding]) -> list[Finding]:
+    """Keep what is found again, be it that another thing is wrong with the same run or path by now."""
+    runs, paths = {finding.run_id for finding in findings} - {None}, {finding.path for finding in findings}
+    same = [finding for finding in findings if finding in again]
+    other = {finding for finding in again if finding.run_id in runs or finding.path in paths} - set(same)
+    return [*same, *sorted(other, key=lambda finding: (finding.path, finding.kind))]
 
 
 def _found_again(
@@ -144,12 +159,14 @@ def _found_again(
 ) -> set[Finding]:
     layout = settings.layout
     rows = list(now.rows({finding.run_id for finding in findings if finding.run_id}))
-    places = {layout.staged_file(row.proc, row.date_local, row.run_id) for row in rows}
-    places |= {layout.data_root / finding.path for finding in findings if finding.kind == "parquet-orphan"}
-    again = set(_row_findings(layout, rows, read_stage(layout, sorted(path for path in places if path.exists()))))
+    places = {place_of_row(layout, row) for row in rows}
+    places |= {layout.data_root / finding.path for finding in findings if finding.kind.startswith("parquet-")}
+    present = sorted(path for path in places if path.exists())
+    stage = read_stage(layout, places_in(layout, now.store.catalog), present)
+    again = {*_row_findings(layout, rows, stage), *_content_findings(layout, stage)}
     histories = frozenset(finding.path for finding in findings if finding.kind.startswith("history"))
     again |= {*_history_findings(settings, now, Verification(), histories), *_reject_findings(now.store)}
-    again |= {_leftover(layout, path) for path in leftovers(layout)}
+    again |= {leftover(layout, path) for path in leftovers(layout)}
     if any(finding.kind in DEEP_KINDS for finding in findings):
         again |= {finding for row in rows for finding in _deep(settings, row, found, Verification())}
     return again
@@ -178,45 +195,27 @@ def _broken_log(layout: Layout) -> Corrupt:
 def _stage_findings(
     layout: Layout, now: _Manifest | None, done: Verification
 ) -> tuple[Mapping[Path, Corrupt], list[Finding]]:
-    """Read the stage; note what is damaged or stray in it; return that, and how rows and manifest differ."""
+    """Read the stage; return what is damaged in it, and all that is wrong with it or differs from the manifest."""
     content = StageContent()
     prints = {row.run_id: fingerprint(row) for row in now.rows()} if now else {}
-    others = PackedRows()
-    for row in live_rows(layout, content):
+    place_of = places_in(layout, now.store.catalog) if now else lambda _: None
+    for row in live_rows(layout, content, place_of):
         done.staged_files += 1
         if prints.get(row.run_id) == fingerprint(row):
             del prints[row.run_id]
         elif now:
-            others.put(row)
-    for path, error in content.damaged.items():
-        done.findings.append(Finding("damage", "parquet-damaged", layout.relative(path), error.message))
-    for path in content.strays:
-        message = "stands where no run of the manifest belongs"
-        done.findings.append(Finding("damage", "parquet-stray", layout.relative(path), message))
-    content.live = others
-    return content.damaged, [*_row_findings(layout, now.rows(prints), content)] if now else []
+            content.take(layout, row)
+    for _ in retired_rows(layout, content):
+        pass  # what is damaged of them is noted
+    rows = _row_findings(layout, now.rows(prints), content) if now else ()
+    return content.damaged, [*_content_findings(layout, content), *rows]
 
 
-def _leftover(layout: Layout, path: Path) -> Finding:
-    """Tell of what a killed process left half-made: it is no damage, a later start clears it."""
-    return Finding(
-        "note", "leftover", layout.relative(path), "left by a process that was killed; the next one clears it"
-    )
-
-
-def leftovers(layout: Layout) -> list[Path]:
-    """List temporary files and folders that no living process owns."""
-    found = dead_workspaces(layout.temporary_root)
-    for folder in _folders_with_temporaries(layout):
-        found += files.dead_temporaries(folder)
-    return found
-
-
-def _folders_with_temporaries(layout: Layout) -> Iterator[Path]:
-    yield from (layout.manifest_path.parent, layout.wal_dir, layout.histories_dir)
-    yield from layout.metadata_dir.glob("*/")
-    yield from layout.events_dir.glob("*/*/")
-    yield from layout.rejects_dir.glob("**/")
+def _content_findings(layout: Layout, stage: StageContent) -> Iterator[Finding]:
+    for path, error in stage.damaged.items():
+        yield Finding("damage", "parquet-damaged", layout.relative(path), error.message)
+    for path in stage.strays:
+        yield Finding("damage", "parquet-stray", layout.relative(path), "stands where no run of the manifest belongs")
 
 
 def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
@@ -233,7 +232,11 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
         if differing:
             names = ", ".join(differing)
             yield Finding(
-                "damage", "parquet-differs", path, f"its row and the manifest's differ in {names}", row.run_id
+                "damage",
+                "parquet-differs",
+                layout.relative(place_of_row(layout, staged)),
+                f"its row and the manifest's differ in {names}",
+                row.run_id,
             )
     for run_id, row in stage.live.items():
         if run_id not in known:
@@ -340,8 +343,9 @@ def _history_findings(
     for chip, text in render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name):
         looked_at.remove(chip)
         yield from _compared(layout, chip, paths[chip], text)
-    for chip in sorted(looked_at):  # all runs of these were superseded
-        yield from _compared(layout, chip, paths[chip], EMPTY_HISTORY)
+    for chip in sorted(looked_at):  # all runs of these were superseded: a history that is not there need not be
+        if paths[chip].exists():
+            yield from _compared(layout, chip, paths[chip], EMPTY_HISTORY)
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:

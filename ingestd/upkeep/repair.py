@@ -18,6 +18,7 @@ from ingestd.histories.chip import update_histories
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest import log
+from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
@@ -231,7 +232,7 @@ class _Job:
         damaged = [self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"]
         wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
         runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and not run.superseded_by]
-        sources = sorted({run.source_file for run in runs if self.layout.raw_file(run.source_file).exists()})
+        sources = sorted({run.source_file for run in runs if self._has_raw_file(catalog, run)})
         if not self.apply:
             lost = {run.run_id for run in runs if run.source_file not in sources}
             self.done.left += [finding for finding in damages if finding.run_id in lost]
@@ -239,6 +240,12 @@ class _Job:
             staged = [self.layout.staged_file(run.proc, run.date_local, run.run_id) for run in runs]
             keep_copies(self.layout, staged, self.folder)
             backfill(self.settings, replace(self.options, force=True, only=frozenset(sources)))
+
+    def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
+        """Tell whether the raw file of a run is there and was last decided to be that run."""
+        note = catalog.notes.get(run.source_file)
+        is_run = note is None or (note.outcome == "occupied" and note.run_id == run.run_id)
+        return is_run and self.layout.raw_file(run.source_file).exists()
 
     def _retry_rejects(self, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
@@ -268,17 +275,20 @@ class _Job:
 def _recorded(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
     """Ask what is left of a manifest, and the events, which runs were recorded.
 
-    Where the manifest lost a run, its row is that of the Parquet which an event tells of.
+    Where the manifest lost a run, its row is that of the Parquet which an event tells of, be it kept aside for the
+    batch that was broken off.
     """
 
     def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
         rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
-        for run_id in set(run_ids) - rows.keys():
-            for path in layout.staged_root.glob(f"*/*/run_id={run_id}/*.parquet") if run_id in told.fates else ():
+        for run_id in (set(run_ids) - rows.keys()) & told.fates.keys():
+            fate, own = told.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
+            kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
+            for path in [*layout.staged_root.glob(own), *kept]:
                 with contextlib.suppress(Corrupt):
                     row = read_row(path)
-                    if told.fates[run_id].source_sha256 == row.source_sha256:
-                        rows[run_id] = told.fates[run_id].applied(row)
+                    if (row.run_id, row.source_sha256) == (run_id, fate.source_sha256):
+                        rows[run_id] = fate.applied(row)
         return rows
 
     return recorded

@@ -4,7 +4,7 @@
 
 Writes /etc/ingestd/config.toml where there is none, makes the folders ingestd writes into, puts the units of `systemd/`
 into /etc/systemd/system with the user and folders in force, and starts them. Running it again does the same: after an
-upgrade, after a change of the paths in the config file, on a new disk.
+upgrade, after a change of the paths in the config file, on a new disk. What it refuses leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def _account(user: str | None, raw: Path) -> str:
         raise UsageError(
             "the raw files belong to root, which no service of ours should run as",
             place=str(raw),
-            next_step="name the user the acquisition program runs as: --user NAME",
+            next_step="name the user the acquisition program runs as: --user NAME (who has to be able to read them)",
         )
     return name
 
@@ -152,25 +153,26 @@ def _escaped(text: str) -> str:
     return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def write_config(path: Path, data_root: Path) -> None:
-    """Write a config file that names the data root and nothing else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+def config_text(data_root: Path) -> str:
+    """Write the text of a config file that names the data root and nothing else."""
+    return (
         "# Settings of ingestd. `ingestd config generate` prints every one of them with its meaning.\n\n"
-        f"[paths]\ndata_root = {json.dumps(str(data_root), ensure_ascii=False)}\n",
-        "utf-8",
+        f"[paths]\ndata_root = {json.dumps(str(data_root), ensure_ascii=False)}\n"
     )
 
 
-def install(place: Place, root: Path, executable: Path) -> None:
-    """Write the units below `root` (`/` but for tests) and make the folders that are written, as the user."""
-    target = root / UNITS
-    target.mkdir(parents=True, exist_ok=True)
+def install(place: Place, root: Path, executable: Path, data_root: Path) -> None:
+    """Make the folders that are written, as the user; below `root` (`/` but for tests) write config file and units."""
+    for folder in place.written:
+        _make_folder(folder, place.user)
+    config, target = root / CONFIG, root / UNITS
+    for folder in (config.parent, target):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not config.exists():
+        config.write_text(config_text(data_root), "utf-8")
     for name in SERVICES:
         (target / name).write_text(place.unit((SOURCES / name).read_text("utf-8"), executable), "utf-8")
     shutil.copyfile(SOURCES / TIMER, target / TIMER)
-    for folder in place.written:
-        _make_folder(folder, place.user)
 
 
 def _make_folder(folder: Path, user: str) -> None:
@@ -198,7 +200,7 @@ def _settings(root: Path, data_root: Path | None, environment: Mapping[str, str]
     if not config.exists():
         if data_root is None:
             raise UsageError("there is no config file yet", place=str(config), next_step="give --data-root DIR")
-        write_config(config, data_root.absolute())
+        return _settings_to_be(config, data_root.absolute())
     settings = load_settings(config)
     named = settings.layout.data_root
     if data_root is not None and Path(os.path.normpath(data_root.absolute())) != named:
@@ -208,6 +210,18 @@ def _settings(root: Path, data_root: Path | None, environment: Mapping[str, str]
             next_step=f'write data_root = "{data_root.absolute()}" there, and run this again',
         )
     return settings
+
+
+def _settings_to_be(config: Path, data_root: Path) -> Settings:
+    """Load the settings of a config file that is not written before all is checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, config.name)
+        draft.write_text(config_text(data_root), "utf-8")
+        try:
+            return load_settings(draft)
+        except UsageError as error:
+            error.place = "option --data-root"
+            raise
 
 
 def _start() -> int:
@@ -236,8 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(
                 "ingestd is not installed here", place=str(executable), next_step=f"{sys.executable} -m pip install ."
             )
-        place = find_place(_settings(asked.root, asked.data_root, os.environ), asked.user)
-        install(place, asked.root, executable)
+        settings = _settings(asked.root, asked.data_root, os.environ)
+        place = find_place(settings, asked.user)
+        install(place, asked.root, executable, settings.layout.data_root)
     except UsageError as error:
         print(f"error: {error.place}: {error.message}\n  next: {error.next_step}", file=sys.stderr)
         return 2

@@ -186,6 +186,26 @@ def test_it_refuses(install: Install, root: Path, data: Path, config: str, argum
     assert "next: " in said
 
 
+def test_a_refusal_writes_nothing(install: Install, root: Path, data: Path, tmp_path: Path) -> None:
+    """A slip in the data root or the user leaves no config file behind, so that the next try is not refused for it."""
+    slips = [named("--data-root", str(tmp_path / "nope")), ["--data-root", str(data), "--user", "no-such-user"]]
+    if os.geteuid() == 0:
+        slips.append(["--data-root", str(data)])  # its owner is root
+    for slip in slips:
+        code, _, said = install(*slip)
+        assert (code, root.exists()) == (2, False), said
+    code, _, said = install(*named("--data-root", str(data)))
+    assert code == 0, said
+
+
+def test_the_config_file_to_be_is_checked_as_one_that_is_there(install: Install, root: Path, data: Path) -> None:
+    """A link that leads what is written into the raw files is refused before anything is written."""
+    (data / "histories").symlink_to(data / "01_raw")
+    code, _, said = install(*named("--data-root", str(data)))
+    assert (code, root.exists()) == (2, False)
+    assert said.startswith("error: option --data-root: paths.histories_dir = ")
+
+
 def test_it_refuses_settings_the_service_would_not_see(
     install: Install, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

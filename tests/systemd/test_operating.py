@@ -141,3 +141,12 @@ def test_logrotate_takes_the_snippet(document: str, tmp_path: Path) -> None:
     command = [logrotate, "--debug", "--state", str(tmp_path / "state"), str(config)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert "error:" not in done.stdout + done.stderr
+
+
+def test_no_command_takes_the_settings_of_the_sources(document: str) -> None:
+    """What is typed in the folder of the sources ends there before ingestd is asked: its config.toml would count."""
+    for section in document.split("\n## "):
+        in_sources = False
+        for words in commands(section):
+            in_sources = (in_sources or words[-1] == "." or "tools/install_service.py" in words) and words[0] != "cd"
+            assert not (in_sources and words[0] == "ingestd"), words

@@ -19,6 +19,7 @@ from typer.main import get_group
 from ingestd import __version__
 from ingestd.cli.exits import explained, forsake_output
 from ingestd.cli.output import steady_streams
+from ingestd.cli.typed import remember
 
 COMMANDS: Final = {
     "backfill": "staging",
@@ -64,6 +65,7 @@ class _Commands(TyperGroup):
         self.commands = _Loaded()  # type: ignore[assignment]  # only ever read
 
     def invoke(self, ctx: Any) -> Any:
+        remember({})
         with explained(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
 

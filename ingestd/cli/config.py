@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingestd.cli.options import AsJson, Config, DataRoot, as_flags
+from ingestd.cli.options import AsJson, Config, DataRoot, as_flags, load
 from ingestd.cli.output import near, say, say_json, say_table
 from ingestd.errors import UsageError
 from ingestd.words import count
@@ -36,11 +36,9 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
       ingestd config show
       ingestd config show --data-root data --json
     """
-    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
-
-    flags = as_flags({"data_root": data_root})
-    settings = load_settings(config, flags)
-    rows = _in_force(settings, flags)
+    given = {"data_root": data_root}
+    settings = load(config, given)
+    rows = _in_force(settings, as_flags(given))
     if as_json:
         say_json(
             {
@@ -69,11 +67,9 @@ def validate(file: File = None, config: Config = None, data_root: DataRoot = Non
       ingestd config validate
       ingestd config validate config.toml
     """
-    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
-
     if file is not None and config is not None:
         raise UsageError("two config files are named", next_step=f"give {file} or --config {config}, not both")
-    settings = load_settings(file or config, as_flags({"data_root": data_root}))
+    settings = load(file or config, {"data_root": data_root})
     given = [key for key, _, source in _in_force(settings, {}) if source != "default"]
     name = near(settings.config_file.absolute()) if settings.config_file else "no config file"
     own = settings.procedures

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
+from ingestd.cli.typed import remember
 from ingestd.words import shown
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     """
     from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
 
+    places = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] == "paths"}
+    remember({**places, "--config": config})
     return load_settings(config, as_flags(flags))
 
 

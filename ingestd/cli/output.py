@@ -1,12 +1,16 @@
 """What commands print: plain lines, safe whatever a file is called, coloured on a terminal only.
 
-Every line goes through `shown`, so a file name or header can neither drive the terminal nor pass for markup.
+Every line goes through `shown`, so a file name or header can neither drive the terminal nor pass for markup; and
+through `typed`, so a command in it is to be typed as it stands. On a terminal lines are broken at its width; elsewhere
+a line of a list stays one, for `grep` and the like.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +22,21 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from ingestd.cli.typed import insertions, typed
 from ingestd.words import shown
 
 LONGEST_LINE = 10_000
-WIDTH = 100
-"""Longer explanations are broken here, in characters."""
+WIDEST = 100
+"""Where longer lines are broken, in characters; at a terminal's width where that is less."""
+
+NARROWEST = 50
+"""On a narrower terminal lines are not broken any further."""
 
 DETAIL = 10
 """How far an explanation stands below its line, in characters."""
+
+ROOM = 30
+"""How much of a terminal's width the last column of a table wants, in characters."""
 
 LONG_LIST = 20
 """How many entries of a list people are shown; `--json` has all."""
@@ -41,54 +52,99 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def width() -> int:
+    """Tell where lines are broken, in characters: at 100, or at the width of a narrower terminal."""
+    if not on_terminal():
+        return WIDEST
+    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns))
+
+
 def say(text: str = "", *, style: str = "", lead: str = "") -> None:
-    """Print one line on stdout; `lead` is its first part, the one with the `style`."""
-    _print(sys.stdout, (lead, style), (text, "" if lead else style))
+    """Print one line on stdout; `lead` is its first part, the one with the `style`.
+
+    On a terminal a longer one goes on below the end of `lead`, or of the blanks it begins with.
+    """
+    text = typed(text)
+    if not on_terminal():
+        _print(sys.stdout, (lead, style), (text, "" if lead else style))
+        return
+    hang = cell_len(lead) or len(text) - len(text.lstrip(" "))
+    first, *others = _wrapped(shown(text, LONGEST_LINE).lstrip(" "), hang) or [""]
+    _print(sys.stdout, (lead or first[:hang], style), (first[hang:], "" if lead else style))
+    for line in others:
+        _print(sys.stdout, (line, "" if lead else style))
 
 
 def say_text(text: Text) -> None:
-    """Print one line that is coloured already and safe to print."""
-    if sys.stdout.isatty():
-        _console(sys.stdout).print(text)
-    else:
+    """Print one line that is coloured already and safe to print; on a terminal it goes on indented by 4."""
+    for at, more in reversed(insertions(text.plain)):
+        text = text[:at] + Text(more) + text[at:]
+    if not on_terminal():
         sys.stdout.write(text.plain + "\n")
+        return
+    console = _console(sys.stdout)
+    for line in text.split("\n"):
+        for number, part in enumerate(line.divide(_breaks(line.plain))):
+            part.rstrip()
+            console.print((Text("    ") + part) if number else part)
+
+
+def _breaks(line: str) -> list[int]:
+    """Tell where a line is to be broken, the next ones indented by 4: before words that would not end within it."""
+    start = 0
+    breaks: list[int] = []
+    for word in re.finditer(r"\S+", line):
+        room = width() - 4 if breaks else width()
+        if word.start() > start and cell_len(line[start : word.end()]) > room:
+            start = word.start()
+            breaks.append(start)
+    return breaks
 
 
 def say_below(text: str, *, indent: int = DETAIL) -> None:
     """Print a longer text below a line: indented, and broken for reading, its own line breaks kept."""
-    for paragraph in text.splitlines() or [""]:
+    for paragraph in typed(text).splitlines() or [""]:
         for line in _wrapped(shown(paragraph, LONGEST_LINE), indent):
-            say(line)
+            _print(sys.stdout, (line, ""))
 
 
 def say_verbatim(text: str) -> None:
     """Print a text of several lines as it is, such as a table to paste into a file."""
     for line in text.splitlines():
-        say(line)
+        _print(sys.stdout, (line, ""))
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
+    """Break a text that went through `shown`; a command between backticks stays in one line, to be copied."""
+    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(
+        kept,
+        width(),
         initial_indent=" " * indent,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+_COMMAND = re.compile(r"`ingestd [^`]*`")
+_NO_BREAK = "\u00a0"
+"""A blank at which no line is broken; one of a text itself is escaped by `shown`."""
 
 
 def complain(message: str, *, place: str = "", next_step: str = "", kind: str = "error") -> None:
     """Print what went wrong on stderr: kind, place, message, and what to do next in a line of its own."""
     sys.stdout.flush()
-    _print(sys.stderr, (f"{kind}: ", "bold red" if kind == "error" else "bold yellow"), (_placed(message, place), ""))
-    for number, line in enumerate(next_step.splitlines()):
+    said = _placed(typed(message), place)
+    _print(sys.stderr, (f"{kind}: ", "bold red" if kind == "error" else "bold yellow"), (said, ""))
+    for number, line in enumerate(map(typed, next_step.splitlines())):
         _print(sys.stderr, (line if number else f"  next: {line}", ""))
 
 
 def note(text: str) -> None:
     """Print one line on stderr: what a person wants to know and a program reading stdout does not."""
-    _print(sys.stderr, (text, ""))
+    _print(sys.stderr, (typed(text), ""))
 
 
 def _placed(message: str, place: str) -> str:
@@ -110,12 +166,21 @@ def say_json(content: Mapping[str, Any]) -> None:
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with aligned columns and without lines; the last column is as long as it needs to be."""
+    """Print a table with aligned columns and without lines; the last column is as long as it needs to be.
+
+    On a terminal the last column is broken for reading, and stands below the others where these leave it no room.
+    """
     lines = [[shown(cell, 500) for cell in row] for row in (head, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    below = on_terminal() and sum(widths[:-1]) + 2 * len(widths) > width() - ROOM
     for number, line in enumerate(lines):
-        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
-        say("  ".join(cells).rstrip(), style="" if number else "bold")
+        *cells, last = (cell + " " * (wide - cell_len(cell)) for cell, wide in zip(line, widths, strict=True))
+        style, others = "" if number else "bold", "".join(f"{cell}  " for cell in cells)
+        if below:
+            say(others.rstrip(), style=style)
+            say(" " * DETAIL + last.rstrip(), style=style)
+        else:
+            say(last.rstrip(), lead=others if last.strip() else others.rstrip(), style=style)
 
 
 def say_more(hidden: int, where: str = "`--json`", *, lead: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +14,8 @@ from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, with_settings
 from ingestd.cli.output import near, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
-from ingestd.errors import Corrupt, UsageError
+from ingestd.cli.typed import command
+from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.words import closest, count, shown
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 rejects = typer.Typer(no_args_is_help=True, help="List, explain and retry rejected files.")
 commands.add_typer(rejects, name="rejects")
+
+NOT_PYMEASURE = RejectCode.NOT_PYMEASURE
 
 BEFORE_CARET = 60
 AFTER_CARET = 40
@@ -54,7 +57,8 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
     """
     layout, names = settings.layout, _rejected(_catalog(settings))
     gone = [name for name in names if _is_gone(layout, name)]
-    found = [_reject(layout, name) for name in names if name not in gone]
+    there = sorted(set(names) - set(gone))
+    found = [_reject(layout, name) for name in there]
     if as_json:
         say_json({"rejects": found, "gone": gone})
         return
@@ -65,14 +69,22 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
         say("no file is rejected")
     more = " more" if found else ""
     if len(gone) == 1:
-        say(f"one{more} was rejected and is gone; to forget it: ingestd rejects retry {shlex.quote(gone[0])}")
+        say(f"one{more} was rejected and is gone; to forget it: `ingestd rejects retry {shlex.quote(gone[0])}`")
     elif gone:
-        say(f"{len(gone):,}{more} were rejected and are gone; to forget them: ingestd rejects retry --all")
+        say(f"{len(gone):,}{more} were rejected and are gone; to forget them: `ingestd rejects retry --all`")
 
 
 def _is_gone(layout: Layout, name: str) -> bool:
-    """Tell whether a raw file was deleted or moved; with the share away none is."""
-    return layout.raw_root.is_dir() and not os.path.lexists(layout.raw_file(name))
+    """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
+    if not layout.raw_root.is_dir():
+        return False
+    try:
+        layout.raw_file(name).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @rejects.command("show")
@@ -97,22 +109,36 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     say(f"{path}{f', line {line}' if line else ''}", style="bold")
     say(f"rejected: {reject['code']}", style="bold red")
     say_below(reject["message"], indent=2)
+    binary = _is_binary(reject)
+    told = reject | {"found": f"binary data, {count(reject['source_size'], 'byte')}"} if binary else reject
     for key in ("expected", "found"):
-        if reject.get(key):
-            say(f"  {key + ':':<10}{reject[key]}")
+        if told.get(key):
+            say(told[key], lead=f"  {key + ':':<10}")
     if gone:
         say("  (the file is gone: it was deleted, moved or renamed)")
-        say(f"next: put it back, corrected, or forget it: ingestd rejects retry {shlex.quote(reject['source_file'])}")
+        say(f"next: put it back, corrected, or forget it: `ingestd rejects retry {shlex.quote(reject['source_file'])}`")
         return
-    _show_line(layout, reject)
+    if not binary:
+        _show_line(layout, reject)
     step, _, table = (reject.get("next_step") or "correct the file").partition("\n")
     say_below(f"next: {step}", indent=0)
     if table:
         say_verbatim(table)
+    if reject["code"] == NOT_PYMEASURE:  # no edit and no setting makes a measurement of it
+        return
     say()
-    say("When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.")
-    say("After a change of settings restart the service, if one runs; then:")
-    say(f"  ingestd rejects retry {shlex.quote(reject['source_file'])}")
+    say_below(
+        "When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.", indent=0
+    )
+    if "ingestd rejects retry" not in step:
+        say("After a change of settings restart the service, if one runs; then:")
+        say(f"  {command('rejects', 'retry', reject['source_file'])}")
+
+
+def _is_binary(reject: dict[str, Any]) -> bool:
+    """Tell whether what stands in a foreign file's first line is no text: bytes that are escaped, or no UTF-8."""
+    found = str(reject.get("found") or "")
+    return reject["code"] == NOT_PYMEASURE and ("\ufffd" in found or "\\x" in found) and "source_size" in reject
 
 
 @rejects.command("retry")
@@ -174,7 +200,7 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
     """Say in a word what became of each file: the decision about it, or why there is none."""
     undecided = {file.source_file: "failed" for file in found.failed}
     undecided |= {file.source_file: file.state.value for file in found.waiting}
-    absent = {name: "gone" for name in names if not os.path.lexists(settings.layout.raw_file(name))}
+    absent = {name: "gone" for name in names if _is_gone(settings.layout, name)}
     return {name: decided.get(name) or undecided.get(name) or absent.get(name, "not tried") for name in names}
 
 
@@ -204,7 +230,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     try:
         name = source_file_of(layout, given)
     except UsageError:
-        near_ones = closest(given, known, count=3, cutoff=0.7)
+        near_ones = _near(given, known)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
         next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
         raise UsageError(
@@ -215,8 +241,17 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     raise UsageError(
         f"this file is not rejected: {_standing(catalog, name)}",
         place=shown(name, 200),
-        next_step=f"ingestd explain {shlex.quote(name)}",
+        next_step=f"`ingestd explain {shlex.quote(name)}`",
     )
+
+
+def _near(given: str, known: Sequence[str]) -> list[str]:
+    """List the rejected files whose path is spelt like what was given, or else those whose bare name is."""
+    if alike := closest(given, known, count=3, cutoff=0.7):
+        return alike
+    bare = {name: PurePosixPath(name).name for name in known}
+    names = closest(PurePosixPath(given).name, set(bare.values()), count=3, cutoff=0.7)
+    return sorted((path for path in bare if bare[path] in names), key=lambda path: names.index(bare[path]))[:3]
 
 
 def _standing(catalog: Catalog, name: str) -> str:
@@ -241,7 +276,7 @@ def _reject(layout: Layout, name: str) -> dict[str, Any]:
             "source_file": name,
             "code": "unknown",
             "message": "its reject JSON is missing or damaged",
-            "next_step": f"ingestd rejects retry {shlex.quote(name)}",
+            "next_step": f"`ingestd rejects retry {shlex.quote(name)}`",
         }
 
 
@@ -268,9 +303,9 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
     before, fault, after = _around(text, str(reject.get("found") or ""))
     label = f"{number:>6} | "
     say()
-    say(f"{label}{before}{fault}{after}")
+    say_verbatim(f"{label}{before}{fault}{after}")
     if fault:
-        say(" " * (cell_len(label) - 2) + "| " + " " * cell_len(before) + "^" * max(1, cell_len(fault)))
+        say_verbatim(" " * (cell_len(label) - 2) + "| " + " " * cell_len(before) + "^" * max(1, cell_len(fault)))
     say()
 
 

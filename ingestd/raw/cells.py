@@ -24,8 +24,6 @@ _ROW_OF_DECIMAL_COMMAS: Final = re.compile(f"{_CELL_OF_DECIMAL_COMMAS}(?:,{_CELL
 _FRACTION: Final = re.compile(r",(?:0[0-9]|[0-9]{2,}e)", re.IGNORECASE)
 """What stands behind a decimal comma and is no number that a program writes: `,05`, `,25e-09`."""
 
-_COMMA_HINT: Final = "a comma inside a text cell, or a decimal comma, makes one cell too many"
-
 
 def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, list[str]]:
     """Return `body` with every number spelt so that pyarrow reads what Python would, and warnings.
@@ -135,12 +133,20 @@ def _decimal_commas(line: int, text: str, found: int, expected: int) -> Reject:
     )
 
 
+def _too_many(number: int, *, at_end: bool) -> str:
+    if at_end:
+        return "a comma too many at its end" if number == 1 else f"{number:,} commas too many at its end"
+    if number == 1:
+        return "a comma inside a text cell, or a decimal comma, makes one cell too many"
+    return f"commas inside text cells, or decimal commas, make {number:,} cells too many"
+
+
 def _wrong_length(line: int, text: str, found: int, expected: int) -> Reject:
     long = found > expected
     counted = count(found, "cell")
     step = "correct the row, or delete it, in an editor"
     if long:
-        hint = "a comma too many at its end" if text.endswith(",") else _COMMA_HINT
+        hint = _too_many(found - expected, at_end=text.endswith("," * (found - expected)))
     elif ";" in text or "\t" in text:
         hint = "semicolons or tabs instead of commas, as a spreadsheet program saves a table"
         if expected - 1 in {text.count(";"), text.count("\t")}:

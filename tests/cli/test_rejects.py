@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import re
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 from commands import Folder
 from measurement import BROKEN, Measurement
+
+from ingestd import cli
 
 REJECT = "2026-03-12/IV2026-03-12_3.csv"
 
@@ -54,7 +62,7 @@ def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: F
     """As in `status`, a deleted file is no reject; one line says that it was; with the share away no file is gone."""
     (staged.raw / REJECT).unlink()
     assert staged.run("rejects", "list").out == (
-        f"no file is rejected\none was rejected and is gone; to forget it: ingestd rejects retry {REJECT}\n"
+        f"no file is rejected\none was rejected and is gone; to forget it: `ingestd rejects retry {REJECT}`\n"
     )
     listed = staged.run("rejects", "list", "--json").json
     assert (listed, staged.run("status", "--json").json["rejects"]) == ({"rejects": [], "gone": [REJECT]}, [])
@@ -64,7 +72,7 @@ def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: F
     (staged.raw / "b.csv").unlink()
     _, line, gone = staged.run("rejects", "list").out.splitlines()
     assert line.startswith("a.csv  ")
-    assert gone == "2 more were rejected and are gone; to forget them: ingestd rejects retry --all"
+    assert gone == "2 more were rejected and are gone; to forget them: `ingestd rejects retry --all`"
     staged.raw.rename(staged.raw.with_name("away"))
     assert "the row has 6 cells" in staged.run("rejects", "list").out
 
@@ -92,6 +100,59 @@ def test_show_marks_the_fault_in_the_line(folder: Folder) -> None:
     assert re.search(r"^ +\d+ \| 0\.5s,\S+\n       \| \^\^\^\^$", story, re.MULTILINE), story
 
 
+def test_show_prints_no_bytes_of_a_binary_file(folder: Folder) -> None:
+    """What is no text is told by its size; no line of it is shown, and no edit or setting is said to mend it."""
+    folder.put("photo.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
+    folder.run("backfill", "--workers", "1")
+    assert folder.run("rejects", "show", "photo.csv").out == (
+        "data/01_raw/photo.csv, line 1\n"
+        "rejected: not-pymeasure\n"
+        "  not a measurement file of PyMeasure: it looks like a PNG image\n"
+        "  expected: #Procedure: <class>\n"
+        "  found:    binary data, 1,032 bytes\n"
+        "next: move the file out of the raw folder, or put the file in its place that the instrument program\nwrote\n"
+    )
+
+
+def test_show_tells_once_how_to_retry(folder: Folder) -> None:
+    """Where the next step names the retry already, it is not told a second time in other words."""
+    folder.put("Hall_1.csv", Measurement().data.replace(b"laser_setup.procedures.It.It", b"lab.Hall"))
+    folder.run("backfill", "--workers", "1")
+    assert folder.run("rejects", "show", "Hall_1.csv").out.count("ingestd rejects retry") == 1
+
+
+def test_a_file_whose_folder_is_out_of_reach_is_not_gone(
+    staged: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a file that is not there counts as gone: one that cannot be looked at is still a reject."""
+
+    def refuse(_: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    monkeypatch.setattr(sys, "argv", ["ingestd", "rejects", "list", "--json", "--data-root", str(staged.path / "data")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    listed = json.loads(capsys.readouterr().out)
+    assert ([one["source_file"] for one in listed["rejects"]], listed["gone"]) == ([REJECT], [])
+
+
+def test_what_to_type_next_repeats_the_options_given(staged: Folder) -> None:
+    """A command that is printed works as it stands, wherever this one was told the data are; as given, and quoted."""
+    (staged.path / "data").rename(staged.path / "the data")
+    (staged.path / "lab.toml").write_text("")
+    options = ("--data-root", "the data", "--config", "lab.toml")
+    again = "--data-root 'the data' --config lab.toml"
+    shown = staged.run("rejects", "show", REJECT, *options).out
+    assert f"else the next\n`ingestd backfill {again}`.\n" in shown
+    assert shown.endswith(f"\n  ingestd rejects retry {REJECT} {again}\n")
+    typed = shlex.split(shown.splitlines()[-1])[1:]
+    assert staged.run(*typed).out.endswith("1 file retried, 0 staged\n")
+    assert f"`ingestd rejects show FILE {again}` tells why" in staged.run("status", *options).out
+    wrong = staged.run("rejects", "show", "x.csv", "--stage-root", "the data/02_stage").err
+    assert "`ingestd rejects list --stage-root 'the data/02_stage'` shows those that are" in wrong
+
+
 def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
     """A file that changed or is gone since the reject is told; no line of it is blamed, nor is a lost one to edit."""
     path = staged.raw / REJECT
@@ -102,7 +163,7 @@ def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
     path.unlink()
     assert staged.run("rejects", "show", REJECT).out.endswith(
         "  (the file is gone: it was deleted, moved or renamed)\n"
-        f"next: put it back, corrected, or forget it: ingestd rejects retry {REJECT}\n"
+        f"next: put it back, corrected, or forget it: `ingestd rejects retry {REJECT}`\n"
     )
     assert staged.run("rejects", "show", REJECT, "--json").json["gone"] is True
 
@@ -113,6 +174,7 @@ def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     assert (done.code, done.out) == (2, "")
     assert "this file is not among the rejects" in done.err
     assert f"did you mean {REJECT}?" in done.err
+    assert f"did you mean {REJECT}?" in staged.run("rejects", "show", "IV2026-03-12_3.csv").err
     assert "`ingestd explain` tells what became of any other" in done.err
 
 
@@ -124,7 +186,7 @@ def test_show_of_a_file_that_is_staged_says_so(staged: Folder) -> None:
         done = staged.run("rejects", "show", f"2026-03-12/{name}")
         assert done.code == 2
         assert done.err.startswith(f"error: 2026-03-12/{name}: this file is not rejected: {words}")
-        assert done.err.endswith(f"\n  next: ingestd explain 2026-03-12/{name}\n")
+        assert done.err.endswith(f"\n  next: `ingestd explain 2026-03-12/{name}`\n")
 
 
 def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> None:

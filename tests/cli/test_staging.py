@@ -118,7 +118,8 @@ def test_missing_raw_root_is_an_error_and_nothing_is_made(folder: Folder) -> Non
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         f"error: {folder.path / 'dta' / '01_raw'}: there is no such folder of raw files\n"
-        "  next: check --data-root, --raw-root or paths.raw_root (`ingestd config show`); is the share mounted?\n"
+        "  next: check --data-root, --raw-root or paths.raw_root (`ingestd config show --data-root dta`); is the share "
+        "mounted?\n"
     )
     assert list(folder.path.iterdir()) == []
 

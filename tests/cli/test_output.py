@@ -1,0 +1,97 @@
+"""How lines are broken on a terminal and elsewhere, and how a command to type next is completed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+
+from ingestd.cli import output
+from ingestd.cli.typed import remember, typed
+
+WORDS = "a row of words that is longer than a narrow terminal is wide, so that it goes on in a second line"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stdout pass for a terminal of 60 columns."""
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+
+
+@pytest.fixture
+def given() -> Iterator[None]:
+    """Let the command at work have been given a data root and a raw root."""
+    remember({"--data-root": Path("my data"), "--raw-root": Path("/raw"), "--config": None})
+    yield
+    remember({})
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_a_line_goes_on_below_its_lead(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines end at the terminal's width; the next ones begin below the text, not below what leads it."""
+    output.say(WORDS, lead="waiting   ")
+    output.say("     " + WORDS)
+    output.say_text(Text(WORDS))
+    output.say_table(["FILE", "WHAT IS WRONG"], [["a.csv", WORDS]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[0].startswith("waiting   a row of words")
+    assert lines[1].startswith("          ")
+    assert [line[:5] for line in lines[3:5]] == ["     "] * 2
+    assert (lines[-2][:8], lines[-1][:8]) == ("a.csv  a", "       i")
+    assert " ".join(" ".join(lines[:3]).split()) == f"waiting {WORDS}"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_last_column_without_room_stands_below(capsys: pytest.CaptureFixture[str]) -> None:
+    """Long names leave the last column of a table no room: it has lines of its own."""
+    output.say_table(["FILE", "WHAT"], [["2026-03-12/" + "x" * 30 + ".csv", "wrong"]])
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[-2:]][1] == "wrong"
+
+
+def test_elsewhere_a_line_of_a_list_stays_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe every entry is one line, for programs; explanations are broken at 100 characters."""
+    output.say(WORDS * 3, lead="waiting   ")
+    output.say_below(WORDS * 3)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "waiting   " + WORDS * 3
+    assert all(80 < len(line) <= 100 for line in others[:-1])
+
+
+@pytest.mark.parametrize(("columns", "width"), [("200", 100), ("80", 80), ("20", 50)])
+def test_the_width_is_the_terminal_s_within_limits(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    """A wide terminal is not filled, a tiny one not followed."""
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    assert output.width() == width
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize(
+    ("text", "completed"),
+    [
+        ("`ingestd status`", "`ingestd status --data-root 'my data' --raw-root /raw`"),
+        ("see `ingestd rejects list`, now", "see `ingestd rejects list --data-root 'my data' --raw-root /raw`, now"),
+        ("`ingestd tail -f` or `ingestd config generate`", "`ingestd tail -f --data-root 'my data'` or "
+         "`ingestd config generate`"),
+        ("ingestd repair (nothing was changed)", "ingestd repair --data-root 'my data' --raw-root "
+         "/raw (nothing was changed)"),
+        ("`ingestd explain 'a`b.csv'`", "`ingestd explain 'a`b.csv' --data-root 'my data' --raw-root /raw`"),
+        ("`ingestd verify --data-root x`", "`ingestd verify --data-root x --raw-root /raw`"),
+        ("`sudo systemctl restart ingestd`", "`sudo systemctl restart ingestd`"),
+        ("`ingestd frobnicate`", "`ingestd frobnicate`"),
+    ],
+)  # fmt: skip
+def test_a_command_gets_the_options_it_takes(text: str, completed: str) -> None:
+    """Options given are put behind a command's own arguments, where it takes them and has them not yet."""
+    assert typed(text) == completed
+
+
+@pytest.mark.usefixtures("given", "terminal")
+def test_a_command_stays_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command between backticks is not broken, so that it can be copied."""
+    output.say_below("When the file has changed, look at it again: `ingestd backfill --force`.", indent=0)
+    assert "`ingestd backfill --force --data-root 'my data' --raw-root /raw`." in capsys.readouterr().out.splitlines()

@@ -12,7 +12,7 @@ import typer
 
 from ingestd.cli.exits import complain_of
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
-from ingestd.cli.output import LONG_LIST, duration, say, say_json, say_more, say_text
+from ingestd.cli.output import LONG_LIST, duration, note, say, say_json, say_more, say_text
 from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.words import count
 
@@ -123,30 +123,33 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         style="bold",
     )
     for trouble in found.troubles[:LONG_LIST]:
-        say(f"{trouble.message} ({trouble.place})", lead="trouble   ", style="bold red")
+        say(f"{trouble.place}: {trouble.message}", lead="trouble   ", style="bold red")
         say(f"next: {trouble.next_step}", lead="          ")
     say_more(len(found.troubles) - LONG_LIST, lead="          ")
     _tell_waiting(found.waiting)
     for reject in found.rejects[:LONG_LIST]:
-        say(f"{reject.source_file}  {reject.code}", lead="rejected  ", style="bold yellow")
+        earlier = f"  (run {reject.run_id}, which it was before, stays live)" if reject.run_id else ""
+        say(f"{reject.source_file}  {reject.code}{earlier}", lead="rejected  ", style="bold yellow")
     if found.rejects:
         more = f"{len(found.rejects) - LONG_LIST} more; " if len(found.rejects) > LONG_LIST else ""
         say(f"{more}`ingestd rejects show FILE` tells why", lead="          ")
     for last in found.last_runs:
-        staged_at = last.ingested_at_utc.astimezone(zone)
-        say(f"{last.source_file}  staged {staged_at:%Y-%m-%d %H:%M:%S}", lead="last run  ", style="bold")
+        began = last.start_time_utc.astimezone(zone)
+        say(f"{last.source_file}  measured {began:%Y-%m-%d %H:%M:%S}", lead="last run  ", style="bold")
         say(last.summary, lead="          ")
+    if found.last_runs:
+        say(f"times in {zone.key}", lead="          ")
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
     for file in waiting[:LONG_LIST]:
-        since = f" for {duration(file.age_s)}" if file.age_s >= 0 else ", dated in the future"
-        rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
-        say(
-            f"{file.source_file}  {file.state}{since}{rows}: {file.reason}",
-            lead="waiting   ",
-            style="bold",
+        since = (
+            f" for {duration(file.age_s)}" if file.state == "queued" else f", last change {duration(file.age_s)} ago"
         )
+        if file.age_s < 0:
+            since = ", dated in the future"
+        rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
+        say(f"{file.source_file}  {file.state}{rows}{since}: {file.reason}", lead="waiting   ", style="bold")
     say_more(len(waiting) - LONG_LIST, lead="          ")
 
 
@@ -185,8 +188,13 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
         if follow
         else read_log(path, last=lines, level=level, chip=chip)
     )
-    for line in found:
+    shown = 0
+    for shown, line in enumerate(found, start=1):
+        if shown == 1:
+            note(f"times in {settings.zone.key}")
         say_text(render_line(line, settings.zone))
+    if level is not None and lines and not shown:
+        note(f"no line of the log is at level {level} or above")
 
 
 def _wait_a_moment() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,6 +15,8 @@ from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
 from ingestd.words import count
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from ingestd.settings import Settings
     from ingestd.upkeep.explain import Story
     from ingestd.upkeep.repair import Repair
@@ -214,10 +216,10 @@ def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
         content["rows"] = [row.model_dump(mode="json") for row in story.rows]
         say_json(content)
     else:
-        _tell_story(story)
+        _tell_story(story, settings.zone)
 
 
-def _tell_story(story: Story) -> None:
+def _tell_story(story: Story, zone: ZoneInfo) -> None:
     say(story.source_file, style="bold")
     say(story.verdict)
     say()
@@ -231,7 +233,7 @@ def _tell_story(story: Story) -> None:
         why = event.get("note") or (event.get("reason") or {}).get("code")
         about = f" {event['source_file']}" if event["source_file"] != story.source_file else ""
         at = datetime.fromisoformat(event["at"])
-        say(f"event      {_utc(at)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}")
+        say(f"event      {_local(at, zone)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}")
         for kept in event.get("kept", []):
             say(f"           the data before it is kept in {kept}")
     if story.reject is not None:
@@ -240,7 +242,8 @@ def _tell_story(story: Story) -> None:
         say(f"           next: {story.reject['next_step']}")
     for row in story.rows:
         state = "live" if row.live else f"superseded by {row.superseded_by}"
-        say(f"row        {row.run_id}  {row.proc}  {_utc(row.start_time_utc)} ({row.start_time_origin}), {state}")
+        began = _local(row.start_time_utc, zone)
+        say(f"row        {row.run_id}  {row.proc}  {began} ({row.start_time_origin}), {state}")
         for warning in row.warnings:
             say(f"           warning: {warning}")
     for staged in story.staged:
@@ -249,10 +252,12 @@ def _tell_story(story: Story) -> None:
     for entry in story.history:
         what = entry.get("problem") or f"seq {entry['seq']}: {entry['summary']}"
         say(f"history    {entry['file']}  {what}")
+    if story.events or story.rows:
+        say(f"times in {zone.key}")
 
 
-def _utc(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _local(moment: datetime, zone: ZoneInfo) -> str:
+    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 @commands.command()

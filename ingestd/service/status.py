@@ -6,7 +6,7 @@ Files are looked at afresh, by the same rules the service uses, so the answer is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs
 from ingestd.layout import Layout
 from ingestd.lost import lost_files
+from ingestd.manifest.record import FileNote
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
@@ -87,20 +88,25 @@ class WaitingPart(Part):
 
 
 class RunPart(Part):
-    """A run that was ingested lately."""
+    """A run that was measured lately."""
 
     run_id: str
     source_file: str
     chip_name: str | None
     summary: str
+    start_time_utc: datetime
     ingested_at_utc: datetime
 
 
 class RejectPart(Part):
-    """A rejected file that is still there, and its code; `ingestd rejects show` tells the rest."""
+    """A rejected file that is still there, and its code; `ingestd rejects show` tells the rest.
+
+    `run_id` is the run it was before it changed, which stays live; None where it was none.
+    """
 
     source_file: str
     code: str
+    run_id: str | None = None
 
 
 class StatusReport(Part):
@@ -149,7 +155,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
         troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
-    view = read_view(layout, columns=["rows", "superseded_by", "ingested_at_utc", *RunPart.model_fields])
+    view = read_view(layout, columns=["rows", "superseded_by", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
     undecided = store.catalog.undecided(scan.files)
     waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
@@ -160,7 +166,9 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
         for one in lost
     ]
-    rejected = [note for note in store.catalog.notes.values() if note.outcome == "rejected"]
+    rejected = [
+        note for note in store.catalog.notes.values() if note.outcome == "rejected" and scan.saw(note.source_file)
+    ]
     safe_reason = unseen or _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,
@@ -169,11 +177,8 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         runs=live.height,
         runs_without_raw_file=None if hiding else sum(not scan.saw(name) for name in live["source_file"]),
         waiting=waiting,
-        last_runs=_last_runs(live),
-        rejects=sorted(
-            (RejectPart(source_file=n.source_file, code=n.code or "") for n in rejected if scan.saw(n.source_file)),
-            key=lambda reject: reject.source_file,
-        ),
+        last_runs=_last_runs(live, now),
+        rejects=[_reject(store, note) for note in sorted(rejected, key=lambda note: note.source_file)],
         troubles=troubles,
         log_records=store.pending,
         free_bytes=_free(layout),
@@ -193,7 +198,7 @@ def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
     ]
     unnamed = [
         Trouble(
-            message="its name is not UTF-8, so that it cannot be staged",
+            message="the name of this file is not UTF-8, so that it cannot be staged",
             place=str(raw_root / name),
             next_step="rename it",
             since=now,
@@ -280,17 +285,27 @@ def _glance(path: Path, status: FileStat) -> Glance | None:
     return None if read is None else glance(read.data)
 
 
-def _last_runs(live: pl.DataFrame) -> list[RunPart]:
-    order = ["ingested_at_utc", "start_time_utc"]
-    last = live.top_k(LAST_RUNS, by=order).sort(order, descending=True)
+def _reject(store: ManifestStore, note: FileNote) -> RejectPart:
+    earlier = store.catalog.live_at(note.source_file)
+    return RejectPart(source_file=note.source_file, code=note.code or "", run_id=earlier[0].run_id if earlier else None)
+
+
+def _last_runs(live: pl.DataFrame, now: datetime) -> list[RunPart]:
+    """List the runs measured last; a start time in the future is a wrong clock's, and would stay the last for years."""
+    order = ["start_time_utc", "ingested_at_utc"]
+    begun = live.filter(pl.col("start_time_utc") <= now + timedelta(days=1))
+    last = begun.top_k(LAST_RUNS, by=order).sort(order, descending=True)
     return [RunPart.model_validate(row) for row in last.select(list(RunPart.model_fields)).to_dicts()]
 
 
 def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> str:
-    running = [file.source_file for file in waiting if file.state == State.RUNNING]
+    running = [file for file in waiting if file.state == State.RUNNING]
+    running.sort(key=lambda file: file.code != "writer")  # what is sure comes first
     if running:
-        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        return f"a measurement is running: {running[0]}{more}"
+        first, more = running[0], f", and {len(running) - 1} more" if len(running) > 1 else ""
+        if first.code == "writer":
+            return f"a measurement is running: {first.source_file}{more}"
+        return f"a measurement may be running: {first.source_file}: {first.reason}{more}"
     if service.phase != "down" and any(file.state == PENDING for file in waiting):
         return "the service is still staging files"
     return ""

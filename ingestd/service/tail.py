@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ LINE_LIMIT = 1 << 20
 
 STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold white on red"}
 _FIRST = ("source_file", "chip")
-_QUIET = frozenset({"time", "level", "event", "logger", "exception", *_FIRST})
+_QUIET = frozenset({"time", "level", "event", "logger", "exception", "seq", "took_ms", *_FIRST})
+"""Fields that stand elsewhere in a line, or that programs alone ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,8 @@ class _Follower:
 def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
     """Show one line: local time in `zone` (the machine's where None), level, event in words, file, chip, the rest.
 
-    Control characters are escaped, so that a file's name cannot play with the terminal.
+    The rest is `key=value`, a value with blanks in quotes. Control characters are escaped, so that a file's name cannot
+    play with the terminal.
     """
     if line.time is None:
         return Text(shown(line.raw, LINE_LIMIT))
@@ -208,14 +211,14 @@ def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
     text = Text()
     text.append(line.time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S"), "dim")
     text.append(f"  {line.level:<8}", style)
-    text.append(f" {_words(line.event):<12}", style or "bold")
+    text.append(f" {shown(line.event.replace('_', ' '), 200):<16}", style or "bold")
     for name, colour in (("source_file", "cyan"), ("chip", "magenta")):
         if line.fields.get(name) is not None:
             text.append("  " + _value(line.fields[name]), colour)
     for name, value in line.fields.items():
         if name not in _QUIET and value is not None:
-            text.append(f"  {_words(name)} ", "dim")
-            text.append(_next_step(line) if name == "next_step" else _value(value))
+            text.append(f"  {shown(name, 200)}=", "dim")
+            text.append(_quoted(_next_step(line) if name == "next_step" else _value(value)))
     text.rstrip()
     for row in str(line.fields.get("exception") or "").splitlines():
         text.append("\n    " + shown(row, 500), "dim")
@@ -230,8 +233,9 @@ def _next_step(line: LogLine) -> str:
     return _value(step)
 
 
-def _words(name: str) -> str:
-    return shown(name.replace("_", " "), 200)
+def _quoted(value: str) -> str:
+    """Put a value in quotes that would not be told from the next key without them."""
+    return value if value and not re.search(r'[\s="]', value) else '"' + value.replace('"', r"\"") + '"'
 
 
 def _value(value: object) -> str:

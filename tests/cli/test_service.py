@@ -5,23 +5,66 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 from commands import Folder
+from measurement import Measurement
 
 from ingestd.service.state import ServiceState, write_state
 from ingestd.settings import load_settings
 
 
-def test_status_tells_the_time_of_staging_in_local_time(staged: Folder) -> None:
-    """The last runs stand with the local time at which they were staged; the JSON has UTC."""
+def test_status_tells_the_runs_measured_last_in_local_time(staged: Folder) -> None:
+    """The last runs stand with their local start time and the zone below them; the JSON has UTC.
+
+    A file that was renamed is decided again, and no later run for it.
+    """
+    (staged.raw / "2026-03-12" / "IV2026-03-12_1.csv").rename(staged.raw / "renamed_1.csv")
+    staged.run("backfill", "--workers", "1")
     done = staged.run("status", "--local-tz", "Asia/Tokyo")
-    told = re.findall(r"^last run  \S+  staged (\S+ \S+)$", done.out, re.MULTILINE)
+    told = re.findall(r"^last run  \S+  measured (\S+ \S+)$", done.out, re.MULTILINE)
     runs = staged.run("status", "--json").json["last_runs"]
-    times = [datetime.fromisoformat(run["ingested_at_utc"]).astimezone(ZoneInfo("Asia/Tokyo")) for run in runs]
-    assert told == [f"{time:%Y-%m-%d %H:%M:%S}" for time in times]
+    times = [datetime.fromisoformat(run["start_time_utc"]).astimezone(ZoneInfo("Asia/Tokyo")) for run in runs]
+    assert told == [f"{time:%Y-%m-%d %H:%M:%S}" for time in times] == sorted(told, reverse=True)
+    assert len(told) == 5
+    assert "renamed_1.csv" not in done.out
+    assert done.out.endswith("\n          times in Asia/Tokyo\n")
+
+
+def test_status_names_the_file_first(staged: Folder) -> None:
+    """Of a waiting file it says how long ago it changed; of a trouble, and of a reject, which file is meant."""
+    now = time.time()
+    for name, data, age_s in (("It_1.csv", Measurement().data, 60), ("It_2.csv", Measurement().data[:-3], 10)):
+        staged.put(name, data)
+        os.utime(staged.raw / name, (now - age_s,) * 2)
+    edited = staged.raw / "2026-03-12" / "IV2026-03-12_1.csv"
+    edited.write_bytes(edited.read_bytes() + b"1,2,3,4,5,6,7,8,9\n")
+    os.utime(edited, (now - 86400,) * 2)
+    staged.run("backfill", "--workers", "1")
+    os.utime(staged.put("It_3.csv", Measurement().but(rows=2).data), (now - 3600,) * 2)
+    staged.put(b"It_\xff.csv", b"")
+    told = staged.run("status").out
+    assert re.search(r"^waiting   It_2\.csv  running, 2 rows so far, last change \d+ s ago: its last line", told, re.M)
+    assert re.search(r"^waiting   It_3\.csv  pending, last change 60 min ago: over", told, re.M)
+    assert re.search(r"^waiting   \S+  queued for \d+ d: header only", told, re.M)
+    assert re.search(r"^trouble   /\S+\\xff\.csv: the name of this file is not UTF-8", told, re.M), told
+    earlier = r"\(run [0-9a-f]{20}, which it was before, stays live\)"
+    assert re.search(rf"^rejected  \S+_1\.csv  row-too-long  {earlier}$", told, re.M), told
+    assert "safe to power off: no (a measurement may be running: It_2.csv: its last line is incomplete;" in told
+
+
+def test_tail_says_which_zone_it_speaks_and_when_there_is_nothing_to_say(staged: Folder) -> None:
+    """The zone is named once, on stderr; a level that no line has is told, and no error."""
+    log = staged.path / "data" / "02_stage" / "_manifest" / "ingestd.log"
+    log.write_text('{"time": "2025-09-23T13:05:07.250Z", "level": "info", "event": "started"}\n' * 2)
+    done = staged.run("tail", "--local-tz", "Asia/Tokyo")
+    assert done.out.splitlines() == ["2025-09-23 22:05:07  info     started"] * 2
+    assert (done.err, done.code) == ("times in Asia/Tokyo\n", 0)
+    done = staged.run("tail", "--level", "error")
+    assert (done.out, done.err, done.code) == ("", "no line of the log is at level error or above\n", 0)
 
 
 def test_status_of_a_service_that_is_down_says_what_that_means(staged: Folder) -> None:
@@ -34,7 +77,7 @@ def test_status_tells_the_last_runs_apart(staged: Folder) -> None:
     """Each of the last runs stands with its source file, and its summary below it, within 100 columns."""
     done = staged.run("status")
     runs = staged.run("status", "--json").json["last_runs"]
-    told = re.findall(r"^last run  (\S+)  staged .*\n {10}(.*)$", done.out, re.MULTILINE)
+    told = re.findall(r"^last run  (\S+)  measured .*\n {10}(.*)$", done.out, re.MULTILINE)
     assert told == [(run["source_file"], run["summary"]) for run in runs]
     assert max(len(line) for line in done.out.partition("last run")[2].splitlines()) <= 100
 

@@ -72,17 +72,19 @@ def test_a_line_of_the_journal_is_read_too() -> None:
 
 
 def test_a_line_shows_local_time_level_words_file_chip_and_the_rest() -> None:
-    """The order is fixed: time in the lab's zone, level, event in words, file, chip, then the other fields."""
-    raw = line("duplicate", chip="Alisson67", took_ms=2.5, source_file="d/a.csv", run_id=None, chips=["A1", "B2"])
+    """Time in the lab's zone, level, event, file, chip, then the other fields; not what programs alone ask for."""
+    raw = line(
+        "duplicate", chip="Alisson67", took_ms=2.5, source_file="d/a.csv", proc="IV", run_id=None, chips=["A1", "B2"]
+    )
     text = render_line(parse_line(raw.encode()), ZoneInfo("America/Santiago")).plain
-    assert text == "2025-09-23 10:05:07  info     duplicate     d/a.csv  Alisson67  took ms 2.5  chips A1, B2"
+    assert text == '2025-09-23 10:05:07  info     duplicate         d/a.csv  Alisson67  proc=IV  chips="A1, B2"'
 
 
 def test_a_step_of_several_lines_is_left_to_rejects_show() -> None:
     """A table to paste is of no use in one line; a step of one line is shown."""
-    for step, said in (("add this:\n\n[a]\n", "see `ingestd rejects show 'd/a b.csv'`"), ("edit it", "edit it")):
+    for step, said in (("add this:\n\n[a]\n", "see `ingestd rejects show 'd/a b.csv'`"), ('edit "it"', r"edit \"it\"")):
         raw = line("rejected", "warning", source_file="d/a b.csv", next_step=step)
-        assert render_line(parse_line(raw.encode()), UTC).plain.endswith(f"  next step {said}")
+        assert render_line(parse_line(raw.encode()), UTC).plain.endswith(f'  next_step="{said}"')
 
 
 def test_a_line_that_ends_with_its_event_has_no_blanks_after_it() -> None:

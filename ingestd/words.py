@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-CONFIG_FILE: Final = "the config file (`ingestd config show` names it)"
+CONFIG_FILE: Final = (
+    "the config file (`ingestd config show` names it, `ingestd config generate > config.toml` makes one)"
+)
 """How a next step calls the config file in force, wherever that is."""
 
 AFTER_CONFIG: Final = (

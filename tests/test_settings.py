@@ -83,7 +83,7 @@ def test_a_config_file_that_was_asked_for_must_be_there(here: Path, monkeypatch:
     write(here / "config.toml", "")
     error = refused(Path("nowhere.toml"))
     assert "nowhere.toml" in error.place
-    assert "--config" in error.next_step
+    assert error.next_step == "check its name, or make one: `ingestd config generate > nowhere.toml`"
     monkeypatch.setenv("INGESTD_CONFIG", "/nowhere/else.toml")
     error = refused()
     assert error.place == "/nowhere/else.toml"

@@ -36,6 +36,9 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
       ingestd config show
       ingestd config show --data-root data --json
     """
+    from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.raw.procedures import packaged_file  # noqa: PLC0415
+
     given = {"data_root": data_root}
     settings = load(config, given)
     rows = _in_force(settings, as_flags(given))
@@ -49,8 +52,9 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
         )
         return
     say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else 'none'}")
+    say(f"packaged procedures: {packaged_file()}")
     say()
-    say_table(["SETTING", "VALUE", "FROM"], [(key, str(value), source) for key, value, source in rows])
+    say_table(["SETTING", "VALUE", "FROM"], [(key, toml(value), source) for key, value, source in rows])
     say()
     own = f", {', '.join(settings.procedures)} from the config file" if settings.procedures else ""
     say(f"{count(len(settings.registry.procedures), 'procedure')}{own}")

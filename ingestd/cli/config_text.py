@@ -47,8 +47,8 @@ outranks this file. Relative paths count from the folder of this file. `ingestd 
 """
 
 _PROCEDURE: Final = """\
-# A procedure of the lab's own, or a change of one that ingestd knows. docs/configuration.md tells what each key means;
-# the reject of an unknown procedure prints the table to add.
+# A procedure of the lab's own, or a change of one that ingestd knows. The packaged procedures.toml tells what each key
+# means (`ingestd config show` prints its path); the reject of an unknown procedure prints the table to add.
 # [procedures.Hall]
 # classes = ["Hall"]
 # uses = ["version", "chip", "environment"]
@@ -122,7 +122,7 @@ def config_toml() -> str:
         for key, field in model.model_fields.items():
             computed = COMPUTED.get(f"{name}.{key}")
             note = f"  # an example; by default {computed}" if computed else ""
-            lines += [_comment(_meaning(key, field)), f"# {key} = {_toml(example(name, key, field))}{note}"]
+            lines += [_comment(_meaning(key, field)), f"# {key} = {toml(example(name, key, field))}{note}"]
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, _PROCEDURE])
 
@@ -193,14 +193,15 @@ def _type(field: FieldInfo) -> str:
 
 def _default(section: str, key: str, field: FieldInfo) -> str:
     if field.default is not None:
-        return f"`{_toml(field.default)}`"
-    return COMPUTED.get(f"{section}.{key}") or f"`{_toml(_PATHS[key])}`"
+        return f"`{toml(field.default)}`"
+    return COMPUTED.get(f"{section}.{key}") or f"`{toml(_PATHS[key])}`"
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """Write a value as it stands in a config file."""
     if isinstance(value, Path):
-        return json.dumps(value.as_posix())
-    return json.dumps(value)
+        return json.dumps(value.as_posix(), ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _comment(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
 import signal
 import sys
 import traceback
@@ -16,6 +18,8 @@ import typer
 
 from ingestd.cli.output import complain
 from ingestd.errors import IngestdError, Retry
+from ingestd.files import retry_from
+from ingestd.words import closest
 
 OK: Final = 0
 NOT_ALL_WELL: Final = 1
@@ -47,16 +51,25 @@ def explained(*, debug: bool) -> Iterator[None]:
             sys.stdout.flush()
             raise
         sys.stdout.flush()
-    except (typer.Exit, typer.Abort, CommandLineError):
+    except (typer.Exit, typer.Abort):
         raise
-    except BrokenPipeError:
-        forsake_output()
-        raise typer.Exit(OUTPUT_CLOSED) from None
+    except CommandLineError as error:
+        error.message = in_house_words(error.message)  # type: ignore[attr-defined]  # see `CommandLineError`
+        raise
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except IngestdError as error:
         _traceback_if(debug)
         complain_of(error)
+        raise typer.Exit(COULD_NOT_RUN) from None
+    except OSError as error:  # of the disk, wherever it was met: no fault of ours
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            forsake_output()
+            raise typer.Exit(OUTPUT_CLOSED) from None
+        _traceback_if(debug)
+        if isinstance(error.filename, int):  # a descriptor tells people nothing
+            error.filename = None
+        complain_of(retry_from(error, ""))
         raise typer.Exit(COULD_NOT_RUN) from None
     except Exception as error:
         _traceback_if(debug)
@@ -67,6 +80,25 @@ def explained(*, debug: bool) -> Iterator[None]:
             "as `ingestd --debug ...`",
         )
         raise typer.Exit(COULD_NOT_RUN) from None
+
+
+def in_house_words(message: str) -> str:
+    """Say what is wrong with an option's value as the settings do, where typer has other words for it."""
+    for pattern, words in _TYPER_S_WORDS.items():
+        message = re.sub(pattern, words, message)
+    choice = re.fullmatch(r"'(?P<given>.*)' is none of (?P<known>'.*')", message, re.DOTALL)
+    near = choice and closest(choice["given"], re.findall(r"'([^']*)'", choice["known"]))
+    return f"{message}; did you mean {near[0]!r}?" if near else message
+
+
+_TYPER_S_WORDS: Final = {
+    r"^Value error, ": "",
+    r"^'(.*)' is not one of (.*?)\.?$": r"'\1' is none of \2",
+    r"^Input should be a valid integer.*|^'.*' is not a valid int(eger)?\.?(range\.)?$": "must be a whole number",
+    r"^Input should be greater than or equal to (\S+)$": r"must be at least \1",
+    r"^\S+ is not in the range x>=(\S+?)\.?$": r"must be at least \1",
+}
+"""What typer, in this version or that, says of a value -> what ingestd says."""
 
 
 def complain_of(error: IngestdError) -> None:
@@ -83,6 +115,15 @@ def forsake_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def _nobody_reads() -> bool:
+    """Tell whether the reader of stdout or stderr is gone, rather than that of another pipe or connection of ours."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # it has no descriptor, as under tests, or is closed
+            poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _traceback_if(debug: bool) -> None:

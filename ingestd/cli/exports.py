@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingestd.cli import exits
-from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, with_settings
+from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, a_path, with_settings
 from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 OutCsv = Annotated[
-    Path | None, typer.Option("--out-csv", metavar="FILE", help="Write one file of all the runs meant, not one a day.")
+    Path | None,
+    typer.Option(
+        "--out-csv", metavar="FILE", parser=a_path, help="Write one file of all the runs meant, not one a day."
+    ),
 ]
 Old = Annotated[Path, typer.Argument(metavar="OLD", help="A history, or a folder of *_history.csv.")]
 New = Annotated[Path, typer.Argument(metavar="NEW", help="The same, of the other side.")]
@@ -68,15 +71,15 @@ def export_metadata(
 ) -> None:
     """Write every day's metadata.csv.
 
-    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, which
-    may lie neither among the raw files nor among ingestd's own. A day's file always holds the whole day, so --proc and
-    --chip go with --out-csv.
+    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, in a folder
+    that is there; it may lie neither among the raw files nor among ingestd's own. A day's file always holds the whole
+    day, so --proc and --chip go with --out-csv.
 
     \b
     Examples:
       ingestd export-metadata
       ingestd export-metadata --date 2026-03-12
-      ingestd export-metadata --chip Biotite3 --proc IVg --out-csv build/biotite3.csv
+      ingestd export-metadata --chip Biotite3 --proc IVg --out-csv biotite3.csv
     """
     exports = write_metadata(settings, date=date, proc=proc, chip=chip, out_csv=out_csv)
     if as_json:
@@ -89,7 +92,7 @@ def export_metadata(
 
 
 @commands.command()
-@with_settings("manifest_path")
+@with_settings("stage_root", "manifest_path")
 def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = False) -> None:
     """Compare old histories with new ones.
 
@@ -108,12 +111,13 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
     notes = ManifestStore(settings.layout).catalog.notes.values()
     waiting = {note.source_file: note.outcome for note in notes if note.outcome == "queued"}
     result = compare(old, new, waiting=waiting)
+    code = exits.OK if result.same else exits.NOT_ALL_WELL
     if as_json:
-        say_json(result.as_dict())
+        say_json({**result.as_dict(), "exit_code": code})
     else:
         for line in result.lines():
             say(line)
-    raise typer.Exit(exits.OK if result.same else exits.NOT_ALL_WELL)
+    raise typer.Exit(code)
 
 
 def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:

@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 import typer
 
 from ingestd.cli.typed import remember
+from ingestd.errors import UsageError
 from ingestd.words import shown
 
 if TYPE_CHECKING:
     from ingestd.settings import Settings
+
+
+def a_path(text: str) -> Path:
+    """Take a path from the command line; an empty one, as of an unset variable, would mean the current folder."""
+    if not text:
+        raise typer.BadParameter("an empty text names no path; the current folder is .")
+    return Path(text)
+
 
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
+        parser=a_path,
         help="Config file to use. [default: $INGESTD_CONFIG, else ./config.toml, else /etc/ingestd/config.toml]",
     ),
 ]
@@ -43,12 +53,14 @@ Day = Annotated[
 
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Folder that holds 01_raw, 02_stage, histories and metadata."),
+    typer.Option(
+        "--data-root", metavar="DIR", parser=a_path, help="Folder that holds 01_raw, 02_stage, histories and metadata."
+    ),
 ]
 
 
 def _folder(flag: str, words: str) -> Any:
-    return Annotated[Path | None, typer.Option(flag, metavar="DIR", help=words)]
+    return Annotated[Path | None, typer.Option(flag, metavar="DIR", parser=a_path, help=words)]
 
 
 def _number(flag: str, words: str) -> Any:
@@ -63,7 +75,8 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
         "paths",
         "manifest_path",
         Annotated[
-            Path | None, typer.Option("--manifest-path", metavar="FILE", help="The manifest: the table of all runs.")
+            Path | None,
+            typer.Option("--manifest-path", metavar="FILE", parser=a_path, help="The manifest: the table of all runs."),
         ],
     ),
     "history_out": ("paths", "histories_dir", _folder("--history-out", "Folder for the chip histories.")),
@@ -144,13 +157,20 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     """Load the settings in force with the options given; None means not given.
 
     Raises:
-        UsageError: see `ingestd.settings.load_settings`.
+        UsageError: see `ingestd.settings.load_settings`; or a scheduler is named that would not be asked.
     """
     from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
 
     places = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] == "paths"}
     remember({**places, "--config": config})
-    return load_settings(config, as_flags(flags))
+    settings = load_settings(config, as_flags(flags))
+    if flags.get("scheduler") and settings.stage.engine != "dask":
+        raise UsageError(
+            f"a scheduler is of the Dask engine, and stage.engine is {settings.stage.engine}",
+            place="option --scheduler",
+            next_step="add --engine dask, or leave the scheduler out",
+        )
+    return settings
 
 
 def as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:

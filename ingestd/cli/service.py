@@ -35,9 +35,9 @@ def run(settings: Settings) -> None:
 
     It watches 01_raw and stages every run as soon as it is over.
 
-    SIGTERM or Ctrl-C finishes the run in hand, writes histories, compacts the log and ends; a second one ends at once,
-    which is safe. One service a data root; every other command but `repair --apply` and `rebuild-manifest` may run
-    beside it.
+    SIGTERM, Ctrl-C or the end of its terminal finishes the run in hand, writes histories, compacts the log and ends; a
+    second one ends at once, which is safe. One service a data root; every other command but `repair --apply` and
+    `rebuild-manifest` may run beside it.
 
     A 01_raw that is not there yet (a share that is late) is waited for.
 
@@ -69,6 +69,8 @@ def run(settings: Settings) -> None:
         structlog.get_logger("ingestd").error(
             "failed", problem=error.message, place=error.place, next_step=error.next_step
         )
+        if sys.stderr.isatty():  # where a person waits: as every command tells it
+            complain_of(error)
         code = int(Exit.FAILED)
     except LockHeld as error:  # its holder ends, perhaps one that waits for a dead share: no person has to start it
         complain_of(error)  # not into the log, which is the holder's

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ingestd.cli import exits
-from ingestd.cli.options import PATHS, AsJson, with_settings
+from ingestd.cli.options import PATHS, STAGING, AsJson, with_settings
 from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
 from ingestd.words import count
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from zoneinfo import ZoneInfo
 
+    from ingestd.layout import Layout
     from ingestd.settings import Settings
     from ingestd.upkeep.explain import Story
     from ingestd.upkeep.repair import Repair
@@ -34,7 +36,7 @@ From = Annotated[
     typer.Option("--from", help="`stage`: from the rows inside the staged Parquet; `raw`: then stage all files again."),
 ]
 Asked = Annotated[
-    str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id or its first digits.")
+    str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id or its first 6 digits or more.")
 ]
 
 
@@ -60,11 +62,12 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
 
     require_raw_root(settings.layout)
     done = checks.verify(settings, deep=deep)
+    code = exits.OK if done.clean else exits.NOT_ALL_WELL
     if as_json:
-        say_json({**_plain(done), "clean": done.clean})
+        say_json({**_plain(done), "clean": done.clean, "exit_code": code})
     else:
         _tell_verification(done, deep=deep)
-    raise typer.Exit(exits.OK if done.clean else exits.NOT_ALL_WELL)
+    raise typer.Exit(code)
 
 
 def _plain(value: object) -> dict[str, object]:
@@ -93,7 +96,7 @@ def _tell_verification(done: Verification, *, deep: bool) -> None:
 
 
 @commands.command()
-@with_settings(*PATHS, "workers", "polars_threads")
+@with_settings(*STAGING, "history_out")
 def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, as_json: AsJson = False) -> None:
     """Mend what `ingestd verify` calls damage.
 
@@ -114,12 +117,13 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
 
     with _without_service(settings) if apply else nullcontext():
         done = mending.repair(settings, apply=apply, deep=deep)
+    open_damage = done.left or (done.steps and not apply)
+    code = exits.NOT_ALL_WELL if open_damage else exits.OK
     if as_json:
-        say_json(_plain(done))
+        say_json({**_plain(done), "exit_code": code})
     else:
         _tell_repair(done, deep=deep)
-    open_damage = done.left or (done.steps and not apply)
-    raise typer.Exit(exits.NOT_ALL_WELL if open_damage else exits.OK)
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -157,13 +161,13 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         say(f"Nothing was changed.{next_step}", style="bold")
         return
     if done.aside is not None:
-        say(f"What was replaced or did not belong is kept in {done.aside}")
+        say(f"What was replaced or did not belong is kept in {near(done.aside)}")
     if not done.left:
         say(f"Nothing{seen} is damaged any more.", style="bold green")
 
 
 @commands.command()
-@with_settings(*PATHS, "workers", "polars_threads")
+@with_settings(*STAGING, "history_out")
 def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson = False) -> None:
     """Make the manifest anew.
 
@@ -180,18 +184,26 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
 
     with _without_service(settings):
+        before = _set_aside(settings.layout)
         rows, found = rebuild(settings, from_raw=source == "raw")
+        aside = max(_set_aside(settings.layout) - before, default=None)
     code = exits.OK if found is None else report.exit_code(found)
     if as_json:
         staged = None if found is None else report.as_json(found, settings.layout, code)
-        say_json({"rows_from_stage": rows, "staged_again": staged})
+        say_json({"rows_from_stage": rows, "staged_again": staged, "exit_code": code})
     else:
         say(f"The manifest is made anew from the stage: {count(rows, 'row')}, superseded ones too.", style="bold")
-        say(f"The old one is kept in {near(settings.layout.aside_root)}")
+        if aside is not None:
+            say(f"The old one is kept in {near(aside)}")
         if found is not None:
             say("Then every raw file was staged again:")
             report.tell(found, settings.layout)
     raise typer.Exit(code)
+
+
+def _set_aside(layout: Layout) -> set[Path]:
+    """List the folders of what repairs replaced; each is named by its time."""
+    return set(layout.aside_root.iterdir()) if layout.aside_root.is_dir() else set()
 
 
 @commands.command()

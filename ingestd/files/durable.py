@@ -11,8 +11,10 @@ import ctypes
 import errno
 import itertools
 import os
+import pwd
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -43,7 +45,6 @@ def world(place: str | Path) -> Iterator[None]:
 def retry_from(error: OSError, place: str | Path) -> Retry:
     """Describe an `OSError` as a `Retry`: the file is not at fault, the disk, share or permission is."""
     there = "that the disk or share is there"
-    access = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: `ls -ld` shows who has it"
     rust = _RUST_ERROR.search(str(error)) if error.errno is None else None  # polars gives no number of its own
     number = int(rust[1]) if rust else error.errno or 0
     step = {
@@ -52,8 +53,6 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         errno.EDQUOT: "the disk quota is used up: free some space",
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
-        errno.EACCES: access,
-        errno.EPERM: access,
         errno.ELOOP: "a symbolic link stands where ingestd's own file belongs: move it away",
         errno.EROFS: "the file system is mounted read-only: remount it for writing",
         errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
@@ -62,8 +61,27 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     named = error.filename or place
     if isinstance(named, str) and _TEMPORARY.search(named):  # people know the file by its final name
         named = error.filename2 or place
+    if number in {errno.EACCES, errno.EPERM}:
+        step = _get_access(os.fsdecode(named))
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
+
+
+def _get_access(path: str) -> str:
+    """Say how to get at what this user may not: by a permission, or as the user whom it belongs to."""
+    who = f"`ls -ld {shlex.quote(path)}` shows who has it"
+    step = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: {who}"
+    owner = next(filter(None, map(_owner, (Path(path), *Path(path).parents))), None)
+    return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step
+
+
+def _owner(path: Path) -> str | None:
+    """Name the user whom a file belongs to; None for root, who should not run ingestd, for us, and where unknown."""
+    try:
+        uid = path.stat().st_uid
+        return None if uid in {0, os.geteuid()} else pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _load_syncfs() -> Callable[[int], int] | None:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
@@ -279,7 +280,12 @@ class Registry:
 
 @cache
 def _packaged() -> dict[str, Any]:
-    return tomllib.loads((files("ingestd.raw") / "procedures.toml").read_text("utf-8"))
+    return tomllib.loads(Path(packaged_file()).read_text("utf-8"))
+
+
+def packaged_file() -> str:
+    """Name the file that describes the shipped procedures; the comments in it explain every key."""
+    return str(files("ingestd.raw") / "procedures.toml")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +336,7 @@ def _invalid(name: str, finding: Mapping[str, Any]) -> UsageError:
     return UsageError(
         f"key {key!r}{' ' if finding['type'] == 'missing' else ': '}{message}" if key else message,
         place=_table(name, *where[:depth]),
-        next_step="correct it; the packaged procedures.toml shows every key",
+        next_step=f"correct it; {packaged_file()} shows every key",
     )
 
 

@@ -86,8 +86,10 @@ class Signals:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT for the block."""
-        before = {number: signal.signal(number, self.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Handle SIGTERM, SIGINT and, unless `nohup` has it ignored, SIGHUP (a closed terminal) for the block."""
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+        before = {number: signal.signal(number, self.handle) for number in numbers}
         try:
             yield
         finally:

@@ -8,6 +8,8 @@ root, and a link put below the stage later, where no person has anything to do.
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -52,8 +54,10 @@ def find_clash(layout: Layout) -> Clash | None:
 def check_export(path: Path, option: str, layout: Layout) -> None:
     """Check that a file a command is asked to write is neither among the raw files nor one of ingestd's own.
 
+    Its folder must be there, and where it is there itself it must be a plain file: no device or link is replaced.
+
     Raises:
-        UsageError: it is.
+        UsageError: it is not so.
     """
     if leads_into(path, layout.raw_root):
         fault = f"{option} lies in paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes"
@@ -61,9 +65,25 @@ def check_export(path: Path, option: str, layout: Layout) -> None:
         kept = (place for place in _written(layout) if place[0] != "paths.metadata_dir")  # exports are at home there
         own = next((place for place in kept if leads_into(path, place[1])), None)
         if own is None:
+            _check_target(path, option, layout)
             return
         fault = f"{option} lies in {own[0]} = {_shown(own[1])}, which is ingestd's own"
     raise UsageError(fault, place=str(path), next_step=f"name a file elsewhere, such as {option} {path.name}")
+
+
+def _check_target(path: Path, option: str, layout: Layout) -> None:
+    if not path.parent.is_dir() and not leads_into(path, layout.metadata_dir):  # whose folders are made
+        raise UsageError(
+            f"{option} names a file in a folder that is not there",
+            place=str(path),
+            next_step=f"make it (`mkdir -p {shlex.quote(str(path.parent))}`), or name a file elsewhere",
+        )
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise UsageError(
+            f"{option} names what is no plain file (a folder, a link or a device), and would be replaced",
+            place=str(path),
+            next_step=f"name a file, such as {option} {path.name}.csv",
+        )
 
 
 def check_apart(path: Path, layout: Layout) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
             raise UsageError(
                 f"this config file was asked for and is {'no file' if named.exists() else 'not there'}",
                 place=str(named),
-                next_step=f"check {'--config' if asked else CONFIG_VARIABLE}, or make one: `ingestd config generate`",
+                next_step=f"check {'its name' if asked else CONFIG_VARIABLE}, or make one: "
+                f"`ingestd config generate > {shlex.quote(str(named))}`",
             )
         return named
     return next((path for path in (Path("config.toml"), SYSTEM_CONFIG) if path.is_file()), None)
@@ -58,23 +60,28 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     given = _absolute(flags or {})
     _check_environment(os.environ)
     try:
-        settings = Settings(file=tables, flags=given)  # type: ignore[call-arg]  # taken by the sources
+        settings = Settings(file=tables, flags=given).taken_from(path)  # type: ignore[call-arg]  # by the sources
     except ValidationError as error:
-        raise _explained(error, path, given) from None
-    settings._config_file = path
-    settings._origin = (path.absolute().parent if path is not None else Path.cwd()).resolve()
+        wrong = _findings(error, path, given)
+        with_procedures = _mistake_in(tables.get("procedures", {}), path)
+        raise all_at_once([*wrong, *filter(None, [with_procedures])]) from None
     _keep_apart(settings, path, given)
-    if settings.procedures:
-        _check_procedures(settings, path)
+    if (mistake := _mistake_in(settings.procedures, path)) is not None:
+        raise mistake
     return settings
 
 
-def _check_procedures(settings: Settings, path: Path | None) -> None:
+def _mistake_in(procedures: Mapping[str, Any], path: Path | None) -> UsageError | None:
     """Check the config's procedures now, not at the first file; only the config file can hold them."""
+    if not procedures:
+        return None
+    from ingestd.raw.procedures import Registry  # noqa: PLC0415  # many a command reads no raw file
+
     try:
-        settings.registry  # noqa: B018  # loaded once, for the check
+        Registry.load(procedures)
     except UsageError as error:
-        raise UsageError(error.message, place=f"{path}: {error.place}", next_step=error.next_step) from None
+        return UsageError(error.message, place=f"{path}: {error.place}", next_step=error.next_step)
+    return None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -111,11 +118,12 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     known.add(CONFIG_VARIABLE)
     for name in environment:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            near = closest(name, sorted(known))
+            near = closest(name.upper().removeprefix(ENV_PREFIX), [one.removeprefix(ENV_PREFIX) for one in known])
             raise UsageError(
-                "no such setting" + (f"; did you mean {near[0]}?" if near else ""),
+                "no such setting" + (f"; did you mean {ENV_PREFIX}{near[0]}?" if near else ""),
                 place=f"environment variable {name}",
-                next_step="unset it, or see docs/configuration.md for the names",
+                next_step="unset it, or name a section and key of `ingestd config generate`: "
+                f"{ENV_PREFIX}STAGE__WORKERS is workers in [stage]",
             )
 
 
@@ -141,9 +149,8 @@ def _is_set(settings: Settings, key: str) -> bool:
     return name in getattr(settings, section).model_fields_set
 
 
-def _explained(error: ValidationError, path: Path | None, flags: Flags) -> UsageError:
-    """Return all findings as one error."""
-    return all_at_once([_finding(found, path, flags) for found in error.errors(include_url=False)])
+def _findings(error: ValidationError, path: Path | None, flags: Flags) -> list[UsageError]:
+    return [_finding(found, path, flags) for found in error.errors(include_url=False)]
 
 
 def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> UsageError:
@@ -160,7 +167,7 @@ def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> Usage
     return UsageError(
         f"{key} = {shown_value(found['input'])}: {in_plain_words(found)}",
         place=place,
-        next_step="correct it; docs/configuration.md says what it means",
+        next_step="correct it; `ingestd config generate` prints what it means",
     )
 
 

@@ -74,6 +74,15 @@ class Settings(BaseSettings):
             InitSettingsSource(settings_cls, given.get("file", {})),
         )
 
+    def taken_from(self, config_file: Path | None) -> Settings:
+        """Note the config file the values came from, before a path is asked for: relative ones count from its folder.
+
+        Without one they count from the current folder. Returns the settings themselves.
+        """
+        self._config_file = config_file
+        self._origin = (Path.cwd() if config_file is None else config_file.absolute().parent).resolve()
+        return self
+
     @property
     def config_file(self) -> Path | None:
         """The config file in force, None where only defaults, environment and flags count."""

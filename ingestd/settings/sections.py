@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _time_zone(name: str) -> str:
@@ -27,7 +27,13 @@ def _within_reach(path: Path) -> Path:
     return path
 
 
-Place = Annotated[Path, AfterValidator(_within_reach)]
+def _named(value: object) -> object:
+    if value == "":
+        raise ValueError('an empty text names no path; the current folder is "."')
+    return value
+
+
+Place = Annotated[Path, BeforeValidator(_named), AfterValidator(_within_reach)]
 """A path of the config file or the command line; `~` and `~user` are home folders."""
 
 

@@ -218,3 +218,23 @@ def test_export_beside_the_days_is_taken(measured: Folder) -> None:
     """The folder of the days' exports takes one of all runs as well."""
     assert measured.run("backfill", "--workers", "1").code == 0
     assert measured.run("export-metadata", "--out-csv", "data/metadata/all.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nodir/x.csv", "names a file in a folder that is not there"),
+        ("a-link.csv", "names what is no plain file"),
+        ("data", "names what is no plain file"),
+        ("/dev/null", "names what is no plain file"),
+    ],
+)
+def test_an_export_replaces_plain_files_only_and_makes_no_folder(measured: Folder, target: str, words: str) -> None:
+    """A slip in --out-csv makes no folders, and a device or a link is not replaced by a file."""
+    (measured.path / "a-link.csv").symlink_to("elsewhere.csv")
+    before = sorted(path.name for path in measured.path.iterdir())
+    done = measured.run("export-metadata", "--out-csv", target)
+    assert (done.code, done.out) == (2, "")
+    assert f": --out-csv {words}" in done.err
+    assert sorted(path.name for path in measured.path.iterdir()) == before
+    assert (measured.path / "a-link.csv").is_symlink()

@@ -112,8 +112,10 @@ def test_show_tells_where_each_value_comes_from(folder: Folder) -> None:
     assert settings["paths.raw_root"] == {"value": str(folder.path / "here" / "01_raw"), "from": "default"}
     text = folder.run("config", "show", environment=environment).out
     assert text.startswith("config file: config.toml\n")
-    assert re.search(r"^log\.file +\S+/data/02_stage/_manifest/ingestd\.log +default$", text, re.MULTILINE)
+    assert re.search(r"^log\.file +\S+/data/02_stage/_manifest/ingestd\.log\" +default$", text, re.MULTILINE)
     assert re.search(r"^stage\.workers +2 +environment INGESTD_STAGE__WORKERS$", text, re.MULTILINE)
+    assert re.search(r"^settle\.writers_visible +true +default$", text, re.MULTILINE)
+    assert re.search(r"^packaged procedures: /\S+/ingestd/raw/procedures\.toml$", text, re.MULTILINE)
     assert text.endswith("procedures\n")
 
 
@@ -147,4 +149,24 @@ def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Fol
     assert "bad.toml: unknown setting 'stage.workrs'; did you mean 'stage.workers'?" in bad.err
     wrong = folder.run("config", "validate", "config.toml", environment={"INGESTD_STAGE__WORKRS": "1"})
     assert "did you mean INGESTD_STAGE__WORKERS?" in wrong.err
-    assert folder.run("config", "validate", "none.toml").code == 2
+    none = folder.run("config", "validate", "no file.toml")
+    assert (none.code, none.err) == (
+        2,
+        "error: no file.toml: this config file was asked for and is not there\n"
+        "  next: check its name, or make one: `ingestd config generate > 'no file.toml'`\n",
+    )
+
+
+def test_validate_tells_wrong_settings_and_wrong_procedures_at_once(folder: Folder) -> None:
+    """All mistakes of a file are corrected in one go, whatever part of it they are in."""
+    (folder.path / "config.toml").write_text("[stage]\nworkers = 0\n" + HALL.replace('chip = "optional"', "chp = 1"))
+    done = folder.run("config", "validate")
+    assert done.code == 2
+    assert done.err.startswith("error: config.toml: stage.workers = 0: must be at least 1\n  next: correct it;")
+    assert "\n  also wrong: config.toml: table [procedures.Hall]: key 'chp': no such key" in done.err
+
+
+def test_a_variable_that_is_no_setting_s_is_refused_without_a_far_guess(folder: Folder) -> None:
+    """What all variables have in common, INGESTD_, makes none a likely one."""
+    done = folder.run("config", "validate", environment={"INGESTD_FOO": "3"})
+    assert done.err.startswith("error: environment variable INGESTD_FOO: no such setting\n  next: unset it, or name")

@@ -137,3 +137,19 @@ def test_status_counts_the_runs_without_a_raw_file(staged: Folder) -> None:
     next(staged.raw.rglob("IVg*.csv")).unlink()
     assert staged.run("status", "--json").json["runs_without_raw_file"] == 1
     assert f"{before['runs']} runs (1 without a raw file)," in staged.run("status").out
+
+
+def test_what_is_set_aside_is_named_near_and_with_its_time(staged: Folder) -> None:
+    """Both that set things aside name the folder of this time, as a path from here; the JSON has the exit code."""
+    aside = r"is kept in (data/02_stage/_manifest/aside/\d{4}-\d\d-\d\dT\d{6}Z)$"
+    rebuilt = re.search(aside, staged.run("rebuild-manifest").out, re.MULTILINE)
+    assert rebuilt
+    assert (staged.path / rebuilt[1] / "02_stage").is_dir() or any((staged.path / rebuilt[1]).iterdir())
+    (staged.path / "data" / "histories" / "Nobody1_history.csv").write_text("seq\n")
+    (part,) = list((staged.path / "data" / "02_stage" / "raw_measurements").rglob("*.parquet"))[:1]
+    part.write_bytes(b"")
+    assert staged.run("repair", "--json").json["exit_code"] == 1
+    assert staged.run("verify", "--json").json["exit_code"] == 1
+    mended = staged.run("repair", "--apply").out
+    assert re.search(aside, mended, re.MULTILINE), mended
+    assert staged.run("verify", "--json").json["exit_code"] == 0

@@ -17,7 +17,7 @@ from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import parse_header
 from ingestd.raw.paste_table import paste_table
-from ingestd.raw.procedures import Registry
+from ingestd.raw.procedures import Registry, packaged_file
 from ingestd.raw.units import unit_of
 
 REGISTRY = Registry.load()
@@ -126,8 +126,9 @@ def test_an_unknown_procedure_prints_a_table_that_works() -> None:
     assert raised.value.code == RejectCode.UNKNOWN_PROCEDURE
     assert raised.value.found == "lab.procedures.HallBar"
     assert raised.value.next_step.startswith(
-        "add this table to the config file (`ingestd config show` names it) and adjust it; restart the service if one "
-        "runs (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`:\n\n[procedures.HallBar]\n"
+        "add this table to the config file (`ingestd config show` names it, `ingestd config generate > config.toml` "
+        "makes one) and adjust it; restart the service if one runs (`sudo systemctl "
+        "restart ingestd`), then `ingestd rejects retry --all`:\n\n[procedures.HallBar]\n"
     )
     table = raised.value.next_step[raised.value.next_step.index("[procedures.HallBar]") :]
     procedure = Registry.load(tomllib.loads(table)["procedures"]).procedure_for("lab.procedures.HallBar")
@@ -339,7 +340,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     error = refused({"IVg": {"lite": "laser"}, "Hall": table, "Diode": {"uses": ["lazer"]}})
     assert (error.place, error.message) == ("table [procedures.IVg]", "key 'lite': no such key; did you mean 'light'?")
     first, *others = error.next_step.splitlines()
-    assert first == "correct it; the packaged procedures.toml shows every key"
+    assert first == f"correct it; {packaged_file()} shows every key"
     assert others == [
         "  also wrong: table [procedures.Hall]: key 'chips': no such key; did you mean 'chip'?",
         "  also wrong: table [procedures.Hall.columns.b_t]: key 'accepts': must not be empty; found []",

@@ -67,8 +67,9 @@ def test_a_file_that_kills_whoever_stages_it(tmp_path: Path) -> None:
 
         service.kill()
         service.begin()
-        service.until(lambda: service.waiting() == {bad: "retrying"}, "the next life suspects it without a death")
+        service.until(lambda: len(service.lines("suspects")) == 2, "the next life suspects it without a death")
         assert service.lines("suspects")[1]["source_files"] == [bad]
+        service.until(lambda: service.waiting() == {bad: "retrying"}, "it is shown again")
         (service.raw / bad).write_bytes(run_of(3))
         service.until(lambda: bad in service.live_names(), "it is staged when it does no harm")
         service.until(lambda: not service.noted(), "it is no suspect any more")

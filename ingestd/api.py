@@ -112,12 +112,14 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     of a staged file gives the row of its original. The chip's history is brought up to date.
 
     Raises:
-        UsageError: there is no such file below the raw root.
+        UsageError: there is no such file below the raw root, or none that a scan takes for a measurement.
         Reject: its content cannot be staged; that is remembered, as after a backfill.
         Retry: it is not over yet, or the disk refused; try again later.
     """
     settings = _settings(data_root, config)
     name = source_file_of(settings.layout, str(source))
+    if why := files.why_passed_over(settings.layout.raw_root, name):
+        raise UsageError(f"no measurement for ingestd: {why}", place=name, next_step="give a raw CSV as it is named")
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from ingestd import files
 from ingestd.errors import Corrupt, UsageError
 from ingestd.layout import Layout
-from ingestd.manifest.record import Event, FileNote, Record
+from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import check_apart
 from ingestd.words import shown
 
@@ -130,7 +130,9 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
     """
     path = layout.reject_file(source_file)
     try:
-        return parse_trace(path.read_bytes())
+        content = parse_trace(path.read_bytes())
+        _check_reject(content)
+        return content
     except ValueError as error:
         raise Corrupt(
             f"this reject JSON is damaged: {error}", place=str(path), next_step="ingestd repair (it is made again)"
@@ -139,6 +141,13 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
         raise UsageError(
             f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
         ) from None
+
+
+def _check_reject(content: dict[str, Any]) -> None:
+    """Raise `ValueError` unless a reject JSON tells why, of which file, and when."""
+    Reason.model_validate({key: content[key] for key in Reason.model_fields if key in content})
+    if not all(isinstance(content.get(key), str) for key in ("source_file", "rejected_at")):
+        raise ValueError("it does not tell which file was rejected, and when")
 
 
 def parse_trace(data: bytes) -> dict[str, Any]:

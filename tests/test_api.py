@@ -167,6 +167,16 @@ def test_stage_run_takes_files_below_the_raw_root_only(lab_folder: Folder, name:
         ingestd.stage_run(name, root(lab_folder))
 
 
+@pytest.mark.parametrize("name", ["day/It_1.csv.bak", ".hidden/It_1.csv", "day"])
+def test_stage_run_takes_what_a_scan_takes(lab_folder: Folder, name: str) -> None:
+    """A backup copy, a hidden file, a folder: what no scan would find again is no run, and nothing is staged."""
+    if name != "day":
+        lab_folder.put(name, Measurement(sample=9).data)
+    with pytest.raises(UsageError, match="no measurement for ingestd: "):
+        ingestd.stage_run(name, root(lab_folder))
+    assert ingestd.load_manifest(root(lab_folder)).height == 2
+
+
 def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path) -> None:
     """The frame is typed as it would be staged; a bad file is a Reject, a missing one a Retry; nothing is written."""
     good, bad = tmp_path / "It_1.csv", tmp_path / "bad.csv"

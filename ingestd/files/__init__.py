@@ -32,6 +32,7 @@ from ingestd.files.look import (
     scan_csvs,
     sha256_of,
     stat_of,
+    why_passed_over,
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
 from ingestd.files.stamps import Stamp, Stamps
@@ -64,6 +65,7 @@ __all__ = [
     "sha256_of",
     "stat_of",
     "temporary_beside",
+    "why_passed_over",
     "world",
     "write_all_atomic",
     "write_atomic",

@@ -208,6 +208,20 @@ def is_csv(name: str) -> bool:
     return name.endswith(".csv") or name[-4:].lower() == ".csv"
 
 
+def why_passed_over(root: Path, name: str) -> str:
+    """Say why `scan_csvs` does not come to this path below its root; empty where it does."""
+    path, parts = root, name.split("/")
+    for part in parts:
+        path /= part
+        if part.startswith("."):
+            return "names that begin with a dot are not looked at"
+        if path.is_symlink():
+            return "symbolic links are not followed"
+    if path.is_dir():
+        return "it is a folder"
+    return "" if is_csv(parts[-1]) else "only names that end in .csv count"
+
+
 def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
     if entry.is_dir(follow_symlinks=False):
         pending.append(name + "/")

@@ -125,7 +125,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
     """Look at the raw file as it is now: size, mtime, hash, rows, state; or why it is none."""
     layout = settings.layout
     path = layout.raw_file(source_file)
-    if os.path.lexists(path) and (why := _passed_over(layout, source_file)):
+    if os.path.lexists(path) and (why := files.why_passed_over(layout.raw_root, source_file)):
         return {"exists": True, "path": str(path), "problem": why, "passed_over": True}
     try:
         read = files.read_raw(path, settings.max_file_bytes)
@@ -155,20 +155,6 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def _passed_over(layout: Layout, source_file: str) -> str:
-    """Say why no scan comes to this path, by the rules of `files.scan_csvs`; empty where one does."""
-    path, parts = layout.raw_root, source_file.split("/")
-    for part in parts:
-        path /= part
-        if part.startswith("."):
-            return "names that begin with a dot are not looked at"
-        if path.is_symlink():
-            return "symbolic links are not followed"
-    if path.is_dir():
-        return "it is a folder"
-    return "" if files.is_csv(parts[-1]) else "only names that end in .csv count"
-
-
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
     """Find the events of a file and its runs, and of runs that moved away from it.
 
@@ -188,7 +174,8 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
                 event = parse_trace(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
-            if not isinstance(event.get("seq"), int):
+            texts = (event.get(key) for key in ("event", "at", "source_file"))
+            if not isinstance(event.get("seq"), int) or not all(isinstance(text, str) for text in texts):
                 continue
             kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
             yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}

@@ -221,3 +221,16 @@ def test_retry_of_a_file_that_is_gone_forgets_the_reject(staged: Folder) -> None
     done = staged.run("rejects", "retry", "--all")
     assert (done.out, done.code) == (f"gone      {REJECT}\n1 file retried, 0 staged\n", 0)
     assert staged.run("rejects", "list").out == "no file is rejected\n"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"code": 3, "message": "x"}', '{"code": "bad-cell", "message": "x"}'])
+def test_a_reject_json_that_was_changed_is_told(staged: Folder, content: str) -> None:
+    """One that does not tell why is called damaged; `explain` tells the story without it."""
+    path = staged.raw.parent / "02_stage" / "_rejects" / f"{REJECT}.json"
+    assert path.exists()
+    path.write_text(content)
+    for words in (["list"], ["show", REJECT]):
+        done = staged.run("rejects", *words)
+        assert "itself failed" not in done.err
+        assert "damaged" in done.out + done.err
+    assert "It was rejected (row-too-long)" in staged.run("explain", REJECT).out

@@ -159,11 +159,12 @@ def is_held(lock: Lock) -> bool:
     return False
 
 
-def test_interrupting_with_ctrl_c_is_a_stop(tmp_path: Path) -> None:
-    """SIGINT compacts and ends with exit code 0, as SIGTERM does."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "terminal-closed"])
+def test_whoever_ends_it_by_its_terminal_stops_it(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGINT compacts and ends with exit code 0, as SIGTERM does; so does SIGHUP, which a closed terminal sends."""
     with Service(tmp_path) as service:
         names = put(service.raw, 0, 3)
         service.until(lambda: service.live_names() == names, "the runs")
-        service.send(signal.SIGINT)
+        service.send(number)
         assert service.ended() == 0
         assert service.compacted() == names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,13 @@ def test_a_terminal_gets_a_progress_bar_and_ages(raw: Folder) -> None:
     assert "/22" in screen
     assert "header only, no data row yet: it waits for its turn, or never ran (for " in screen
     assert "\x1b[?25h" in screen  # the cursor is back
+
+
+def test_a_service_that_cannot_start_says_so_on_its_terminal_as_any_command(raw: Folder) -> None:
+    """Who starts it by hand is told what is wrong and what to do, besides the line of the log."""
+    (raw.path / "data" / "02_stage").touch()
+    screen = re.sub(r"\x1b\[[0-9;]*m", "", _on_terminal(raw, "run"))
+    assert re.search(r"^error: \S+/service\.lock: Not a directory\r\n  next: a file stands where", screen, re.MULTILINE)
 
 
 def _on_terminal(folder: Folder, *arguments: str) -> str:

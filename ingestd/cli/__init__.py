@@ -65,9 +65,11 @@ class _Commands(TyperGroup):
         self.commands = _Loaded()  # type: ignore[assignment]  # only ever read
 
     def invoke(self, ctx: Any) -> Any:
-        remember({})
-        with explained(debug=bool(ctx.params.get("debug"))):
-            return super().invoke(ctx)
+        try:
+            with explained(debug=bool(ctx.params.get("debug"))):
+                return super().invoke(ctx)
+        finally:
+            remember({})  # of this command alone: another may follow in the process
 
 
 app = typer.Typer(

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Folder
 from rich.text import Text
 
+from ingestd import cli
 from ingestd.cli import output
 from ingestd.cli.typed import remember, typed
 
@@ -95,3 +97,10 @@ def test_a_command_stays_in_one_line(capsys: pytest.CaptureFixture[str]) -> None
     """A command between backticks is not broken, so that it can be copied."""
     output.say_below("When the file has changed, look at it again: `ingestd backfill --force`.", indent=0)
     assert "`ingestd backfill --force --data-root 'my data' --raw-root /raw`." in capsys.readouterr().out.splitlines()
+
+
+def test_the_options_of_one_command_are_not_the_next_ones(folder: Folder) -> None:
+    """A program that runs several commands in its process: what one was given does not show in another's words."""
+    with pytest.raises(SystemExit):
+        cli.app(["status", "--data-root", str(folder.path / "nowhere")])
+    assert typed("`ingestd status`") == "`ingestd status`"

@@ -162,9 +162,23 @@ def is_held(lock: Lock) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "terminal-closed"])
 def test_whoever_ends_it_by_its_terminal_stops_it(tmp_path: Path, number: signal.Signals) -> None:
     """SIGINT compacts and ends with exit code 0, as SIGTERM does; so does SIGHUP, which a closed terminal sends."""
-    with Service(tmp_path) as service:
+    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it, and children inherit that
+    try:
+        service = Service(tmp_path).start()
+    finally:
+        signal.signal(number, before)
+    with service:
         names = put(service.raw, 0, 3)
         service.until(lambda: service.live_names() == names, "the runs")
         service.send(number)
         assert service.ended() == 0
         assert service.compacted() == names
+
+
+def test_under_nohup_a_closed_terminal_is_no_stop(tmp_path: Path) -> None:
+    """SIGHUP that is ignored at the start stays so: the service stages what comes after it."""
+    with Service(tmp_path).start(prefix=("nohup",)) as service:
+        service.send(signal.SIGHUP)
+        names = put(service.raw, 0, 1)
+        service.until(lambda: service.live_names() == names, "a run after the signal")
+        assert service.stop() == 0

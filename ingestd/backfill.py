@@ -129,7 +129,7 @@ class _Run:
         self.options = options
         self.report = Report()
         self._waiting: dict[str, WaitingFile] = {}
-        self._again: dict[str, FileStat] = {}
+        self._again: dict[str, FileStat | None] = {}  # None: in whatever state it was
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
@@ -316,7 +316,7 @@ class _Run:
             self.options.on_record(record)
             for name in forgotten_by(record):
                 self.report.known -= 1
-                self._again[name] = outcomes[0].task.status  # of another file: its own is looked up when it is its turn
+                self._again[name] = None
         for failed in done.failed:
             self._fail(failed)
         self._bound_log()

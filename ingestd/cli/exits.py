@@ -18,7 +18,6 @@ import typer
 
 from ingestd.cli.output import complain
 from ingestd.errors import IngestdError, Retry
-from ingestd.files import retry_from
 from ingestd.words import closest
 
 OK: Final = 0
@@ -66,6 +65,8 @@ def explained(*, debug: bool) -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             forsake_output()
             raise typer.Exit(OUTPUT_CLOSED) from None
+        from ingestd.files import retry_from  # noqa: PLC0415  # not for --help
+
         _traceback_if(debug)
         if isinstance(error.filename, int):  # a descriptor tells people nothing
             error.filename = None

@@ -13,10 +13,8 @@ from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import date
 
-    from ingestd.histories.chip import HistoryChange
     from ingestd.histories.metadata import MetadataExport
     from ingestd.settings import Settings
 
@@ -44,7 +42,18 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
-    changes = update_histories(settings, chip or None)
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415
+    from ingestd.manifest.view import read_view  # noqa: PLC0415
+
+    layout = settings.layout
+    require_manifest(layout)
+    if chip:
+        rows = read_view(layout, columns=["chip_name"])
+        for name in chip:
+            require_chip(rows, name)
+    timeout_s = settings.manifest.lock_timeout_s
+    changes = update_histories(layout, settings.time.local_tz, chip or None, lock_timeout_s=timeout_s)
     if as_json:
         histories = [
             {"chip": change.chip, "path": str(change.path), "runs": change.runs, "changed": change.changed}
@@ -53,7 +62,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
         say_json({"histories": histories})
         return
     for change in changes:
-        state = "written" if change.changed else "unchanged"
+        state = "written" if change.changed else "unchanged" if change.runs or change.path.exists() else "no runs"
         say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
     say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
 
@@ -118,25 +127,6 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
         for line in result.lines():
             say(line)
     raise typer.Exit(code)
-
-
-def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
-    """Bring the histories of these chips (None: of all) up to date with the manifest.
-
-    Raises:
-        UsageError: no manifest, or no run of a chip named.
-    """
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.histories import chip as histories  # noqa: PLC0415
-    from ingestd.manifest.view import read_view  # noqa: PLC0415
-
-    layout = settings.layout
-    require_manifest(layout)
-    for chip in chips or ():
-        histories.require_chip(read_view(layout, columns=["chip_name"]), chip)
-    return histories.update_histories(
-        layout, settings.time.local_tz, chips, lock_timeout_s=settings.manifest.lock_timeout_s
-    )
 
 
 def write_metadata(

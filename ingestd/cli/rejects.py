@@ -30,8 +30,6 @@ commands = typer.Typer()
 rejects = typer.Typer(no_args_is_help=True, help="List, explain and retry rejected files.")
 commands.add_typer(rejects, name="rejects")
 
-NOT_PYMEASURE = RejectCode.NOT_PYMEASURE
-
 BEFORE_CARET = 60
 AFTER_CARET = 40
 """How much of the offending line is shown around the fault, in characters."""
@@ -124,7 +122,7 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     say_below(f"next: {step}", indent=0)
     if table:
         say_verbatim(table)
-    if reject["code"] == NOT_PYMEASURE:  # no edit and no setting makes a measurement of it
+    if reject["code"] == RejectCode.NOT_PYMEASURE:  # no edit and no setting makes a measurement of it
         return
     say()
     say_below(
@@ -137,8 +135,10 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
 
 def _is_binary(reject: dict[str, Any]) -> bool:
     """Tell whether what stands in a foreign file's first line is no text: bytes that are escaped, or no UTF-8."""
+    if reject["code"] != RejectCode.NOT_PYMEASURE or "source_size" not in reject:
+        return False
     found = str(reject.get("found") or "")
-    return reject["code"] == NOT_PYMEASURE and ("\ufffd" in found or "\\x" in found) and "source_size" in reject
+    return "\ufffd" in found or "\\x" in found
 
 
 @rejects.command("retry")

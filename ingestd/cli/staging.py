@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ingestd.cli import exits, report
-from ingestd.cli.exports import update_histories, write_metadata
+from ingestd.cli.exports import write_metadata
 from ingestd.cli.options import STAGING, AsJson, with_settings
 from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
@@ -104,7 +104,11 @@ def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = Fa
 
 def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     """Write what is missing or old of all histories and metadata files; return the days written."""
-    written = {change.chip for change in update_histories(settings) if change.changed}
+    from ingestd.histories.chip import update_histories  # noqa: PLC0415  # loads polars: not for --help
+
+    timeout_s = settings.manifest.lock_timeout_s
+    changes = update_histories(settings.layout, settings.time.local_tz, lock_timeout_s=timeout_s)
+    written = {change.chip for change in changes if change.changed}
     found.histories = sorted({*found.histories, *written})
     return [export.path.parent.name for export in write_metadata(settings) if export.changed]
 

@@ -15,10 +15,8 @@ from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
 from ingestd.words import count
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from zoneinfo import ZoneInfo
 
-    from ingestd.layout import Layout
     from ingestd.settings import Settings
     from ingestd.upkeep.explain import Story
     from ingestd.upkeep.repair import Repair
@@ -184,26 +182,19 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
 
     with _without_service(settings):
-        before = _set_aside(settings.layout)
-        rows, found = rebuild(settings, from_raw=source == "raw")
-        aside = max(_set_aside(settings.layout) - before, default=None)
+        rows, aside, found = rebuild(settings, from_raw=source == "raw")
     code = exits.OK if found is None else report.exit_code(found)
     if as_json:
         staged = None if found is None else report.as_json(found, settings.layout, code)
         say_json({"rows_from_stage": rows, "staged_again": staged, "exit_code": code})
     else:
         say(f"The manifest is made anew from the stage: {count(rows, 'row')}, superseded ones too.", style="bold")
-        if aside is not None:
+        if aside.is_dir():
             say(f"The old one is kept in {near(aside)}")
         if found is not None:
             say("Then every raw file was staged again:")
             report.tell(found, settings.layout)
     raise typer.Exit(code)
-
-
-def _set_aside(layout: Layout) -> set[Path]:
-    """List the folders of what repairs replaced; each is named by its time."""
-    return set(layout.aside_root.iterdir()) if layout.aside_root.is_dir() else set()
 
 
 @commands.command()

@@ -226,15 +226,7 @@ class Registry:
         New names add a procedure, known names override key by key. Raises UsageError naming table and key of every
         mistake in them.
         """
-        packaged = _packaged()
-        merged = _merged(packaged["procedures"], overrides or {})
-        procedures: list[Procedure] = []
-        mistakes: list[UsageError] = []
-        for name, table in merged.items():
-            try:
-                procedures.append(_procedure(name, table, packaged["groups"]))
-            except* UsageError as found:
-                mistakes += (one for one in found.exceptions if isinstance(one, UsageError))
+        procedures, mistakes = _described(overrides or {})
         if mistakes:
             raise all_at_once(mistakes)
         return cls(procedures)
@@ -288,6 +280,34 @@ def packaged_file() -> str:
     return str(files("ingestd.raw") / "procedures.toml")
 
 
+def mistakes_in(overrides: Mapping[str, Any]) -> list[UsageError]:
+    """List what `Registry.load` finds wrong in the config's `[procedures]` tables, one error a mistake."""
+    procedures, mistakes = _described(overrides)
+    if not mistakes:
+        try:
+            Registry(procedures)
+        except UsageError as clash:
+            return [clash]
+    return mistakes
+
+
+def _described(overrides: Mapping[str, Any]) -> tuple[list[Procedure], list[UsageError]]:
+    """Read the packaged procedures with `overrides` laid over them; return those that are sound, and all mistakes."""
+    packaged = _packaged()
+    procedures: list[Procedure] = []
+    mistakes: list[UsageError] = []
+    for name, table in _merged(packaged["procedures"], overrides).items():
+        try:
+            procedures.append(_procedure(name, table, packaged["groups"]))
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            found.sort(key=lambda finding: finding["type"] != "extra_forbidden")  # an unknown key explains most
+            mistakes += (_invalid(name, finding) for finding in found)
+        except UsageError as error:
+            mistakes.append(error)
+    return procedures, mistakes
+
+
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
@@ -299,29 +319,25 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
     if not isinstance(table, Mapping):
-        raise UsageError(f"expected a table, found {shown_value(table)}", place=_table(name))
+        raise _mistake(f"expected a table, found {shown_value(table)}", _table(name))
     if "name" in table:
-        raise UsageError("key 'name': a procedure is named by its table, not by a key", place=_table(name))
+        raise _mistake("key 'name': a procedure is named by its table, not by a key", _table(name))
     own = {key: value for key, value in table.items() if key != "uses"}
     uses = table.get("uses", ())
     if isinstance(uses, str) or not isinstance(uses, Sequence):
-        raise UsageError(f"key 'uses': expected a list of group names, found {shown_value(uses)}", place=_table(name))
+        raise _mistake(f"key 'uses': expected a list of group names, found {shown_value(uses)}", _table(name))
     for group in uses:
         if not isinstance(group, str) or group not in groups:
             hint = _nearest(group if isinstance(group, str) else "", list(groups))
-            raise UsageError(f"key 'uses': {shown_value(group)} is no group of columns{hint}", place=_table(name))
+            raise _mistake(f"key 'uses': {shown_value(group)} is no group of columns{hint}", _table(name))
         for kind, entries in groups[group].items():
             if isinstance(present := own.get(kind, {}), Mapping):
                 own[kind] = {**present, **{key: value for key, value in entries.items() if key not in present}}
-    try:
-        return Procedure.model_validate({**own, "name": name})
-    except ValidationError as error:
-        found = sorted(error.errors(include_url=False), key=lambda finding: finding["type"] != "extra_forbidden")
-        raise ExceptionGroup("mistakes in a table", [_invalid(name, finding) for finding in found]) from None
+    return Procedure.model_validate({**own, "name": name})
 
 
 def _invalid(name: str, finding: Mapping[str, Any]) -> UsageError:
-    """Return one finding as table, key and what to write instead; an unknown key explains most, and comes first."""
+    """Return one finding as table, key and what to write instead."""
     where = [str(part) for part in finding["loc"] if part != "[key]"]
     inside: dict[str, type[BaseModel]] = {"columns": Column, "parameters": Parameter}
     model = inside[where[0]] if len(where) > 1 and where[0] in inside else Procedure
@@ -333,11 +349,12 @@ def _invalid(name: str, finding: Mapping[str, Any]) -> UsageError:
         message = f"no such key{_nearest(key, known)}"
     elif finding["type"] != "missing" and not isinstance(finding["input"], Mapping):
         message = f"{message}; found {shown_value(finding['input'])}"
-    return UsageError(
-        f"key {key!r}{' ' if finding['type'] == 'missing' else ': '}{message}" if key else message,
-        place=_table(name, *where[:depth]),
-        next_step=f"correct it; {packaged_file()} shows every key",
-    )
+    what = f"key {key!r}{' ' if finding['type'] == 'missing' else ': '}{message}" if key else message
+    return _mistake(what, _table(name, *where[:depth]))
+
+
+def _mistake(what: str, place: str) -> UsageError:
+    return UsageError(what, place=place, next_step=f"correct it; {packaged_file()} shows every key")
 
 
 def _table(*path: str) -> str:

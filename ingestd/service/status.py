@@ -286,8 +286,8 @@ def _glance(path: Path, status: FileStat) -> Glance | None:
 
 
 def _reject(store: ManifestStore, note: FileNote) -> RejectPart:
-    earlier = store.catalog.live_at(note.source_file)
-    return RejectPart(source_file=note.source_file, code=note.code or "", run_id=earlier[0].run_id if earlier else None)
+    earlier = store.catalog.occupant(note.source_file)
+    return RejectPart(source_file=note.source_file, code=note.code or "", run_id=earlier and earlier.run_id)
 
 
 def _last_runs(live: pl.DataFrame, now: datetime) -> list[RunPart]:

@@ -62,26 +62,25 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     try:
         settings = Settings(file=tables, flags=given).taken_from(path)  # type: ignore[call-arg]  # by the sources
     except ValidationError as error:
-        wrong = _findings(error, path, given)
-        with_procedures = _mistake_in(tables.get("procedures", {}), path)
-        raise all_at_once([*wrong, *filter(None, [with_procedures])]) from None
+        findings = (_finding(found, path, given) for found in error.errors(include_url=False))
+        raise all_at_once([*findings, *_mistakes_in(tables.get("procedures", {}), path)]) from None
     _keep_apart(settings, path, given)
-    if (mistake := _mistake_in(settings.procedures, path)) is not None:
-        raise mistake
+    if settings.procedures:  # checked now, not at the first file
+        try:
+            settings.registry  # noqa: B018  # loaded once, for the check
+        except UsageError:
+            raise all_at_once(_mistakes_in(settings.procedures, path)) from None
     return settings
 
 
-def _mistake_in(procedures: Mapping[str, Any], path: Path | None) -> UsageError | None:
-    """Check the config's procedures now, not at the first file; only the config file can hold them."""
-    if not procedures:
-        return None
-    from ingestd.raw.procedures import Registry  # noqa: PLC0415  # many a command reads no raw file
+def _mistakes_in(procedures: Mapping[str, Any], path: Path | None) -> list[UsageError]:
+    """List the mistakes in the config file's procedures, with the file's path."""
+    from ingestd.raw.procedures import mistakes_in  # noqa: PLC0415  # many a command reads no raw file
 
-    try:
-        Registry.load(procedures)
-    except UsageError as error:
-        return UsageError(error.message, place=f"{path}: {error.place}", next_step=error.next_step)
-    return None
+    found = mistakes_in(procedures)
+    for mistake in found:
+        mistake.place = f"{path}: {mistake.place}"
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -147,10 +146,6 @@ def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
 def _is_set(settings: Settings, key: str) -> bool:
     section, _, name = key.partition(".")
     return name in getattr(settings, section).model_fields_set
-
-
-def _findings(error: ValidationError, path: Path | None, flags: Flags) -> list[UsageError]:
-    return [_finding(found, path, flags) for found in error.errors(include_url=False)]
 
 
 def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> UsageError:

@@ -25,7 +25,6 @@ def places_half_done(layout: Layout) -> frozenset[Path]:
 @contextmanager
 def locked(layout: Layout, timeout_s: float) -> Iterator[None]:
     """Hold the manifest's lock for the block, and keep others from clearing what killed processes left."""
-    layout.temporary_root.mkdir(parents=True, exist_ok=True)
     with sweep_lock(layout.temporary_root).held(timeout_s), manifest_lock(layout).held(timeout_s):
         yield
 

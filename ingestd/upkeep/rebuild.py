@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from ingestd import files
 from ingestd.layout import Layout
@@ -16,8 +15,9 @@ from ingestd.manifest.record import FileNote, SegmentHead
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
+from ingestd.settings import Settings
 from ingestd.traces import write_traces
-from ingestd.upkeep.salvage import Salvage, salvage, sound_records
+from ingestd.upkeep.salvage import Salvage, sound_records
 from ingestd.upkeep.staged import StageContent, place_of_row, rows_of_stage
 from ingestd.upkeep.told import Told
 
@@ -107,21 +107,21 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
 
 
 def write_manifest(
-    layout: Layout, zone: ZoneInfo, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
-) -> list[tuple[Path, Path]]:
-    """Replace table and log by these rows and notes; return (file, copy kept aside) pairs.
+    settings: Settings, found: Salvage, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
+) -> None:
+    """Replace table and log, of which `found` was left, by these rows and notes.
 
     Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
     the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
     are written again; what people read of the old log's decisions, which a kill may have kept from being written, is
     written first.
     """
-    found = salvage(layout)
+    layout = settings.layout
     set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
     old_segments = sorted(layout.wal_dir.glob("*.log"))
-    kept = keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
     known = {note.source_file: note for note in notes}
-    write_traces(layout, zone, list(sound_records(layout.wal_dir)), known, durable=True)
+    write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
     frame = table.rows_frame(rows).sort(table.SORTED_BY)
     noted = table.overlay_notes(table.notes_frame([]), list(notes))
     table.write_table(layout.known_files_path, noted)
@@ -140,7 +140,6 @@ def write_manifest(
         for path in old_segments:
             path.unlink()
         files.flush_path(layout.wal_dir)
-    return kept
 
 
 def _free_segment(last: int, old: Sequence[Path]) -> int:

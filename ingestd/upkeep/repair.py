@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ingestd import files
 from ingestd.backfill import EngineOf, Options, backfill, engine_of
@@ -67,6 +68,14 @@ class Repair:
     applied: bool = False
     aside: Path | None = None
     left: list[Finding] = field(default_factory=list)
+
+
+class Rebuilt(NamedTuple):
+    """What a rebuild did: `rows` from the stage, the folder the old manifest is kept in, the backfill that followed."""
+
+    rows: int
+    aside: Path
+    report: Report | None = None
 
 
 def repair(
@@ -136,7 +145,7 @@ class _Job:
             told = read_told(layout)
             end_half_done(layout, _recorded(layout, found, told), self._set_aside)
             rows = restored_rows(found, read_stage(layout), told)
-            write_manifest(layout, self.settings.zone, _checked(layout, rows), restored_notes(found, told), self.folder)
+            write_manifest(self.settings, found, _checked(layout, rows), restored_notes(found, told), self.folder)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 
@@ -199,11 +208,10 @@ class _Job:
             return []
         with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
             catalog = ManifestStore(self.layout).catalog
-            stage = read_stage(self.layout, places_in(self.layout, catalog), [path for path in paths if path.exists()])
-            strangers = [row for row in stage.live.values() if catalog.run(row.run_id) is None]
-            retired = [row for row in stage.live.values() if (run := catalog.run(row.run_id)) and run.superseded_by]
-            wrong = [*stage.damaged, *stage.strays, *(place_of_row(self.layout, row) for row in (*strangers, *retired))]
-            return set_aside(self.layout, wrong, self.folder)
+            place_of = places_in(self.layout, catalog)
+            stage = read_stage(self.layout, place_of, [path for path in paths if path.exists()])
+            orphans = (place_of_row(self.layout, row) for row in stage.live.values() if place_of(row.run_id) is None)
+            return set_aside(self.layout, [*stage.damaged, *stage.strays, *orphans], self.folder)
 
     def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
         """Find Parquet that was moved from its place by hand: path -> the run whose Parquet is gone, and its place."""
@@ -309,12 +317,11 @@ def _refusals(layout: Layout) -> list[Corrupt]:
 
 def rebuild_manifest(
     settings: Settings, *, from_raw: bool, clock: Clock = utc_now, engine: EngineOf = engine_of
-) -> tuple[int, Report | None]:
+) -> Rebuilt:
     """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
 
     The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row. The old
-    table and log are kept aside. Returns the number of rows from the stage, and the backfill's report. `engine` opens
-    what stages.
+    table and log are kept aside. `engine` opens what stages.
 
     Raises:
         Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
@@ -336,12 +343,12 @@ def rebuild_manifest(
         end_half_done(layout, _recorded(layout, found, told), lambda path: set_aside(layout, [path], folder))
         rows = rows_of_stage(read_stage(layout), told)
         keep_superseded(rows, found)
-        write_manifest(layout, settings.zone, _checked(layout, rows), restored_notes(found, told), folder)
+        write_manifest(settings, found, _checked(layout, rows), restored_notes(found, told), folder)
     if from_raw:
-        return len(rows), backfill(settings, Options(force=True, clock=clock, engine=engine))
+        return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
     with opened(settings, clock) as ingest:
         ingest.refresh_histories()
-    return len(rows), None
+    return Rebuilt(len(rows), folder)
 
 
 def _refuse_damaged(stage: StageContent) -> None:

@@ -245,8 +245,8 @@ def _tell_story(story: Story, zone: ZoneInfo) -> None:
         say(f"           next: {story.reject['next_step']}")
     for row in story.rows:
         state = "live" if row.live else f"superseded by {row.superseded_by}"
-        began = _local(row.start_time_utc, zone)
-        say(f"row        {row.run_id}  {row.proc}  {began} ({row.start_time_origin}), {state}")
+        began, came = _local(row.start_time_utc, zone), _local(row.ingested_at_utc, zone)
+        say(f"row        {row.run_id}  {row.proc}  {began} ({row.start_time_origin}), ingested {came}, {state}")
         for warning in row.warnings:
             say(f"           warning: {warning}")
     for staged in story.staged:

@@ -66,11 +66,11 @@ def this_process() -> tuple[int, str]:
 
 
 def service_lock(layout: Layout) -> files.Lock:
-    """Return the lock a service holds for its life: one service a data root."""
+    """Return the lock a service holds for its life, and a repair while it works: one of them a data root."""
     return files.Lock(
         layout.service_lock_path,
-        refusal="another ingestd service ({holder}) runs on this data root already",
-        next_step="leave it at that one (`ingestd status` tells how it is), or stop it first",
+        refusal="another service or repair ({holder}) is at work on this data root",
+        next_step="leave it at that one (`ingestd status` tells how a service is), or stop it first",
     )
 
 

@@ -273,8 +273,7 @@ def _is_run(row: ManifestRow, raw: dict[str, Any], lost: LostFile | None = None)
         where = " Its raw file is gone; the staged data stays."
     elif "problem" in raw:
         where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
-    at = f"{row.ingested_at_utc:%Y-%m-%d %H:%M:%S} UTC"
-    return f"It is run {row.run_id}: {count(row.rows, 'row')}, ingested {at}.{where}"
+    return f"It is run {row.run_id}: {count(row.rows, 'row')}.{where}"
 
 
 def _and_lost(file: LostFile) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -289,7 +290,8 @@ def _noted(now: _Manifest, note: FileNote) -> Iterator[Finding]:
             message = fate_of_copy(now.store.catalog, note)
             yield Finding("note", "duplicate", note.source_file, message, note.run_id)
         case "rejected":
-            message = f"it cannot be staged ({note.code}): `ingestd rejects show` tells why"
+            show = f"`ingestd rejects show {shlex.quote(note.source_file)}`"
+            message = f"it cannot be staged ({note.code}): {show} tells why"
             if before is not None:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)

@@ -25,7 +25,8 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
     staged.run("backfill", "--workers", "1")
     done = staged.run("verify")
     assert done.code == 0
-    assert f"rejected   {REJECT}: it cannot be staged (row-too-long): `ingestd rejects show` tells why\n" in done.out
+    told = f"it cannot be staged (row-too-long): `ingestd rejects show {REJECT}` tells why"
+    assert f"rejected   {REJECT}: {told}\n" in done.out
     assert f"queued     {QUEUED}: header only, no data row yet" in done.out
     assert "duplicate  copy/LaserCalibration2026-03-12_1.csv: a copy of " in done.out
 
@@ -102,7 +103,7 @@ def test_what_rewrites_the_manifest_runs_beside_no_service(command: tuple[str, .
     with service_lock(layout).held(0.0):
         done = staged.run(*command)
         assert (done.code, done.out) == (2, "")
-        assert f"another ingestd service (pid {os.getpid()} on " in done.err
+        assert f"another service or repair (pid {os.getpid()} on " in done.err
         assert staged.run("repair").code == 0
     assert layout.manifest_path.read_bytes() == before
     assert staged.run(*command).code == 0

@@ -53,12 +53,12 @@ def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
 
 
 def test_a_lock_may_say_what_it_guards(tmp_path: Path) -> None:
-    """The service's lock tells that another service runs, with its pid and host, and what to do."""
+    """The service's lock tells that another service or a repair is at work, with its pid and host, and what to do."""
     lock = service_lock(load_settings(None, {"paths": {"data_root": tmp_path}}).layout)
     with _holder(lock.path) as holder, pytest.raises(UsageError) as caught:
         lock.acquire(0.01)
-    assert caught.value.message.startswith(f"another ingestd service (pid {holder.pid} on ")
-    assert caught.value.message.endswith(") runs on this data root already")
+    assert caught.value.message.startswith(f"another service or repair (pid {holder.pid} on ")
+    assert caught.value.message.endswith(") is at work on this data root")
     assert "`ingestd status`" in caught.value.next_step
 
 

@@ -114,7 +114,7 @@ def test_a_second_service_is_refused(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         done = service.command("run")
         assert done.returncode == Exit.FAILED
-        assert f"another ingestd service (pid {service.pid} on {socket.gethostname()}) runs on this data" in done.stderr
+        assert f"another service or repair (pid {service.pid} on {socket.gethostname()}) is at work" in done.stderr
         assert not service.lines("failed")
         assert '"failed"' not in service.layout.log_file.read_text()
         names = put(service.raw, 0, 1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
@@ -102,7 +102,7 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
         with options.engine(ingest.context, settings) as engine:
             run = _Run(ingest, engine, options)
             run.stage_everything()
-        if run.report.stopped_by is None:
+        if run.report.stopped_by is None or isinstance(run.report.stopped_by, NoWorkers):
             run.finish()
         return run.report
 
@@ -200,7 +200,7 @@ class _Run:
             if self.options.compact:
                 self.ingest.compact()
         except Retry as error:
-            self.report.stopped_by = error
+            self.report.stopped_by = self.report.stopped_by or error
 
     def _to_do(self, found: dict[str, FileStat]) -> dict[str, FileStat]:
         """Pick the files that need a look, in the order in which they must be decided."""

@@ -9,7 +9,9 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -17,12 +19,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
-from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, load, stage_batch
+from ingestd.errors import NoWorkers
+from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, discard, load, stage_batch
 
 PARENT_CHECK_S = 1.0
 """How often a worker looks whether its parent still lives, in seconds."""
+
+TRIES = 2
+"""So many processes must end before they do anything until it is said that none can be run."""
+
+Answer = TypeVar("Answer")
 
 _context: StageContext | None = None
 
@@ -62,7 +70,8 @@ class ProcessEngine:
     """Spawned worker processes (never forked: polars deadlocks in a forked child). Use it as a context manager.
 
     A worker that dies (out of memory, killed) breaks the pool: the pool is built anew, the batches in hand are staged
-    again, the oldest one file by file, and a file that kills its worker once more is answered as `Failed`.
+    again, the oldest one file by file in a single process that is known to run, and a file that kills it once more is
+    answered as `Failed`. So no file is blamed where no process can run: that is `NoWorkers`.
     """
 
     def __init__(self, context: StageContext, *, workers: int, threads: int) -> None:
@@ -75,17 +84,19 @@ class ProcessEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        self._end(wait=True)
 
     def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches; answers in their order, at most two batches a worker in hand."""
+        """Stage the batches; answers in their order, at most two batches a worker in hand.
+
+        Raises:
+            NoWorkers: a process cannot be started, or each ends before it does anything.
+        """
         in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]] = deque()
         for batch in batches:
             if stop():
                 break
-            in_hand.append((batch, self._submit(batch)))
+            in_hand.append((batch, self._begin(batch)))
             if len(in_hand) > 2 * self._workers:
                 yield self._answer(in_hand)
         while in_hand:
@@ -96,45 +107,87 @@ class ProcessEngine:
         try:
             return future.result()
         except BrokenProcessPool:
-            self._restart()
-            answers = [outcome for task in batch for outcome in self._alone(task)]
+            answers = self._one_by_one(batch)
             for position, (waiting, broken) in enumerate(in_hand):
                 if not broken.done() or broken.cancelled() or broken.exception() is not None:
-                    in_hand[position] = (waiting, self._submit(waiting))
+                    in_hand[position] = (waiting, self._begin(waiting))
             return answers
 
-    def _alone(self, task: StageTask) -> list[Outcome]:
+    def _one_by_one(self, batch: list[StageTask]) -> list[Outcome]:
+        """Stage each file of a batch by itself; only one that kills a process which was seen to run is blamed."""
+        answers: list[Outcome] = []
         try:
-            return self._submit([task]).result()
-        except BrokenProcessPool:
-            self._restart()
-            return [
-                Failed(
-                    task,
-                    "the process that staged it died twice (out of memory?)",
-                    str(self._context.raw_root / task.source_file),
-                    "free some memory, or lower stage.workers; where there is enough, please report it with the file",
+            self._begin_single()
+            for task in batch:
+                try:
+                    answers += self._begin([task]).result()
+                except BrokenProcessPool:
+                    self._begin_single()
+                    answers.append(self._died_twice(task))
+        except BaseException:
+            discard(answers)
+            raise
+        self._end()
+        return answers
+
+    def _died_twice(self, task: StageTask) -> Failed:
+        return Failed(
+            task,
+            "the process that staged it died twice (out of memory?)",
+            str(self._context.raw_root / task.source_file),
+            "free some memory, or lower stage.workers; where there is enough, please report it with the file",
+        )
+
+    def _begin(self, batch: list[StageTask]) -> Future[list[Outcome]]:
+        """Begin to stage a batch; where the pool is broken, its answer is that."""
+        try:
+            return self._submit(_stage, batch)
+        except BrokenProcessPool as error:
+            future: Future[list[Outcome]] = Future()
+            future.set_exception(error)
+            return future
+
+    def _begin_single(self) -> None:
+        """Build a pool of one process, which has run an empty task when this returns."""
+        for _ in range(TRIES):
+            self._end()
+            with contextlib.suppress(BrokenProcessPool):
+                return self._submit(_ready, workers=1).result()
+        raise NoWorkers(
+            "no process can be run to stage files in: each ended before it did anything",
+            place=sys.executable,
+            next_step=f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs",
+        )
+
+    def _submit(self, do: Callable[..., Answer], *arguments: object, workers: int | None = None) -> Future[Answer]:
+        """Hand a task to the pool, which begins processes as there are tasks for them."""
+        before = set(multiprocessing.active_children())
+        try:
+            if self._executor is None:
+                self._executor = ProcessPoolExecutor(
+                    workers or self._workers,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_prepare,
+                    initargs=(self._context, self._threads, os.getpid()),
                 )
-            ]
-
-    def _submit(self, batch: list[StageTask]) -> Future[list[Outcome]]:
-        if self._executor is None:
-            self._executor = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                initargs=(self._context, self._threads, os.getpid()),
-            )
-        try:
             with _unheard(signal.SIGINT):
-                return self._executor.submit(_stage, batch)
+                return self._executor.submit(do, *arguments)
         except BrokenProcessPool:
-            self._restart()
-            return self._submit(batch)
+            raise
+        except (OSError, RuntimeError) as error:
+            for begun in set(multiprocessing.active_children()) - before:  # no thread could be begun that ends it
+                begun.kill()
+                self._executor = None
+            raise NoWorkers(
+                f"a process to stage files in cannot be started: {error}",
+                place=sys.executable,
+                next_step="see that `ulimit -u` and `ulimit -n` allow more processes and open files, or lower "
+                "stage.workers",
+            ) from error
 
-    def _restart(self) -> None:
+    def _end(self, *, wait: bool = False) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor.shutdown(wait=wait, cancel_futures=True)
             self._executor = None
 
 
@@ -151,7 +204,7 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(context: StageContext, threads: int, parent: int) -> None:
+def _prepare(context: StageContext, threads: int, parent: int) -> None:
     """Prepare a worker: threads are few, and it ends when its parent does. Ctrl-C is the parent's to handle."""
     global _context  # noqa: PLW0603  # a worker process has one context for its life
     os.environ["POLARS_MAX_THREADS"] = str(threads)
@@ -170,6 +223,10 @@ def _end_with(parent: int) -> NoReturn:
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_S)
     os._exit(1)
+
+
+def _ready() -> None:
+    """Do nothing: a worker that answers this was prepared."""
 
 
 def _stage(batch: list[StageTask]) -> list[Outcome]:

@@ -107,6 +107,10 @@ class Retry(IngestdError):
     """The world is at fault: disk full, I/O error, permission, vanished folder. Try again later."""
 
 
+class NoWorkers(Retry):
+    """No process can be run that stages files: no file is to blame, and what is staged already counts."""
+
+
 class Corrupt(IngestdError):
     """One of ingestd's own files is damaged or of a newer version. Nothing was overwritten."""
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ingestd.engine import ProcessEngine
+from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.ingest import Ingest
 from ingestd.service.messages import Answered, Message
@@ -112,6 +113,10 @@ class Suspects:
                     ((outcome,),) = engine.stage([[left[0]]], lambda: False)
                     left.popleft()
                     self._inbox.put(Answered(outcome, began))
+        except Retry as error:  # no process can be run: none of these files is to blame, the others go on
+            for task in left:
+                failed = Failed(task, error.message, error.place, error.next_step)
+                self._inbox.put(Answered(failed, time.monotonic()))
         except Exception as error:  # a process that cannot be begun must cost these files, never the service
             for task in left:
                 self._inbox.put(Answered(failed_by_fault(task, error), time.monotonic()))

@@ -247,7 +247,7 @@ class _Job:
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run.proc, run.date_local, run.run_id) for run in runs]
             keep_copies(self.layout, staged, self.folder)
-            backfill(self.settings, replace(self.options, force=True, only=frozenset(sources)))
+            self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
         """Tell whether the raw file of a run is there and was last decided to be that run."""
@@ -265,7 +265,12 @@ class _Job:
             set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)
             with opened(self.settings, self.options.clock) as ingest:
                 ingest.forget(rejected)
-            backfill(self.settings, replace(self.options, only=frozenset(rejected)))
+            self._backfill(replace(self.options, only=frozenset(rejected)))
+
+    def _backfill(self, options: Options) -> None:
+        stopped_by = backfill(self.settings, options).stopped_by
+        if stopped_by is not None:
+            raise stopped_by
 
     def finish(self) -> None:
         """Cut what is torn, write every history, compact, and look at what is left."""

@@ -7,8 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
+import breaking
 import poison
 import pytest
+from breaking import Breakable
 from poison import POISON, STUCK
 from running import Service, put, run_of
 
@@ -148,3 +150,28 @@ def test_a_note_names_any_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     note_in_hand(tmp_path / "gone", names)
     assert read_in_hand(tmp_path / "gone") == set()
+
+
+def test_suspects_are_not_blamed_where_no_process_can_be_run(tmp_path: Path) -> None:
+    """The service goes on with the other files, says what is wrong, and stages the suspects when a process runs."""
+    service = Service(tmp_path, service=QUICK)
+    interpreter = Breakable(tmp_path)
+    interpreter.break_it()
+    note = service.layout.temporary_root / "1-dead"
+    note.mkdir(parents=True)
+    (note / "owner.lock").touch()
+    suspects = put(service.raw, 0, 2)
+    note_in_hand(note, suspects)
+    service.start(prefix=(sys.executable, breaking.__file__, str(interpreter.path)))
+    with service:
+        service.until(lambda: len(service.lines("retrying")) == 2, "both are told")
+        for line in service.lines("retrying"):
+            assert "no process can be run" in line["problem"]
+            assert line["place"] == sys.executable
+        names = put(service.raw, 10, 2)
+        service.until(lambda: service.live_names() == names, "others are staged")
+        interpreter.mend()
+        service.until(lambda: service.live_names() == names | suspects, "the suspects are staged")
+        assert len(service.lines("retrying")) == 2
+        assert service.stop() == 0
+        service.check_whole()

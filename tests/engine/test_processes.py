@@ -1,0 +1,138 @@
+"""Worker processes that cannot be run, from the start or from some moment on: no file is blamed for it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker, spawn
+from pathlib import Path
+
+import pytest
+from archive import Archive
+from breaking import Breakable
+from measurement import Measurement
+
+from ingestd.backfill import Options, backfill
+from ingestd.engine import ProcessEngine
+from ingestd.errors import NoWorkers
+from ingestd.files import stat_of
+from ingestd.ingest import opened
+from ingestd.manifest.record import Event, Record
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import StageTask
+from ingestd.upkeep.repair import repair
+
+RUN = Measurement()
+SETTLED = Observation(1e6, "")
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Breakable:
+    """The interpreter that worker processes are run with in this test."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper is no worker
+    made = Breakable(tmp_path)
+    monkeypatch.setattr(spawn, "_python_exe", os.fsencode(made.path))
+    return made
+
+
+def many(archive: Archive, number: int) -> list[str]:
+    """Put so many runs in."""
+    names = [f"It_{n:02}.csv" for n in range(number)]
+    for n, name in enumerate(names):
+        archive.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
+    return names
+
+
+def test_where_no_process_runs_a_backfill_says_so_once(tmp_path: Path, interpreter: Breakable) -> None:
+    """After a handful of processes it ends: no file failed, all are left, and the next run stages them."""
+    archive = Archive(tmp_path, stage={"workers": 2})
+    names = many(archive, 20)
+    interpreter.break_it()
+    report = backfill(archive.settings)
+    assert isinstance(report.stopped_by, NoWorkers)
+    assert "each ended before it did anything" in report.stopped_by.message
+    assert "import ingestd.engine" in report.stopped_by.next_step
+    assert (report.failed, report.rejected, report.left, dict(report.events)) == ([], [], 20, {})
+    assert interpreter.lives() <= 4
+    interpreter.mend()
+    assert backfill(archive.settings).events == {Event.INGESTED: 20}
+    assert sorted(archive.live()) == names
+
+
+def test_what_was_staged_before_no_process_ran_any_more_is_all_there(tmp_path: Path, interpreter: Breakable) -> None:
+    """What was committed has its histories and its place in the manifest; nothing else is counted, or left behind."""
+    archive = Archive(tmp_path, stage={"workers": 2, "batch_files": 2})
+    names = many(archive, 30)
+    shot: list[int] = []
+
+    def shoot(_: Record) -> None:
+        if not shot:
+            interpreter.break_it()
+            shot.extend(process.pid or 0 for process in multiprocessing.active_children())
+            os.kill(shot[0], signal.SIGKILL)
+
+    report = backfill(archive.settings, Options(on_record=shoot))
+    assert shot
+    assert isinstance(report.stopped_by, NoWorkers)
+    done = report.events[Event.INGESTED]
+    assert 2 <= done < 30
+    assert (report.failed, report.left) == ([], 30 - done)
+    assert sorted(archive.live()) == names[:done]
+    assert sorted(archive.history(RUN.chip)) == names[:done]
+    assert archive.layout.manifest_path.exists()
+    assert [path.name for path in archive.layout.temporary_root.iterdir()] == ["sweep.lock"]
+    interpreter.mend()
+    assert backfill(archive.settings).events == {Event.INGESTED: 30 - done}
+
+
+def test_a_repair_that_can_run_no_process_says_so(tmp_path: Path, interpreter: Breakable) -> None:
+    """It does not end as if it had staged again what is missing."""
+    archive = Archive(tmp_path)
+    (name,) = many(archive, 1)
+    archive.backfill()
+    archive.staged(archive.live()[name]).unlink()
+    interpreter.break_it()
+    with pytest.raises(NoWorkers):
+        repair(archive.settings, apply=True)
+    interpreter.mend()
+    assert repair(archive.settings, apply=True).left == []
+    assert archive.staged(archive.live()[name]).exists()
+
+
+@contextmanager
+def few_descriptors(spare: int) -> Iterator[None]:
+    """Allow this process so many more open files for the block."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def tasks(archive: Archive, names: list[str]) -> list[StageTask]:
+    """Make tasks of settled files."""
+    states = {name: stat_of((archive.raw / name).stat()) for name in names}
+    return [StageTask(name, status, SETTLED, archive.now()) for name, status in states.items()]
+
+
+@pytest.mark.parametrize("spare", [1, 16])
+def test_a_process_that_the_system_refuses_blames_no_file(tmp_path: Path, spare: int) -> None:
+    """With no descriptor left for the first process, or a later one, the error is the system's; none runs on."""
+    archive = Archive(tmp_path)
+    work = [[task] for task in tasks(archive, many(archive, 20))]
+    resource_tracker.ensure_running()
+    with opened(archive.settings) as ingest:
+        with (
+            few_descriptors(spare),
+            pytest.raises(NoWorkers, match="Too many open files"),
+            ProcessEngine(ingest.context, workers=20, threads=1) as engine,
+        ):
+            list(engine.stage(work, lambda: False))
+        assert multiprocessing.active_children() == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,19 +17,18 @@ from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
-from ingestd.lost import overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.manifest.table import look_anew, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
-from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.traces import read_reject
-from ingestd.upkeep.findings import Finding, fate_of_copy
+from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import leftover, leftovers, places_half_done
+from ingestd.upkeep.raw_files import raw_findings
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import (
     StageContent,
@@ -88,9 +86,10 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     damaged, wrong = _stage_findings(layout, now, done)
     compared = [finding for finding in wrong if layout.data_root / finding.path not in half_done]
     done.runs = now.runs.height
-    found = scan_csvs(layout.raw_root).files
+    scan = scan_csvs(layout.raw_root)
+    found = scan.files
     done.raw_files = len(found)
-    done.findings += _raw_findings(now, found)
+    done.findings += raw_findings(now.store, now.runs, scan)
     compared += _history_findings(settings, now, done)
     compared += _reject_findings(now.store)
     compared += [leftover(layout, path) for path in leftovers(layout)]
@@ -246,61 +245,10 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
 
 
 def _gone(layout: Layout, row: ManifestRow) -> str:
-    if layout.raw_file(row.source_file).exists():
-        return f"the Parquet of {row.source_file} is gone"
-    return f"the Parquet of {row.source_file} is gone, and so is that raw file: put either back from a backup"
-
-
-def _raw_findings(now: _Manifest, found: dict[str, FileStat]) -> Iterator[Finding]:
-    catalog = now.store.catalog
-    for run_id, name in now.runs.select("run_id", "source_file").iter_rows():
-        if name not in found:
-            yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
-    notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
-    for row in now.rows(notes.keys()):
-        message = f"{overwritten(row, notes[row.run_id])}: {RESTORE}"
-        yield Finding("note", "raw-overwritten", row.source_file, message, row.run_id)
-    yield from _same_starts(now.runs)
-    for name, status in found.items():
-        note = catalog.notes.get(name)
-        if not catalog.is_current(name, status.size, status.mtime_ns):
-            known = catalog.is_known(name)
-            what = "changed since it was decided" if known else "not decided yet"
-            message = f"{what}: `ingestd status` tells what it waits for"
-            yield Finding("note", "raw-changed" if known else "raw-undecided", name, message)
-        elif note is not None:
-            yield from _noted(now, note)
-
-
-def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
-    """Find the runs that started when an earlier one did, by both headers: a copy whose bytes were changed, mostly."""
-    first = pl.col("run_id", "source_file").first().over("proc", "start_time_utc").name.prefix("first_")
-    twins = runs.lazy().select("run_id", "source_file", "start_time_origin", first)
-    twins = twins.filter(pl.col("run_id") != pl.col("first_run_id"), pl.col("start_time_origin") == "header")
-    for run_id, name, twin in twins.select("run_id", "source_file", "first_source_file").collect().iter_rows():
-        yield Finding("note", "same-start", name, f"started at the same microsecond as {twin}", run_id)
-
-
-def _noted(now: _Manifest, note: FileNote) -> Iterator[Finding]:
-    """Say what is noted of a file."""
-    run = now.store.catalog.occupant(note.source_file)
-    before = next(now.rows({run.run_id}), None) if run else None
-    match note.outcome:
-        case "duplicate":
-            message = fate_of_copy(now.store.catalog, note)
-            yield Finding("note", "duplicate", note.source_file, message, note.run_id)
-        case "rejected":
-            show = f"`ingestd rejects show {shlex.quote(note.source_file)}`"
-            message = f"it cannot be staged ({note.code}): {show} tells why"
-            if before is not None:
-                message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
-            yield Finding("note", "rejected", note.source_file, message, note.run_id)
-        case "queued" if before is not None:
-            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE_EMPTIED}"
-            yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
-        case "queued":
-            message = queued(note.code).reason
-            yield Finding("note", "queued", note.source_file, message, note.run_id)
+    with contextlib.suppress(OSError):  # a raw file out of reach may be there
+        if not layout.raw_file(row.source_file).exists():
+            return f"the Parquet of {row.source_file} is gone, and so is that raw file: put either back from a backup"
+    return f"the Parquet of {row.source_file} is gone"
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

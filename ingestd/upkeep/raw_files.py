@@ -1,0 +1,96 @@
+"""What a check finds of raw files: gone, out of reach, changed, overwritten, not decided, copies, rejects."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator
+
+import polars as pl
+
+from ingestd.files import Scan
+from ingestd.lost import overwritten
+from ingestd.manifest.record import FileNote
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.table import rows_of
+from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, queued
+from ingestd.upkeep.findings import Finding, fate_of_copy
+from ingestd.words import count
+
+LET_READ = "let the user of this command read it, then `ingestd verify` again"
+"""What to do about what cannot be read."""
+
+
+def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterator[Finding]:
+    """Compare the raw files that a scan saw with what was decided, and with the live rows, `runs`: notes, no damage."""
+    catalog, found = store.catalog, scan.files
+    closed = {name: 0 for name, _ in scan.unreadable}  # and the runs whose raw file may be there
+    for run_id, name in runs.select("run_id", "source_file").iter_rows():
+        if name in found:
+            continue
+        above = next((above for above in _upwards(name) if above in closed), None) if closed else None
+        if above is None:
+            yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
+        else:
+            closed[above] += 1
+    for name, why in scan.unreadable:
+        unseen = count(closed[name], "run")
+        message = f"cannot be read ({why}); whether the raw files of {unseen} are in it is not known: {LET_READ}"
+        yield Finding("note", "raw-unreadable", name or ".", message)
+    notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
+    for row in _rows(runs, notes.keys()):
+        message = f"{overwritten(row, notes[row.run_id])}: {RESTORE}"
+        yield Finding("note", "raw-overwritten", row.source_file, message, row.run_id)
+    yield from _same_starts(runs)
+    for name, status in found.items():
+        note = catalog.notes.get(name)
+        if not catalog.is_current(name, status.size, status.mtime_ns):
+            known = catalog.is_known(name)
+            what = "changed since it was decided" if known else "not decided yet"
+            message = f"{what}: `ingestd status` tells what it waits for"
+            yield Finding("note", "raw-changed" if known else "raw-undecided", name, message)
+        elif note is not None:
+            yield from _noted(store, runs, note)
+
+
+def _rows(runs: pl.DataFrame, run_ids: Collection[str]) -> Iterator[ManifestRow]:
+    return rows_of(runs.filter(pl.col("run_id").is_in(list(run_ids))))
+
+
+def _upwards(name: str) -> Iterator[str]:
+    """Name a raw file and the folders it is in, up to the root, which is "" here."""
+    yield name
+    while name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
+    """Find the runs that started when an earlier one did, by both headers: a copy whose bytes were changed, mostly."""
+    first = pl.col("run_id", "source_file").first().over("proc", "start_time_utc").name.prefix("first_")
+    twins = runs.lazy().select("run_id", "source_file", "start_time_origin", first)
+    twins = twins.filter(pl.col("run_id") != pl.col("first_run_id"), pl.col("start_time_origin") == "header")
+    for run_id, name, twin in twins.select("run_id", "source_file", "first_source_file").collect().iter_rows():
+        yield Finding("note", "same-start", name, f"started at the same microsecond as {twin}", run_id)
+
+
+def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator[Finding]:
+    """Say what is noted of a file."""
+    run = store.catalog.occupant(note.source_file)
+    before = next(_rows(runs, [run.run_id]), None) if run else None
+    match note.outcome:
+        case "duplicate":
+            message = fate_of_copy(store.catalog, note)
+            yield Finding("note", "duplicate", note.source_file, message, note.run_id)
+        case "rejected":
+            show = f"`ingestd rejects show {shlex.quote(note.source_file)}`"
+            message = f"it cannot be staged ({note.code}): {show} tells why"
+            if before is not None:
+                message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
+            yield Finding("note", "rejected", note.source_file, message, note.run_id)
+        case "queued" if before is not None:
+            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE_EMPTIED}"
+            yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
+        case "queued":
+            message = queued(note.code).reason
+            yield Finding("note", "queued", note.source_file, message, note.run_id)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from ingestd.files import stat_of
 from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
-from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, kept_run, queued
+from ingestd.raw.settling import queued
+from ingestd.words import count
+
+EMPTIED = {
+    "empty": "is empty now",
+    "cut": "has no complete row any more",
+    "no-rows": "has only its header now",
+}
+"""What became of a run's raw file that counts as queued again, by the kind of reason why it does."""
+
+RESTORE = "restore it from a backup"
+
+RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
 
 
 class LostFile(NamedTuple):
@@ -52,14 +67,47 @@ def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote]) -> lis
         if (row := rows.get(run.run_id)) is None:
             continue
         why = found[run]
-        if isinstance(why, FileNote):
-            file = LostFile(run.source_file, run.run_id, overwritten(row, why), RESTORE)
-        else:
-            file = LostFile(run.source_file, run.run_id, emptied(run.run_id, row.rows, why), RESTORE_EMPTIED)
+        file = overwritten(store, row, why) if isinstance(why, FileNote) else emptied(store, row, why)
         lost.append((file, run))
     return sorted(lost)
 
 
-def overwritten(row: ManifestRow, note: FileNote) -> str:
+def emptied(store: ManifestStore, row: ManifestRow, code: str) -> LostFile:
+    """Say of a raw file without a complete row which run it was; `code` is the kind of reason why it has none."""
+    return _told(store, row, EMPTIED[code], RESTORE_EMPTIED)
+
+
+def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostFile:
     """Say of a raw file that has another run's bytes now which run it was; `note` is the file's."""
-    return f"it was {kept_run(row.run_id, row.rows)}, and has the bytes of run {note.run_id} now"
+    return _told(store, row, f"has the bytes of run {note.run_id} now", RESTORE)
+
+
+def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
+    layout = store.layout
+    staged = _is_there(layout.staged_file(row.proc, row.date_local, row.run_id))
+    kept = "kept staged" if staged else "whose Parquet is gone too"
+    copy = _copy_of(store, row.run_id)
+    if copy is not None:
+        next_step = f"nothing: its copy {copy} takes its place at the next scan, or `ingestd backfill`"
+    message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
+    return LostFile(row.source_file, row.run_id, message, next_step)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a file is there; one out of reach is not known to be gone."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _copy_of(store: ManifestStore, run_id: str) -> str | None:
+    """Find a raw file with the bytes of a live run, which is known as a copy and has not changed."""
+    catalog = store.catalog
+    run = catalog.run(run_id)
+    for note in catalog.copies(run, run.source_sha256) if run is not None else ():
+        with contextlib.suppress(OSError):
+            status = stat_of(store.layout.raw_file(note.source_file).lstat())
+            if (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
+                return note.source_file
+    return None

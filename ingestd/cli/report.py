@@ -161,7 +161,7 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
         (report.left, "not looked at yet: the same command goes on there"),
-        (len(report.lost), "lost their measurement, which is kept staged: see above"),
+        (len(report.lost), "lost their measurement: see above"),
     ]
     yield from ((number, words) for number, words in rows if number)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ingestd.raw.header import Glance
-from ingestd.words import count
 
 
 class State(StrEnum):
@@ -34,27 +33,6 @@ QUEUED_REASONS = {
     "no-rows": "header only, no data row yet: it waits for its turn, or never ran",
 }
 """Why a file counts as queued: it follows from its bytes alone, so that unchanged files need not be opened again."""
-
-EMPTIED = {
-    "empty": "is empty now",
-    "cut": "has no complete row any more",
-    "no-rows": "has only its header now",
-}
-"""What became of a run's raw file that counts as queued again, by the kind of reason why it does."""
-
-RESTORE = "restore it from a backup"
-
-RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
-
-
-def emptied(run_id: str, rows: int, code: str) -> str:
-    """Say of a raw file without a complete row that it was a run: only the stage has its measurement now."""
-    return f"it was {kept_run(run_id, rows)}, and {EMPTIED[code]}"
-
-
-def kept_run(run_id: str, rows: int) -> str:
-    """Name a run whose raw file has it no more."""
-    return f"run {run_id} ({count(rows, 'row')}, kept staged)"
 
 
 @dataclass(frozen=True, slots=True)

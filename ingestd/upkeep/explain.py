@@ -20,14 +20,14 @@ from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
-from ingestd.lost import LostFile, lost_at
+from ingestd.lost import LostFile, emptied, lost_at
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import glance
-from ingestd.raw.settling import RESTORE_EMPTIED, Observation, State, emptied, judge, queued
+from ingestd.raw.settling import Observation, State, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_trace, read_reject
@@ -217,13 +217,13 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     run = next((row for row in story.rows if before is not None and row.run_id == before.run_id), None)
     looked_at = raw["exists"] and "size" in raw
     if looked_at and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"]):
-        return _undecided(raw, run, known=bool(note or run))
+        return _undecided(store, raw, run, known=bool(note or run))
     if "problem" in raw and not story.rows and note is None:
         return f"{'It is passed over' if raw['passed_over'] else 'It cannot be read'}: {raw['problem']}."
     if note is not None and note.outcome == "rejected":
         return _refused(note, raw, run)
     if note is not None and note.outcome == "queued":
-        return _queued(note, raw, run)
+        return _queued(store, note, raw, run)
     if note is not None and note.outcome == "duplicate":
         return f"It is {fate_of_copy(store.catalog, note)}."
     if not story.rows:
@@ -234,11 +234,11 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     return _is_run(run or live[0], raw)
 
 
-def _undecided(raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> str:
+def _undecided(store: ManifestStore, raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> str:
     """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
     if raw["state"] == State.QUEUED and run is not None:
-        what = emptied(run.run_id, run.rows, raw["code"]).capitalize()
-        return f"{what}: {RESTORE_EMPTIED}, unless it was moved, which the next `ingestd backfill` sees."
+        file = emptied(store, run, raw["code"])
+        return f"{_sentence(file)}, unless it was moved, which the next `ingestd backfill` sees."
     if raw["state"] != State.SETTLED:
         return f"It is {raw['state']}: {raw['reason']}."
     changed = " again, because it changed" if known else ""
@@ -252,12 +252,12 @@ def _refused(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> st
     return f"It was rejected ({note.code}); {until if raw['exists'] else 'the file is gone since'}.{stays}"
 
 
-def _queued(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
+def _queued(store: ManifestStore, note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
     """Say what a file without a complete row waits for, or what became of the run it was."""
     if run is not None and not raw["exists"]:
         return _is_run(run, raw)
     if run is not None:
-        return f"{emptied(run.run_id, run.rows, queued(note.code).code).capitalize()}: {RESTORE_EMPTIED}."
+        return f"{_sentence(emptied(store, run, queued(note.code).code))}."
     if not raw["exists"]:
         return "It was queued, and is gone since: it never became a run."
     return f"It is queued: {raw.get('reason', 'no complete row yet')}."
@@ -274,6 +274,10 @@ def _is_run(row: ManifestRow, raw: dict[str, Any], lost: LostFile | None = None)
     elif "problem" in raw:
         where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
     return f"It is run {row.run_id}: {count(row.rows, 'row')}.{where}"
+
+
+def _sentence(file: LostFile) -> str:
+    return f"{file.message[:1].upper()}{file.message[1:]}: {file.next_step}"
 
 
 def _and_lost(file: LostFile) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator
+from typing import Literal
 
 import polars as pl
 
 from ingestd.files import Scan
-from ingestd.lost import overwritten
+from ingestd.lost import LostFile, emptied, overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
-from ingestd.raw.settling import RESTORE, RESTORE_EMPTIED, emptied, queued
+from ingestd.raw.settling import queued
 from ingestd.upkeep.findings import Finding, fate_of_copy
 from ingestd.words import count
 
@@ -39,8 +40,7 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
         yield Finding("note", "raw-unreadable", name or ".", message)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
     for row in _rows(runs, notes.keys()):
-        message = f"{overwritten(row, notes[row.run_id])}: {RESTORE}"
-        yield Finding("note", "raw-overwritten", row.source_file, message, row.run_id)
+        yield _lost("raw-overwritten", overwritten(store, row, notes[row.run_id]))
     yield from _same_starts(runs)
     for name, status in found.items():
         note = catalog.notes.get(name)
@@ -51,6 +51,10 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             yield Finding("note", "raw-changed" if known else "raw-undecided", name, message)
         elif note is not None:
             yield from _noted(store, runs, note)
+
+
+def _lost(kind: Literal["raw-emptied", "raw-overwritten"], file: LostFile) -> Finding:
+    return Finding("note", kind, file.source_file, f"{file.message}: {file.next_step}", file.run_id)
 
 
 def _rows(runs: pl.DataFrame, run_ids: Collection[str]) -> Iterator[ManifestRow]:
@@ -89,8 +93,7 @@ def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("note", "rejected", note.source_file, message, note.run_id)
         case "queued" if before is not None:
-            message = f"{emptied(before.run_id, before.rows, queued(note.code).code)}: {RESTORE_EMPTIED}"
-            yield Finding("note", "raw-emptied", note.source_file, message, before.run_id)
+            yield _lost("raw-emptied", emptied(store, before, queued(note.code).code))
         case "queued":
             message = queued(note.code).reason
             yield Finding("note", "queued", note.source_file, message, note.run_id)

@@ -7,8 +7,10 @@ import pytest
 from archive import Archive
 from lived import PLAIN, RUN
 
+from ingestd.backfill import Options, backfill
 from ingestd.cli.report import exit_code
-from ingestd.raw.settling import RESTORE_EMPTIED
+from ingestd.engine import InlineEngine
+from ingestd.lost import RESTORE_EMPTIED
 from ingestd.service.status import Health, StatusReport, read_status
 from ingestd.upkeep.explain import explain
 
@@ -56,6 +58,55 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
     (found,) = lived.findings(empty)
     assert (found.level, found.kind, found.run_id) == ("note", "raw-emptied", run_id)
     assert found.message == f"i{told}: {RESTORE_EMPTIED}"
+
+
+def test_what_is_not_staged_any_more_is_not_called_staged(empty: Archive, run_id: str) -> None:
+    """Where the run's Parquet is gone as well, every command says that of the emptied file."""
+    empty.staged(empty.live()[PLAIN]).unlink()
+    empty.put(PLAIN, b"")
+    told = f"t was run {run_id} (3 rows, whose Parquet is gone too), and is empty now"
+    for _ in range(2):  # before it is decided, and after it
+        assert [trouble.message for trouble in status(empty).troubles] == [f"i{told}"]
+        assert verdict(empty).startswith(f"I{told}: {RESTORE_EMPTIED}")
+        report = backfill(empty.settings, Options(engine=lambda context, _: InlineEngine(context), clock=empty.now))
+        assert [file.message for file in report.lost] == [f"i{told}"]
+    found = {one.kind: one.message for one in lived.findings(empty)}
+    assert set(found) == {"parquet-missing", "raw-emptied"}
+    assert found["raw-emptied"] == f"i{told}: {RESTORE_EMPTIED}"
+
+
+def test_a_copy_of_what_was_emptied_is_named(empty: Archive, run_id: str) -> None:
+    """It says which file has the bytes, as long as it has them, and that it takes the place; the backfill does that."""
+    copy = "backup/It_1.csv"
+    empty.copy(PLAIN, copy)
+    assert empty.backfill() == [("duplicate", copy)]
+    empty.put(PLAIN, b"")
+    told = f"nothing: its copy {copy} takes its place at the next scan, or `ingestd backfill`"
+    for decided in (False, True):
+        if decided:
+            empty.backfill(only=frozenset({PLAIN}))
+            assert [(file.run_id, file.next_step) for file in empty.report.lost] == [(run_id, told)]
+            assert next(one.message for one in lived.findings(empty) if one.kind == "raw-emptied").endswith(told)
+        (trouble,) = status(empty).troubles
+        assert (trouble.place, trouble.next_step) == (str(empty.raw / PLAIN), told)
+        assert told in verdict(empty)
+    empty.backfill()
+    assert empty.report.lost == []
+    assert empty.live()[copy].run_id == run_id
+
+
+def test_what_was_a_copy_once_is_not_named(empty: Archive, run_id: str) -> None:
+    """A file known as a copy that has other bytes by now, or is gone, restores nothing."""
+    copy = "backup/It_1.csv"
+    empty.copy(PLAIN, copy)
+    empty.backfill()
+    empty.put(PLAIN, b"")
+    empty.put(copy, SECOND.data)
+    assert [(one.message, one.next_step) for one in status(empty).troubles] == [
+        (f"it was run {run_id} (3 rows, kept staged), and is empty now", RESTORE_EMPTIED)
+    ]
+    empty.delete(copy)
+    assert [one.next_step for one in status(empty).troubles] == [RESTORE_EMPTIED]
 
 
 def test_the_backup_put_back_ends_it(empty: Archive, run_id: str) -> None:

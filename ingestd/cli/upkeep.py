@@ -154,6 +154,8 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         say_more(len(step.paths) - SHOWN_PATHS, lead="     ")
     for finding in done.left:
         say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
+    if done.more_may_follow:
+        say("What else is damaged shows when the manifest is restored: further steps may follow, with --apply at once.")
     if not done.applied:
         next_step = " Next: stop the service, then `ingestd repair --apply`." if done.steps else ""
         say(f"Nothing was changed.{next_step}", style="bold")

@@ -62,12 +62,16 @@ class Step:
 
 @dataclass(slots=True)
 class Repair:
-    """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend."""
+    """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend.
+
+    `more_may_follow`: a plan that ends with the manifest, for what else is damaged shows when that is restored.
+    """
 
     steps: list[Step] = field(default_factory=list)
     applied: bool = False
     aside: Path | None = None
     left: list[Finding] = field(default_factory=list)
+    more_may_follow: bool = False
 
 
 class Rebuilt(NamedTuple):
@@ -94,6 +98,8 @@ def repair(
     job.mend_manifest()
     if apply or not job.manifest_is_broken:
         job.mend_stage()
+    else:
+        job.done.more_may_follow = True
     if apply:
         job.finish()
     return job.done

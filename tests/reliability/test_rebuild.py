@@ -209,6 +209,21 @@ def test_verify_beside_a_writer_calls_nothing_damaged(archive: Archive, tmp_path
     lived.check_sound(archive)
 
 
+def test_a_plan_says_when_it_cannot_tell_all(archive: Archive) -> None:
+    """Of a damaged manifest the plan has the first step only, and says so; what follows is mended with it."""
+    archive.staged(archive.live()[lived.PLAIN]).write_bytes(b"cut")
+    plan = mend(archive, apply=False)
+    assert ("parquet" in {step.kind for step in plan.steps}, plan.more_may_follow) == (True, False)
+    flip(archive.layout.manifest_path, 300)
+    plan = mend(archive, apply=False)
+    assert ([step.kind for step in plan.steps], plan.more_may_follow) == (["manifest"], True)
+    _, out = _command(archive, "repair")
+    assert "further steps may follow" in " ".join(out.split())
+    done = mend(archive)
+    assert ({"manifest", "parquet"} <= {step.kind for step in done.steps}, done.more_may_follow) == (True, False)
+    assert (done.left, damages(archive)) == ([], set())
+
+
 # ---- the commands ----------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingestd import files
-from ingestd.errors import Corrupt, NewerVersion, Retry
+from ingestd.errors import Corrupt, NewerVersion
 from ingestd.manifest.record import (
     Damage,
     Frames,
@@ -28,7 +28,7 @@ from ingestd.manifest.record import (
     split,
 )
 
-_SEGMENT = re.compile(r"^(\d{8})\.log$")
+_SEGMENT = re.compile(r"([0-9]{8})\.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +71,32 @@ def _name(number: int) -> str:
     return f"{number:08d}.log"
 
 
+def segment_number(name: str) -> int | None:
+    """Read the number in a segment's name; None for any other name."""
+    found = _SEGMENT.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def segments_there(directory: Path) -> list[int]:
+    """List in order the segment numbers of a log that may be damaged; there are none in what is no folder.
+
+    Raises:
+        Retry: the folder cannot be read: it is not taken for empty.
+    """
+    with files.world(directory):
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(number for name in names if (number := segment_number(name)) is not None)
+
+
 def segments(directory: Path) -> list[int]:
     """List the segment numbers in order.
 
     Raises:
         Corrupt: one is missing between two others.
     """
-    try:
-        with files.world(directory):
-            names = [path.name for path in directory.iterdir()] if directory.exists() else []
-    except Retry:
-        if directory.is_file():
-            raise corrupt(directory, "a file stands in the place of the log's folder") from None
-        raise
-    numbers = sorted(int(match[1]) for name in names if (match := _SEGMENT.match(name)))
+    numbers = segments_there(directory)
+    if not numbers and directory.is_file():
+        raise corrupt(directory, "a file stands in the place of the log's folder")
     for number, following in itertools.pairwise(numbers):
         if following != number + 1:
             raise corrupt(segment_path(directory, number + 1), "this segment of the log is missing")

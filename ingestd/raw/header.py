@@ -81,12 +81,11 @@ class Header:
 class Glance:
     """What a quick look tells about a file that may still be written.
 
-    `plausible`: the bytes are a PyMeasure file or the beginning of one (an empty file, a cut header). `complete_rows`:
-    at least one data row with its line end. `rows`: how many (comment lines and blank lines are no rows).
-    `incomplete_tail`: bytes follow the last line end, a tail of NUL bytes among them.
+    `plausible`: the bytes are a PyMeasure file or the beginning of one (an empty file, a cut header). `rows`: how many
+    data rows have their line end (comment lines and blank lines are no rows). `incomplete_tail`: bytes follow the last
+    line end, a tail of NUL bytes among them.
     """
 
-    complete_rows: bool
     incomplete_tail: bool
     plausible: bool
     rows: int
@@ -104,7 +103,7 @@ def glance(data: bytes) -> Glance:
         plausible = False
     if plausible and not rows:
         plausible = find_lone_carriage_return(data, 0, text_end(data)) < 0
-    return Glance(complete_rows=rows > 0, incomplete_tail=tail, plausible=plausible, rows=rows)
+    return Glance(incomplete_tail=tail, plausible=plausible, rows=rows)
 
 
 def parse_header(data: bytes) -> Header:

@@ -40,7 +40,7 @@ class Verdict:
     """A state and the reason for it, in words for people; empty for `settled`.
 
     `code` is the kind of reason: a key of `QUEUED_REASONS` for `queued`; `writer`, `unseen` (whoever writes
-    cannot be seen), `settling` or `cut-line` for `running`.
+    cannot be seen), `settling`, `cut-line` or `changed` (while it was read) for `running`.
     """
 
     state: State
@@ -97,7 +97,7 @@ def judge(seen: Observation, glance: Glance, size: int, patience: Patience) -> V
     outside = judge_outside(seen, patience)
     if outside.state is not State.SETTLED or not glance.plausible:
         return outside
-    if not glance.complete_rows:
+    if not glance.rows:
         return queued("empty" if size == 0 else "cut" if glance.incomplete_tail else "no-rows")
     if glance.incomplete_tail and seen.unchanged_s < patience.quiet_s:
         return Verdict(

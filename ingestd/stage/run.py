@@ -211,7 +211,7 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
 
 
 def _overtaken(task: StageTask, reason: str) -> Waiting:
-    return Waiting(task, Verdict(State.RUNNING, reason))
+    return Waiting(task, Verdict(State.RUNNING, reason, "changed"))
 
 
 def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:

@@ -118,7 +118,8 @@ def write_manifest(
     """
     layout = settings.layout
     set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
-    old_segments = sorted(layout.wal_dir.glob("*.log"))
+    old_numbers = log.segments_there(layout.wal_dir)
+    old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
     keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
     known = {note.source_file: note for note in notes}
     write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
@@ -129,7 +130,7 @@ def write_manifest(
     log.create(
         layout.wal_dir,
         SegmentHead(
-            segment=_free_segment(found.last_segment, old_segments),
+            segment=_free_segment(found.last_segment, old_numbers),
             next_seq=found.last_seq + 1,
             compacted_rows=frame.height,
             compacted_files=noted.height,
@@ -142,12 +143,12 @@ def write_manifest(
         files.flush_path(layout.wal_dir)
 
 
-def _free_segment(last: int, old: Sequence[Path]) -> int:
+def _free_segment(last: int, old: Sequence[int]) -> int:
     """Number the new segment: behind the last, or where a stray file has the greatest number, the first free one."""
     if last < log.LAST_SEGMENT:
         return last + 1
-    used = {path.stem for path in old}
-    return next(number for number in range(1, log.LAST_SEGMENT) if f"{number:08d}" not in used)
+    used = set(old)
+    return next(number for number in range(1, log.LAST_SEGMENT) if number not in used)
 
 
 def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:

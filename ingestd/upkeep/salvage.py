@@ -75,9 +75,7 @@ def sound_records(directory: Path) -> Iterator[Record]:
 
 
 def _records(directory: Path, found: Salvage) -> Iterator[Record]:
-    paths = files.all_below(directory, ".log")  # a folder that cannot be read is no empty one
-    numbers = sorted(int(path.stem) for path in paths if path.parent == directory and re.fullmatch(r"\d{8}", path.stem))
-    for number in numbers:
+    for number in log.segments_there(directory):
         path = log.segment_path(directory, number)
         found.last_segment = number
         with files.world(path):

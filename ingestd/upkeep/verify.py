@@ -135,7 +135,9 @@ def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, Fil
         try:
             now = _Manifest.read(layout)
             again = _found_again(settings, now, findings, found)
-            rested = ManifestStore(layout).position == now.store.position
+            looked_at = now.store.position
+            now.store.refresh()
+            rested = now.store.position == looked_at
         except Corrupt:
             return findings
         findings = _still(findings, again)

@@ -16,8 +16,10 @@ from ingestd.deciding import Decider
 from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
 from ingestd.files import look
+from ingestd.ingest import opened
 from ingestd.manifest.record import Event
 from ingestd.manifest.store import ManifestStore
+from ingestd.raw.settling import Observation, State
 from ingestd.report import Report
 from ingestd.settings import load_settings
 from ingestd.stage import run as stage
@@ -167,6 +169,20 @@ def test_a_run_above_a_lowered_limit_is_known_by_its_bytes(tmp_path: Path) -> No
     }
     archive.settings = load_settings(tmp_path / "config.toml", small)
     assert archive.backfill() == [("unchanged", A)]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_waited_for(archive: Archive, gone: bool) -> None:
+    """It counts as running, with a kind of reason of its own, and nothing of it is staged."""
+    path = archive.put(A, RUN.data)
+    task = stage.StageTask(A, look.stat_of(path.stat()), Observation(1e6, ""), archive.now())
+    archive.put(A, LATER.data)
+    if gone:
+        archive.delete(A)
+    with opened(archive.settings) as ingest:
+        (waiting,) = stage.stage_batch([task], ingest.context)
+    assert isinstance(waiting, stage.Waiting)
+    assert (waiting.verdict.state, waiting.verdict.code) == (State.RUNNING, "changed")
 
 
 # ---- another measurement saved over a run's file ---------------------------------------------------------------------

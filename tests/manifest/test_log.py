@@ -326,3 +326,23 @@ def test_an_append_that_the_system_cuts_short_leaves_the_segment_as_it_was(wal: 
     )
     assert done.stdout == "File too large\n"
     assert _contents(wal) == before
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1, 42, log.LAST_SEGMENT])
+def test_the_name_of_a_segment_tells_its_number(tmp_path: Path, number: int) -> None:
+    """What `segment_path` writes `segment_number` reads."""
+    assert log.segment_number(log.segment_path(tmp_path, number).name) == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1.log", "000000001.log", "0000001a.log", "00000001.log\n", "00000001.LOG", "00000001.log.torn-1", "٠٠٠٠٠٠٠١.log"],
+)
+def test_other_names_are_no_segments(tmp_path: Path, name: str) -> None:
+    """Neither reading nor salvaging the log takes such a file for a part of it."""
+    (tmp_path / name).touch()
+    assert log.segment_number(name) is None
+    assert log.segments(tmp_path) == log.segments_there(tmp_path) == []

@@ -24,11 +24,11 @@ from ingestd.raw.settling import (
 )
 
 PATIENCE = Patience(settle_s=0.5, quiet_s=30.0)
-WHOLE = Glance(complete_rows=True, incomplete_tail=False, plausible=True, rows=3)
-CUT = Glance(complete_rows=True, incomplete_tail=True, plausible=True, rows=3)
-HEADER = Glance(complete_rows=False, incomplete_tail=False, plausible=True, rows=0)
-CUT_ROW = Glance(complete_rows=False, incomplete_tail=True, plausible=True, rows=0)
-RUBBISH = Glance(complete_rows=False, incomplete_tail=False, plausible=False, rows=0)
+WHOLE = Glance(incomplete_tail=False, plausible=True, rows=3)
+CUT = Glance(incomplete_tail=True, plausible=True, rows=3)
+HEADER = Glance(incomplete_tail=False, plausible=True, rows=0)
+CUT_ROW = Glance(incomplete_tail=True, plausible=True, rows=0)
+RUBBISH = Glance(incomplete_tail=False, plausible=False, rows=0)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_with_a_look_at_the_bytes(unchanged_s: float, look: Glance, size: int, s
 @given(
     unchanged_s=st.floats(0, 1e6),
     writer=st.sampled_from(["", None, "python (pid 7)"]),
-    look=st.builds(Glance, st.booleans(), st.booleans(), st.booleans(), st.just(1)),
+    look=st.builds(Glance, st.booleans(), st.booleans(), st.integers(0, 1)),
     size=st.integers(0, 10),
 )
 def test_no_look_settles_what_is_running_outside(

@@ -61,7 +61,7 @@ class WaitingMachine(RuleBasedStateMachine):
         limit=st.integers(1, 3),
         answers=st.lists(st.sampled_from(["wait", "again", "retry", "done"]), min_size=3, max_size=3),
         wait_s=st.floats(0.01, 40.0),
-        code=st.sampled_from(["writer", "unseen", "settling", "cut-line", ""]),
+        code=st.sampled_from(["writer", "unseen", "settling", "cut-line", "changed"]),
         problem=st.sampled_from(["permission denied", "input/output error"]),
     )
     def turn(self, limit: int, answers: list[str], wait_s: float, code: str, problem: str) -> None:
@@ -240,7 +240,7 @@ def test_an_mtime_in_the_future_does_not_hold_a_file_for_ever() -> None:
 
 def test_a_file_that_changed_while_it_was_read_is_looked_at_again_soon() -> None:
     """No reason to wait for `quiet_s`: the next look finds out what it became."""
-    changed = Verdict(State.RUNNING, "it changed while it was read")
+    changed = Verdict(State.RUNNING, "it changed while it was read", "changed")
     assert next_look_s(Observation(3.0, ""), changed, PATIENCE, POLL_S) == 0.0
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, stage_batch
 
 CONNECT_S = 10
@@ -86,16 +87,37 @@ class DaskEngine:
                 )
 
     def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches; answers in their order, a few batches a worker thread in hand."""
+        """Stage the batches; answers in their order, a few batches a worker thread in hand.
+
+        Raises:
+            NoWorkers: the cluster was lost.
+        """
         in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]] = deque()
         for batch in batches:
             if stop():
                 break
-            in_hand.append((batch, self._submit(batch)))
-            if len(in_hand) > BATCHES_A_THREAD * self._threads():
-                yield self._answer(*in_hand.popleft())
+            with self._not_lost():
+                in_hand.append((batch, self._submit(batch)))
+                enough = len(in_hand) > BATCHES_A_THREAD * self._threads()
+                answer = self._answer(*in_hand.popleft()) if enough else None
+            if answer is not None:
+                yield answer
         while in_hand:
-            yield self._answer(*in_hand.popleft())
+            with self._not_lost():
+                answer = self._answer(*in_hand.popleft())
+            yield answer
+
+    @contextmanager
+    def _not_lost(self) -> Iterator[None]:
+        """Tell of a scheduler that went away as what it is: no file is to blame."""
+        try:
+            yield
+        except (OSError, CancelledError) as error:
+            raise NoWorkers(
+                f"the Dask cluster was lost: {error or type(error).__name__}",
+                place=self._scheduler,
+                next_step="see that the scheduler runs and is reached from here",
+            ) from error
 
     def _threads(self) -> int:
         threads: dict[str, int] = self._client.nthreads()

@@ -20,7 +20,7 @@ from waiting import wait_until
 
 from ingestd.backfill import Options, backfill
 from ingestd.cluster import DaskEngine
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.manifest.record import Event, Record
 from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Patience
@@ -125,6 +125,23 @@ def test_a_cluster_makes_the_same_manifest_as_processes_here(tmp_path: Path, man
     assert there.failed == []
     assert remote.layout.manifest_path.read_bytes() == local.layout.manifest_path.read_bytes()
     assert pl.read_parquet(remote.layout.manifest_path).height == here.events[Event.INGESTED] > 50
+
+
+def test_a_scheduler_that_goes_away_blames_no_file(tmp_path: Path, many: Path, cluster: Cluster) -> None:
+    """The backfill ends with that as its one error; what was committed is in the manifest and in its histories."""
+    remote = settings_for(tmp_path / "remote", many, engine="dask", scheduler=cluster.address, batch_files=1)
+
+    def kill(_: Record) -> None:
+        cluster.scheduler.kill()
+
+    report = backfill(remote, Options(clock=lambda: NOON, on_record=kill))
+    assert isinstance(report.stopped_by, NoWorkers)
+    assert "the Dask cluster was lost" in report.stopped_by.message
+    assert report.stopped_by.place == cluster.address
+    assert report.failed == []
+    done = report.events[Event.INGESTED]
+    assert done == pl.read_parquet(remote.layout.manifest_path).height >= 1
+    assert list(remote.layout.histories_dir.iterdir())
 
 
 def test_a_worker_that_does_not_see_the_data_root_is_named(tmp_path: Path, samples: Path, cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -46,15 +47,23 @@ class _Loaded(Mapping[str, Any]):
     """All commands by name; the module of one is loaded, and its options are made, when it is looked up."""
 
     def __getitem__(self, name: str) -> Any:
-        outer = typer.Typer(rich_markup_mode=None)
-        outer.add_typer(import_module(f"{__name__}.{COMMANDS[name]}").commands)
-        return get_group(outer).commands[name]
+        return _loaded(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
 
     def __len__(self) -> int:
         return len(COMMANDS)
+
+
+@cache
+def _loaded(name: str) -> Any:
+    outer = typer.Typer(rich_markup_mode=None)
+    outer.add_typer(import_module(f"{__name__}.{COMMANDS[name]}").commands)
+    return get_group(outer).commands[name]
 
 
 class _Commands(TyperGroup):

@@ -16,14 +16,16 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
 from ingestd.cli.typed import insertions, typed
 from ingestd.words import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 LONGEST_LINE = 10_000
 WIDEST = 100
@@ -44,6 +46,8 @@ LONG_LIST = 20
 
 @cache
 def _console(stream: TextIO) -> Console:
+    from rich.console import Console  # noqa: PLC0415  # where no terminal is, nothing is coloured
+
     return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -77,6 +81,8 @@ def say(text: str = "", *, style: str = "", lead: str = "") -> None:
 
 def say_text(text: Text) -> None:
     """Print one line that is coloured already and safe to print; on a terminal it goes on indented by 4."""
+    from rich.text import Text  # noqa: PLC0415  # as above
+
     for at, more in reversed(insertions(text.plain)):
         text = text[:at] + Text(more) + text[at:]
     if not on_terminal():
@@ -152,12 +158,14 @@ def _placed(message: str, place: str) -> str:
 
 
 def _print(stream: TextIO, *parts: tuple[str, str]) -> None:
-    line = Text.assemble(*((shown(text, LONGEST_LINE), style) for text, style in parts if text))
+    safe = [(shown(text, LONGEST_LINE), style) for text, style in parts if text]
     # Without a terminal rich has nothing to add, and would break lines at its width.
     if stream.isatty():
-        _console(stream).print(line)
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        _console(stream).print(Text.assemble(*safe))
     else:
-        stream.write(line.plain + "\n")
+        stream.write("".join(text for text, _ in safe) + "\n")
 
 
 def say_json(content: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import ingestd
 from ingestd.cli import COMMANDS, app
 
-HEAVY = ("polars", "pyarrow", "watchdog", "apscheduler", "pint", "structlog")
+HEAVY = ("polars", "pyarrow", "watchdog", "apscheduler", "pint", "structlog", "rich.console")
 
 LONG_RUNNING = {"run", "tail"}
 """Commands whose examples do not end by themselves; their own tests run them."""

@@ -17,6 +17,7 @@ import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from ingestd.errors import Retry
 
@@ -84,17 +85,18 @@ def _owner(path: Path) -> str | None:
         return None
 
 
-def _load_syncfs() -> Callable[[int], int] | None:
+def _system_call(name: str, *arguments: type) -> Callable[..., int] | None:
     try:
-        function = ctypes.CDLL(None, use_errno=True).syncfs
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
-    function.argtypes = [ctypes.c_int]
+    function.argtypes = arguments
     function.restype = ctypes.c_int
-    return function
+    return cast("Callable[..., int]", function)
 
 
-_syncfs = _load_syncfs()
+_syncfs = _system_call("syncfs", ctypes.c_int)
+_fallocate = _system_call("fallocate64", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def flush_path(path: Path) -> None:
@@ -129,6 +131,23 @@ def flush_file_systems(paths: Iterable[Path]) -> None:
         finally:
             os.close(descriptor)
     return None
+
+
+def reserve(path: Path, size: int) -> None:
+    """Keep the first `size` bytes of the disk for a file that will grow: its size stays, a durable append is quicker.
+
+    Nothing is done where the disk is full, or cannot.
+    """
+    if _fallocate is not None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _fallocate(descriptor, _KEEP_SIZE, 0, size)
+        finally:
+            os.close(descriptor)
+
+
+_KEEP_SIZE = 1
+"""`FALLOC_FL_KEEP_SIZE` of linux/falloc.h."""
 
 
 def write_new(path: Path, data: bytes | memoryview) -> None:

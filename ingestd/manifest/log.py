@@ -58,6 +58,9 @@ class Replay:
     before_latest: int = 0
 
 
+RESERVED = 2**20
+"""So many bytes of the disk are kept for a segment when it begins: some thousand decisions."""
+
 LAST_SEGMENT = 99_999_999
 """The greatest segment number that a name has room for."""
 
@@ -108,6 +111,8 @@ def create(directory: Path, head: SegmentHead) -> Position:
     line, path = encode(head), segment_path(directory, head.segment)
     files.remove_leftovers(path)
     files.write_atomic(path, line)
+    with files.world(path):
+        files.reserve(path, RESERVED)
     return Position(head.segment, len(line), head.next_seq)
 
 

@@ -26,6 +26,21 @@ def test_a_write_makes_folder_and_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_room_is_kept_for_a_file_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disk is kept behind the end of a file, whose bytes and size stay; where the system cannot, nothing happens."""
+    path = tmp_path / "x.log"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(durable, "_fallocate", None)
+    files.reserve(path, 2**20)
+    assert path.stat().st_blocks * 512 < 2**20
+    monkeypatch.undo()
+    if durable._fallocate is None:
+        pytest.skip("this system cannot keep disk for a file")
+    files.reserve(path, 2**20)
+    assert path.stat().st_blocks * 512 >= 2**20
+    assert path.read_bytes() == b"one"
+
+
 def test_equal_bytes_touch_nothing(tmp_path: Path) -> None:
     """Writing the bytes that are there returns False and leaves inode and times alone."""
     path = tmp_path / "x.json"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from samples_of_rows import NOON, a_note, a_record
 
 from ingestd.errors import Corrupt, Retry
+from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import FORMAT_VERSION, Event, Record, SegmentHead, encode
 
@@ -50,6 +51,17 @@ def test_no_folder_is_no_log(tmp_path: Path) -> None:
     assert log.mend(tmp_path / "wal") is None
     assert list(tmp_path.iterdir()) == []
     assert log.replay(tmp_path) is None
+
+
+def test_a_new_segment_has_room_on_the_disk(tmp_path: Path) -> None:
+    """Disk is kept for the records to come; a reader sees the head and no more."""
+    position = log.create(tmp_path, SegmentHead(segment=1, next_seq=1))
+    path = log.segment_path(tmp_path, 1)
+    if durable._fallocate is None:
+        pytest.skip("this system cannot keep disk for a file")
+    assert path.stat().st_blocks * 512 >= log.RESERVED
+    assert path.stat().st_size == position.offset
+    assert _replayed(tmp_path) == []
 
 
 def test_a_torn_end_is_kept_aside_and_cut_and_the_next_record_follows(wal: Path) -> None:

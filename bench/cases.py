@@ -214,7 +214,7 @@ class Bench:
         ]  # fmt: skip
         probe = (
             "import contextlib, io, sys; sys.argv = ['ingestd', '--help']\n"
-            "from ingestd.__main__ import main\n"
+            "from ingestd.cli import main\n"
             "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()\n"
             "print(*sorted({'polars', 'pyarrow', 'watchdog', 'pint'} & set(sys.modules)) or ['none'])"
         )

@@ -5,8 +5,10 @@ The processes that stage are begun by importing the file their parent was run fr
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sys
 
 
 def main() -> None:
@@ -16,12 +18,17 @@ def main() -> None:
     # Nor for a search of all installed packages for plugins of pydantic, whenever a process begins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(1_000_000)  # modules and manifests are no garbage: to look for it takes a tenth longer
-    try:
-        from ingestd import cli  # noqa: PLC0415
+    from ingestd import cli  # noqa: PLC0415
 
+    try:
         cli.main()
-    finally:
-        gc.freeze()  # what is loaded goes with the process; a last look for garbage takes longer than many a command
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        # All is written, and no thread of ours is left. To take the libraries apart takes longer than many a command.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(end.code)
 
 
 if __name__ == "__main__":

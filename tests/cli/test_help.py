@@ -54,7 +54,7 @@ def exit_codes(path: tuple[str, ...]) -> set[str]:
 def test_help_and_version_load_no_heavy_library() -> None:
     """`ingestd --help`, a command's help and `--version` answer without polars, pyarrow, the watcher and the like."""
     loaded = f"print([name for name in {HEAVY} if name in sys.modules])"
-    check = f"import sys; from ingestd.__main__ import main\ntry: main()\nfinally: {loaded}"
+    check = f"import sys; from ingestd.cli import main\ntry: main()\nfinally: {loaded}"
     for arguments in (["--help"], ["--version"], ["backfill", "--help"], ["config", "show", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", check, *arguments],

@@ -88,7 +88,7 @@ def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> L
     kept = "kept staged" if staged else "whose Parquet is gone too"
     copy = _copy_of(store, row.run_id)
     if copy is not None:
-        next_step = f"nothing: its copy {copy} takes its place at the next scan, or `ingestd backfill`"
+        next_step = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
     return LostFile(row.source_file, row.run_id, message, next_step)
 

@@ -81,7 +81,7 @@ def test_a_copy_of_what_was_emptied_is_named(empty: Archive, run_id: str) -> Non
     empty.copy(PLAIN, copy)
     assert empty.backfill() == [("duplicate", copy)]
     empty.put(PLAIN, b"")
-    told = f"nothing: its copy {copy} takes its place at the next scan, or `ingestd backfill`"
+    told = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     for decided in (False, True):
         if decided:
             empty.backfill(only=frozenset({PLAIN}))

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
@@ -26,6 +26,9 @@ from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, discard,
 
 PARENT_CHECK_S = 1.0
 """How often a worker looks whether its parent still lives, in seconds."""
+
+POOL_CHECK_S = 1.0
+"""How often it is looked whether a pool still lives while an answer of it is waited for, in seconds."""
 
 TRIES = 2
 """So many processes must end before they do anything until it is said that none can be run."""
@@ -105,7 +108,7 @@ class ProcessEngine:
     def _answer(self, in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]]) -> list[Outcome]:
         batch, future = in_hand.popleft()
         try:
-            return future.result()
+            return self._result(future)
         except BrokenProcessPool:
             answers = self._one_by_one(batch)
             for position, (waiting, broken) in enumerate(in_hand):
@@ -120,7 +123,8 @@ class ProcessEngine:
             self._begin_single()
             for task in batch:
                 try:
-                    answers += self._begin([task]).result()
+                    alone = self._result(self._begin([task]))
+                    answers += alone
                 except BrokenProcessPool:
                     self._begin_single()
                     answers.append(self._died_twice(task))
@@ -129,6 +133,17 @@ class ProcessEngine:
             raise
         self._end()
         return answers
+
+    def _result(self, future: Future[Answer]) -> Answer:
+        """Wait for an answer of the pool, which gives none, nor an error, once its own thread has ended."""
+        while not wait([future], POOL_CHECK_S).done:
+            thread = getattr(self._executor, "_executor_manager_thread", None)
+            if thread is not None and not thread.is_alive() and not future.done():
+                for process in (getattr(self._executor, "_processes", None) or {}).values():
+                    process.kill()  # nobody else would
+                    process.join()
+                raise BrokenProcessPool("the thread that hands out the work has ended")
+        return future.result()
 
     def _died_twice(self, task: StageTask) -> Failed:
         return Failed(
@@ -152,7 +167,7 @@ class ProcessEngine:
         for _ in range(TRIES):
             self._end()
             with contextlib.suppress(BrokenProcessPool):
-                return self._submit(_ready, workers=1).result()
+                return self._result(self._submit(_ready, workers=1))
         raise NoWorkers(
             "no process can be run to stage files in: each ended before it did anything",
             place=sys.executable,

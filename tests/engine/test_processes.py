@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures.process import _ExecutorManagerThread
 from contextlib import contextmanager
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
@@ -101,6 +102,21 @@ def test_a_repair_that_can_run_no_process_says_so(tmp_path: Path, interpreter: B
     interpreter.mend()
     assert repair(archive.settings, apply=True).left == []
     assert archive.staged(archive.live()[name]).exists()
+
+
+def test_a_pool_without_its_thread_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a pool may not be able to begin another one, and end: nobody would answer any more."""
+    archive = Archive(tmp_path)
+    work = [[task] for task in tasks(archive, many(archive, 3))]
+    with opened(archive.settings) as ingest:
+        monkeypatch.setattr(_ExecutorManagerThread, "run", lambda _: None)
+        engine = ProcessEngine(ingest.context, workers=1, threads=1)
+        with engine, pytest.raises(NoWorkers, match="no process can be run"):
+            list(engine.stage(work, lambda: False))
+        assert multiprocessing.active_children() == []
+        monkeypatch.undo()
+        with engine:
+            assert len(list(engine.stage(work, lambda: False))) == 3
 
 
 @contextmanager

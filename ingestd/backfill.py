@@ -349,8 +349,8 @@ def _passed_over(scan: Scan) -> dict[str, str]:
         (scan.undecodable, "its name is not UTF-8: rename it"),
     )
     found = {name: reason for names, reason in reasons for name in names}
-    return found | {f"{name}/": f"this folder cannot be listed: {why}" for name, why in scan.unreadable}
+    return found | {name or ".": f"cannot be looked at: {why}" for name, why in scan.unreadable}
 
 
 def _unreachable(scan: Scan) -> list[str]:
-    return sorted([*scan.undecodable, *(f"{name}/" for name, _ in scan.unreadable)])
+    return sorted([*scan.undecodable, *(name or "." for name, _ in scan.unreadable)])

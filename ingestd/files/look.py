@@ -138,9 +138,9 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
-    folders too. A folder that cannot be listed is reported, not raised; a missing root is a `Retry`. `on_folder` is
-    called before each folder is listed: a scan of a slow share may take long. Files of `known` that have the state it
-    names are left out of `files`.
+    folders too. A folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`.
+    `on_folder` is called before each folder is listed: a scan of a slow share may take long. Files of `known` that have
+    the state it names are left out of `files`.
     """
     known = known or Stamps()
     found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
@@ -161,6 +161,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
         except (FileNotFoundError, NotADirectoryError):
             continue  # removed or replaced while we looked: the next scan sees what is there then
         except OSError as error:
+            pending = [below for below in pending if not below.startswith(prefix)]
             found.unreadable.append((_shown_name(prefix.rstrip("/")), error.strerror or str(error)))
     return found
 
@@ -189,6 +190,8 @@ def _list_folder(
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
+            except PermissionError:  # the folder may be listed, not entered: as it is for one file it is for all
+                raise
             except OSError as error:  # one file of the folder: the others are looked at all the same
                 found.unreadable.append((_shown_name(path), error.strerror or str(error)))
                 continue

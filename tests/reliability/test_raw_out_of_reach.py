@@ -15,7 +15,8 @@ from archive import Archive
 from lived import RUN
 
 
-def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive) -> None:
+@pytest.mark.parametrize("mode", [0, 0o444])
+def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: int) -> None:
     """One note a folder says why, of how many runs, and what to do; what is gone beside it is missing all the same."""
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
@@ -27,7 +28,7 @@ def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive) -> Non
         empty.delete(name)
     empty.staged(empty.live()["day/It_1.csv"]).unlink()
     folder = empty.raw / "day"
-    folder.chmod(0)
+    folder.chmod(mode)
     place = ["--data-root", str(empty.root), "--config", str(empty.root.parent / "config.toml")]
     done = subprocess.run(
         [*powerless, sys.executable, "-m", "ingestd", "verify", "--json", *place],

@@ -26,6 +26,7 @@ import structlog
 from rich.console import Console
 
 from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
+from ingestd.service.stream import Stream
 from ingestd.service.tail import render_line
 
 OURS = "ingestd"
@@ -273,12 +274,12 @@ class _Lines:
     """A stream of JSON lines, with a syslog priority before each for the journal."""
 
     def __init__(self, stream: TextIO, *, journal: bool) -> None:
-        self._stream = stream
+        self._stream = Stream(stream)
         self._journal = journal
 
     def write(self, entry: Entry) -> None:
         prefix = f"<{PRIORITIES[entry['level']]}>" if self._journal else ""
-        _write_text(self._stream, f"{prefix}{json_line(entry)}\n")
+        self._stream.write(f"{prefix}{json_line(_with_left_out(entry, self._stream))}\n")
 
     def close(self) -> None:
         """Leave the stream to its owner."""
@@ -288,24 +289,22 @@ class _Terminal:
     """A terminal: the lines that `ingestd tail` shows."""
 
     def __init__(self, stream: TextIO, zone: tzinfo | None) -> None:
-        self._stream = stream
+        self._stream = Stream(stream)
         self._zone = zone
         self._console = Console(force_terminal=True, highlight=False)
 
     def write(self, entry: Entry) -> None:
-        line = parse_line(json_line(entry).encode())
+        line = parse_line(json_line(_with_left_out(entry, self._stream)).encode())
         with self._console.capture() as shown:
             self._console.print(render_line(line, self._zone), soft_wrap=True)
-        _write_text(self._stream, shown.get())
+        self._stream.write(shown.get())
 
     def close(self) -> None:
         """Leave the stream to its owner."""
 
 
-def _write_text(stream: TextIO, text: str) -> None:
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+def _with_left_out(entry: Entry, stream: Stream) -> Entry:
+    return entry | {"left_out": stream.left_out} if stream.left_out else entry
 
 
 class LogFile:

@@ -108,7 +108,8 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
 def _tell(found: StatusReport, zone: ZoneInfo) -> None:
     service = found.service
     if service.phase == "down":
-        say("is not running: new runs wait for it, or for an `ingestd backfill`", lead="service   ", style="bold red")
+        why = service.doing or "new runs wait for it, or for an `ingestd backfill`"
+        say(f"is not running: {why}", lead="service   ", style="bold red")
     else:
         said = f" (pid {service.pid} on {service.host}): {service.doing}" if service.pid else ""
         say(f"{service.phase}{said}", lead="service   ", style="bold green")

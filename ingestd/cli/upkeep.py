@@ -113,7 +113,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     """
     from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars
 
-    with _without_service(settings) if apply else nullcontext():
+    with _without_service(settings, "`ingestd repair --apply`") if apply else nullcontext():
         done = mending.repair(settings, apply=apply, deep=deep)
     open_damage = done.left or (done.steps and not apply)
     code = exits.NOT_ALL_WELL if open_damage else exits.OK
@@ -125,8 +125,8 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
 
 
 @contextmanager
-def _without_service(settings: Settings) -> Iterator[None]:
-    """Keep a service from running on this data root for the block.
+def _without_service(settings: Settings, command: str) -> Iterator[None]:
+    """Keep a service from running on this data root for the block, which is the work of `command`.
 
     Raises:
         UsageError: one runs.
@@ -136,7 +136,7 @@ def _without_service(settings: Settings) -> Iterator[None]:
     if not settings.layout.manifest_path.parent.is_dir():  # nothing of ingestd's is here, nor made by a mistyped name
         yield
         return
-    with service_lock(settings.layout).held(0.0):
+    with service_lock(settings.layout, command).held(0.0):
         yield
 
 
@@ -183,7 +183,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     from ingestd.cli import report  # noqa: PLC0415  # loads polars
     from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
 
-    with _without_service(settings):
+    with _without_service(settings, "`ingestd rebuild-manifest`"):
         rows, aside, found = rebuild(settings, from_raw=source == "raw")
     code = exits.OK if found is None else report.exit_code(found)
     if as_json:

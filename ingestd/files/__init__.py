@@ -21,7 +21,7 @@ from ingestd.files.durable import (
     write_atomic,
     write_new,
 )
-from ingestd.files.lock import Lock
+from ingestd.files.lock import Holder, Lock
 from ingestd.files.look import (
     FileStat,
     RawBytes,
@@ -42,6 +42,7 @@ __all__ = [
     "NAME_LIMIT",
     "SYNCFS_FROM",
     "FileStat",
+    "Holder",
     "Lock",
     "RawBytes",
     "Scan",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import LockHeld, Retry
@@ -15,13 +17,28 @@ from ingestd.files.durable import make_folders, retry_from, world
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 """A link in a lock's place could lead to a measurement, over which the holder's name would be written."""
+_HOLDER = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+)\n(?:(?P<work>.+)\n)?")
+"""What stands in the file of a lock: its holder, and below it what it is held for, where the lock says that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a lock, and what for; `pid` is None where a full disk kept it from being written."""
+
+    pid: int | None = None
+    host: str = ""
+    work: str = ""
+
+    def __str__(self) -> str:
+        """Name the process."""
+        return "another process" if self.pid is None else f"pid {self.pid} on {self.host}"
 
 
 class Lock:
     """An exclusive `flock` on a file of its own, freed by the kernel when its holder dies; never deleted.
 
-    The holder's pid and host stand in the file, for the message another process shows: `refusal`, with `{holder}` in
-    it, and `next_step`.
+    The holder's pid and host stand in the file, and `work`, what it is held for: for `holder`, and for the message
+    another process shows: `refusal`, with `{holder}` in it, and `next_step`.
     """
 
     def __init__(
@@ -30,11 +47,14 @@ class Lock:
         *,
         refusal: str = "{holder} holds this lock",
         next_step: str = "wait for it to finish, or stop it",
+        work: str = "",
     ) -> None:
         self.path = path
+        self._work = work
         self._refusal = refusal
         self._next_step = next_step
         self._descriptor: int | None = None
+        self._held_by = Holder()  # at the last refusal
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock, waiting up to `timeout_s` seconds.
@@ -43,7 +63,8 @@ class Lock:
             LockHeld: another process holds it; the message names its pid and host.
         """
         descriptor = self._take(timeout_s)
-        holder = f"pid {os.getpid()} on {socket.gethostname()}\n".encode()
+        work = f"{self._work}\n" if self._work else ""
+        holder = f"pid {os.getpid()} on {socket.gethostname()}\n{work}".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
             if os.pread(descriptor, 200, 0) != holder:  # a file that is changed makes the next flush take longer
                 os.pwrite(descriptor, holder, 0)
@@ -70,9 +91,9 @@ class Lock:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+                    self._held_by = _read_holder(descriptor)
                     os.close(descriptor)
-                    message = self._refusal.format(holder=holder)
+                    message = self._refusal.format(holder=self._held_by)
                     raise LockHeld(message, place=str(self.path), next_step=self._next_step) from None
                 time.sleep(0.002)
             except OSError as error:
@@ -123,6 +144,14 @@ class Lock:
         with self.shared(0.0):
             pass
 
+    def holder(self) -> Holder | None:
+        """Tell which other process holds the lock now; None when none does. As `probe`, nothing is written."""
+        try:
+            self.probe()
+        except LockHeld:
+            return self._held_by
+        return None
+
     @contextlib.contextmanager
     def shared(self, timeout_s: float) -> Iterator[None]:
         """Keep others from taking the lock for the block, beside any number of other readers; nothing is written.
@@ -149,3 +178,8 @@ class Lock:
             yield
         finally:
             self.release()
+
+
+def _read_holder(descriptor: int) -> Holder:
+    found = _HOLDER.match(os.pread(descriptor, 400, 0).decode("utf-8", "replace"))
+    return Holder() if found is None else Holder(int(found["pid"]), found["host"], found["work"] or "")

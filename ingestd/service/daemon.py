@@ -188,6 +188,7 @@ class Daemon:
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._steps = ClockSteps(clock)
         self._started_at = clock()
+        self._pid, self._host = this_process()  # once: a host may be renamed, its name in the lock's file stays
         self._watching = ""
         self._limited_scan_at = 0.0
         self._shown: ServiceState | None = None
@@ -224,9 +225,12 @@ class Daemon:
     def _start(self) -> None:
         """Place the watch, then scan: what appears in between is seen twice, never not at all."""
         layout, settings = self._settings.layout, self._settings
-        pid, _ = this_process()
         self._log.info(
-            "started", version=__version__, pid=pid, raw_root=str(layout.raw_root), stage_root=str(layout.stage_root)
+            "started",
+            version=__version__,
+            pid=self._pid,
+            raw_root=str(layout.raw_root),
+            stage_root=str(layout.stage_root),
         )
         if self._watch is None:
             self._watching = f"by scanning every {settings.watch.rescan_s:g} s"
@@ -342,11 +346,11 @@ class Daemon:
 
     def _show(self, phase: str) -> None:
         """Write systemd's status line and the state file when something changed, the file until it could be written."""
-        view, (pid, host) = self._worker.view, this_process()
+        view = self._worker.view
         state = ServiceState.model_validate(
             {
-                "pid": pid,
-                "host": host,
+                "pid": self._pid,
+                "host": self._host,
                 "version": __version__,
                 "started_at": self._started_at,
                 "updated_at": self._started_at if self._shown is None else self._shown.updated_at,

@@ -11,8 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingestd import files
-from ingestd.errors import LockHeld
 from ingestd.layout import Layout
+
+SERVICE = "the service"
+"""What the service's lock is held for, as its file says, while a service has it."""
 
 
 class Model(BaseModel):
@@ -65,12 +67,16 @@ def this_process() -> tuple[int, str]:
     return os.getpid(), socket.gethostname()
 
 
-def service_lock(layout: Layout) -> files.Lock:
-    """Return the lock a service holds for its life, and a repair while it works: one of them a data root."""
+def service_lock(layout: Layout, work: str = SERVICE) -> files.Lock:
+    """Return the lock a service holds for its life, and a repair while it works: one of them a data root.
+
+    `work` is what it is taken for, in words: `SERVICE`, or the command that no service may run beside.
+    """
     return files.Lock(
         layout.service_lock_path,
         refusal="another service or repair ({holder}) is at work on this data root",
         next_step="leave it at that one (`ingestd status` tells how a service is), or stop it first",
+        work=work,
     )
 
 
@@ -79,8 +85,10 @@ def write_state(layout: Layout, state: ServiceState) -> None:
     files.write_atomic(layout.service_state_path, state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
 
 
-def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
-    """Read what the service last said, and whether it is alive now (it holds its lock).
+def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None]:
+    """Read what a service last said, and who has the service's lock now: that service, another process, or nobody.
+
+    The state is None unless the holder wrote it: a state that a process left behind says nothing of the next one.
 
     Raises:
         Retry: the state file or the lock cannot be opened.
@@ -91,20 +99,16 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, bool]:
         state = None
     except OSError as error:
         raise files.retry_from(error, layout.service_state_path) from error
+    writer = None if state is None else files.Holder(state.pid, state.host, SERVICE)
     lock = service_lock(layout)
-    return state, _is_held(lock) if lock.path.exists() else _lives_without_lock(state)
+    holder = lock.holder()
+    nameless = not lock.path.exists() if holder is None else holder.pid is None  # its disk went away, or was full
+    if nameless and _lives_here(state):
+        return state, writer
+    return state if holder == writer else None, holder
 
 
-def _is_held(lock: files.Lock) -> bool:
-    try:
-        lock.probe()
-    except LockHeld:
-        return True
-    return False
-
-
-def _lives_without_lock(state: ServiceState | None) -> bool:
-    """Tell whether a service lives whose lock went away with the disk of the stage: it wrote its state since."""
+def _lives_here(state: ServiceState | None) -> bool:
     if state is None or state.phase == "stopped" or state.host != socket.gethostname():
         return False
     return Path(f"/proc/{state.pid}").exists()

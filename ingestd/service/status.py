@@ -32,7 +32,7 @@ from ingestd.raw.settling import (
     judge_outside,
     queued,
 )
-from ingestd.service.state import RetryingFile, Trouble, read_state
+from ingestd.service.state import SERVICE, RetryingFile, Trouble, read_state
 from ingestd.settings import Settings
 from ingestd.words import count
 from ingestd.writers import Writers, read_writers
@@ -63,7 +63,10 @@ class Part(BaseModel):
 
 
 class ServicePart(Part):
-    """The service: `phase` is `down` when none holds the lock of this data root."""
+    """The service: `phase` is `down` when none holds the lock of this data root.
+
+    `doing` then says what else holds it, such as a repair; `pid` and `host` are those of a service.
+    """
 
     phase: Literal["down", "starting", "running", "stopping"]
     doing: str = ""
@@ -209,13 +212,17 @@ def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
 
 
 def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, RetryingFile]]:
-    state, alive = read_state(layout)
-    if not alive:
+    state, holder = read_state(layout)
+    if holder is None:
         return ServicePart(phase="down"), [], {}
-    if state is None or state.phase == "stopped":
-        return ServicePart(phase="starting"), [], {}
+    if holder.work not in {SERVICE, ""}:
+        doing = f"{holder.work} ({holder}) holds the data root, and no service can run beside it"
+        return ServicePart(phase="down", doing=doing), [], {}
+    if state is None:
+        doing = "it has not written yet how it is"
+        return ServicePart(phase="starting", doing=doing, pid=holder.pid, host=holder.host), [], {}
     part = ServicePart(
-        phase=state.phase,
+        phase="stopping" if state.phase == "stopped" else state.phase,
         doing=state.doing,
         watching=state.watching,
         pid=state.pid,
@@ -308,6 +315,8 @@ def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> 
         return f"a measurement may be running: {first.source_file}: {first.reason}{more}"
     if service.phase != "down" and any(file.state == PENDING for file in waiting):
         return "the service is still staging files"
+    if service.phase == "down" and service.doing:
+        return service.doing
     return ""
 
 

@@ -13,7 +13,7 @@ import pytest
 from commands import Folder
 from measurement import Measurement
 
-from ingestd.service.state import ServiceState, write_state
+from ingestd.service.state import ServiceState, service_lock, write_state
 from ingestd.settings import load_settings
 
 
@@ -71,6 +71,15 @@ def test_status_of_a_service_that_is_down_says_what_that_means(staged: Folder) -
     """Whoever reads that the service is not running also reads what becomes of new runs."""
     first, *_ = staged.run("status").out.splitlines()
     assert first == "service   is not running: new runs wait for it, or for an `ingestd backfill`"
+
+
+def test_status_names_a_repair_that_holds_the_data_root(staged: Folder) -> None:
+    """No service runs, and why none can be started is told, with the process to wait for."""
+    layout = load_settings(flags={"paths": {"data_root": str(staged.path / "data")}}).layout
+    with service_lock(layout, "`ingestd repair --apply`").held(0.0):
+        told = staged.run("status").out
+    named = f"service   is not running: `ingestd repair --apply` (pid {os.getpid()} on {socket.gethostname()}) holds"
+    assert told.startswith(named)
 
 
 def test_status_tells_the_last_runs_apart(staged: Folder) -> None:

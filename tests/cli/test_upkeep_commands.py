@@ -97,7 +97,7 @@ def test_rebuild_manifest_makes_no_mistyped_data_root(folder: Folder, source: st
 
 @pytest.mark.parametrize("command", [("repair", "--apply"), ("rebuild-manifest",)])
 def test_what_rewrites_the_manifest_runs_beside_no_service(command: tuple[str, ...], staged: Folder) -> None:
-    """While a service has its lock it is refused, and named; the plan alone may be made."""
+    """While a service has its lock it is refused, and named; the plan alone may be made. Then its own work is named."""
     layout = load_settings(None, {"paths": {"data_root": staged.path / "data"}}).layout
     before = layout.manifest_path.read_bytes()
     with service_lock(layout).held(0.0):
@@ -107,6 +107,7 @@ def test_what_rewrites_the_manifest_runs_beside_no_service(command: tuple[str, .
         assert staged.run("repair").code == 0
     assert layout.manifest_path.read_bytes() == before
     assert staged.run(*command).code == 0
+    assert f"`ingestd {' '.join(command)}`\n" in layout.service_lock_path.read_text()
 
 
 def test_repair_says_what_it_looked_at(staged: Folder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ingestd.errors import Retry, UsageError
-from ingestd.files import Lock
+from ingestd.files import Holder, Lock
 from ingestd.service.state import service_lock
 from ingestd.settings import load_settings
 
@@ -62,6 +63,18 @@ def test_a_lock_may_say_what_it_guards(tmp_path: Path) -> None:
     assert "`ingestd status`" in caught.value.next_step
 
 
+def test_a_lock_tells_its_holder_and_what_it_is_held_for(tmp_path: Path) -> None:
+    """Pid, host and work of the process that holds it now; None when none does, whatever stands in the file."""
+    lock = Lock(tmp_path / "lock", work="a test")
+    with lock.held():
+        assert Lock(lock.path).holder() == Holder(os.getpid(), socket.gethostname(), "a test")
+    assert Lock(lock.path).holder() is None
+    with Lock(lock.path).held():
+        assert Lock(lock.path).holder() == Holder(os.getpid(), socket.gethostname(), "")
+        lock.path.write_bytes(b"")
+        assert Lock(lock.path).holder() == Holder()
+
+
 def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
     """SIGKILL of the holder frees the lock at once; the file stays."""
     path = tmp_path / "lock"
@@ -100,10 +113,10 @@ def test_readers_share_it_and_keep_a_holder_out(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with Lock(path).shared(0.0):
         assert not path.exists()
-    path.write_text("as it was\n")
-    with Lock(path).shared(0.0), Lock(path).shared(0.0), pytest.raises(UsageError, match="as it was holds this lock"):
+    path.write_text("pid 7 on it\n")
+    with Lock(path).shared(0.0), Lock(path).shared(0.0), pytest.raises(UsageError, match="pid 7 on it holds this lock"):
         Lock(path).acquire(0.01)
-    assert path.read_text() == "as it was\n"
+    assert path.read_text() == "pid 7 on it\n"
     with Lock(path).held(0.0):
         pass
 

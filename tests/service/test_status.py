@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +17,11 @@ from measurement import Measurement
 
 from ingestd.errors import Retry
 from ingestd.files import Scan
+from ingestd.layout import Layout
 from ingestd.service import status as looks
+from ingestd.service.state import SERVICE, ServiceState, write_state
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
-from ingestd.settings import load_settings
+from ingestd.settings import Settings, load_settings
 
 ONE = Measurement()
 HEADER = ONE.but(rows=0).data
@@ -87,3 +94,95 @@ def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(Retry) as caught:
         read_status(settings, datetime.now(UTC))
     assert caught.value.place == str(path)
+
+
+# ---- who holds the data root ----------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ingestd.layout import Layout
+from ingestd.service.state import service_lock
+from ingestd.settings import load_settings
+layout = load_settings(flags={"paths": {"data_root": sys.argv[1]}}).layout
+with service_lock(layout, sys.argv[2]).held(5):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(settings: Settings, work: str) -> Iterator[int]:
+    """Have another process hold the service's lock for `work`; yield its pid."""
+    root = str(settings.paths.data_root)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, root, work],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process.pid
+        process.kill()
+
+
+def a_root(folder: Path) -> Settings:
+    """Make a data root with one run that is over."""
+    told(folder, {"It_1.csv": ONE.data}, 60.0)
+    return load_settings(flags={"paths": {"data_root": str(folder / "data")}})
+
+
+def say_running(layout: Layout, pid: int) -> None:
+    """Write what a service of that pid says while it runs."""
+    now, host = datetime.now(UTC), socket.gethostname()
+    write_state(
+        layout,
+        ServiceState(
+            pid=pid,
+            host=host,
+            version="0",
+            started_at=now,
+            updated_at=now,
+            phase="running",
+            doing="watching",
+            watching="by inotify",
+        ),
+    )
+
+
+def test_a_repair_is_not_taken_for_the_service_before_it(tmp_path: Path) -> None:
+    """A service died and a repair holds its lock: it is down, the repair is named, and its end is to be waited for."""
+    settings = a_root(tmp_path)
+    say_running(settings.layout, os.getpid())
+    with holder(settings, "`ingestd repair --apply`") as pid:
+        report = read_status(settings, datetime.now(UTC))
+    assert (report.service.phase, report.service.pid, report.health) == ("down", None, Health.SERVICE_DOWN)
+    named = f"`ingestd repair --apply` (pid {pid} on {socket.gethostname()}) holds the data root"
+    assert report.service.doing.startswith(named)
+    assert (report.safe_to_power_off, report.safe_reason) == (False, report.service.doing)
+
+
+def test_a_service_that_starts_is_not_taken_for_the_last(tmp_path: Path) -> None:
+    """What the last service wrote says nothing of the one that has the lock now, until that one writes."""
+    settings = a_root(tmp_path)
+    say_running(settings.layout, os.getpid())
+    with holder(settings, SERVICE) as pid:
+        found = read_status(settings, datetime.now(UTC)).service
+        assert (found.phase, found.pid, found.host) == ("starting", pid, socket.gethostname())
+        say_running(settings.layout, pid)
+        found = read_status(settings, datetime.now(UTC)).service
+        assert (found.phase, found.pid, found.doing) == ("running", pid, "watching")
+
+
+def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_path: Path) -> None:
+    """On a full disk a lock holds without its holder's name: the state's process is looked for instead."""
+    settings = a_root(tmp_path)
+    with holder(settings, SERVICE) as pid:
+        settings.layout.service_lock_path.write_bytes(b"")
+        say_running(settings.layout, pid)
+        assert read_status(settings, datetime.now(UTC)).service.phase == "running"
+        say_running(settings.layout, 2**22 + 1)  # above every pid
+        assert read_status(settings, datetime.now(UTC)).service.phase == "starting"

@@ -153,6 +153,8 @@ def _tell_waiting(waiting: list[WaitingPart]) -> None:
             since = ", dated in the future"
         rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
         say(f"{file.source_file}  {file.state}{rows}{since}: {file.reason}", lead="waiting   ", style="bold")
+        if file.next_step:
+            say(f"next: {file.next_step}", lead="          ")
     say_more(len(waiting) - LONG_LIST, lead="          ")
 
 

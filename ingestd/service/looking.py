@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 from ingestd.deciding import looking_order
-from ingestd.files import FileStat, stat_of
+from ingestd.files import FileStat, retry_from, stat_of
 from ingestd.ingest import Ingest
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe, unaged
+from ingestd.service.state import goes_on
 from ingestd.service.waiting import WaitList
 from ingestd.stage.run import StageTask, Waiting
 from ingestd.writers import Writers, read_writers
@@ -73,7 +74,8 @@ class Looker:
             self.gone.append(name)
             return None
         except OSError as error:
-            self._list.retry(name, error.strerror or str(error), time.monotonic())
+            found = retry_from(error, path)
+            self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic())
             return None
         state = stat_of(status)
         decided = self._ingest.store.catalog.is_current(name, state.size, state.mtime_ns)

@@ -34,15 +34,20 @@ class Trouble(Model):
 
 
 class RetryingFile(Model):
-    """One file that could not be staged for a reason outside it."""
+    """One file that could not be staged for a reason outside it; it is tried again by itself."""
 
     source_file: str
     problem: str
     tries: int
+    next_step: str = ""
 
 
 class ServiceState(Model):
-    """One moment of the service. `doing` is one plain sentence, the same as systemd's `STATUS=`."""
+    """One moment of the service.
+
+    `doing` is one plain sentence, the same as systemd's `STATUS=`. `backlog` counts the files it has not looked at yet,
+    without those in `retrying`.
+    """
 
     pid: int
     host: str

@@ -65,7 +65,8 @@ class Part(BaseModel):
 class ServicePart(Part):
     """The service: `phase` is `down` when none holds the lock of this data root.
 
-    `doing` then says what else holds it, such as a repair; `pid` and `host` are those of a service.
+    `doing` then says what else holds it, such as a repair; `pid` and `host` are those of a service. `backlog` counts
+    the files it is to look at, without those that are tried again.
     """
 
     phase: Literal["down", "starting", "running", "stopping"]
@@ -74,12 +75,14 @@ class ServicePart(Part):
     pid: int | None = None
     host: str = ""
     started_at: datetime | None = None
+    backlog: int = 0
 
 
 class WaitingPart(Part):
     """A file that is not decided: `queued`, `running`, `pending` or `retrying`; seconds since its last change.
 
-    `code` is the kind of reason of a `queued` or `running` one, as in `Verdict`.
+    `code` is the kind of reason of a `queued` or `running` one, as in `Verdict`; `next_step` what to do about the
+    reason of a `retrying` one.
     """
 
     source_file: str
@@ -88,6 +91,7 @@ class WaitingPart(Part):
     reason: str
     code: str = ""
     rows: int | None = None
+    next_step: str = ""
 
 
 class RunPart(Part):
@@ -228,6 +232,7 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
         pid=state.pid,
         host=state.host,
         started_at=state.started_at,
+        backlog=state.backlog,
     )
     return part, list(state.troubles), {retry.source_file: retry for retry in state.retrying}
 
@@ -252,7 +257,8 @@ def _waiting(
         elif name in retrying:
             retry = retrying[name]
             reason = f"{retry.problem} (tried {count(retry.tries, 'time')})"
-            waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason))
+            step = retry.next_step
+            waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason, next_step=step))
         else:
             waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
     return waiting

@@ -18,9 +18,10 @@ OVERTAKEN_S = 0.02
 class Entry:
     """One file the service knows of and has not decided yet.
 
-    `due` is in monotonic seconds. `problem` is set while the world keeps the file from being staged; `tries` counts how
-    often it did. `state` is None before the first look; `told` is the kind of reason that was last told of;
-    `overtakings` counts how often in a row another process's decision came first.
+    `due` is in monotonic seconds. `problem` is set while the world keeps the file from being staged, `next_step` says
+    what a person does about it, and `tries` counts how often it did. `state` is None before the first look; `told` is
+    the kind of reason that was last told of; `overtakings` counts how often in a row another process's decision came
+    first.
     """
 
     due: float
@@ -28,6 +29,7 @@ class Entry:
     track: Track | None = None
     told: str = ""
     problem: str = ""
+    next_step: str = ""
     tries: int = 0
     overtakings: int = 0
 
@@ -86,11 +88,14 @@ class WaitList:
         due = now + backoff_s(entry.overtakings, OVERTAKEN_S, self._retry_max_s)
         self._set(name, replace(entry, due=due, overtakings=entry.overtakings + 1))
 
-    def retry(self, name: str, problem: str, now: float) -> bool:
-        """Note that the world kept a file from being staged; it waits twice as long as the last time."""
+    def retry(self, name: str, problem: str, next_step: str, now: float) -> bool:
+        """Note that the world kept a file from being staged; it waits twice as long as the last time.
+
+        Return whether this problem is news.
+        """
         entry = self.entries[name]
         due = now + backoff_s(entry.tries, self._retry_s, self._retry_max_s)
-        self._set(name, replace(entry, problem=problem, tries=entry.tries + 1, due=due))
+        self._set(name, replace(entry, problem=problem, next_step=next_step, tries=entry.tries + 1, due=due))
         return entry.problem != problem
 
     def done(self, name: str) -> None:

@@ -38,7 +38,7 @@ HISTORY_REST = 10.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the worker is at, for other threads: one sentence, files not decided yet, and what it cannot do."""
+    """What the worker is at, for other threads: one sentence, how many files it is to look at, what it cannot do."""
 
     doing: str = "watching; the first scan is under way"
     backlog: int = 0
@@ -106,7 +106,7 @@ class Worker:
         self._put_backlog_first()
         for job in ("histories", "compaction", "retention"):
             self._do_if_due(job)
-        self._show(self._sentence())
+        self._show()
 
     def _put_backlog_first(self) -> None:
         if "histories" not in self._due or "histories" in self._troubles:
@@ -285,14 +285,9 @@ class Worker:
         name = outcome.task.source_file
         if name not in self._list.entries:
             self._list.hint(name, time.monotonic())
-        if self._list.retry(name, outcome.message, time.monotonic()):
-            self._log.warning(
-                "retrying",
-                source_file=name,
-                problem=outcome.message,
-                place=outcome.place,
-                next_step=goes_on(outcome.next_step),
-            )
+        problem, step = outcome.message, goes_on(outcome.next_step)
+        if self._list.retry(name, problem, step, time.monotonic()):
+            self._log.warning("retrying", source_file=name, problem=problem, place=outcome.place, next_step=step)
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:
@@ -363,26 +358,29 @@ class Worker:
 
     # ---- what others see --------------------------------------------------------------------------------------------
 
-    def _sentence(self) -> str:
-        entries = self._list.entries.values()
-        backlog = sum(entry.state is None for entry in entries)
-        if self._troubles:
-            first = next(iter(self._troubles.values()))
-            return f"waiting: {first.message} ({first.place})"
-        if backlog:
-            return f"staging: {count(backlog, 'file')} to look at"
-        running = len(entries)
-        return f"watching; {count(running, 'file')} not over yet" if running else "watching"
-
-    def _show(self, doing: str) -> None:
+    def _show(self, doing: str = "") -> None:
         entries = self._list.entries
         retrying = tuple(
-            RetryingFile(source_file=name, problem=entry.problem, tries=entry.tries)
+            RetryingFile(source_file=name, problem=entry.problem, next_step=entry.next_step, tries=entry.tries)
             for name, entry in entries.items()
             if entry.problem
         )
-        backlog = sum(entry.state is None for entry in entries.values())
+        backlog = sum(entry.state is None and not entry.problem for entry in entries.values())
+        doing = doing or self._sentence(backlog, retrying)
         self.view = WorkerView(doing, backlog, tuple(self._troubles.values()), retrying)
+
+    def _sentence(self, backlog: int, retrying: Sequence[RetryingFile]) -> str:
+        if self._troubles:
+            trouble = next(iter(self._troubles.values()))
+            return f"waiting: {trouble.message} ({trouble.place})"
+        said = [f"staging: {count(backlog, 'file')} to look at" if backlog else "watching"]
+        if retrying:
+            first = retrying[0]
+            said.append(f"{count(len(retrying), 'file')} tried again: {first.source_file}: {first.problem}")
+        running = len(self._list.entries) - backlog - len(retrying)
+        if running and not backlog:
+            said.append(f"{count(running, 'file')} not over yet")
+        return "; ".join(said)
 
 
 def _ms_since(began: float) -> float:

@@ -192,7 +192,10 @@ def _own(folder: Path) -> None:
 
 
 def test_a_file_and_a_folder_without_permission_are_waited_for(open_to_all: Path) -> None:
-    """`chmod 000` is no reject: the file is shown as `retrying` and staged when it can be read; so with a folder."""
+    """`chmod 000` is no reject: the file is shown as `retrying`, with what to do, and staged when it can be read.
+
+    So with a folder. Neither counts as a file that waits to be staged.
+    """
     service = Service(open_to_all, service={"retry_s": 0.2, "retry_max_s": 1.0}, watch={"rescan_s": 1.0})
     put(service.raw / "closed", {"It_9.csv": ONE.but(sample=9, start=1758632900.5).data})
     put(service.raw, {"It_1.csv": ONE.data, "It_2.csv": ONE.but(sample=2, start=1758632300.5).data})
@@ -203,6 +206,15 @@ def test_a_file_and_a_folder_without_permission_are_waited_for(open_to_all: Path
         with service.start(prefix=_as_nobody()):
             service.until(lambda: "It_2.csv" in service.live_names(), "the file that can be read")
             service.until(lambda: service.waiting().get("It_1.csv") == "retrying", "the file shown as retrying")
+            told = "watching; 1 file tried again: It_1.csv: Permission denied"
+            service.until(lambda: service.status().service.doing == told, "the sentence")
+            service.until(lambda: f"STATUS={told}" in service.heard(), "systemd is told")
+            found = service.status()
+            assert found.service.backlog == 0
+            step = next(file.next_step for file in found.waiting if file.state == "retrying")
+            assert step.startswith("give the user who runs ingestd")
+            assert step.endswith("; the service goes on by itself")
+            assert f"next: {step[:40]}" in service.command("status").stdout
             assert service.lines("folder_unreadable")[0]["folder"] == "closed"
             assert service.status().health == 1
             assert service.live_names() == {"It_2.csv"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -186,3 +187,25 @@ def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_pa
         assert read_status(settings, datetime.now(UTC)).service.phase == "running"
         say_running(settings.layout, 2**22 + 1)  # above every pid
         assert read_status(settings, datetime.now(UTC)).service.phase == "starting"
+
+
+def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """A service that knew no `next_step` of a file it tries again, and no `backlog`, is told of all the same."""
+    settings = a_root(tmp_path)
+    with holder(settings, SERVICE) as pid:
+        state = {
+            "pid": pid,
+            "host": socket.gethostname(),
+            "version": "0",
+            "started_at": "2025-09-23T13:05:07Z",
+            "updated_at": "2025-09-23T13:05:07Z",
+            "phase": "running",
+            "doing": "watching",
+            "watching": "by inotify",
+            "retrying": [{"source_file": "It_1.csv", "problem": "Permission denied", "tries": 2}],
+        }
+        settings.layout.service_state_path.write_text(json.dumps(state))
+        found = read_status(settings, datetime.now(UTC))
+    (file,) = found.waiting
+    assert (file.state, file.reason, file.next_step) == ("retrying", "Permission denied (tried 2 times)", "")
+    assert (found.service.doing, found.service.backlog) == ("watching", 0)

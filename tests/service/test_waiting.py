@@ -76,7 +76,7 @@ class WaitingMachine(RuleBasedStateMachine):
                     self.list.again(name, self.now)
                     self.due[name] = self.now
                 case "retry":
-                    self.list.retry(name, problem, self.now)
+                    self.list.retry(name, problem, "look", self.now)
                     tries = self.tries.get(name, 0)
                     self.due[name] = self.now + min(RETRY_MAX_S, RETRY_S * 2**tries)
                     self.tries[name] = tries + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from ingestd.errors import UsageError
@@ -43,24 +43,50 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
 _NAMED = 10
 
 
-def source_file_of(layout: Layout, given: str) -> str:
+def source_file_of(layout: Layout, given: str, known: Container[str] = (), *, anyway: bool = False) -> str:
     """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
+
+    Symbolic links that lead to the raw root are followed, those below it are not. A file that is gone is found among
+    the `known` names; `anyway` gives the likeliest name of one that is neither there nor known, too.
 
     Raises:
         UsageError: it leads to no file below the raw root.
     """
-    root, real = layout.raw_root, layout.raw_root.resolve()
-    pairs = ((root, root / given), (root, Path(given).absolute()), (real, Path(given).resolve()))
-    below = [(base, Path(os.path.normpath(path))) for base, path in pairs]
-    names = [path.relative_to(base).as_posix() for base, path in below if path.is_relative_to(base) and path != base]
+    names = list(_names_of(layout, given))
     for name in names:
-        if os.path.lexists(root / name):
+        if name in known or os.path.lexists(layout.raw_root / name):
             return name
+    if anyway and names:
+        return names[0]
     raise UsageError(
         "this is no file below the raw root",
         place=shown(given, 200),
         next_step=f"give its path below {layout.raw_root}, or check --data-root and --raw-root",
     )
+
+
+def _names_of(layout: Layout, given: str) -> Iterator[str]:
+    """List the names a path may mean, as ingestd prints them first."""
+    if "\0" in given:
+        return
+    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
+    path = given.encode("utf-8", "backslashreplace").decode("utf-8")
+    root, followed = layout.raw_root, Path(os.path.realpath(path))  # which stands a loop of links
+    for base, place in ((root, root / path), (root, Path(path).absolute()), (root.resolve(), followed)):
+        below = Path(os.path.normpath(place))
+        if below.is_relative_to(base) and below != base:
+            yield below.relative_to(base).as_posix()
+
+
+def refuse_folder(layout: Layout, name: str) -> None:
+    """Check that a name of which nothing is known is no folder of raw files.
+
+    Raises:
+        UsageError: it is one.
+    """
+    path = layout.raw_file(name)
+    if path.is_dir() and not path.is_symlink():
+        raise UsageError("this is a folder", place=shown(str(path), 300), next_step="name a file in it")
 
 
 def require_raw_root(layout: Layout) -> None:

@@ -222,13 +222,11 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     Raises:
         UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
-    from ingestd.asked import source_file_of  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import refuse_folder, source_file_of  # noqa: PLC0415  # loads polars: not for --help
 
     known = _rejected(catalog)
-    if given in known:
-        return given
     try:
-        name = source_file_of(layout, given)
+        name = source_file_of(layout, given, known)
     except UsageError:
         near_ones = _near(given, known)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
@@ -238,6 +236,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
         ) from None
     if name in known:
         return name
+    refuse_folder(layout, name)
     raise UsageError(
         f"this file is not rejected: {_standing(catalog, name)}",
         place=shown(name, 200),

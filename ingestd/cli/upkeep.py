@@ -217,6 +217,7 @@ def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
     story = stories.explain(settings, asked, utc_now())
     if as_json:
         content = _plain(story)
+        content["raw"] = story.raw.as_json()
         content["note"] = story.note.model_dump(mode="json") if story.note else None
         content["rows"] = [row.model_dump(mode="json") for row in story.rows]
         say_json(content)
@@ -228,12 +229,12 @@ def _tell_story(story: Story, zone: ZoneInfo) -> None:
     say(story.source_file, style="bold")
     say(story.verdict)
     say()
-    raw = story.raw
-    if raw["exists"] and "size" in raw:
-        what = f"{raw['size']:,} bytes, {count(raw['rows'], 'row')}, {raw['state']}"
-        say(f"raw file   {what}, SHA-256 {raw['sha256'][:16]}…")
+    now = story.raw.content
+    if now is not None:
+        digest = f", SHA-256 {now.sha256[:16]}…" if now.sha256 else ""
+        say(f"raw file   {now.size:,} bytes, {count(now.rows, 'row')}, {now.state}{digest}")
     else:
-        say(f"raw file   {raw.get('problem', 'not there')}")
+        say(f"raw file   {story.raw.problem or 'not there'}")
     for event in story.events:
         why = event.get("note") or (event.get("reason") or {}).get("code")
         about = f" {event['source_file']}" if event["source_file"] != story.source_file else ""

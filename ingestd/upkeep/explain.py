@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 import polars as pl
 
 from ingestd import files
-from ingestd.asked import is_run_id, run_id_of
+from ingestd.asked import is_run_id, refuse_folder, run_id_of, source_file_of
 from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
-from ingestd.lost import LostFile, emptied, lost_at
+from ingestd.lost import RESTORE_EMPTIED, LostFile, emptied, lost_at
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -36,13 +37,44 @@ from ingestd.words import closest, count, shown
 from ingestd.writers import read_writers
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a raw file holds now, and whether it is over; `age_s` counts from its last change, in seconds."""
+
+    size: int
+    mtime_ns: int
+    age_s: float
+    sha256: str | None
+    rows: int
+    state: str
+    reason: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A raw file as it is now: its content, or the problem with it, for which every scan may have `passed_over` it."""
+
+    path: Path
+    exists: bool = True
+    problem: str = ""
+    passed_over: bool = False
+    content: Content | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as values for `json.dumps`, those of the content among them."""
+        problem = {"problem": self.problem, "passed_over": self.passed_over} if self.problem else {}
+        content = asdict(self.content) if self.content else {}
+        return {"exists": self.exists, "path": str(self.path), **problem, **content}
+
+
 @dataclass(slots=True)
 class Story:
     """What is known of one file. `verdict` is one sentence; the rest are the facts it rests on, oldest event first."""
 
     source_file: str
     verdict: str
-    raw: dict[str, Any] = field(default_factory=dict)
+    raw: RawFile
     note: FileNote | None = None
     reject: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -55,27 +87,30 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
     """Tell the story of a raw file (its path, or that below the raw root) or of a run (its id, or 6 digits of it).
 
     Raises:
-        UsageError: there is no such run, or neither a file nor anything known of that path.
+        UsageError: there is no such run, or neither a file nor anything known of that path; or it is a folder.
         Corrupt: manifest or log is damaged.
     """
     layout = settings.layout
     store = ManifestStore(layout)
     view = read_view(layout)
     run_id = run_id_of(asked, view["run_id"]) if is_run_id(asked) else None
-    source_file = _file_of(run_id, view) if run_id else _source_file(layout, asked)
+    known = {*view["source_file"], *store.catalog.notes}
+    source_file = _file_of(run_id, view) if run_id else source_file_of(layout, asked, known, anyway=True)
     rows = list(rows_of(view.filter(pl.col("source_file") == source_file)))
     note = store.catalog.notes.get(source_file)
     run_ids = {row.run_id for row in rows} | ({note.run_id} if note and note.run_id else set())
     story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)
     story.events = sorted(_events(layout, source_file, run_ids), key=itemgetter("seq"))
-    if not story.raw["exists"] and not rows and note is None and not story.events:
-        raise _unknown(layout, view, store.catalog.notes, source_file)
+    if source_file not in known:
+        refuse_folder(layout, source_file)
+        if not story.raw.exists and not story.events:
+            raise _unknown(layout, known, source_file)
     story.staged = [_staged(layout, row) for row in rows if row.live]
     story.history = [line for row in rows if row.live and (line := _history_line(layout, row)) is not None]
     if note is not None and note.outcome == "rejected":
         story.reject = _reject(layout, source_file)
     asked_for = next((row for row in rows if row.run_id == run_id), None)
-    lost = {file.run_id: file for file in lost_at(store, source_file)} if story.raw["exists"] else {}
+    lost = {file.run_id: file for file in lost_at(store, source_file)} if story.raw.exists else {}
     if asked_for is not None and (not asked_for.live or run_id in lost):
         story.verdict = _is_run(asked_for, story.raw, lost.get(asked_for.run_id))
         return story
@@ -89,21 +124,6 @@ def _file_of(run_id: str, view: pl.DataFrame) -> str:
     return str(view.row(by_predicate=pl.col("run_id") == run_id, named=True)["source_file"])
 
 
-def _source_file(layout: Layout, asked: str) -> str:
-    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
-    text = asked.encode("utf-8", "backslashreplace").decode("utf-8")
-    path = Path(text) if "\0" not in text else Path()
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  # `..` away, links left as they are
-    if absolute.is_relative_to(layout.raw_root) and (path.is_absolute() or absolute.exists()):
-        return absolute.relative_to(layout.raw_root).as_posix()
-    if path.is_absolute() or ".." in path.parts or path == Path():
-        raise UsageError(
-            f"{shown(text, 300)!r} is no path below {layout.raw_root}",
-            next_step="give its path below the raw root, or a run id",
-        )
-    return path.as_posix()
-
-
 def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
     """Read a reject; None where its JSON is gone or torn: `ingestd repair` makes it again."""
     try:
@@ -112,8 +132,8 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
         return None
 
 
-def _unknown(layout: Layout, view: pl.DataFrame, notes: Iterable[str], source_file: str) -> UsageError:
-    near = closest(source_file, {*view["source_file"], *notes})
+def _unknown(layout: Layout, known: Iterable[str], source_file: str) -> UsageError:
+    near = closest(source_file, known)
     return UsageError(
         "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
         place=shown(str(layout.raw_file(source_file)), 300),
@@ -121,38 +141,37 @@ def _unknown(layout: Layout, view: pl.DataFrame, notes: Iterable[str], source_fi
     )
 
 
-def _raw(settings: Settings, source_file: str, now: datetime) -> dict[str, Any]:
-    """Look at the raw file as it is now: size, mtime, hash, rows, state; or why it is none."""
+def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
+    """Look at the raw file as it is now."""
     layout = settings.layout
     path = layout.raw_file(source_file)
     if os.path.lexists(path) and (why := files.why_passed_over(layout.raw_root, source_file)):
-        return {"exists": True, "path": str(path), "problem": why, "passed_over": True}
+        return RawFile(path, problem=why, passed_over=True)
     try:
         read = files.read_raw(path, settings.max_file_bytes)
     except (FileNotFoundError, NotADirectoryError):
-        return {"exists": False, "path": str(path)}
+        return RawFile(path, exists=False)
     except OSError as error:
-        exists = error.errno != errno.ENAMETOOLONG
-        return {"exists": exists, "path": str(path), "problem": error.strerror or str(error), "passed_over": False}
+        return RawFile(path, exists=error.errno != errno.ENAMETOOLONG, problem=error.strerror or str(error))
     if read is None:
-        return {"exists": True, "path": str(path), "problem": "no regular file", "passed_over": True}
+        return RawFile(path, problem="no regular file", passed_over=True)
     age = now.timestamp() - read.before.mtime_ns / 1e9
     looked = glance(read.data)
     writers = read_writers([read.before], visible=settings.settle.writers_visible)
     seen = Observation(abs(age), writers.writer_of(read.before))
     verdict = judge(seen, looked, len(read.data), settings.patience)
-    return {
-        "exists": True,
-        "path": str(path),
-        "size": read.before.size,
-        "mtime_ns": read.before.mtime_ns,
-        "age_s": round(age, 1),
-        "sha256": files.sha256_of(path),
-        "rows": looked.rows,
-        "state": verdict.state.value,
-        "reason": verdict.reason,
-        "code": verdict.code,
-    }
+    whole = len(read.data) <= settings.max_file_bytes
+    content = Content(
+        size=read.before.size,
+        mtime_ns=read.before.mtime_ns,
+        age_s=round(age, 1),
+        sha256=hashlib.sha256(read.data).hexdigest() if whole else files.sha256_of(path),
+        rows=looked.rows,
+        state=verdict.state.value,
+        reason=verdict.reason,
+        code=verdict.code,
+    )
+    return RawFile(path, content=content)
 
 
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
@@ -215,11 +234,11 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     raw, note = story.raw, story.note
     before = store.catalog.occupant(story.source_file)
     run = next((row for row in story.rows if before is not None and row.run_id == before.run_id), None)
-    looked_at = raw["exists"] and "size" in raw
-    if looked_at and not store.catalog.is_current(story.source_file, raw["size"], raw["mtime_ns"]):
-        return _undecided(store, raw, run, known=bool(note or run))
-    if "problem" in raw and not story.rows and note is None:
-        return f"{'It is passed over' if raw['passed_over'] else 'It cannot be read'}: {raw['problem']}."
+    now = raw.content
+    if now is not None and not store.catalog.is_current(story.source_file, now.size, now.mtime_ns):
+        return _undecided(store, now, run, known=bool(note or run))
+    if raw.problem and not story.rows and note is None:
+        return f"{'It is passed over' if raw.passed_over else 'It cannot be read'}: {raw.problem}."
     if note is not None and note.outcome == "rejected":
         return _refused(note, raw, run)
     if note is not None and note.outcome == "queued":
@@ -234,45 +253,46 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     return _is_run(run or live[0], raw)
 
 
-def _undecided(store: ManifestStore, raw: dict[str, Any], run: ManifestRow | None, *, known: bool) -> str:
+def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, known: bool) -> str:
     """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
-    if raw["state"] == State.QUEUED and run is not None:
-        file = emptied(store, run, raw["code"])
-        return f"{_sentence(file)}, unless it was moved, which the next `ingestd backfill` sees."
-    if raw["state"] != State.SETTLED:
-        return f"It is {raw['state']}: {raw['reason']}."
+    if now.state == State.QUEUED and run is not None:
+        file = emptied(store, run, now.code)
+        moved = ", unless it was moved, which the next `ingestd backfill` sees"
+        return f"{_sentence(file)}{moved if file.next_step == RESTORE_EMPTIED else ''}."
+    if now.state != State.SETTLED:
+        return f"It is {now.state}: {now.reason}."
     changed = " again, because it changed" if known else ""
     return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
 
 
-def _refused(note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
+def _refused(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
     until = "it stays so until its bytes change, or `ingestd rejects retry` has it tried again"
     stays = f" Run {run.run_id}, staged from its earlier bytes ({count(run.rows, 'row')}), stays live." if run else ""
-    return f"It was rejected ({note.code}); {until if raw['exists'] else 'the file is gone since'}.{stays}"
+    return f"It was rejected ({note.code}); {until if raw.exists else 'the file is gone since'}.{stays}"
 
 
-def _queued(store: ManifestStore, note: FileNote, raw: dict[str, Any], run: ManifestRow | None) -> str:
+def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say what a file without a complete row waits for, or what became of the run it was."""
-    if run is not None and not raw["exists"]:
+    if run is not None and not raw.exists:
         return _is_run(run, raw)
     if run is not None:
         return f"{_sentence(emptied(store, run, queued(note.code).code))}."
-    if not raw["exists"]:
+    if not raw.exists:
         return "It was queued, and is gone since: it never became a run."
-    return f"It is queued: {raw.get('reason', 'no complete row yet')}."
+    return f"It is queued: {raw.content.reason if raw.content else 'no complete row yet'}."
 
 
-def _is_run(row: ManifestRow, raw: dict[str, Any], lost: LostFile | None = None) -> str:
+def _is_run(row: ManifestRow, raw: RawFile, lost: LostFile | None = None) -> str:
     if not row.live:
         return f"It was run {row.run_id}, superseded by {row.superseded_by}: the start time in its file changed."
     where = ""
     if lost is not None:
         where = f" {_and_lost(lost)}"
-    elif not raw["exists"]:
+    elif not raw.exists:
         where = " Its raw file is gone; the staged data stays."
-    elif "problem" in raw:
-        where = f" Its raw file is not there to be read: {raw['problem']}; the staged data stays."
+    elif raw.problem:
+        where = f" Its raw file is not there to be read: {raw.problem}; the staged data stays."
     return f"It is run {row.run_id}: {count(row.rows, 'row')}.{where}"
 
 

@@ -189,6 +189,26 @@ def test_show_of_a_file_that_is_staged_says_so(staged: Folder) -> None:
         assert done.err.endswith(f"\n  next: `ingestd explain 2026-03-12/{name}`\n")
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_path_through_a_link_means_one_file_to_every_command(staged: Folder, gone: bool) -> None:
+    """A link that leads to the raw root is followed by `show` and `explain`, also to a file that is gone."""
+    (staged.path / "today").symlink_to(staged.raw / Path(REJECT).parent)
+    (staged.path / "raw").symlink_to(staged.raw)
+    if gone:
+        (staged.raw / REJECT).unlink()
+    for name in (f"today/{Path(REJECT).name}", f"raw/{REJECT}", str(staged.path / "raw" / REJECT), REJECT):
+        assert staged.run("rejects", "show", name, "--json").json["source_file"] == REJECT
+        assert staged.run("explain", name, "--json").json["source_file"] == REJECT
+
+
+@pytest.mark.parametrize("command", [("rejects", "show"), ("explain",)])
+def test_a_folder_is_no_file_to_ask_about(staged: Folder, command: tuple[str, ...]) -> None:
+    """The folder of a day ends with 2 and says to name a file in it."""
+    done = staged.run(*command, "2026-03-12")
+    assert (done.code, done.out) == (2, "")
+    assert "/2026-03-12: this is a folder\n  next: name a file in it\n" in done.err
+
+
 def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> None:
     """A procedure added to the config makes `rejects retry` stage what was rejected, and that only."""
     hall = Measurement().data.replace(b"laser_setup.procedures.It.It", b"lab.Hall")

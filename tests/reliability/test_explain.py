@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import lived
 import pytest
 from archive import Archive
 from measurement import BROKEN
 
 from ingestd.errors import UsageError
+from ingestd.files import look
 from ingestd.upkeep.explain import Story, explain
 
 
@@ -21,7 +25,8 @@ def test_an_ingested_run(archive: Archive) -> None:
     told = story(archive, lived.PLAIN)
     row = archive.live()[lived.PLAIN]
     assert told.verdict == f"It is run {row.run_id}: 3 rows."
-    assert told.raw["sha256"] == row.source_sha256
+    assert told.raw.content is not None
+    assert told.raw.content.sha256 == row.source_sha256
     assert [event["event"] for event in told.events] == ["ingested", "duplicate"]
     assert [one.run_id for one in told.rows] == [row.run_id]
     assert told.staged[0]["of_these_bytes"] is True
@@ -118,7 +123,6 @@ def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
         (".git/It_1.csv", "It is passed over: names that begin with a dot are not looked at."),
         ("link.csv", "It is passed over: symbolic links are not followed."),
         ("linked/It_1.csv", "It is passed over: symbolic links are not followed."),
-        (lived.DAY, "It is passed over: it is a folder."),
     ],
 )
 def test_what_no_scan_takes_is_told(name: str, verdict: str, archive: Archive) -> None:
@@ -130,6 +134,35 @@ def test_what_no_scan_takes_is_told(name: str, verdict: str, archive: Archive) -
     assert story(archive, name).verdict == verdict
     archive.backfill()
     assert story(archive, name).verdict == verdict
+
+
+@pytest.mark.parametrize("name", [lived.DAY, ".git"])
+def test_a_folder_is_refused(name: str, archive: Archive) -> None:
+    """A folder has no story: a file in it is to be named. One that stands where a known file was keeps that one's."""
+    archive.put(".git/It_1.csv", lived.number(30).data)
+    with pytest.raises(UsageError, match="this is a folder") as caught:
+        story(archive, name)
+    assert (caught.value.place, caught.value.next_step) == (str(archive.raw / name), "name a file in it")
+    archive.delete(lived.PLAIN)
+    (archive.raw / lived.PLAIN).mkdir()
+    assert story(archive, lived.PLAIN).verdict.startswith("It is run")
+
+
+def test_the_raw_file_is_read_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file on a slow share is not read a second time for its hash."""
+    opened: list[Path] = []
+    open_raw = look.open_raw
+
+    def noted(path: Path) -> int:
+        opened.append(path)
+        return open_raw(path)
+
+    monkeypatch.setattr(look, "open_raw", noted)
+    archive.put("new/It_30.csv", lived.number(30).data)
+    told = story(archive, "new/It_30.csv").raw.content
+    assert told is not None
+    assert told.sha256 == hashlib.sha256(lived.number(30).data).hexdigest()
+    assert opened == [archive.raw / "new/It_30.csv"]
 
 
 def test_an_upper_case_csv_is_taken(archive: Archive) -> None:

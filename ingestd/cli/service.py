@@ -66,10 +66,11 @@ def run(settings: Settings) -> None:
     try:
         code = int(run_service(settings))
     except Retry as error:
+        logs.leave_terminal()  # where a person waits: told once, as every command tells it
         structlog.get_logger("ingestd").error(
             "failed", problem=error.message, place=error.place, next_step=error.next_step
         )
-        if sys.stderr.isatty():  # where a person waits: as every command tells it
+        if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED)
     except LockHeld as error:  # its holder ends, perhaps one that waits for a dead share: no person has to start it

@@ -112,6 +112,10 @@ class Logs:
         """How many lines a sink lost."""
         return self._pipe.failures
 
+    def leave_terminal(self) -> None:
+        """Write no more on a terminal, where there is one, for what a command tells there itself; the file goes on."""
+        self._pipe.leave_terminal()
+
     def close(self) -> None:
         """Undo the set-up and let the file go."""
         level, our_level, hook = self._before
@@ -189,6 +193,10 @@ class Pipe(logging.Handler):
             if sink is not failed:
                 with contextlib.suppress(Exception):
                     sink.write(entry)
+
+    def leave_terminal(self) -> None:
+        """Give no more lines to a terminal."""
+        self._sinks = [sink for sink in self._sinks if not isinstance(sink, _Terminal)]
 
     def close(self) -> None:
         """Close every sink."""

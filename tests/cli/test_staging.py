@@ -180,10 +180,15 @@ def test_a_terminal_gets_a_progress_bar_and_ages(raw: Folder) -> None:
 
 
 def test_a_service_that_cannot_start_says_so_on_its_terminal_as_any_command(raw: Folder) -> None:
-    """Who starts it by hand is told what is wrong and what to do, besides the line of the log."""
+    """Who starts it by hand is told once what is wrong and what to do; elsewhere the line of the log tells it."""
     (raw.path / "data" / "02_stage").touch()
     screen = re.sub(r"\x1b\[[0-9;]*m", "", _on_terminal(raw, "run"))
-    assert re.search(r"^error: \S+/service\.lock: Not a directory\r\n  next: a file stands where", screen, re.MULTILINE)
+    assert re.match(r"error: \S+/service\.lock: Not a directory\r\n  next: a file stands where", screen)
+    assert screen.count("Not a directory") == 1
+    done = raw.run("run")
+    told = [json.loads(line) for line in done.err.splitlines()]
+    failed = [line["problem"] for line in told if line["event"] == "failed"]
+    assert (done.code, failed) == (1, ["Not a directory"])
 
 
 def _on_terminal(folder: Folder, *arguments: str) -> str:

@@ -312,6 +312,18 @@ def test_the_file_is_renamed_above_its_limit(start: Start, tmp_path: Path) -> No
     assert kept == list(range(kept[0], 40))
 
 
+def test_what_a_command_tells_on_its_terminal_is_left_to_it(start: Start, tmp_path: Path) -> None:
+    """From then on lines go into the file alone; a stream that is no terminal goes on."""
+    path = tmp_path / "ingestd.log"
+    for terminal in (True, False):
+        logs, stream, _ = start(file=path, terminal=terminal)
+        logs.leave_terminal()
+        structlog.get_logger("ingestd").error("failed", problem="no room", on_terminal=terminal)
+        assert ("no room" in stream.getvalue()) is not terminal
+        logs.close()
+    assert [entry["on_terminal"] for entry in entries(path.read_text())] == [True, False]
+
+
 def test_a_full_disk_is_counted_and_told_and_ends(start: Start) -> None:
     """`/dev/full` takes nothing: each line is counted, the stream says so once, and the service goes on."""
     logs, stream, _ = start(file=Path("/dev/full"))

@@ -240,8 +240,8 @@ def _library_fields(record: logging.LogRecord) -> Entry:
 class Throttle:
     """Lets the same warning or error through once in `REPEAT_S`; decisions (lines with a `seq`) always.
 
-    Two lines are the same when their event and every text among their fields are, or their field `key` where they
-    have one (which is not written). Numbers do not count: a wait grows, a duration differs.
+    Two lines are the same when their event and every text among their fields are. Numbers do not count: a wait grows,
+    a duration differs.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -265,11 +265,8 @@ class Throttle:
         return held
 
     def _key(self, entry: Entry) -> object:
-        given = entry.pop("key", None)
         if entry["level"] not in {"warning", "error"} or "seq" in entry:
             return None
-        if given is not None:
-            return entry["event"], str(given)
         return tuple(
             value for name, value in entry.items() if isinstance(value, str) and name not in {"time", "exception"}
         )

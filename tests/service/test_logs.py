@@ -247,17 +247,6 @@ def test_the_same_warning_is_written_once_a_minute_with_a_count(start: Start) ->
     assert len(entries(stream.getvalue())) == 4
 
 
-def test_a_key_decides_which_warnings_are_the_same(start: Start) -> None:
-    """With `key`, the text may differ; the key itself is not written."""
-    _, stream, _ = start()
-    log = structlog.get_logger("ingestd")
-    log.warning("retrying", key="disk", problem="1 GB missing")
-    log.warning("retrying", key="disk", problem="2 GB missing")
-    log.warning("retrying", key="share", problem="3")
-    assert [entry["problem"] for entry in entries(stream.getvalue())] == ["1 GB missing", "3"]
-    assert '"key"' not in stream.getvalue()
-
-
 def test_decisions_and_information_are_never_held_back(start: Start) -> None:
     """A line with the number of its record, and every line below warning, is always written."""
     _, stream, _ = start()

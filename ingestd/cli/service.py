@@ -36,8 +36,8 @@ def run(settings: Settings) -> None:
     It watches 01_raw and stages every run as soon as it is over.
 
     SIGTERM, Ctrl-C or the end of its terminal finishes the run in hand, writes histories, compacts the log and ends; a
-    second one ends at once, which is safe. One service a data root; every other command but `repair --apply` and
-    `rebuild-manifest` may run beside it.
+    second SIGTERM or Ctrl-C ends at once, which is safe. One service a data root; every other command but
+    `repair --apply` and `rebuild-manifest` may run beside it.
 
     A 01_raw that is not there yet (a share that is late) is waited for.
 

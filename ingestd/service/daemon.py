@@ -5,8 +5,8 @@ queue. A signal handler only sets a flag.
 
 Stopping, in order, within `service.stop_s` whatever hangs: the worker takes nothing new; hints and jobs end; the worker
 finishes the batch in hand, writes the histories and compacts; the state file says `stopped`; the lock is freed. A
-thread that does nothing else keeps the limit. A second signal ends the process at once, which is safe: it is what a
-power cut does.
+thread that does nothing else keeps the limit. A second SIGTERM or SIGINT ends the process at once, which is safe: it is
+what a power cut does.
 """
 
 from __future__ import annotations
@@ -76,12 +76,18 @@ class Signals:
 
     stop: threading.Event = field(default_factory=threading.Event)
     name: str = ""
+    asked: bool = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Note a stop; a second one ends the process at once."""
-        if self.stop.is_set():
-            os._exit(128 + number)
-        self.name = signal.Signals(number).name
+        """Note a stop; a second SIGTERM or SIGINT ends the process at once.
+
+        SIGHUP never does: a terminal that is closed sends it more than once (kernel and shell), or SIGTERM besides.
+        """
+        if number != signal.SIGHUP:
+            if self.asked:
+                os._exit(128 + number)
+            self.asked = True
+        self.name = self.name or signal.Signals(number).name
         self.stop.set()
 
     @contextlib.contextmanager
@@ -251,7 +257,8 @@ class Daemon:
             self._watch.stop()
         self._scheduler.shutdown(wait=False)
         self._show("stopping")
-        self._thread.join()
+        while self._thread.is_alive():  # by turns: a signal that the kernel gives to another thread ends no wait
+            self._thread.join(STATE_EVERY_S)
         if self._worker.failure is not None:
             return self._fail()
         self._show("stopped")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from running import Service, put
 
 from ingestd.errors import LockHeld
 from ingestd.files import Lock
+from ingestd.manifest.store import manifest_lock
 from ingestd.service.daemon import Exit
 from ingestd.service.state import service_lock
 from ingestd.stage.workspace import SWEEP_LOCK_NAME
@@ -49,14 +51,33 @@ def test_sigterm_under_load(tmp_path: Path) -> None:
         service.check_whole(deep=False)
 
 
-def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
-    """It does not wait for what is in hand; nothing is lost by it."""
-    with Service(tmp_path) as service:
+@contextlib.contextmanager
+def heeded(*numbers: signal.Signals) -> Iterator[None]:
+    """Have a service begun in the block heed these signals; it inherits what whoever runs the tests ignores."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, first: signal.Signals) -> None:
+    """It does not wait for what is in hand; nothing is lost by it. After a closed terminal it takes two."""
+    service = Service(tmp_path, service={"stop_s": 300.0}, manifest={"lock_timeout_s": 200.0})
+    with heeded(first):
+        service.start()
+    with service:
         names = put(service.raw, 0, 300)
         service.until(lambda: service.lines("ingested"), "the first batch")
-        service.send(signal.SIGTERM)
-        service.send(signal.SIGTERM)
-        assert service.ended() in {0, 128 + signal.SIGTERM}
+        with manifest_lock(service.layout).held():  # which the stop waits for
+            service.send(first)
+            service.until(lambda: service.lines("stopping"), "it stops")
+            if first is signal.SIGHUP:
+                service.send(signal.SIGINT)
+            service.send(signal.SIGTERM)
+            assert service.ended() in {128 + signal.SIGINT, 128 + signal.SIGTERM}  # two that come at once have no order
         known = service.live_names()
         service.start()
         service.until(lambda: service.live_names() == names, "all")
@@ -64,6 +85,29 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert len(service.rows()) == 300
         service.check_whole()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGHUP, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)],
+)
+def test_a_closed_terminal_that_says_so_twice_is_one_stop(
+    tmp_path: Path, first: signal.Signals, second: signal.Signals
+) -> None:
+    """Kernel and shell both send SIGHUP, the end of a session SIGTERM besides: what is in hand is finished."""
+    service = Service(tmp_path)
+    with heeded(signal.SIGHUP):
+        service.start()
+    with service:
+        names = put(service.raw, 0, 3)
+        service.until(lambda: service.live_names() == names, "the runs")
+        with manifest_lock(service.layout).held():
+            service.send(first)
+            service.until(lambda: service.lines("stopping"), "it stops")
+            service.send(second)
+        assert service.ended() == 0
+        assert service.compacted() == names
+        assert [line["signal"] for line in service.lines("stopping")] == [first.name]
 
 
 def test_a_stop_does_not_wait_for_a_folder_that_answers_no_more(tmp_path: Path) -> None:
@@ -170,11 +214,9 @@ def is_held(lock: Lock) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "terminal-closed"])
 def test_whoever_ends_it_by_its_terminal_stops_it(tmp_path: Path, number: signal.Signals) -> None:
     """SIGINT compacts and ends with exit code 0, as SIGTERM does; so does SIGHUP, which a closed terminal sends."""
-    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it, and children inherit that
-    try:
-        service = Service(tmp_path).start()
-    finally:
-        signal.signal(number, before)
+    service = Service(tmp_path)
+    with heeded(number):
+        service.start()
     with service:
         names = put(service.raw, 0, 3)
         service.until(lambda: service.live_names() == names, "the runs")

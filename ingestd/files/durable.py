@@ -307,6 +307,17 @@ def preserve(path: Path, aside: Path) -> list[Path]:
     return made
 
 
+def free_path(path: Path, *, holding: bytes | None = None) -> Path:
+    """Name a place where nothing stands: `path`, or the first of `path.2`, `path.3`, ...: nothing kept is replaced.
+
+    A file that has the bytes `holding` will do as well: whoever kept them may have been killed after that.
+    """
+    place, numbers = path, itertools.count(2)
+    while os.path.lexists(place) and not (holding is not None and place.is_file() and _holds(place, holding)):
+        place = path.with_name(f"{path.name}.{next(numbers)}")
+    return place
+
+
 def free_bytes(path: Path) -> int:
     """Tell how many bytes an unprivileged process may still write on the file system of `path`."""
     status = os.statvfs(path)

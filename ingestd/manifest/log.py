@@ -284,8 +284,9 @@ def mend(directory: Path, known: Position | None = None) -> Path | None:
             _rewrite_end(path, len(data.rstrip(b"\0")), b"\n")
         if frames.torn_at is None or frames.unterminated:
             return None
-        aside = path.with_name(f"{path.stem}.torn-{frames.torn_at}")
-        files.write_atomic(aside, data[frames.torn_at :])
+        torn = data[frames.torn_at :]
+        aside = files.free_path(path.with_name(f"{path.stem}.torn-{frames.torn_at}"), holding=torn)
+        files.write_atomic(aside, torn)
         _rewrite_end(path, frames.torn_at, b"")
     return aside
 

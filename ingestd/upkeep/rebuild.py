@@ -23,12 +23,15 @@ from ingestd.upkeep.told import Told
 
 
 def aside_folder(layout: Layout, now: datetime) -> Path:
-    """Name the folder this repair sets things aside in."""
-    return layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    """Name the folder this repair sets things aside in: one of its own, also where another began in the same second."""
+    return files.free_path(layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
 
 
 def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Move files or folders below `folder`, under their path relative to the data root; return (from, to) pairs."""
+    """Move files or folders below `folder`, under their path relative to the data root; return (from, to) pairs.
+
+    What was moved there before stays: the name of the later one has a number at its end.
+    """
     moved = []
     with files.world(folder):
         for path in paths:
@@ -166,4 +169,4 @@ def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tup
 
 
 def _aside(layout: Layout, path: Path, folder: Path) -> Path:
-    return folder / layout.relative(path).lstrip("/")
+    return files.free_path(folder / layout.relative(path).lstrip("/"))

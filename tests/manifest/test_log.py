@@ -65,20 +65,27 @@ def test_a_new_segment_has_room_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_torn_end_is_kept_aside_and_cut_and_the_next_record_follows(wal: Path) -> None:
-    """Cut anywhere in the last record: earlier ones are read, the torn bytes are kept, and the next append fits."""
+    """Cut anywhere in the last record: earlier ones are read, the torn bytes are kept, and the next append fits.
+
+    However often it is cut there, each end is kept; one that was kept and not cut, for a kill, is kept once.
+    """
     path = log.segment_path(wal, 1)
     data = path.read_bytes()
     begin = len(data) - len(encode(a_record(3)))
-    for length in (begin + 1, begin + 26, begin + 27, begin + 28, len(data) - 2):
+    names = [f"00000001.torn-{begin}{number}" for number in ("", ".2", ".3", ".4", ".5")]
+    lengths = (begin + 1, begin + 26, begin + 27, begin + 28, len(data) - 2)
+    for name, length in zip(names, lengths, strict=True):
         path.write_bytes(data[:length])
         found = log.replay(wal)
         assert _seqs(found) == [1, 2]
-        assert log.mend(wal, found.position if found else None) == wal / f"00000001.torn-{begin}"
-        assert (wal / f"00000001.torn-{begin}").read_bytes() == data[begin:length]
+        assert log.mend(wal, found.position if found else None) == wal / name
+        path.write_bytes(data[:length])
+        assert log.mend(wal) == wal / name
         assert path.read_bytes() == data[:begin]
         position = log.append(wal, log.Position(1, begin, 3), [a_record(3)])
         assert position == log.Position(1, len(data), 4)
         assert path.read_bytes() == data
+    assert [(wal / name).read_bytes() for name in names] == [data[begin:length] for length in lengths]
 
 
 def test_a_record_without_its_newline_gets_it(wal: Path) -> None:

@@ -108,13 +108,11 @@ def options(archive: Archive) -> Options:
 
 def mend(archive: Archive, *, apply: bool = True, deep: bool = False) -> Repair:
     """Repair, or plan it."""
-    archive._ticks += 60  # every repair has a folder of its own for what it sets aside
     return repair(archive.settings, apply=apply, deep=deep, clock=archive.now, engine=options(archive).engine)
 
 
 def rebuild(archive: Archive, source: str) -> None:
     """Rebuild the manifest."""
-    archive._ticks += 60
     rebuild_manifest(archive.settings, from_raw=source == "raw", clock=archive.now, engine=options(archive).engine)
 
 

@@ -19,6 +19,8 @@ from measurement import BROKEN
 from ingestd.errors import Corrupt
 from ingestd.manifest import log
 from ingestd.manifest.record import split
+from ingestd.upkeep.rebuild import keep_copies, set_aside
+from ingestd.upkeep.repair import rebuild_manifest
 from ingestd.upkeep.staged import UNKNOWN_RUN
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
@@ -55,6 +57,31 @@ def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
     rebuild(archive, "stage")
     kept = {path.read_bytes() for path in (archive.layout.manifest_path.parent / "aside").rglob("*") if path.is_file()}
     assert before <= kept
+
+
+def test_two_rebuilds_in_one_second_keep_both_old_manifests(archive: Archive) -> None:
+    """Each has a folder of its own, so that the second replaces nothing the first one kept."""
+    now, manifests, folders = archive.now(), [], []
+    for _ in range(3):
+        manifests.append(archive.layout.manifest_path.read_bytes())
+        folders.append(rebuild_manifest(archive.settings, from_raw=False, clock=lambda: now).aside)
+        archive.put(f"day/It_9{len(folders)}.csv", lived.number(90 + len(folders)).data)
+        archive.backfill()
+    assert len(set(manifests)) == 3
+    kept = [next(folder.rglob("manifest.parquet")).read_bytes() for folder in folders]
+    assert kept == manifests
+
+
+def test_nothing_is_set_aside_over_what_was(archive: Archive) -> None:
+    """A repair that moves a second file away from the same path keeps both."""
+    path, folder = archive.layout.rejects_dir / "stray.json", archive.layout.aside_root / "now"
+    moved = []
+    for content in ("one", "two"):
+        path.write_text(content)
+        moved += set_aside(archive.layout, [path], folder)
+    path.write_text("three")
+    copies = keep_copies(archive.layout, [path], folder)
+    assert [kept.read_text() for _, kept in (*moved, *copies)] == ["one", "two", "three"]
 
 
 def test_rebuilding_refuses_to_forget_a_damaged_run(archive: Archive) -> None:

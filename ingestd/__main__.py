@@ -1,6 +1,7 @@
 """The console entry `ingestd`, which is `python -m ingestd` too.
 
-The processes that stage are begun by importing the file their parent was run from: what they need not is loaded inside.
+A process that stages begins by importing the file its parent was run from. It needs no command line, so that is loaded
+within `main`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ def main() -> None:
     """Run the command line."""
     # Numpy, which pyarrow loads where it is installed, starts threads for an algebra nobody asks for, in every worker.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Nor for a search of all installed packages for plugins of pydantic, whenever a process begins.
+    # Pydantic would search all installed packages for plugins whenever a process begins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(1_000_000)  # modules and manifests are no garbage: to look for it takes a tenth longer
-    from ingestd import cli  # noqa: PLC0415
+    from ingestd import cli  # noqa: PLC0415  # processes that stage do without
 
     try:
         cli.main()

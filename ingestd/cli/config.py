@@ -36,8 +36,8 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
       ingestd config show
       ingestd config show --data-root data --json
     """
-    from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.raw.procedures import packaged_file  # noqa: PLC0415
+    from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.raw.procedures import packaged_file  # noqa: PLC0415  # loads pydantic: not for --help
 
     given = {"data_root": data_root}
     settings = load(config, given)
@@ -91,15 +91,15 @@ def generate() -> None:
     Example:
       ingestd config generate > my-config.toml
     """
-    from ingestd.cli.config_text import config_toml  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.cli.config_text import config_toml  # noqa: PLC0415  # loads pydantic: not for --help
 
     sys.stdout.write(config_toml())
 
 
 def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
     """List key, value and origin of every setting; an unset one as what it amounts to."""
-    from ingestd.cli.config_text import environment_name  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.settings import sections  # noqa: PLC0415
+    from ingestd.cli.config_text import environment_name  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.settings import sections  # noqa: PLC0415  # loads pydantic: not for --help
 
     file = tomllib.loads(settings.config_file.read_text("utf-8-sig")) if settings.config_file else {}
     environment = {name.upper() for name in os.environ}

@@ -42,9 +42,9 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415
-    from ingestd.manifest.view import read_view  # noqa: PLC0415
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
+    from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
 
     layout = settings.layout
     require_manifest(layout)
@@ -114,8 +114,8 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
     Example:
       ingestd compare-histories data/histories data/histories
     """
-    from ingestd.histories.compare import compare_histories as compare  # noqa: PLC0415  # loads polars
-    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
+    from ingestd.histories.compare import compare_histories as compare  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415  # loads polars: not for --help
 
     notes = ManifestStore(settings.layout).catalog.notes.values()
     waiting = {note.source_file: note.outcome for note in notes if note.outcome == "queued"}
@@ -143,10 +143,10 @@ def write_metadata(
         UsageError: no manifest, no run matches, filters that do not go with a day's file, or a file that would replace
             a raw file or one of ingestd's own.
     """
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.histories import metadata  # noqa: PLC0415
-    from ingestd.manifest.view import read_view  # noqa: PLC0415
-    from ingestd.settings import check_apart, check_export  # noqa: PLC0415
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
+    from ingestd.histories import metadata  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.settings import check_apart, check_export  # noqa: PLC0415  # loads pydantic: not for --help
 
     layout = settings.layout
     if out_csv is not None:

@@ -159,7 +159,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     Raises:
         UsageError: see `ingestd.settings.load_settings`; or a scheduler is named that would not be asked.
     """
-    from ingestd.settings import load_settings  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.settings import load_settings  # noqa: PLC0415  # loads pydantic: not for --help
 
     places = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] == "paths"}
     remember({**places, "--config": config})

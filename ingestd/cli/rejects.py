@@ -155,8 +155,8 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
       ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
       ingestd rejects retry --all
     """
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.ingest import opened  # noqa: PLC0415
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
 
     if bool(files) == every:
         raise UsageError("which files are meant?", next_step="name them, or give --all (and not both)")
@@ -205,8 +205,8 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
 
 
 def _catalog(settings: Settings) -> Catalog:
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
+    from ingestd.manifest.store import ManifestStore  # noqa: PLC0415  # loads polars: not for --help
 
     require_manifest(settings.layout)
     return ManifestStore(settings.layout).catalog
@@ -222,7 +222,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     Raises:
         UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
-    from ingestd.asked import refuse_folder, source_file_of  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.asked import refuse_folder, source_file_of  # noqa: PLC0415  # not for --help
 
     known = _rejected(catalog)
     try:
@@ -266,7 +266,7 @@ def _standing(catalog: Catalog, name: str) -> str:
 
 def _reject(layout: Layout, name: str) -> dict[str, Any]:
     """Read what is recorded of a reject; its JSON may be missing for a moment after a crash."""
-    from ingestd.traces import read_reject  # noqa: PLC0415
+    from ingestd.traces import read_reject  # noqa: PLC0415  # loads pydantic: not for --help
 
     try:
         return read_reject(layout, name)
@@ -309,7 +309,7 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
 
 
 def _line(path: Path, number: int) -> str | None:
-    from ingestd.files import open_raw  # noqa: PLC0415
+    from ingestd.files import open_raw  # noqa: PLC0415  # not for --help
 
     with os.fdopen(open_raw(path), "rb") as file:
         for count_, raw in enumerate(iter(lambda: file.readline(LONGEST_RAW_LINE), b""), start=1):

@@ -52,7 +52,7 @@ def run(settings: Settings) -> None:
     import structlog  # noqa: PLC0415  # not for --help
 
     from ingestd.service.daemon import Exit, run_service  # noqa: PLC0415  # loads polars, watchdog and the scheduler
-    from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415
+    from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415  # loads structlog
 
     logs = configure_logs(
         level=settings.log.level,
@@ -96,7 +96,7 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
       ingestd status
       ingestd status --json
     """
-    from ingestd.service.status import read_status  # noqa: PLC0415  # loads polars
+    from ingestd.service.status import read_status  # noqa: PLC0415  # loads polars: not for --help
 
     found = read_status(settings, datetime.now(UTC))
     if as_json:

@@ -114,8 +114,8 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
 
 
 def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> NoReturn:
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.backfill import dry_run  # noqa: PLC0415
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
     found = dry_run(settings, force=force)
@@ -136,8 +136,8 @@ def run(
     on_record: Callable[[Record], None] = lambda _: None,
 ) -> Report:
     """Run a backfill, with a progress bar on a terminal; `stop` ends it early."""
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.backfill import Options, backfill  # noqa: PLC0415
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
     with _progress("staging") as show:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ingestd.cli import exits
+from ingestd.cli import exits, report
 from ingestd.cli.options import PATHS, STAGING, AsJson, with_settings
 from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
 from ingestd.words import count
@@ -55,8 +56,8 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
       ingestd verify
       ingestd verify --deep --json
     """
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # loads polars
-    from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars
+    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
     done = checks.verify(settings, deep=deep)
@@ -69,8 +70,6 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
 
 
 def _plain(value: object) -> dict[str, object]:
-    import dataclasses  # noqa: PLC0415  # only for --json
-
     return dataclasses.asdict(value)  # type: ignore[call-overload,no-any-return]  # every caller passes a dataclass
 
 
@@ -111,7 +110,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
       ingestd repair
       ingestd repair --apply
     """
-    from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars
+    from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars: not for --help
 
     with _without_service(settings, "`ingestd repair --apply`") if apply else nullcontext():
         done = mending.repair(settings, apply=apply, deep=deep)
@@ -131,7 +130,7 @@ def _without_service(settings: Settings, command: str) -> Iterator[None]:
     Raises:
         UsageError: one runs.
     """
-    from ingestd.service.state import service_lock  # noqa: PLC0415  # not for --help
+    from ingestd.service.state import service_lock  # noqa: PLC0415  # loads pydantic: not for --help
 
     if not settings.layout.manifest_path.parent.is_dir():  # nothing of ingestd's is here, nor made by a mistyped name
         yield
@@ -180,8 +179,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     Example:
       ingestd rebuild-manifest --from stage
     """
-    from ingestd.cli import report  # noqa: PLC0415  # loads polars
-    from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars
+    from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars: not for --help
 
     with _without_service(settings, "`ingestd rebuild-manifest`"):
         rows, aside, found = rebuild(settings, from_raw=source == "raw")
@@ -211,8 +209,8 @@ def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
       ingestd explain 2026-03-12/IVg2026-03-12_1.csv
       ingestd explain a473efd53460229b3363
     """
-    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars
-    from ingestd.upkeep import explain as stories  # noqa: PLC0415  # loads polars
+    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.upkeep import explain as stories  # noqa: PLC0415  # loads polars: not for --help
 
     story = stories.explain(settings, asked, utc_now())
     if as_json:
@@ -277,8 +275,8 @@ def compact(settings: Settings, as_json: AsJson = False) -> None:
     Example:
       ingestd compact
     """
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # loads polars
-    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars
+    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
+    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
 
     require_manifest(settings.layout)
     with opened(settings) as ingest:

@@ -188,7 +188,7 @@ class Daemon:
         self._signals = signals
         self._notifier = notifier
         self._clock = clock
-        self._log = structlog.get_logger("ingestd")
+        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("ingestd")
         self._watch = self._make_watch()
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)

@@ -65,7 +65,7 @@ def configure_logs(
     wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock: Callable[[], float] = time.monotonic,
 ) -> Logs:
-    """Set up structlog, standard logging and warnings; return what counts failures and undoes it.
+    """Set up structlog, standard logging and warnings; return what undoes it.
 
     `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, where given, gets
     JSON; it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never).
@@ -80,7 +80,7 @@ def configure_logs(
 
 
 class Logs:
-    """The log as configured. `failures` counts lines that a sink could not take (a full disk, a closed pipe)."""
+    """The log as configured."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -106,11 +106,6 @@ class Logs:
             logger_factory=structlog.stdlib.LoggerFactory(),
             cache_logger_on_first_use=False,
         )
-
-    @property
-    def failures(self) -> int:
-        """How many lines a sink lost."""
-        return self._pipe.failures
 
     def leave_terminal(self) -> None:
         """Write no more on a terminal, where there is one, for what a command tells there itself; the file goes on."""
@@ -163,7 +158,6 @@ class Pipe(logging.Handler):
         self._sinks = sinks
         self._wall = wall
         self._throttle = Throttle(clock)
-        self.failures = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; never raises."""
@@ -171,7 +165,6 @@ class Pipe(logging.Handler):
             entry = make_entry(record, self._wall())
             held_back = self._throttle.held_back(entry)
         except Exception:  # a value that cannot even be shown: the line is lost, the service is not
-            self.failures += 1
             return
         if held_back is not None:
             self._write(entry if held_back == 0 else entry | {"suppressed": held_back}, self._sinks)
@@ -181,7 +174,6 @@ class Pipe(logging.Handler):
             try:
                 sink.write(entry)
             except Exception as error:  # whatever ails the sink, the service goes on
-                self.failures += 1
                 self._tell_the_others(sink, error)
 
     def _tell_the_others(self, failed: Sink, error: Exception) -> None:

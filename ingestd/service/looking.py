@@ -19,8 +19,10 @@ POLL_WRITER_S = 5.0
 """How often a file that somebody has open is asked for, in seconds, should the hint of its closing be lost."""
 
 HEAD_START_S = 0.02
-"""A file is looked at by as much before it will have stood still as the last look at all processes took, at most so
-much: it is read when it has, and only in the state in which it was looked at.
+"""The longest head start of a look, in seconds.
+
+A look at all processes takes a while, so it begins as much earlier than a file will have stood still as the last one
+took. The file is read when it has stood still, and only in the state in which it was looked at.
 """
 
 

@@ -6,6 +6,7 @@ does never depends on whether a message arrived.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -16,20 +17,19 @@ STATUS_LIMIT = 300
 """Characters of a status line: `systemctl status` shows one line."""
 
 SEND_TIMEOUT_S = 1.0
-"""Seconds a message may wait for a full socket before it counts as failed."""
+"""Seconds a message may wait for a full socket before it is given up."""
 
 
 class Notifier:
     """Tell systemd how the service is; never raises, whatever the socket does.
 
     `watchdog_s` is how often `watchdog()` must be called, in seconds (half of what systemd allows), None when systemd
-    does not ask. `failures` counts messages that could not be sent.
+    does not ask.
     """
 
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
         self._address = address
         self.watchdog_s = watchdog_s
-        self.failures = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, *, pid: int | None = None) -> Notifier:
@@ -58,12 +58,12 @@ class Notifier:
         if self._address is None:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(SEND_TIMEOUT_S)
-                sender.sendto("\n".join(assignments).encode(), os.fsencode(address))
-        except (OSError, ValueError):
-            self.failures += 1
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        ):
+            sender.settimeout(SEND_TIMEOUT_S)
+            sender.sendto("\n".join(assignments).encode(), os.fsencode(address))
 
 
 def _status(text: str) -> str:

@@ -34,7 +34,7 @@ JITTER = 0.1
 """Scans are spread by this part of their interval, so that several PCs on one share do not scan in step."""
 
 STEP_S = 2.0
-"""The wall clock was set where it moved so much further than time went by, or less far, in seconds."""
+"""A wall clock that moved by so many seconds more or less than time went by was set."""
 
 
 def uptime_s() -> float:

@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+
+from structlog.stdlib import BoundLogger
 
 from ingestd.engine import ProcessEngine
 from ingestd.errors import Retry
@@ -45,7 +46,7 @@ class Suspects:
         self._busy = False
         self._stopping = threading.Event()
 
-    def tell(self, log: Any) -> None:
+    def tell(self, log: BoundLogger) -> None:
         """Note the suspects of the last life as those of this one, and tell of them."""
         if self.names:
             self._note(())

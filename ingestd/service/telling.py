@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from structlog.stdlib import BoundLogger
 
 from ingestd.lost import lost_at
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
 
 
-def tell_decision(log: Any, store: ManifestStore, record: Record, took_ms: float) -> None:
+def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_ms: float) -> None:
     """Write the log line of a decision; warn of what its content lacks and of raw files that it tells are lost."""
     row = record.rows[-1] if record.rows else None
     run = None if row or not record.run_id else store.catalog.run(record.run_id)
@@ -39,7 +39,7 @@ def tell_decision(log: Any, store: ManifestStore, record: Record, took_ms: float
     _tell_lost(log, store, record)
 
 
-def _tell_lost(log: Any, store: ManifestStore, record: Record) -> None:
+def _tell_lost(log: BoundLogger, store: ManifestStore, record: Record) -> None:
     """Warn where a decision says that the raw file of a run was emptied, or has another run's bytes now."""
     if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED}:
         for file in lost_at(store, record.source_file):

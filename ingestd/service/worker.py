@@ -59,7 +59,7 @@ class Worker:
         self.failure: Exception | None = None
         self._ingest = ingest
         self._service = service
-        self._log = structlog.get_logger("ingestd")
+        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("ingestd")
         self._list = WaitList(retry_s=service.retry_s, retry_max_s=service.retry_max_s)
         self._looker = Looker(ingest, self._list)
         self._suspects = Suspects(ingest, self._list, self.inbox)

@@ -50,7 +50,6 @@ def test_every_word_arrives_as_sd_notify_writes_it(systemd: tuple[str, socket.so
         "WATCHDOG=1",
         "STOPPING=1",
     ]
-    assert notifier.failures == 0
 
 
 @given(text=st.text(st.characters(codec=None)))
@@ -63,28 +62,25 @@ def test_no_status_can_smuggle_an_assignment(text: str) -> None:
         notifier = Notifier(address)
         notifier.status(text)
         message = listener.recv(8192).decode()
-    assert notifier.failures == 0
     assert message.startswith("STATUS=")
     assert message.isprintable()
     assert len(message) <= len("STATUS=") + STATUS_LIMIT
 
 
 def test_without_a_socket_nothing_happens() -> None:
-    """Started by hand, the service tells nobody, and that is no failure."""
+    """Started by hand, the service tells nobody."""
     notifier = Notifier.from_environment({})
     notifier.ready("x")
     notifier.watchdog()
-    assert notifier.failures == 0
     assert notifier.watchdog_s is None
 
 
 @pytest.mark.parametrize("address", ["/nowhere/at/all", "vsock:2:1", "/" + "x" * 200, "@" + "y" * 200, "a\0b"])
-def test_a_dead_socket_is_counted_and_never_raised(address: str) -> None:
-    """A socket that is gone, too long or of another kind costs a count and nothing else."""
+def test_a_dead_socket_stops_nothing(address: str) -> None:
+    """A socket that is gone, too long or of another kind costs the message and raises nothing."""
     notifier = Notifier(address)
     notifier.ready("x")
     notifier.stopping()
-    assert notifier.failures == 2
 
 
 @pytest.mark.parametrize(

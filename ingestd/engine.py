@@ -6,6 +6,7 @@ Tasks are idempotent: one that ran twice, or whose answer was lost, costs time a
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import multiprocessing
 import os
@@ -32,6 +33,10 @@ POOL_CHECK_S = 1.0
 
 TRIES = 2
 """So many processes must end before they do anything until it is said that none can be run."""
+
+_SEE_WHY = f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs"
+
+_ALLOW_MORE = "see that `ulimit -u` and `ulimit -n` allow more processes and open files, or lower stage.workers"
 
 Answer = TypeVar("Answer")
 
@@ -111,9 +116,13 @@ class ProcessEngine:
             return self._result(future)
         except BrokenProcessPool:
             answers = self._one_by_one(batch)
-            for position, (waiting, broken) in enumerate(in_hand):
-                if not broken.done() or broken.cancelled() or broken.exception() is not None:
-                    in_hand[position] = (waiting, self._begin(waiting))
+            try:
+                for position, (waiting, broken) in enumerate(in_hand):
+                    if not broken.done() or broken.cancelled() or broken.exception() is not None:
+                        in_hand[position] = (waiting, self._begin(waiting))
+            except NoWorkers:
+                discard(answers)
+                raise
             return answers
 
     def _one_by_one(self, batch: list[StageTask]) -> list[Outcome]:
@@ -127,7 +136,7 @@ class ProcessEngine:
                     answers += alone
                 except BrokenProcessPool:
                     self._begin_single()
-                    answers.append(self._died_twice(task))
+                    answers.append(self._died(task))
         except BaseException:
             discard(answers)
             raise
@@ -145,10 +154,10 @@ class ProcessEngine:
                 raise BrokenProcessPool("the thread that hands out the work has ended")
         return future.result()
 
-    def _died_twice(self, task: StageTask) -> Failed:
+    def _died(self, task: StageTask) -> Failed:
         return Failed(
             task,
-            "the process that staged it died twice (out of memory?)",
+            "the process that staged it, and nothing else, died (out of memory?)",
             str(self._context.raw_root / task.source_file),
             "free some memory, or lower stage.workers; where there is enough, please report it with the file",
         )
@@ -171,7 +180,7 @@ class ProcessEngine:
         raise NoWorkers(
             "no process can be run to stage files in: each ended before it did anything",
             place=sys.executable,
-            next_step=f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs",
+            next_step=_SEE_WHY,
         )
 
     def _submit(self, do: Callable[..., Answer], *arguments: object, workers: int | None = None) -> Future[Answer]:
@@ -190,15 +199,14 @@ class ProcessEngine:
         except BrokenProcessPool:
             raise
         except (OSError, RuntimeError) as error:
-            for begun in set(multiprocessing.active_children()) - before:  # no thread could be begun that ends it
-                begun.kill()
+            if begun := set(multiprocessing.active_children()) - before:  # no thread could be begun that ends them
+                for process in begun:
+                    process.kill()
                 self._executor = None
-            raise NoWorkers(
-                f"a process to stage files in cannot be started: {error}",
-                place=sys.executable,
-                next_step="see that `ulimit -u` and `ulimit -n` allow more processes and open files, or lower "
-                "stage.workers",
-            ) from error
+            # What cannot begin a thread raises a RuntimeError.
+            limited = isinstance(error, RuntimeError) or error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+            message = f"a process to stage files in cannot be started: {error}"
+            raise NoWorkers(message, place=sys.executable, next_step=_ALLOW_MORE if limited else _SEE_WHY) from error
 
     def _end(self, *, wait: bool = False) -> None:
         if self._executor is not None:

@@ -136,15 +136,20 @@ def flush_file_systems(paths: Iterable[Path]) -> None:
 def reserve(path: Path, size: int) -> None:
     """Keep the first `size` bytes of the disk for a file that will grow: its size stays, a durable append is quicker.
 
-    Nothing is done where the disk is full, or cannot.
+    Nothing is done where the disk has not `PLENTY` times as much room, which others may want, or cannot.
     """
-    if _fallocate is not None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            _fallocate(descriptor, _KEEP_SIZE, 0, size)
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(OSError):
+        if _fallocate is not None and free_bytes(path) > PLENTY * size:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                if _fallocate(descriptor, _KEEP_SIZE, 0, size) != 0:
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # a part may be kept, as by a quota
+            finally:
+                os.close(descriptor)
 
+
+PLENTY = 1000
+"""A disk with so many times the room that is to be kept has it to spare."""
 
 _KEEP_SIZE = 1
 """`FALLOC_FL_KEEP_SIZE` of linux/falloc.h."""

@@ -111,8 +111,7 @@ def create(directory: Path, head: SegmentHead) -> Position:
     line, path = encode(head), segment_path(directory, head.segment)
     files.remove_leftovers(path)
     files.write_atomic(path, line)
-    with files.world(path):
-        files.reserve(path, RESERVED)
+    files.reserve(path, RESERVED)
     return Position(head.segment, len(line), head.next_seq)
 
 

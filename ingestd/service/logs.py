@@ -73,7 +73,7 @@ def configure_logs(
     """
     sinks: list[Sink] = [_Terminal(stream, zone) if terminal else _Lines(stream, journal=journal)]
     if file is not None:
-        sinks.append(LogFile(file, max_bytes))
+        sinks.insert(0, LogFile(file, max_bytes))  # it waits for nobody: a last word is there, whatever the stream does
     logs = Logs(Pipe(sinks, wall=wall, clock=clock))
     logs.install(level)
     return logs
@@ -167,14 +167,17 @@ class Pipe(logging.Handler):
         except Exception:  # a value that cannot even be shown: the line is lost, the service is not
             return
         if held_back is not None:
-            self._write(entry if held_back == 0 else entry | {"suppressed": held_back}, self._sinks)
+            self._write(entry if held_back == 0 else entry | {"suppressed": held_back})
 
-    def _write(self, entry: Entry, sinks: list[Sink]) -> None:
-        for sink in sinks:
+    def _write(self, entry: Entry) -> None:
+        failed: list[tuple[Sink, Exception]] = []
+        for sink in self._sinks:
             try:
                 sink.write(entry)
             except Exception as error:  # whatever ails the sink, the service goes on
-                self._tell_the_others(sink, error)
+                failed.append((sink, error))
+        for sink, problem in failed:
+            self._tell_the_others(sink, problem)
 
     def _tell_the_others(self, failed: Sink, error: Exception) -> None:
         place = str(failed.path) if isinstance(failed, LogFile) else "the stream"
@@ -280,6 +283,7 @@ class _Lines:
 
     def close(self) -> None:
         """Leave the stream to its owner."""
+        self._stream.close()
 
 
 class _Terminal:
@@ -298,6 +302,7 @@ class _Terminal:
 
     def close(self) -> None:
         """Leave the stream to its owner."""
+        self._stream.close()
 
 
 def _with_left_out(entry: Entry, stream: Stream) -> Entry:

@@ -133,7 +133,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_that_kills_its_worker_is_reported_and_the_others_are_staged(tmp_path: Path) -> None:
-    """It dies twice with its worker, then it is a failed file, no reject, and tried again by the next run."""
+    """Its worker dies, then a process of its own: it is a failed file, no reject, and tried again next time."""
     archive = Archive(tmp_path, stage={"workers": 2, "batch_files": 3})
     names = many(archive, 12)
     archive.put("day2/poison.csv", RUN.data.replace(b"It.It", f"It.{POISON}".encode(), 1))

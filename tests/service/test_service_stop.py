@@ -115,7 +115,6 @@ def test_a_stop_does_not_wait_for_a_folder_that_answers_no_more(tmp_path: Path) 
     hang = """
 import sys, time
 from pathlib import Path
-from typing import Any
 from ingestd.__main__ import main
 from ingestd.service.watch import Watch
 
@@ -188,6 +187,21 @@ def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert service.compacted() == names
         assert {line["source_file"] for line in filed(service, "ingested")} == names
+        os.close(pipe)
+
+
+def test_the_last_word_of_a_stop_is_in_the_file_though_nobody_reads_the_stream(tmp_path: Path) -> None:
+    """A stop that took too long ends the process at once: why stands in the file before the stream is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    service = Service(tmp_path, service={"stop_s": 1.0})
+    with (
+        Lock(service.layout.temporary_root / SWEEP_LOCK_NAME).held(),
+        service.start(prefix=("sh", "-c", 'exec "$0" "$@" 2<>pipe'), ready=False),
+    ):
+        service.until(lambda: is_held(service_lock(service.layout)), "the start")
+        pipe = fill(tmp_path / "pipe")
+        assert service.stop() == Exit.FAILED
+        assert filed(service, "stop_took_too_long")
         os.close(pipe)
 
 

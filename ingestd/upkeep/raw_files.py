@@ -35,8 +35,8 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
         else:
             closed[above] += 1
     for name, why in scan.unreadable:
-        runs = count(closed[name], "run")
-        unseen = f"; whether the raw files of {runs} are in it is not known" if closed[name] else ""
+        hidden = count(closed[name], "run")
+        unseen = f"; whether the raw files of {hidden} are in it is not known" if closed[name] else ""
         message = f"cannot be read ({why}){unseen}: {LET_READ}"
         yield Finding("note", "raw-unreadable", name or ".", message)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}

@@ -51,7 +51,8 @@ files matters they are a fiftieth of that size.
   manifest at the end, two processes. It parses and writes the same data as the floor; how far the floor, which does
   nothing else, is ahead of it is as far as any program gets with these parsers.
 - *SQLite* appends to a log that grows, as ingestd's does, until it has its full size; then it writes over it, and a
-  flush has no new size to note. ingestd's log stays a text that `tail -f` follows, which a file of fixed size is not.
+  flush has no new size to note. ingestd's log stays a text that `tail -f` follows, which a file of fixed size is not;
+  the disk for its first MiB is kept when it begins, so that its appends need not find room, as SQLite's must.
 - *A bare callback* (`bench/watcher.py`): watchdog, `pyarrow.csv`, one flushed Parquet a file; it sees the same files in
   the same run.
 - ingestd does all it does always: every check, SHA-256, staged Parquet flushed before it is renamed, folders flushed

@@ -13,7 +13,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, and end the process with its exit code."""
     # Numpy, which pyarrow loads where it is installed, starts threads for an algebra nobody asks for, in every worker.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Pydantic would search all installed packages for plugins whenever a process begins.

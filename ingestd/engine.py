@@ -144,7 +144,10 @@ class ProcessEngine:
         return answers
 
     def _result(self, future: Future[Answer]) -> Answer:
-        """Wait for an answer of the pool, which gives none, nor an error, once its own thread has ended."""
+        """Wait for an answer of the pool, which gives none, nor an error, once its own thread has ended.
+
+        CPython shows neither that thread nor the processes; where it calls them otherwise, they are not looked at.
+        """
         while not wait([future], POOL_CHECK_S).done:
             thread = getattr(self._executor, "_executor_manager_thread", None)
             if thread is not None and not thread.is_alive() and not future.done():
@@ -157,7 +160,7 @@ class ProcessEngine:
     def _died(self, task: StageTask) -> Failed:
         return Failed(
             task,
-            "the process that staged it, and nothing else, died (out of memory?)",
+            "the process that staged only this file died (out of memory?)",
             str(self._context.raw_root / task.source_file),
             "free some memory, or lower stage.workers; where there is enough, please report it with the file",
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from ingestd.files import stat_of
-from ingestd.manifest.catalog import KnownRun
+from ingestd.files import is_gone, stat_of
+from ingestd.manifest.catalog import KnownRun, known_run
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -83,31 +82,19 @@ def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostF
 
 
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
-    layout = store.layout
-    staged = _is_there(layout.staged_file(row.proc, row.date_local, row.run_id))
-    kept = "kept staged" if staged else "whose Parquet is gone too"
-    copy = _copy_of(store, row.run_id)
-    if copy is not None:
+    parquet = store.layout.staged_file(row.proc, row.date_local, row.run_id)
+    kept = "whose Parquet is gone too" if is_gone(parquet) else "kept staged"
+    if (copy := _copy_of(store, row)) is not None:
         next_step = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
     return LostFile(row.source_file, row.run_id, message, next_step)
 
 
-def _is_there(path: Path) -> bool:
-    """Tell whether a file is there; one out of reach is not known to be gone."""
-    try:
-        return path.exists()
-    except OSError:
-        return True
-
-
-def _copy_of(store: ManifestStore, run_id: str) -> str | None:
+def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:
     """Find a raw file with the bytes of a live run, which is known as a copy and has not changed."""
-    catalog = store.catalog
-    run = catalog.run(run_id)
-    for note in catalog.copies(run, run.source_sha256) if run is not None else ():
+    for note in store.catalog.copies(known_run(row), row.source_sha256):
         with contextlib.suppress(OSError):
             status = stat_of(store.layout.raw_file(note.source_file).lstat())
-            if (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
+            if store.catalog.is_current(note.source_file, status.size, status.mtime_ns):
                 return note.source_file
     return None

@@ -206,6 +206,14 @@ def _list_folder(
                 found.files[path] = stat_of(status)
 
 
+def is_gone(path: Path) -> bool:
+    """Tell whether nothing stands at a path for sure: what is out of reach may be there."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
+
+
 def is_csv(name: str) -> bool:
     """Tell whether a raw file's name ends as a measurement's does, in any case."""
     return name.endswith(".csv") or name[-4:].lower() == ".csv"

@@ -14,7 +14,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
-from ingestd.files import FileStat, scan_csvs
+from ingestd.files import FileStat, is_gone, scan_csvs
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
@@ -247,10 +247,8 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
 
 
 def _gone(layout: Layout, row: ManifestRow) -> str:
-    with contextlib.suppress(OSError):  # a raw file out of reach may be there
-        if not layout.raw_file(row.source_file).exists():
-            return f"the Parquet of {row.source_file} is gone, and so is that raw file: put either back from a backup"
-    return f"the Parquet of {row.source_file} is gone"
+    both = ", and so is that raw file: put either back from a backup"
+    return f"the Parquet of {row.source_file} is gone{both if is_gone(layout.raw_file(row.source_file)) else ''}"
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

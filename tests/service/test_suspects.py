@@ -60,7 +60,7 @@ def test_a_file_that_kills_whoever_stages_it(tmp_path: Path) -> None:
         (line,) = service.lines("suspects")
         assert line["source_files"] == sorted([*names, bad])
         service.until(lambda: service.lines("retrying"), "it is told")
-        assert "nothing else, died" in service.lines("retrying")[0]["problem"]
+        assert "only this file died" in service.lines("retrying")[0]["problem"]
         service.until(lambda: service.waiting() == {bad: "retrying"}, "it is shown")
         assert service.noted() == {bad}
         names |= put(service.raw, 10, 2)

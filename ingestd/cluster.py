@@ -128,7 +128,7 @@ class DaskEngine:
             raise RuntimeError("the engine is not open")
         return self._executor.submit(stage_batch, batch, self._context)
 
-    def _answer(self, batch: list[StageTask], future: Future[list[Outcome]]) -> list[Outcome]:
+    def _answer(self, batch: list[StageTask], future: Future[list[Outcome]], *, tries: int = 2) -> list[Outcome]:
         from distributed import KilledWorker  # noqa: PLC0415  # an extra
 
         try:
@@ -138,6 +138,14 @@ class DaskEngine:
                 alone = [([task], self._submit([task])) for task in batch]
                 return [outcome for one in alone for outcome in self._answer(*one)]
             return [self._gave_up(batch[0], error)]
+        except (OSError, CancelledError):  # the cluster's, not the batch's
+            raise
+        except Exception:
+            # Where a worker is killed after its answer was fetched and before it is handed on, distributed takes the
+            # answer for the error of the batch (`cfexecutor._cascade_future`). To stage it again costs time only.
+            if tries == 1:
+                raise
+            return self._answer(batch, self._submit(batch), tries=tries - 1)
 
     def _gave_up(self, task: StageTask, error: Exception) -> Failed:
         return Failed(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ from ingestd.settings import Settings, load_settings
 from ingestd.stage.run import StageContext
 
 pytest.importorskip("distributed", reason="the extra ingestd[dask] is not installed")
+from distributed.cfexecutor import ClientExecutor  # an extra
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 LIMIT_S = 60
@@ -142,6 +144,34 @@ def test_a_scheduler_that_goes_away_blames_no_file(tmp_path: Path, many: Path, c
     done = report.events[Event.INGESTED]
     assert done == pl.read_parquet(remote.layout.manifest_path).height >= 1
     assert list(remote.layout.histories_dir.iterdir())
+
+
+@pytest.mark.parametrize("lost", [1, 100])
+def test_an_answer_that_the_library_loses_is_asked_for_again(
+    tmp_path: Path, many: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """A worker that is killed at the wrong moment has distributed make an error of its answer; two are a fault."""
+    real, begun = ClientExecutor.submit, 0
+
+    def submit(executor: ClientExecutor, *call: object) -> Future[object]:
+        nonlocal begun
+        begun += 1
+        if begun > lost:
+            future: Future[object] = real(executor, *call)  # type: ignore[no-untyped-call]  # the library has no types
+            return future
+        mistaken: Future[object] = Future()
+        mistaken.set_exception(ValueError("not enough values to unpack (expected 3, got 2)"))
+        return mistaken
+
+    monkeypatch.setattr(ClientExecutor, "submit", submit)
+    settings = settings_for(tmp_path / "data", many, engine="dask", scheduler=cluster.address, batch_files=10)
+    if lost == 1:
+        report = backfill(settings, Options(clock=lambda: NOON))
+        assert (report.failed, report.left) == ([], 0)
+        assert report.events[Event.INGESTED] == pl.read_parquet(settings.layout.manifest_path).height > 50
+    else:
+        with pytest.raises(ValueError, match="not enough values"):
+            backfill(settings, Options(clock=lambda: NOON))
 
 
 def test_a_worker_that_does_not_see_the_data_root_is_named(tmp_path: Path, samples: Path, cluster: Cluster) -> None:

@@ -194,15 +194,20 @@ class Bench:
         return Path(shutil.copytree(made, self.fresh()))
 
     def start_up(self) -> list[Line]:
-        """`--help`, and `status` of a data root with runs, against an interpreter that does nothing."""
+        """`--help`, and `status` of a data root with runs, against an interpreter that does nothing.
+
+        And what of `status` is loading the libraries that every program with its command line, settings and table has.
+        """
         raw, root = self.archive(BEGUN, SMALL_FILES), self.fresh()
         self.backfill(raw, root)
         status = ingestd("status", "--data-root", root, "--raw-root", raw)
+        libraries = "import gc, os; gc.disable(); import typer, pydantic_settings, polars; os._exit(0)"
         seconds = alternate(
             {
                 "pass": lambda _: run(python("-c", "pass")).wall_s,
                 "help": lambda _: run(ingestd("--help")).wall_s,
                 "status": lambda _: run(status, frozenset(range(8))).wall_s,
+                "libraries": lambda _: run(python("-c", libraries)).wall_s,
             },
             self.size.rounds + 4,
         )
@@ -212,6 +217,11 @@ class Bench:
                  f"+{(best(seconds[name]) - bare) * 1e3:.0f} ms", "<= 250 ms more", best(seconds[name]) - bare <= 0.25)
             for name, words in (("help", "--help"), ("status", "status"))
         ]  # fmt: skip
+        loading = best(seconds["libraries"])
+        lines.append(
+            Line("- what loading typer, pydantic-settings and polars takes", duration(bare), duration(loading),
+                 f"+{(loading - bare) * 1e3:.0f} ms")
+        )  # fmt: skip
         probe = (
             "import contextlib, io, sys; sys.argv = ['ingestd', '--help']\n"
             "from ingestd.cli import main\n"

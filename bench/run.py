@@ -17,7 +17,8 @@ from table import Line, rendered
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-CASES = ("throughput", "idle", "manifest", "start_up", "growth", "workers", "live")
+CASES = ("start_up", "throughput", "idle", "manifest", "growth", "workers", "live")
+"""Start-up comes first: what the kernel remembers of a million files of the other cases makes every import slower."""
 
 
 def main() -> None:

@@ -257,3 +257,10 @@ def test_a_descriptor_that_cannot_be_looked_at_hides_no_other(
     assert read_writers([status]).writer_of(status) == "process (pid 40)"
     (proc / "40" / "fd" / "3").unlink()
     assert read_writers([status]).writer_of(status) is None
+
+
+def test_nobody_is_looked_at_where_no_file_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle PC has hundreds of processes; the answer is the same without a look at them."""
+    monkeypatch.setattr(writers, "PROC", tmp_path / "not mounted")
+    assert read_writers([]).available
+    assert not read_writers([], visible=False).available

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_group
+from typer.main import get_command_name, get_group
 
 from ingestd import __version__
 from ingestd.cli.exits import explained, forsake_output
@@ -61,9 +61,14 @@ class _Loaded(Mapping[str, Any]):
 
 @cache
 def _loaded(name: str) -> Any:
-    outer = typer.Typer(rich_markup_mode=None)
-    outer.add_typer(import_module(f"{__name__}.{COMMANDS[name]}").commands)
-    return get_group(outer).commands[name]
+    """Make the options of one command, and not those of the others in its module, of a millisecond each."""
+    module = import_module(f"{__name__}.{COMMANDS[name]}").commands
+    alone = typer.Typer(rich_markup_mode=None)
+    alone.registered_commands = [
+        one for one in module.registered_commands if one.callback and get_command_name(one.callback.__name__) == name
+    ]
+    alone.registered_groups = module.registered_groups
+    return get_group(alone).commands[name]
 
 
 class _Commands(TyperGroup):

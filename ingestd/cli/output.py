@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.cells import cell_len
-
 from ingestd.cli.typed import insertions, typed
 from ingestd.words import shown
 
@@ -51,6 +49,15 @@ def _console(stream: TextIO) -> Console:
     return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def cell_width(text: str) -> int:
+    """Count the columns a text takes on a terminal: a character of Chinese or an emoji takes two."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415  # few texts need its tables
+
+    return cell_len(text)
+
+
 def on_terminal() -> bool:
     """Tell whether stdout is a terminal."""
     return sys.stdout.isatty()
@@ -72,7 +79,7 @@ def say(text: str = "", *, style: str = "", lead: str = "") -> None:
     if not on_terminal():
         _print(sys.stdout, (lead, style), (text, "" if lead else style))
         return
-    hang = cell_len(lead) or len(text) - len(text.lstrip(" "))
+    hang = cell_width(lead) or len(text) - len(text.lstrip(" "))
     first, *others = _wrapped(shown(text, LONGEST_LINE).lstrip(" "), hang) or [""]
     _print(sys.stdout, (lead or first[:hang], style), (first[hang:], "" if lead else style))
     for line in others:
@@ -101,7 +108,7 @@ def _breaks(line: str) -> list[int]:
     breaks: list[int] = []
     for word in re.finditer(r"\S+", line):
         room = width() - 4 if breaks else width()
-        if word.start() > start and cell_len(line[start : word.end()]) > room:
+        if word.start() > start and cell_width(line[start : word.end()]) > room:
             start = word.start()
             breaks.append(start)
     return breaks
@@ -179,10 +186,10 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     On a terminal the last column is broken for reading, and stands below the others where these leave it no room.
     """
     lines = [[shown(cell, 500) for cell in row] for row in (head, *rows)]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
     below = on_terminal() and sum(widths[:-1]) + 2 * len(widths) > width() - ROOM
     for number, line in enumerate(lines):
-        *cells, last = (cell + " " * (wide - cell_len(cell)) for cell, wide in zip(line, widths, strict=True))
+        *cells, last = (cell + " " * (wide - cell_width(cell)) for cell, wide in zip(line, widths, strict=True))
         style, others = "" if number else "bold", "".join(f"{cell}  " for cell in cells)
         if below:
             say(others.rstrip(), style=style)

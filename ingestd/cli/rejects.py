@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.cells import cell_len
 
 from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, with_settings
-from ingestd.cli.output import near, say, say_below, say_json, say_table, say_verbatim
+from ingestd.cli.output import cell_width, near, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
 from ingestd.cli.typed import command
 from ingestd.errors import Corrupt, RejectCode, UsageError
@@ -304,7 +303,8 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
     say()
     say_verbatim(f"{label}{before}{fault}{after}")
     if fault:
-        say_verbatim(" " * (cell_len(label) - 2) + "| " + " " * cell_len(before) + "^" * max(1, cell_len(fault)))
+        margin = " " * (cell_width(label) - 2) + "| "
+        say_verbatim(margin + " " * cell_width(before) + "^" * max(1, cell_width(fault)))
     say()
 
 

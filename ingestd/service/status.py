@@ -162,7 +162,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
         troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
-    view = read_view(layout, columns=["rows", "superseded_by", *RunPart.model_fields])
+    view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
     undecided = store.catalog.undecided(scan.files)
     waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)

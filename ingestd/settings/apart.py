@@ -11,6 +11,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,12 +41,12 @@ class Clash(NamedTuple):
 
 def find_clash(layout: Layout) -> Clash | None:
     """Find the first setting that leads a write into the raw root, or puts the raw root where files are deleted."""
-    raw = layout.raw_root
+    raw, look = layout.raw_root, _Look()
     for key, path in _written(layout):
-        if leads_into(path, raw):
+        if look.leads_into(path, raw):
             return Clash(key, _shown(path), f"it lies in paths.raw_root = {_shown(raw)}, where ingestd never writes")
     for key, path in _tidied(layout):
-        if leads_into(raw, path):
+        if look.leads_into(raw, path):
             fault = f"paths.raw_root = {_shown(raw)} lies in it, and ingestd writes, moves and deletes files there"
             return Clash(key, _shown(path), fault)
     return None
@@ -102,14 +103,26 @@ def check_apart(path: Path, layout: Layout) -> None:
 
 def leads_into(path: Path, folder: Path) -> bool:
     """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need be there."""
-    root = Path(os.path.realpath(folder))
-    identity = _identity(root)
-    for real in {Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)}:
-        if real.is_relative_to(root):
-            return True
-        if identity is not None and any(_identity(place) == identity for place in (real, *real.parents)):
-            return True
-    return False
+    return _Look().leads_into(path, folder)
+
+
+class _Look:
+    """One look at where places lie: for most of them that is in the same few folders, which are asked once."""
+
+    def __init__(self) -> None:
+        self._real = cache(lambda path: Path(os.path.realpath(path)))
+        self._identity = cache(_identity)
+
+    def leads_into(self, path: Path, folder: Path) -> bool:
+        """See `leads_into`."""
+        root = self._real(folder)
+        identity = self._identity(root)
+        for real in {self._real(path), self._real(path.parent) / path.name}:
+            if real.is_relative_to(root):
+                return True
+            if identity is not None and any(self._identity(place) == identity for place in (real, *real.parents)):
+                return True
+        return False
 
 
 def _written(layout: Layout) -> Iterator[tuple[str, Path]]:

@@ -6,6 +6,7 @@ read raw files and write undecided Parquet into its folder below `_tmp`, on the 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
@@ -21,6 +22,10 @@ CONNECT_S = 10
 
 BATCHES_A_THREAD = 3
 """Batches in hand for every worker thread: enough that none waits for the network."""
+
+
+_LOGGERS = ("distributed", "distributed.client", "tornado.application")
+"""Loggers that print tracebacks of a connection that ended, which is told here as what it is."""
 
 
 class DaskEngine:
@@ -50,6 +55,8 @@ class DaskEngine:
             raise UsageError(
                 "the Dask engine is not installed", next_step="pip install 'ingestd[dask]', or leave --engine away"
             ) from None
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._client = Client(  # type: ignore[no-untyped-call]  # the library has no types
                 self._scheduler, timeout=CONNECT_S, set_as_default=False

@@ -30,7 +30,7 @@ come from. A setting given as an option counts for that one command only: give i
 file. What `--json` prints stands below for `backfill` and its like, in `docs/formats.md` for all others.
 
 Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else;
-where a command could not run (exit code 2) it is empty, and stderr tells why. On a terminal `backfill` shows a
+where a command could not begin (exit code 2) it is empty, and stderr tells why. On a terminal `backfill` shows a
 progress bar with rate and time left; in a pipe nothing that differs from run to run.
 
 ## Exit codes

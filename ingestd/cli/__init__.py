@@ -6,7 +6,6 @@ wrong option answer at once.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -78,6 +77,10 @@ class _Commands(TyperGroup):
         super().__init__(**given)
         self.commands = _Loaded()  # type: ignore[assignment]  # only ever read
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with explained(debug="--debug" in args):  # `--help` and `--version` print already here
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with explained(debug=bool(ctx.params.get("debug"))):
@@ -125,6 +128,5 @@ def main() -> None:
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
-            with contextlib.suppress(BrokenPipeError):
-                forsake_output()
+        except OSError:  # told already
+            forsake_output()

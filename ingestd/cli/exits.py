@@ -70,7 +70,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         _traceback_if(debug)
         if isinstance(error.filename, int):  # a descriptor tells people nothing
             error.filename = None
-        complain_of(retry_from(error, ""))
+        complain_of(retry_from(error, "" if _stdout_takes() else "stdout"))
         raise typer.Exit(COULD_NOT_RUN) from None
     except Exception as error:
         _traceback_if(debug)
@@ -111,11 +111,21 @@ def complain_of(error: IngestdError) -> None:
 
 
 def forsake_output() -> None:
-    """Write no more to a stdout nobody reads, not even what is buffered."""
+    """Write no more to a stdout that nobody reads or that takes nothing, not even what is buffered."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def _stdout_takes() -> bool:
+    """Tell whether what is buffered for stdout can be written; if not, it never will be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        forsake_output()
+        return False
+    return True
 
 
 def _nobody_reads() -> bool:

@@ -7,6 +7,7 @@ a line of a list stays one, for `grep` and the like.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -148,7 +149,8 @@ _NO_BREAK = "\u00a0"
 
 def complain(message: str, *, place: str = "", next_step: str = "", kind: str = "error") -> None:
     """Print what went wrong on stderr: kind, place, message, and what to do next in a line of its own."""
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # of stdout, which is told when the command ends
+        sys.stdout.flush()
     said = _placed(typed(message), place)
     _print(sys.stderr, (f"{kind}: ", "bold red" if kind == "error" else "bold yellow"), (said, ""))
     for number, line in enumerate(map(typed, next_step.splitlines())):

@@ -12,6 +12,7 @@ from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say
 from ingestd.words import count
 
 if TYPE_CHECKING:
+    from ingestd.errors import IngestdError
     from ingestd.layout import Layout
     from ingestd.lost import LostFile
     from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
@@ -71,7 +72,6 @@ JSON_KEYS = {
 
 def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False) -> dict[str, Any]:
     """Give the report as values for `json.dumps`, with the keys of `JSON_KEYS`."""
-    stopped = report.stopped_by
     values = {
         "exit_code": code,
         "dry_run": dry_run,
@@ -84,9 +84,14 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
         "rejected": [{"source_file": file.source_file, **file.reason.model_dump()} for file in report.rejected],
         "failed": [asdict(file) for file in report.failed],
         "lost": [file._asdict() for file in report.lost],
-        "stopped_by": stopped and {"message": stopped.message, "place": stopped.place, "next_step": stopped.next_step},
+        "stopped_by": report.stopped_by and error_as_json(report.stopped_by),
     }
     return {key: values[key] if key in values else getattr(report, key) for key in JSON_KEYS}
+
+
+def error_as_json(error: IngestdError) -> dict[str, str]:
+    """Give what ended a command early as values for `json.dumps`."""
+    return {"message": error.message, "place": error.place, "next_step": error.next_step}
 
 
 def staged(report: Report) -> int:

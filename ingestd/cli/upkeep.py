@@ -115,9 +115,10 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     with _without_service(settings, "`ingestd repair --apply`") if apply else nullcontext():
         done = mending.repair(settings, apply=apply, deep=deep)
     open_damage = done.left or (done.steps and not apply)
-    code = exits.NOT_ALL_WELL if open_damage else exits.OK
+    code = exits.COULD_NOT_RUN if done.stopped_by else exits.NOT_ALL_WELL if open_damage else exits.OK
     if as_json:
-        say_json({**_plain(done), "exit_code": code})
+        stopped = done.stopped_by and report.error_as_json(done.stopped_by)
+        say_json({**_plain(dataclasses.replace(done, stopped_by=None)), "stopped_by": stopped, "exit_code": code})
     else:
         _tell_repair(done, deep=deep)
     raise typer.Exit(code)
@@ -145,7 +146,8 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         say(f"Nothing{seen} is damaged; there is nothing to do.", style="bold green")
         return
     if done.steps:
-        say("Done:" if done.applied else "This is the plan:", style="bold")
+        applied = "Begun, and stopped in the last of these:" if done.stopped_by else "Done:"
+        say(applied if done.applied else "This is the plan:", style="bold")
     for number, step in enumerate(done.steps, 1):
         say(f"{number}. {step.message}")
         for path in step.paths[:SHOWN_PATHS]:
@@ -161,7 +163,9 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         return
     if done.aside is not None:
         say(f"What was replaced or did not belong is kept in {near(done.aside)}")
-    if not done.left:
+    if done.stopped_by is not None:
+        exits.complain_of(done.stopped_by)
+    elif not done.left:
         say(f"Nothing{seen} is damaged any more.", style="bold green")
 
 

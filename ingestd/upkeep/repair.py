@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ingestd import files
 from ingestd.backfill import EngineOf, Options, backfill, engine_of
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Corrupt, IngestdError, UsageError
 from ingestd.histories.chip import update_histories
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
@@ -65,6 +65,7 @@ class Repair:
     """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend.
 
     `more_may_follow`: a plan that ends with the manifest, for what else is damaged shows when that is restored.
+    `stopped_by` ended it early: the last of `steps` may not be done, and what is left is not known.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Repair:
     aside: Path | None = None
     left: list[Finding] = field(default_factory=list)
     more_may_follow: bool = False
+    stopped_by: IngestdError | None = None
 
 
 class Rebuilt(NamedTuple):
@@ -92,16 +94,25 @@ def repair(
     Raises:
         NewerVersion: a file was written by a newer ingestd.
         LockHeld: another process holds the manifest's lock too long.
-        Retry: the disk refused; what was done so far is sound, and repairing again goes on.
+        Retry: the disk refused.
+
+    After the first step of an `apply` they are raised no more: they are `stopped_by`. What was done so far is sound,
+    and repairing again goes on.
     """
     job = _Job(settings, Options(clock=clock, engine=engine), apply=apply, deep=deep)
-    job.mend_manifest()
-    if apply or not job.manifest_is_broken:
-        job.mend_stage()
-    else:
-        job.done.more_may_follow = True
-    if apply:
-        job.finish()
+    try:
+        job.mend_manifest()
+        if apply or not job.manifest_is_broken:
+            job.mend_stage()
+        else:
+            job.done.more_may_follow = True
+        if apply:
+            job.finish()
+    except IngestdError as error:
+        if not apply or not job.done.steps:
+            raise
+        job.done.stopped_by = error
+    job.done.aside = job.folder if job.folder.exists() else None
     return job.done
 
 
@@ -286,7 +297,6 @@ class _Job:
             ingest.refresh_histories()
             update_histories(self.layout, self.settings.time.local_tz)
             ingest.compact()
-        self.done.aside = self.folder if self.folder.exists() else None
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]
 

@@ -220,3 +220,18 @@ def test_every_example_runs(staged: Folder, path: tuple[str, ...]) -> None:
 def _typed(line: str) -> list[str]:
     words = shlex.split(line.partition("  #")[0])
     return words[1 : words.index(">")] if ">" in words else words[1:]
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "status --help", "rejects list --help", "config generate"])
+def test_a_full_disk_is_told_as_one_by_what_only_prints(
+    tmp_path: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ingestd --help > FILE` on a full disk is an error of the disk, not of ingestd."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with Path("/dev/full").open("w") as full, Folder(tmp_path).start(*words.split(), stdout=full) as process:
+        _, said = process.communicate()
+    assert process.returncode == 2
+    # What is longer than a buffer fails where it is written, and nothing tells of which file that was.
+    place = "" if words == "config generate" else "stdout: "
+    step = "free some space on that disk; then run the same command again"
+    assert said.strip() == f"error: {place}No space left on device\n  next: {step}"

@@ -129,7 +129,9 @@ def test_a_cluster_makes_the_same_manifest_as_processes_here(tmp_path: Path, man
     assert pl.read_parquet(remote.layout.manifest_path).height == here.events[Event.INGESTED] > 50
 
 
-def test_a_scheduler_that_goes_away_blames_no_file(tmp_path: Path, many: Path, cluster: Cluster) -> None:
+def test_a_scheduler_that_goes_away_blames_no_file(
+    tmp_path: Path, many: Path, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The backfill ends with that as its one error; what was committed is in the manifest and in its histories."""
     remote = settings_for(tmp_path / "remote", many, engine="dask", scheduler=cluster.address, batch_files=1)
 
@@ -141,6 +143,7 @@ def test_a_scheduler_that_goes_away_blames_no_file(tmp_path: Path, many: Path, c
     assert "the Dask cluster was lost" in report.stopped_by.message
     assert report.stopped_by.place == cluster.address
     assert report.failed == []
+    assert capfd.readouterr().err == ""  # the library has tracebacks to print
     done = report.events[Event.INGESTED]
     assert done == pl.read_parquet(remote.layout.manifest_path).height >= 1
     assert list(remote.layout.histories_dir.iterdir())

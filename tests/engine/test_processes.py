@@ -97,10 +97,12 @@ def test_a_repair_that_can_run_no_process_says_so(tmp_path: Path, interpreter: B
     archive.backfill()
     archive.staged(archive.live()[name]).unlink()
     interpreter.break_it()
-    with pytest.raises(NoWorkers):
-        repair(archive.settings, apply=True)
+    stopped = repair(archive.settings, apply=True)
+    assert isinstance(stopped.stopped_by, NoWorkers)
+    assert [(step.kind, step.paths) for step in stopped.steps] == [("stage-again", [name])]
     interpreter.mend()
-    assert repair(archive.settings, apply=True).left == []
+    again = repair(archive.settings, apply=True)
+    assert (again.left, again.stopped_by) == ([], None)
     assert archive.staged(archive.live()[name]).exists()
 
 

@@ -107,8 +107,11 @@ def options(archive: Archive) -> Options:
 
 
 def mend(archive: Archive, *, apply: bool = True, deep: bool = False) -> Repair:
-    """Repair, or plan it."""
-    return repair(archive.settings, apply=apply, deep=deep, clock=archive.now, engine=options(archive).engine)
+    """Repair, or plan it; what stops it is raised."""
+    done = repair(archive.settings, apply=apply, deep=deep, clock=archive.now, engine=options(archive).engine)
+    if done.stopped_by is not None:
+        raise done.stopped_by
+    return done
 
 
 def rebuild(archive: Archive, source: str) -> None:

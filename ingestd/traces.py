@@ -20,7 +20,7 @@ from ingestd.errors import Corrupt, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import check_apart
-from ingestd.words import shown
+from ingestd.words import shown, utc_text
 
 TOGETHER = 256
 """How many records' traces are in memory at a time."""
@@ -111,7 +111,7 @@ def _reject(record: Record, note: FileNote) -> dict[str, Any]:
     return {
         "source_file": note.source_file,
         **reason,
-        "rejected_at": record.at.isoformat(),
+        "rejected_at": utc_text(record.at),
         "event": record.seq,
         "source_size": note.source_size,
         "source_mtime_ns": note.source_mtime_ns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ AFTER_CONFIG: Final = (
 def count(number: int, one: str, many: str = "") -> str:
     """Say a number of things: `1 file`, `2 files`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def utc_text(moment: datetime, timespec: str = "auto") -> str:
+    """Write a time as every JSON and every log line has it: ISO 8601 in UTC, ending with `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def shown(text: str, limit: int = 60) -> str:

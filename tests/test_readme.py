@@ -120,7 +120,9 @@ def test_the_formats_name_every_key_of_an_event_and_a_reject(repository: Path, s
     settings = load_settings(None, {"paths": {"data_root": tmp_path, "raw_root": samples}})
     backfill(settings)
     written = [*settings.layout.events_dir.rglob("*.json"), *settings.layout.rejects_dir.rglob("*.json")]
-    keys = {key for path in written for key in json.loads(path.read_bytes())} | set(Record.model_fields)
+    told = [json.loads(path.read_bytes()) for path in written]
+    assert {one.get("at", one.get("rejected_at"))[-1] for one in told} == {"Z"}
+    keys = {key for one in told for key in one} | set(Record.model_fields)
     assert {"rejected_at", "rows", "files"} <= keys
     assert sorted(key for key in keys if f"`{key}`" not in page) == []
     rows = [row for path in settings.layout.events_dir.rglob("*.json") for row in json.loads(path.read_bytes())["rows"]]

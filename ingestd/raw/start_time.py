@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import StartTimeOrigin
-from ingestd.words import shown
+from ingestd.words import shown, utc_text
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAUSIBLE_FROM: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -58,10 +58,11 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
             warnings.append(
                 f"the header has {lacking} and the path no date; the modification time counts, which copies may lose"
             )
+    told = f"the start time {utc_text(utc, 'seconds')} is"
     if utc < _PLAUSIBLE_FROM:
-        warnings.append(f"the start time {_iso(utc)} is before the year 2000; was the instrument PC's clock set?")
+        warnings.append(f"{told} before the year 2000; was the instrument PC's clock set?")
     elif utc - now > timedelta(days=1):
-        warnings.append(f"the start time {_iso(utc)} is more than a day ahead of the clock; is a clock wrong?")
+        warnings.append(f"{told} more than a day ahead of the clock; is a clock wrong?")
     return StartTime(utc, origin, tuple(warnings))
 
 
@@ -120,7 +121,7 @@ def _from_local(local: datetime, tz: ZoneInfo) -> tuple[datetime, list[str]]:
     if earlier < later:  # the clock was set back
         return earlier, [f"{local} occurred twice in {tz.key} (clock set back); the earlier is taken"]
     instant = _first_showing(local, tz, later, earlier)
-    return instant, [f"{local} did not exist in {tz.key} (clock set forward); {_iso(instant)} is taken"]
+    return instant, [f"{local} did not exist in {tz.key} (clock set forward); {utc_text(instant, 'seconds')} is taken"]
 
 
 def _first_showing(local: datetime, tz: ZoneInfo, low: datetime, high: datetime) -> datetime:
@@ -186,7 +187,3 @@ def _refused(text: str) -> Reject:
         found=shown(text),
         next_step="correct the line 'Start time' in the file's header",
     )
-
-
-def _iso(utc: datetime) -> str:
-    return utc.isoformat(timespec="seconds").replace("+00:00", "Z")

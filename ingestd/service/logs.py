@@ -28,6 +28,7 @@ from rich.console import Console
 from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
 from ingestd.service.stream import Stream
 from ingestd.service.tail import render_line
+from ingestd.words import utc_text
 
 OURS = "ingestd"
 """The logger of all our own lines: `structlog.get_logger("ingestd")`."""
@@ -201,8 +202,7 @@ class Pipe(logging.Handler):
 
 
 def _head(moment: datetime, level: str, event: str) -> Entry:
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"time": text, "level": level, "event": event}
+    return {"time": utc_text(moment, "milliseconds"), "level": level, "event": event}
 
 
 def make_entry(record: logging.LogRecord, moment: datetime) -> Entry:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from ingestd.errors import NoWorkers
-from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, discard, load, stage_batch
+from ingestd.stage.run import ALLOW_MORE, Failed, Outcome, StageContext, StageTask, discard, load, stage_batch
 
 PARENT_CHECK_S = 1.0
 """How often a worker looks whether its parent still lives, in seconds."""
@@ -35,8 +35,6 @@ TRIES = 2
 """So many processes must end before they do anything until it is said that none can be run."""
 
 _SEE_WHY = f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs"
-
-_ALLOW_MORE = "see that `ulimit -u` and `ulimit -n` allow more processes and open files, or lower stage.workers"
 
 Answer = TypeVar("Answer")
 
@@ -209,7 +207,7 @@ class ProcessEngine:
             # What cannot begin a thread raises a RuntimeError.
             limited = isinstance(error, RuntimeError) or error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE}
             message = f"a process to stage files in cannot be started: {error}"
-            raise NoWorkers(message, place=sys.executable, next_step=_ALLOW_MORE if limited else _SEE_WHY) from error
+            raise NoWorkers(message, place=sys.executable, next_step=ALLOW_MORE if limited else _SEE_WHY) from error
 
     def _end(self, *, wait: bool = False) -> None:
         if self._executor is not None:

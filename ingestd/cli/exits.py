@@ -36,6 +36,9 @@ CommandLineError: Final[type[Exception]] = next(
 )
 """What typer raises for a wrong option or argument, and explains itself; it exports the derived classes only."""
 
+RUST_S_OWN: Final = "PanicException"
+"""What polars raises where its own code fails: no `Exception`, and of a module that cannot be imported."""
+
 _SIGNAL_CODES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 _SHOW_CURSOR: Final = "\r\x1b[2K\x1b[?25h"
 
@@ -72,7 +75,9 @@ def explained(*, debug: bool) -> Iterator[None]:
             error.filename = None
         complain_of(retry_from(error, "" if _stdout_takes() else "stdout"))
         raise typer.Exit(COULD_NOT_RUN) from None
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != RUST_S_OWN:
+            raise
         _traceback_if(debug)
         complain(
             f"ingestd itself failed: {type(error).__name__}: {error}",
@@ -142,7 +147,7 @@ def _traceback_if(debug: bool) -> None:
         traceback.print_exc()
 
 
-def _innermost(error: Exception) -> str:
+def _innermost(error: BaseException) -> str:
     """Name the line of ingestd's own code that was at work."""
     package = Path(__file__).parents[1]
     frames = traceback.extract_tb(error.__traceback__)

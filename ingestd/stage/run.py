@@ -7,6 +7,7 @@ needs pyarrow is loaded with the first file: whoever finds nothing to stage need
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The world is at fault. `ours`: writing failed, so other files will fail as well."""
+    """The world is at fault. `ours`: writing failed, or a thread is refused, so other files will fail as well."""
 
     task: StageTask
     message: str
@@ -177,7 +178,19 @@ def _staging(task: StageTask, context: StageContext) -> Staging:
         retry = Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers")
         return _failed(task, retry)
     except Exception as error:  # a fault of ours must cost one file, never the run
+        if _NO_THREAD.match(str(error)):
+            return _failed(task, Retry(f"no thread can be begun: {error}", next_step=ALLOW_MORE), ours=True)
         return failed_by_fault(task, error)
+
+
+_NO_THREAD = re.compile(r"(Unknown error: )?Failed to launch worker thread|can't start new thread")
+"""How Arrow (`arrow/util/thread_pool.cc`) and CPython say that the system refused a thread."""
+
+ALLOW_MORE = (
+    "see that `ulimit -u` and `ulimit -n`, or TasksMax of the unit, allow more processes, threads and open files, or "
+    "lower stage.workers"
+)
+"""What to do where the system refuses a process or a thread."""
 
 
 def _steps(task: StageTask, context: StageContext) -> Staging:

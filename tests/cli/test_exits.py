@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer
 
 from ingestd.cli.exits import COULD_NOT_RUN, OUTPUT_CLOSED, explained, in_house_words
 
 
-def ended(error: Exception) -> int:
+def ended(error: BaseException) -> int:
     """Return the exit code of a command that ends with an error."""
     with pytest.raises(typer.Exit) as caught, explained(debug=False):
         raise error
@@ -46,6 +47,12 @@ def test_a_fault_of_ingestd_is_told_as_one(capsys: pytest.CaptureFixture[str]) -
     """Any other exception asks for a report."""
     assert ended(KeyError("x")) == COULD_NOT_RUN
     assert ": ingestd itself failed: KeyError: 'x'\n  next: please report it" in capsys.readouterr().err
+
+
+def test_a_fault_of_polars_own_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """What its Rust code raises where it fails is no `Exception`; the report it asks for is the same."""
+    assert ended(pl.exceptions.PanicException("could not spawn threads")) == COULD_NOT_RUN
+    assert "ingestd itself failed: PanicException: could not spawn threads\n  next: please" in capsys.readouterr().err
 
 
 @contextmanager

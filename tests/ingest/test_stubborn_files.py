@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from archive import Archive
 from measurement import Measurement
@@ -122,6 +123,29 @@ def test_a_fault_of_ours_costs_one_file(archive: Archive, monkeypatch: pytest.Mo
     assert (failed.source_file, failed.message, report.events) == (A, words, {Event.INGESTED: 1})
     monkeypatch.undo()
     assert archive.backfill() == [("ingested", A)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [pa.ArrowException("Unknown error: Failed to launch worker thread: x"), RuntimeError("can't start new thread")],
+)
+def test_a_thread_that_the_system_refuses_blames_no_file(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What would fail with every file ends the run, and says what to allow."""
+
+    def parse_head(*_: object) -> None:
+        raise error
+
+    archive.put(A, RUN.data)
+    archive.put(B, LATER.data)
+    monkeypatch.setattr("ingestd.raw.run.parse_head", parse_head)
+    report = unchecked(archive)
+    assert report.stopped_by is not None
+    assert (report.stopped_by.message, report.failed) == (f"no thread can be begun: {error}", [])
+    assert "TasksMax" in report.stopped_by.next_step
+    monkeypatch.undo()
+    assert sorted(archive.backfill()) == [("ingested", A), ("ingested", B)]
 
 
 def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,20 +8,25 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from ingestd import files
+from ingestd.errors import Reject
 from ingestd.files import FileStat
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
-from ingestd.raw.settling import Observation
-from ingestd.stage.run import Same, StageContext, StageTask, discard, stage_one
+from ingestd.raw.header import MAX_HEADER_BYTES, glance, parse_header
+from ingestd.raw.settling import Observation, State, judge_outside
+from ingestd.raw.start_time import start_time
+from ingestd.stage.run import Same, StageContext, StageTask
+from ingestd.writers import read_writers
 
 
 class Originals:
     """Looks after the raw files that runs were made from, as far as copies of them raise the question."""
 
-    def __init__(self, layout: Layout, context: StageContext) -> None:
+    def __init__(self, layout: Layout, context: StageContext, *, writers_visible: bool) -> None:
         self._layout = layout
         self._context = context
+        self._writers_visible = writers_visible
 
     def orphaned(
         self, catalog: Catalog, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime
@@ -67,8 +72,12 @@ class Originals:
         straight = path.parent.resolve() == (self._layout.raw_root.resolve() / source_file).parent
         return files.stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
 
-    def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
-        """Tell whether the raw file of a run is still there, as it was or edited; read only when its state changed."""
+    def holds(self, run: KnownRun, now: datetime) -> bool:
+        """Tell whether the raw file of a run is still there: as it was, with more rows, or edited.
+
+        It is read only when its state changed. Otherwise another measurement took the path, or nothing is left there,
+        and the run is where its bytes are. While that cannot be told the file is there.
+        """
         path = self._layout.raw_file(run.source_file)
         try:
             status = self._state(run.source_file)
@@ -76,29 +85,39 @@ class Originals:
                 return False
             if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
                 return True
-            return files.sha256_of(path) == run.source_sha256 or self._edited(catalog, run, status, now)
+            if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
+                return True
+            start, has_rows = self._look_into(run.source_file, status, now)
+            if start is None or (start == run.start_time_utc and not has_rows):
+                return self._is_in_work(status, now)
+            return start == run.start_time_utc
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True  # what cannot be looked at is not known to be gone
 
-    def _edited(self, catalog: Catalog, run: KnownRun, status: FileStat, now: datetime) -> bool:
-        """Tell whether a run's path holds the same measurement with other bytes: its header tells the same start.
+    def _look_into(self, source_file: str, status: FileStat, now: datetime) -> tuple[datetime | None, bool]:
+        """Read the start that a raw file's header tells, None where it tells none, or not yet; and is there any row?"""
+        read = files.read_raw(self._layout.raw_file(source_file), MAX_HEADER_BYTES)
+        if read is None:
+            return None, False
+        has_rows = glance(read.data).rows > 0
+        try:
+            text = parse_header(read.data).start_text
+            start = start_time(text, source_file, status.mtime_ns, self._context.zone, now)
+        except Reject:
+            return None, has_rows
+        return start.utc if start.origin == "header" else None, has_rows
 
-        Otherwise another measurement took the path, and the run is where its bytes are.
-        """
-        known = catalog.digests_of_size(status.size)
-        staged = stage_one(self._task(run.source_file, status, now, known), self._context)
-        if staged is None:
-            return False
-        discard([staged])
-        return (staged.row.start_time_utc, staged.row.start_time_origin) == (run.start_time_utc, "header")
+    def _is_in_work(self, status: FileStat, now: datetime) -> bool:
+        """Tell whether somebody may be writing to a raw file: what it has now may be half of what it will have."""
+        writers = read_writers([status], visible=self._writers_visible)
+        seen = Observation(abs(now.timestamp() - status.mtime_ns / 1e9), writers.writer_of(status))
+        return judge_outside(seen, self._context.patience).state is not State.SETTLED
 
-    def _task(
-        self, source_file: str, status: FileStat, now: datetime, known: frozenset[str] = frozenset()
-    ) -> StageTask:
+    def _task(self, source_file: str, status: FileStat, now: datetime) -> StageTask:
         """Make a task for a file that is taken to be over."""
-        return StageTask(source_file, status, Observation(self._context.patience.quiet_s, ""), now, known)
+        return StageTask(source_file, status, Observation(self._context.patience.quiet_s, ""), now)
 
 
 def _covered(catalog: Catalog, run: KnownRun) -> bool:

@@ -104,6 +104,12 @@ class Archive:
 
     def backfill(self, **options: Any) -> list[tuple[str, str]]:
         """Backfill within this process, check what must always hold, and return (event, file) of every decision."""
+        self.backfill_amid(**options)
+        check(self)
+        return self.events
+
+    def backfill_amid(self, **options: Any) -> list[tuple[str, str]]:
+        """Backfill while files are left undecided: that every one is accounted for is not checked."""
         before = _raw_state(self.raw)
         records: list[Record] = []
         given = {"engine": lambda context, _: InlineEngine(context), "clock": self.now, **options}
@@ -112,7 +118,6 @@ class Archive:
         self.fresh = records
         assert _raw_state(self.raw) == before, "a backfill changed something in 01_raw"
         self.events = [(record.event.value, record.source_file) for record in records]
-        check(self)
         return self.events
 
     @property

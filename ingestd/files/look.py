@@ -40,6 +40,9 @@ def stat_of(status: os.stat_result) -> FileStat:
 _LATEST_NS = 2**63 - 1
 
 
+BLOCK_BYTES = 2**20
+"""So many bytes of a file are hashed at a time."""
+
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -86,8 +89,8 @@ def _read_up_to(read: Callable[[int], bytes | None], count: int) -> bytes:
     return b"".join(parts) if len(parts) > 1 else first
 
 
-def sha256_of(path: Path) -> str | None:
-    """Hash a regular file in blocks; None when it is gone or no regular file."""
+def sha256_of(path: Path, size: int | None = None) -> str | None:
+    """Hash a regular file in blocks, or its first `size` bytes; None when it is gone or no regular file."""
     try:
         descriptor = open_raw(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +103,13 @@ def sha256_of(path: Path) -> str | None:
         os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while size and (part := file.read(min(size, BLOCK_BYTES))):
+            digest.update(part)
+            size -= len(part)
+        return digest.hexdigest()
 
 
 @dataclass(slots=True)

@@ -47,7 +47,19 @@ class ManifestStore:
         self._pending = 0
         self._draft: list[Record] = []
         self._foreign: list[Record] = []
-        self.catalog, self.position = self._load()
+        self._undone = False  # the catalog has decisions that were never written
+        self._catalog, self.position = self._load()
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is known; read again where a transaction was undone.
+
+        Raises:
+            Corrupt, Retry: it has to be read again and cannot be, as in `refresh`.
+        """
+        if self._undone:
+            self._read_again()
+        return self._catalog
 
     @property
     def next_seq(self) -> int:
@@ -83,24 +95,40 @@ class ManifestStore:
                 catalog.apply(record)
         return catalog, found.position if found else Position(0, 0, 1)
 
+    def _read_again(self) -> None:
+        """Take what the disk has for what is known; an empty place where there was a log is not taken for that.
+
+        Raises:
+            Corrupt: table or log is damaged.
+            Retry: the disk refused, or the log that was there is gone, as a whole. Its disk may not be mounted.
+        """
+        if self.position.segment and not log.segments(self.layout.wal_dir):
+            raise self._log_is_gone()
+        catalog, position = self._load()
+        if self.position.segment and not position.segment:  # it went meanwhile
+            raise self._log_is_gone()
+        self._catalog, self.position, self._undone = catalog, position, False
+
+    def _log_is_gone(self) -> Retry:
+        return Retry(
+            "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
+            place=str(self.layout.wal_dir),
+            next_step="mount it again; where it was removed on purpose, restart ingestd to begin a new one",
+        )
+
     def refresh(self) -> list[Record]:
         """Take in what other processes appended since; return those records (all of the log after a compaction).
 
         Raises:
             Retry: the log that was there is gone, as a whole. Its disk may not be mounted: no other is begun.
         """
-        found = log.follow(self.layout.wal_dir, self.position) if self.position.segment else None
+        follows = self.position.segment and not self._undone
+        found = log.follow(self.layout.wal_dir, self.position) if follows else None
         if found is None:
-            if self.position.segment and not log.segments(self.layout.wal_dir):
-                raise Retry(
-                    "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
-                    place=str(self.layout.wal_dir),
-                    next_step="mount it again; where it was removed on purpose, restart ingestd to begin a new one",
-                )
-            self.catalog, self.position = self._load()
+            self._read_again()
             return list(self._foreign)
         for record in found.records:
-            self.catalog.apply(record)
+            self._catalog.apply(record)
         self._pending += len(found.records)
         self._foreign += found.records
         self.position = found.position
@@ -128,7 +156,7 @@ class ManifestStore:
         with self._lock.held(self._timeout_s):
             self._locked = True
             try:
-                if not log.ends_at(self.layout.wal_dir, self.position):
+                if self._undone or not log.ends_at(self.layout.wal_dir, self.position):
                     self.refresh()
                     log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
@@ -137,8 +165,7 @@ class ManifestStore:
             finally:
                 self._locked = False
                 if self._draft:  # decided and never written: the catalog must not believe it
-                    self._draft = []
-                    self.catalog, self.position = self._load()
+                    self._draft, self._undone = [], True
 
     def decide(self, record: Record) -> None:
         """Take one decision into the catalog; it counts only when `commit` has written it. Inside a transaction only.
@@ -148,7 +175,7 @@ class ManifestStore:
         if not self._locked:
             raise RuntimeError("a decision needs a transaction")
         self._draft.append(record)
-        self.catalog.apply(record)
+        self._catalog.apply(record)
 
     def commit(self) -> None:
         """Append the transaction's decisions durably: one write, one flush."""

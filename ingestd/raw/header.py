@@ -44,6 +44,8 @@ MAX_HEADER_BYTES: Final = 16 << 20
 MAX_COLUMNS: Final = 10_000
 MAX_LABEL_LENGTH: Final = 200
 
+START_TIME_LABEL: Final = "Start time"
+
 _UNCOMMENTED: Final = re.compile(rb"^[^#\r\n]", re.MULTILINE)
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SECTIONS: Final = ("Parameters", "Metadata", "Data")
@@ -67,6 +69,11 @@ class Header:
     body_start: int
     body_line: int
     warnings: tuple[str, ...]
+
+    @property
+    def start_text(self) -> str | None:
+        """The start time as written; None where none is."""
+        return self.metadata.get(START_TIME_LABEL, self.parameters.get(START_TIME_LABEL))
 
     def line_of(self, name: str) -> int | None:
         """Return the 1-based line above the table that gives a value of this name first; None when there is none."""

@@ -21,7 +21,7 @@ from ingestd.errors import Reject, RejectCode, Retry
 from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
-from ingestd.raw.header import MAX_FILE_BYTES, glance
+from ingestd.raw.header import MAX_FILE_BYTES, START_TIME_LABEL, glance
 from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
@@ -31,8 +31,6 @@ from ingestd.words import AFTER_CONFIG, CONFIG_FILE
 
 if TYPE_CHECKING:
     from ingestd.raw.run import RawRun
-
-START_TIME_LABEL = "Start time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +158,6 @@ def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outco
             _failed(outcome.task, retry, ours=True) if isinstance(outcome, Staged) else outcome for outcome in outcomes
         ]
     return outcomes
-
-
-def stage_one(task: StageTask, context: StageContext) -> Staged | None:
-    """Stage one file and flush it; None when it came to anything else than a staged run. Never raises."""
-    (outcome,) = stage_batch([task], context)
-    return outcome if isinstance(outcome, Staged) else None
 
 
 def _staging(task: StageTask, context: StageContext) -> Staging:
@@ -298,9 +290,8 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
 
 def _start(task: StageTask, run: RawRun, zone: ZoneInfo) -> StartTime:
     """Find the start of a run; one told by path or mtime never changes for a path that has a row already."""
-    written = run.header.metadata.get(START_TIME_LABEL, run.header.parameters.get(START_TIME_LABEL))
     try:
-        start = start_time(written, task.source_file, task.status.mtime_ns, zone, task.now)
+        start = start_time(run.header.start_text, task.source_file, task.status.mtime_ns, zone, task.now)
     except Reject as reject:
         raise reject.at(run.header.line_of(START_TIME_LABEL)) from None
     if task.prior is not None and start.origin != "header":

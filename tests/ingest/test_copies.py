@@ -101,6 +101,77 @@ def test_a_copy_made_before_an_edit_of_the_original(archive: Archive) -> None:
     assert {row.source_file: row.chip_number for row in archive.rows()} == {A: 67}
 
 
+@pytest.mark.parametrize("name", [A, "It_1.csv"], ids=["dated by its path", "dated by its mtime"])
+def test_a_copy_of_what_a_run_without_a_start_time_was_before_it_grew(archive: Archive, name: str) -> None:
+    """The original begins with the bytes of the copy: it is the same measurement, which has gone on."""
+    archive.put(name, RUN.but(start=None).data)
+    archive.backfill()
+    archive.copy(name, C)
+    archive.put(name, RUN.but(start=None, rows=RUN.rows + 1).data)
+    assert sorted(archive.backfill()) == [("duplicate", C), ("updated", name)]
+    assert len(archive.rows()) == 1
+
+
+def test_a_copy_of_a_run_that_goes_on_being_measured(archive: Archive) -> None:
+    """While its file is written to, the copy is one; what it becomes is decided when it is over."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    with (archive.raw / A).open("ab") as file:
+        file.write(b"1.5,3.1e-05,1.4,n")
+        file.flush()
+        assert archive.backfill_amid() == [("duplicate", C)]
+        file.write(b"an,nan,nan\r\n")
+    archive.touch(A)
+    assert archive.backfill() == [("updated", A)]
+    assert len(archive.rows()) == 1
+
+
+@pytest.mark.parametrize("half", [0, 40, -30], ids=["emptied", "a cut header", "a cut row"])
+def test_a_copy_of_a_run_that_is_being_saved(archive: Archive, half: int) -> None:
+    """What an editor has written so far is not what the file will hold: the copy takes no run away from it."""
+    edited = RUN.but(chip=67).data
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    with (archive.raw / A).open("wb") as file:
+        file.write(edited[:half])
+        file.flush()
+        assert archive.backfill_amid() == [("duplicate", C)]
+        file.write(edited[half:])
+    archive.touch(A)
+    assert archive.backfill() == [("edited", A)]
+    assert {row.source_file: row.chip_number for row in archive.rows() if row.live} == {A: 67}
+
+
+@pytest.mark.parametrize("rows", [0, 2], ids=["header alone", "some rows"])
+def test_a_moved_run_whose_name_a_running_measurement_has_taken(archive: Archive, rows: int) -> None:
+    """Its header tells another start: the run is where its bytes are, whoever writes to the file at its old path."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.move(A, C)
+    with (archive.raw / A).open("wb") as file:
+        file.write(OTHER.but(rows=rows).data)
+        file.flush()
+        assert archive.backfill_amid() == [("moved", C)]
+        file.write(OTHER.data.removeprefix(OTHER.but(rows=rows).data))
+    archive.touch(A)
+    assert archive.backfill() == [("ingested", A)]
+    assert {row.source_file: row.chip_number for row in archive.rows()} == {C: RUN.chip, A: OTHER.chip}
+
+
+def test_a_copy_of_a_run_that_was_spoilt_and_mended(archive: Archive) -> None:
+    """A slip in the editor is rejected, the run stays where it was; mended, it is the same run again."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.copy(A, C)
+    archive.put(A, RUN.data.replace(b",1.4,", b",1,4,"))
+    assert archive.backfill() == [("duplicate", C), ("rejected", A)]
+    archive.put(A, RUN.but(chip=67).data)
+    assert archive.backfill() == [("edited", A)]
+    assert {row.source_file: row.chip_number for row in archive.rows() if row.live} == {A: 67}
+
+
 def test_a_copy_put_over_a_queued_file_before_an_edit_of_the_original(archive: Archive) -> None:
     """The path of the copy is known already, and the copy is decided first all the same."""
     archive.put(C, RUN.but(rows=0).data)

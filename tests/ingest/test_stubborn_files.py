@@ -11,17 +11,14 @@ import pytest
 from archive import Archive
 from measurement import Measurement
 
-from ingestd.backfill import Options, backfill
 from ingestd.cli.report import exit_code
 from ingestd.deciding import Decider
-from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
 from ingestd.files import look
 from ingestd.ingest import opened
 from ingestd.manifest.record import Event
 from ingestd.manifest.store import ManifestStore
 from ingestd.raw.settling import Observation, State
-from ingestd.report import Report
 from ingestd.settings import load_settings
 from ingestd.stage import run as stage
 
@@ -30,14 +27,6 @@ A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "backup/It_1.csv"
 LATER = RUN.but(start=1758700000.5, sample=7)
 FAR = 2**63 // 10**9 + 10**9
 """Seconds of an mtime that 64 bits of nanoseconds do not hold: in the year 2293."""
-
-
-def unchecked(archive: Archive) -> Report:
-    """Backfill where files are left undecided."""
-    taken = Options(
-        engine=lambda context, _: InlineEngine(context), clock=archive.now, on_record=archive.records.append
-    )
-    return backfill(archive.settings, taken)
 
 
 @pytest.mark.parametrize("data", [RUN.data, RUN.but(rows=0).data, b"", b"no measurement\n"])
@@ -96,7 +85,8 @@ def test_a_moved_file_that_cannot_be_staged_again(archive: Archive, monkeypatch:
 
     real = stage._steps
     monkeypatch.setattr(stage, "_steps", refuse)
-    report = unchecked(archive)
+    archive.backfill_amid()
+    report = archive.report
     (failed,) = report.failed
     assert (failed.source_file, failed.message, exit_code(report)) == (B, "not enough memory to read it", 1)
     assert not report.events
@@ -117,7 +107,8 @@ def test_a_fault_of_ours_costs_one_file(archive: Archive, monkeypatch: pytest.Mo
     archive.put(A, RUN.data)
     archive.put(B, LATER.data)
     monkeypatch.setattr(Decider, "_put", put)
-    report = unchecked(archive)
+    archive.backfill_amid()
+    report = archive.report
     (failed,) = report.failed
     words = "ingestd itself failed on this file: ZeroDivisionError: never foreseen"
     assert (failed.source_file, failed.message, report.events) == (A, words, {Event.INGESTED: 1})
@@ -140,7 +131,8 @@ def test_a_thread_that_the_system_refuses_blames_no_file(
     archive.put(A, RUN.data)
     archive.put(B, LATER.data)
     monkeypatch.setattr("ingestd.raw.run.parse_head", parse_head)
-    report = unchecked(archive)
+    archive.backfill_amid()
+    report = archive.report
     assert report.stopped_by is not None
     assert (report.stopped_by.message, report.failed) == (f"no thread can be begun: {error}", [])
     assert "TasksMax" in report.stopped_by.next_step
@@ -168,12 +160,13 @@ def test_a_file_of_any_size_keeps_none_waiting(archive: Archive, monkeypatch: py
     archive.put(B, LATER.data)
     monkeypatch.setattr(look, "sha256_of", unwanted)
     monkeypatch.setattr("ingestd.files.sha256_of", unwanted)
-    report = unchecked(archive)
+    archive.backfill_amid()
+    report = archive.report
     assert (report.rejected[0].source_file, report.rejected[0].reason.code) == (A, "too-large")
     assert report.events == {Event.INGESTED: 1, Event.REJECTED: 1}
-    assert not unchecked(archive).events
+    assert not archive.backfill_amid()
     archive.touch(A)
-    assert unchecked(archive).events == {Event.REJECTED: 1}
+    assert [event for event, _ in archive.backfill_amid()] == [Event.REJECTED]
 
 
 def unwanted(path: Path) -> str:

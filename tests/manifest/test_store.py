@@ -106,6 +106,62 @@ def test_a_refused_append_is_not_believed(layout: Layout, monkeypatch: pytest.Mo
     assert runs_in(layout) == [1, 2]
 
 
+@pytest.fixture
+def interrupted(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> ManifestStore:
+    """A store with one run, whose disk refused the second one."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    monkeypatch.setattr(log, "append", refuse)
+    with pytest.raises(Retry, match="refused"):
+        append_runs(store, 2)
+    monkeypatch.undo()
+    return store
+
+
+def refuse(*_: object) -> None:
+    """Stand for a disk that does not answer."""
+    raise Retry("refused")
+
+
+def test_a_refused_append_is_not_believed_however_long_the_disk_is_away(
+    interrupted: ManifestStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the manifest cannot be read either, the store knows nothing; then what the disk has."""
+    monkeypatch.setattr(log, "replay", refuse)
+    for _ in range(2):
+        with pytest.raises(Retry, match="refused"):
+            _ = interrupted.catalog
+        with pytest.raises(Retry, match="refused"):
+            interrupted.refresh()
+        with pytest.raises(Retry, match="refused"):
+            append_runs(interrupted, 3)
+    monkeypatch.undo()
+    assert knows(interrupted, 1)
+    append_runs(interrupted, 3)
+    interrupted.compact()
+    assert knows(interrupted, 1, 3)
+    assert runs_in(layout) == [1, 3]
+
+
+def test_a_disk_that_goes_away_amid_an_append_is_not_taken_for_an_empty_one(
+    interrupted: ManifestStore, layout: Layout
+) -> None:
+    """What an unmounted disk leaves is an empty folder: no log is begun in it, and all goes on when it is back."""
+    stage, away = layout.stage_root, layout.stage_root.with_name("unmounted")
+    stage.rename(away)
+    stage.mkdir()
+    for _ in range(2):
+        with pytest.raises(Retry, match="the write-ahead log is gone"):
+            append_runs(interrupted, 3)
+        with pytest.raises(Retry, match="the write-ahead log is gone"):
+            interrupted.compact()
+    shutil.rmtree(stage)
+    away.rename(stage)
+    append_runs(interrupted, 3)
+    assert knows(interrupted, 1, 3)
+    assert runs_in(layout) == [1, 3]
+
+
 def test_a_torn_end_is_mended_by_the_next_transaction(layout: Layout) -> None:
     """A store that is open while another process dies in the middle of a write cuts the end and goes on."""
     store = ManifestStore(layout)

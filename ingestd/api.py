@@ -80,7 +80,7 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     """
     layout = _settings(data_root, config).layout
     path = layout.history_file(chip)
-    if not path.is_file():
+    if not files.is_file(path):
         chip_histories.require_chip(_manifest(layout, all_versions=False), chip)
         raise UsageError(
             f"chip {shown(chip)} has runs and no history yet",

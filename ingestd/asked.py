@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
+from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.layout import Layout
 from ingestd.words import shown
@@ -85,7 +86,7 @@ def refuse_folder(layout: Layout, name: str) -> None:
         UsageError: it is one.
     """
     path = layout.raw_file(name)
-    if path.is_dir() and not path.is_symlink():
+    if files.is_dir(path) and not path.is_symlink():
         raise UsageError("this is a folder", place=shown(str(path), 300), next_step="name a file in it")
 
 
@@ -94,9 +95,12 @@ def require_raw_root(layout: Layout) -> None:
 
     Raises:
         UsageError: there is none.
+        Retry: it is out of reach.
     """
     root = layout.raw_root
-    if not root.is_dir():
+    with files.world(root):
+        there = files.is_dir(root)
+    if not there:
         raise UsageError(
             "there is no such folder of raw files",
             place=str(root),
@@ -110,7 +114,7 @@ def require_manifest(layout: Layout) -> None:
     Raises:
         UsageError: neither manifest nor log are there.
     """
-    if not layout.manifest_path.exists() and not layout.wal_dir.is_dir():
+    if not files.exists(layout.manifest_path) and not files.is_dir(layout.wal_dir):
         raise UsageError(
             "there is no manifest here",
             place=str(layout.manifest_path),

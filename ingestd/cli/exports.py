@@ -42,6 +42,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
+    from ingestd import files  # noqa: PLC0415  # not for --help
     from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
@@ -62,7 +63,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
         say_json({"histories": histories})
         return
     for change in changes:
-        state = "written" if change.changed else "unchanged" if change.runs or change.path.exists() else "no runs"
+        state = "written" if change.changed else "unchanged" if change.runs or files.exists(change.path) else "no runs"
         say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
     say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
 

@@ -73,9 +73,11 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
 
 def _is_gone(layout: Layout, name: str) -> bool:
     """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
-    if not layout.raw_root.is_dir():
-        return False
+    from ingestd.files import is_dir  # noqa: PLC0415  # not for --help
+
     try:
+        if not is_dir(layout.raw_root):
+            return False
         layout.raw_file(name).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return True

@@ -101,13 +101,15 @@ def staged(report: Report) -> int:
 
 def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
     """Print what a backfill saw and did: what needs a person first, then the sums, then where everything is."""
+    from ingestd.files import is_gone  # noqa: PLC0415  # not for --help
+
     tell_problems(report)
     say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
     for number, words in _sums(report):
         say(f"{number:>8,}  {words}")
     if histories:
         say(f"{count(len(report.histories), 'history', 'histories')} written in {near(layout.histories_dir)}")
-    if layout.manifest_path.exists():
+    if not is_gone(layout.manifest_path):
         say(f"manifest: {near(layout.manifest_path)}")
     tell_stop(report)
 

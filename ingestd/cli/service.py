@@ -180,10 +180,11 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
       ingestd tail -n 100 --level warning
       ingestd tail --chip Biotite3
     """
+    from ingestd import files  # noqa: PLC0415  # not for --help
     from ingestd.service.tail import follow_log, read_log, render_line  # noqa: PLC0415  # not for --help
 
     path = settings.layout.log_file
-    if not follow and not path.exists():
+    if not follow and not files.exists(path):
         raise UsageError(
             "the service has not logged anything here yet",
             place=str(path),

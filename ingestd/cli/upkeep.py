@@ -131,9 +131,10 @@ def _without_service(settings: Settings, command: str) -> Iterator[None]:
     Raises:
         UsageError: one runs.
     """
+    from ingestd.files import is_dir  # noqa: PLC0415  # not for --help
     from ingestd.service.state import service_lock  # noqa: PLC0415  # loads pydantic: not for --help
 
-    if not settings.layout.manifest_path.parent.is_dir():  # nothing of ingestd's is here, nor made by a mistyped name
+    if not is_dir(settings.layout.manifest_path.parent):  # nothing is here, nor made for a mistyped name
         yield
         return
     with service_lock(settings.layout, command).held(0.0):
@@ -183,6 +184,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
     Example:
       ingestd rebuild-manifest --from stage
     """
+    from ingestd.files import is_gone  # noqa: PLC0415  # not for --help
     from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars: not for --help
 
     with _without_service(settings, "`ingestd rebuild-manifest`"):
@@ -193,7 +195,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
         say_json({"rows_from_stage": rows, "staged_again": staged, "exit_code": code})
     else:
         say(f"The manifest is made anew from the stage: {count(rows, 'row')}, superseded ones too.", style="bold")
-        if aside.is_dir():
+        if not is_gone(aside):
             say(f"The old one is kept in {near(aside)}")
         if found is not None:
             say("Then every raw file was staged again:")

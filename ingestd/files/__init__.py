@@ -29,7 +29,6 @@ from ingestd.files.look import (
     Scan,
     all_below,
     is_csv,
-    is_gone,
     open_raw,
     read_raw,
     scan_csvs,
@@ -39,6 +38,7 @@ from ingestd.files.look import (
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
 from ingestd.files.stamps import Stamp, Stamps
+from ingestd.files.there import exists, is_dir, is_file, is_gone
 
 __all__ = [
     "NAME_LIMIT",
@@ -52,12 +52,15 @@ __all__ = [
     "Stamps",
     "all_below",
     "dead_temporaries",
+    "exists",
     "flush_file_systems",
     "flush_path",
     "flush_paths",
     "free_bytes",
     "free_path",
     "is_csv",
+    "is_dir",
+    "is_file",
     "is_gone",
     "make_folders",
     "open_raw",

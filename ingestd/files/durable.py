@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from ingestd.errors import Retry
+from ingestd.files.there import exists, is_dir, is_file
 
 SYNCFS_FROM = 4
 """From this many files on, one `syncfs` of the file system is cheaper than one `fsync` a file."""
@@ -120,7 +121,7 @@ def flush_paths(paths: Iterable[Path]) -> None:
 
 def flush_file_systems(paths: Iterable[Path]) -> None:
     """Flush all there is on the file systems of these paths, deletions too; absent paths are passed over."""
-    for path in {path.stat().st_dev: path for path in paths if path.exists()}.values():
+    for path in {path.stat().st_dev: path for path in paths if exists(path)}.values():
         if _syncfs is None:
             return os.sync()
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -193,7 +194,7 @@ def temporary_beside(path: Path) -> Path:
 
 def dead_temporaries(folder: Path) -> list[Path]:
     """List the temporary files (`temporary_beside`) in a folder that processes left which do not live any more."""
-    found = [(path, _TEMPORARY.search(path.name)) for path in folder.glob(".*.tmp")] if folder.is_dir() else []
+    found = [(path, _TEMPORARY.search(path.name)) for path in folder.glob(".*.tmp")] if is_dir(folder) else []
     return sorted(path for path, name in found if name is not None and not _lives(int(name[1]), name[2]))
 
 
@@ -318,7 +319,7 @@ def free_path(path: Path, *, holding: bytes | None = None) -> Path:
     A file that has the bytes `holding` will do as well: whoever kept them may have been killed after that.
     """
     place, numbers = path, itertools.count(2)
-    while os.path.lexists(place) and not (holding is not None and place.is_file() and _holds(place, holding)):
+    while os.path.lexists(place) and not (holding is not None and is_file(place) and _holds(place, holding)):
         place = path.with_name(f"{path.name}.{next(numbers)}")
     return place
 

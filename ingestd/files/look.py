@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ingestd.files.durable import world
 from ingestd.files.stamps import Stamps
+from ingestd.files.there import is_dir
 
 
 class FileStat(NamedTuple):
@@ -215,14 +216,6 @@ def _list_folder(
                 found.files[path] = stat_of(status)
 
 
-def is_gone(path: Path) -> bool:
-    """Tell whether nothing stands at a path for sure: what is out of reach may be there."""
-    try:
-        return not path.exists()
-    except OSError:
-        return False
-
-
 def is_csv(name: str) -> bool:
     """Tell whether a raw file's name ends as a measurement's does, in any case."""
     return name.endswith(".csv") or name[-4:].lower() == ".csv"
@@ -237,7 +230,7 @@ def why_passed_over(root: Path, name: str) -> str:
             return "names that begin with a dot are not looked at"
         if path.is_symlink():
             return "symbolic links are not followed"
-    if path.is_dir():
+    if is_dir(path):
         return "it is a folder"
     return "" if is_csv(parts[-1]) else "only names that end in .csv count"
 

@@ -266,7 +266,7 @@ def _write(histories: Sequence[_History]) -> list[HistoryChange]:
         contents = {
             history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
             for history in histories[start : start + FILES_TOGETHER]
-            if history.cells is not None or history.path.exists()
+            if history.cells is not None or files.exists(history.path)
         }
         changed |= files.write_all_atomic(contents)
     return [
@@ -279,8 +279,8 @@ def own_histories(directory: Path) -> list[Path]:
     """List the histories ingestd wrote: another program's file of the same name pattern is not ours to judge."""
     found = []
     with files.world(directory):
-        for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if directory.is_dir() else []:
-            if path.is_file():
+        for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if files.is_dir(directory) else []:
+            if files.is_file(path):
                 with path.open("rb") as file:
                     if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
                         found.append(path)

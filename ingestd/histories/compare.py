@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.cells import read_cells, restored
 from ingestd.histories.chip import HISTORY_SCHEMA
@@ -167,21 +168,21 @@ class _History:
 
 def _pairs(old: Path, new: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
     for path in (old, new):
-        if not path.exists():
+        if not files.exists(path):
             raise UsageError("there is no such file or folder", place=str(path), next_step="check the path")
-    if old.is_dir() and new.is_dir():
+    if files.is_dir(old) and files.is_dir(new):
         before, after = _histories_in(old), _histories_in(new)
         for name in sorted({*before, *after}):
             yield name.removesuffix(HISTORY_SUFFIX), before.get(name), after.get(name)
         return
-    a = _histories_in(old).get(new.name, old / new.name) if old.is_dir() else old
-    b = _histories_in(new).get(old.name, new / old.name) if new.is_dir() else new
+    a = _histories_in(old).get(new.name, old / new.name) if files.is_dir(old) else old
+    b = _histories_in(new).get(old.name, new / old.name) if files.is_dir(new) else new
     one, other = (path.name.removesuffix(HISTORY_SUFFIX).removesuffix(".csv") for path in (a, b))
     yield one if one == other else f"{one} against {other}", a, b
 
 
 def _histories_in(folder: Path) -> dict[str, Path]:
-    found = {path.name: path for path in folder.glob("*" + HISTORY_SUFFIX) if path.is_file()}
+    found = {path.name: path for path in folder.glob("*" + HISTORY_SUFFIX) if files.is_file(path)}
     if not found:
         raise UsageError(
             f"the folder holds no *{HISTORY_SUFFIX}", place=str(folder), next_step="give the folder of the histories"

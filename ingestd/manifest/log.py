@@ -87,7 +87,7 @@ def segments_there(directory: Path) -> list[int]:
         Retry: the folder cannot be read: it is not taken for empty.
     """
     with files.world(directory):
-        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+        names = [path.name for path in directory.iterdir()] if files.is_dir(directory) else []
     return sorted(number for name in names if (number := segment_number(name)) is not None)
 
 
@@ -98,7 +98,7 @@ def segments(directory: Path) -> list[int]:
         Corrupt: one is missing between two others.
     """
     numbers = segments_there(directory)
-    if not numbers and directory.is_file():
+    if not numbers and files.is_file(directory):
         raise corrupt(directory, "a file stands in the place of the log's folder")
     for number, following in itertools.pairwise(numbers):
         if following != number + 1:

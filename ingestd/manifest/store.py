@@ -138,7 +138,7 @@ class ManifestStore:
         """Read whole rows by run id; ids without a row are left out."""
         rows = {run_id: self.catalog.rows[run_id] for run_id in run_ids if run_id in self.catalog.rows}
         absent = [run_id for run_id in run_ids if run_id not in rows]
-        if absent and self.layout.manifest_path.exists():
+        if absent and files.exists(self.layout.manifest_path):
             found = table.read_manifest(self.layout.manifest_path, where=pl.col("run_id").is_in(absent))
             rows |= {row.run_id: row for row in table.rows_of(found)}
         return rows
@@ -239,16 +239,16 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
 
     `rows` is how many rows the table holds, None when only some were read.
     """
-    if found is None and layout.manifest_path.exists():
+    if found is None and files.exists(layout.manifest_path):
         raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
     if found is None:
         return
     runs, notes = found.head.compacted_rows, found.head.compacted_files
-    if runs and not layout.manifest_path.exists():
+    if runs and not files.exists(layout.manifest_path):
         raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing")
     if rows is not None and rows < runs:
         raise table.corrupt(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
-    if notes and not layout.known_files_path.exists():
+    if notes and not files.exists(layout.known_files_path):
         raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing")
 
 

@@ -21,12 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from ingestd import __version__
+from ingestd import __version__, files
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.messages import Hint, Message, ScanAsked
@@ -166,17 +167,27 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
 def _wait_for_raw_root(settings: Settings, signals: Signals, notifier: Notifier) -> bool:
     """Wait, visibly, until there is a raw root; False when a signal ended the wait."""
     root = settings.layout.raw_root
-    if root.is_dir():
+    missing = _why_missing(root)
+    if not missing:
         return True
     log = structlog.get_logger("ingestd")
-    log.error("waiting_for_raw_root", place=str(root), next_step="mount the share, or check paths.raw_root")
-    notifier.ready(f"waiting for {root}: it is not there")
+    step = "mount the share, or check paths.raw_root"
+    log.error("waiting_for_raw_root", problem=missing, place=str(root), next_step=step)
+    notifier.ready(f"waiting for {root}: {missing}")
     while not signals.stop.wait(CHECK_S):
         notifier.watchdog()
-        if root.is_dir():
+        if not _why_missing(root):
             log.info("raw_root_is_there", place=str(root))
             return True
     return False
+
+
+def _why_missing(root: Path) -> str:
+    """Say why there is no raw root to look at; empty where there is one."""
+    try:
+        return "" if files.is_dir(root) else "it is not there"
+    except OSError as error:  # its share is dead, or a folder above it closed to us
+        return error.strerror or str(error)
 
 
 class Daemon:

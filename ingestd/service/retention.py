@@ -17,14 +17,14 @@ def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str
     Raises:
         Retry: the disk refused.
     """
-    if keep_days <= 0 or not events_dir.is_dir():
+    if keep_days <= 0 or not files.is_dir(events_dir):
         return []
     oldest = today - timedelta(days=keep_days)
     gone = []
     with files.world(events_dir):
         for folder in sorted(events_dir.iterdir()):
             day = _day_of(folder.name)
-            if day is not None and day < oldest and folder.is_dir() and not folder.is_symlink():
+            if day is not None and day < oldest and files.is_dir(folder) and not folder.is_symlink():
                 shutil.rmtree(folder)
                 gone.append(folder.name)
     return gone

@@ -107,7 +107,7 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None
     writer = None if state is None else files.Holder(state.pid, state.host, SERVICE)
     lock = service_lock(layout)
     holder = lock.holder()
-    nameless = not lock.path.exists() if holder is None else holder.pid is None  # its disk went away, or was full
+    nameless = not files.exists(lock.path) if holder is None else holder.pid is None  # its disk went away, or was full
     if nameless and _lives_here(state):
         return state, writer
     return state if holder == writer else None, holder
@@ -116,4 +116,4 @@ def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None
 def _lives_here(state: ServiceState | None) -> bool:
     if state is None or state.phase == "stopped" or state.host != socket.gethostname():
         return False
-    return Path(f"/proc/{state.pid}").exists()
+    return files.exists(Path(f"/proc/{state.pid}"))

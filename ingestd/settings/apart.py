@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ingestd import files
 from ingestd.errors import Retry, UsageError
 from ingestd.layout import Layout
 
@@ -73,7 +74,7 @@ def check_export(path: Path, option: str, layout: Layout) -> None:
 
 
 def _check_target(path: Path, option: str, layout: Layout) -> None:
-    if not path.parent.is_dir() and not leads_into(path, layout.metadata_dir):  # whose folders are made
+    if not files.is_dir(path.parent) and not leads_into(path, layout.metadata_dir):  # whose folders are made
         raise UsageError(
             f"{option} names a file in a folder that is not there",
             place=str(path),

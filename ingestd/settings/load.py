@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ingestd import files
 from ingestd.errors import UsageError, all_at_once
 from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
@@ -37,15 +38,15 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     told = next((value for name, value in environment.items() if name.upper() == CONFIG_VARIABLE and value), None)
     named = asked or (Path(told) if told else None)
     if named is not None:
-        if not named.is_file():
+        if not files.is_file(named):
             raise UsageError(
-                f"this config file was asked for and is {'no file' if named.exists() else 'not there'}",
+                f"this config file was asked for and is {'no file' if files.exists(named) else 'not there'}",
                 place=str(named),
                 next_step=f"check {'its name' if asked else CONFIG_VARIABLE}, or make one: "
                 f"`ingestd config generate > {shlex.quote(str(named))}`",
             )
         return named
-    return next((path for path in (Path("config.toml"), SYSTEM_CONFIG) if path.is_file()), None)
+    return next((path for path in (Path("config.toml"), SYSTEM_CONFIG) if files.is_file(path)), None)
 
 
 def load_settings(config: Path | None = None, flags: Flags | None = None) -> Settings:

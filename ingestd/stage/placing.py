@@ -41,13 +41,15 @@ class Kept:
 
         A kill before the record leaves newer data at `path`. What an earlier try kept is then not to be replaced by it.
         """
-        if not self.path.exists() or (self.aside.exists() and not self._is_old_version()):
+        if not files.exists(self.path) or (files.exists(self.aside) and not self._is_old_version()):
             return []
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
     def restore(self) -> list[Path]:
         """Put the data back, at once, where other data or none is in its place; return the folders to flush."""
-        if not self.aside.exists() or (self.path.exists() and filecmp.cmp(self.path, self.aside, shallow=False)):
+        if not files.exists(self.aside) or (
+            files.exists(self.path) and filecmp.cmp(self.path, self.aside, shallow=False)
+        ):
             return []
         made = files.make_folders(self.path.parent)
         third = files.temporary_beside(self.aside)
@@ -106,7 +108,7 @@ class Placing:
                 for temporary, target in self.renamed:
                     made = files.make_folders(target.parent)
                     folders += [target.parent, *made]
-                    if made or not target.exists():
+                    if made or not files.exists(target):
                         fresh.append(target)
                     os.replace(temporary, target)  # noqa: PTH105  # hot: one a run, and no new Path of it
                 files.flush_paths(folders)
@@ -122,7 +124,7 @@ class Placing:
         with contextlib.suppress(OSError):  # it is recorded: what is left to do here, the next start does as well
             for path in self.removed:
                 shutil.rmtree(path.parent, ignore_errors=True)
-            files.flush_paths(path.parent.parent for path in self.removed if path.parent.parent.is_dir())
+            files.flush_paths(path.parent.parent for path in self.removed if files.is_dir(path.parent.parent))
             self._forget(workspace)
 
     def _leave_note(self, stage_root: Path, workspace: Path) -> None:

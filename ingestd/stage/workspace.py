@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ingestd.errors import LockHeld, Retry
-from ingestd.files import Lock, make_folders, world
+from ingestd.files import Lock, exists, is_dir, make_folders, world
 from ingestd.stage.placing import is_under_way
 
 LOCK_NAME = "owner.lock"
@@ -128,14 +128,14 @@ def sweep_lock(root: Path) -> Lock:
 def dead_workspaces(root: Path) -> list[Path]:
     """List the folders whose owner died; nothing is touched."""
     with world(root):
-        return [folder for folder in sorted(root.iterdir()) if _is_dead(folder)] if root.is_dir() else []
+        return [folder for folder in sorted(root.iterdir()) if _is_dead(folder)] if is_dir(root) else []
 
 
 def _is_dead(folder: Path) -> bool:
-    if not folder.is_dir():
+    if not is_dir(folder):
         return False
     lock = Lock(folder / LOCK_NAME)
-    if not lock.path.exists():
+    if not exists(lock.path):
         return False  # perhaps just being made
     try:
         lock.probe()
@@ -146,7 +146,7 @@ def _is_dead(folder: Path) -> bool:
 
 def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
     for folder in root.iterdir():
-        if not folder.is_dir():
+        if not is_dir(folder):
             continue
         lock = Lock(folder / LOCK_NAME)
         try:

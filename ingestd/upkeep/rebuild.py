@@ -35,13 +35,15 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
     moved = []
     with files.world(folder):
         for path in paths:
-            if not path.exists():
+            if not files.exists(path):
                 continue
             target = _aside(layout, path, folder)
             files.make_folders(target.parent)
             shutil.move(path, target)
             moved.append((path, target))
-        files.flush_paths({place for pair in moved for place in (pair[0].parent, pair[1].parent) if place.is_dir()})
+        files.flush_paths(
+            {place for pair in moved for place in (pair[0].parent, pair[1].parent) if files.is_dir(place)}
+        )
     return moved
 
 
@@ -120,7 +122,7 @@ def write_manifest(
     written first.
     """
     layout = settings.layout
-    set_aside(layout, [layout.wal_dir] if layout.wal_dir.is_file() else [], folder)
+    set_aside(layout, [layout.wal_dir] if files.is_file(layout.wal_dir) else [], folder)
     old_numbers = log.segments_there(layout.wal_dir)
     old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
     keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
@@ -159,9 +161,9 @@ def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tup
 
     A folder that stands in such a file's place is moved there.
     """
-    set_aside(layout, [path for path in paths if path.is_dir()], folder)
+    set_aside(layout, [path for path in paths if files.is_dir(path)], folder)
     with files.world(folder):
-        present = [path for path in paths if path.exists()]
+        present = [path for path in paths if files.exists(path)]
         copies = [(path, _aside(layout, path, folder)) for path in present]
         made = [folder for path, copy in copies for folder in files.preserve(path, copy)]
         files.flush_paths([*(copy.parent for _, copy in copies), *made])

@@ -112,7 +112,7 @@ def repair(
         if not apply or not job.done.steps:
             raise
         job.done.stopped_by = error
-    job.done.aside = job.folder if job.folder.exists() else None
+    job.done.aside = job.folder if files.exists(job.folder) else None
     return job.done
 
 
@@ -226,7 +226,7 @@ class _Job:
         with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
             catalog = ManifestStore(self.layout).catalog
             place_of = places_in(self.layout, catalog)
-            stage = read_stage(self.layout, place_of, [path for path in paths if path.exists()])
+            stage = read_stage(self.layout, place_of, [path for path in paths if files.exists(path)])
             orphans = (place_of_row(self.layout, row) for row in stage.live.values() if place_of(row.run_id) is None)
             return set_aside(self.layout, [*stage.damaged, *stage.strays, *orphans], self.folder)
 
@@ -270,7 +270,7 @@ class _Job:
         """Tell whether the raw file of a run is there and was last decided to be that run."""
         note = catalog.notes.get(run.source_file)
         is_run = note is None or (note.outcome == "occupied" and note.run_id == run.run_id)
-        return is_run and self.layout.raw_file(run.source_file).exists()
+        return is_run and files.exists(self.layout.raw_file(run.source_file))
 
     def _retry_rejects(self, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
@@ -351,7 +351,7 @@ def rebuild_manifest(
         Retry: the disk refused.
     """
     layout = settings.layout
-    if not layout.stage_root.is_dir():
+    if not files.is_dir(layout.stage_root):
         raise UsageError(
             "there is no stage here that a manifest could be made from",
             place=str(layout.stage_root),

@@ -62,7 +62,11 @@ def salvage(layout: Layout) -> Salvage:
         for note in record.files:
             found.notes[note.source_file] = note
             found.noted_by[note.source_file] = record.seq
-    if not found.last_segment and not layout.manifest_path.exists() and files.all_below(layout.staged_root, ".parquet"):
+    if (
+        not found.last_segment
+        and not files.exists(layout.manifest_path)
+        and files.all_below(layout.staged_root, ".parquet")
+    ):
         found.damages.append(log.corrupt(layout.manifest_path, "table and log are missing beside staged runs"))
     found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
     found.last_seq = max(found.last_seq, _last_event(layout.events_dir))

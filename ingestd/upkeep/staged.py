@@ -81,7 +81,7 @@ def live_rows(
         if row is None:
             continue
         own, known = place_of_row(layout, row), place_of(row.run_id)
-        if path != own or (known is not None and known != own and known.exists()):
+        if path != own or (known is not None and known != own and files.exists(known)):
             content.strays.append(path)
         else:
             yield row
@@ -102,7 +102,7 @@ def _row(path: Path, content: StageContent) -> ManifestRow | None:
     try:
         return read_row(path)
     except Corrupt as error:
-        if path.exists():  # else the service replaced it while we looked
+        if files.exists(path):  # else the service replaced it while we looked
             content.damaged[path] = error
         return None
 

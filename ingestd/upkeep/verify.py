@@ -163,7 +163,7 @@ def _found_again(
     rows = list(now.rows({finding.run_id for finding in findings if finding.run_id}))
     places = {place_of_row(layout, row) for row in rows}
     places |= {layout.data_root / finding.path for finding in findings if finding.kind.startswith("parquet-")}
-    present = sorted(path for path in places if path.exists())
+    present = sorted(path for path in places if files.exists(path))
     stage = read_stage(layout, places_in(layout, now.store.catalog), present)
     again = {*_row_findings(layout, rows, stage), *_content_findings(layout, stage)}
     histories = frozenset(finding.path for finding in findings if finding.kind.startswith("history"))
@@ -178,7 +178,7 @@ def _let_the_writer_finish(layout: Layout) -> None:
     """Wait while a process is between placing Parquet and logging it: it holds the manifest's lock then."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
     lock = manifest_lock(layout)
-    while layout.lock_path.exists() and time.monotonic() < deadline:
+    while files.exists(layout.lock_path) and time.monotonic() < deadline:
         try:
             return lock.probe()
         except LockHeld:
@@ -285,7 +285,7 @@ def _history_findings(
     """Compare histories with the manifest: all, or `only` these paths relative to the data root."""
     layout, stale = settings.layout, now.store.catalog.stale_chips
     paths = {chip: layout.history_file(chip) for chip in now.chips}
-    done.histories += sum(path.exists() for path in paths.values())
+    done.histories += sum(files.exists(path) for path in paths.values())
     looked_at = {
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     }
@@ -294,7 +294,7 @@ def _history_findings(
         looked_at.remove(chip)
         yield from _compared(layout, chip, paths[chip], text)
     for chip in sorted(looked_at):  # all runs of these were superseded: a history that is not there need not be
-        if paths[chip].exists():
+        if files.exists(paths[chip]):
             yield from _compared(layout, chip, paths[chip], EMPTY_HISTORY)
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
@@ -304,7 +304,7 @@ def _history_findings(
 
 def _compared(layout: Layout, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
     with files.world(path):
-        actual = b"a folder" if path.is_dir() else path.read_bytes() if path.exists() else None
+        actual = b"a folder" if files.is_dir(path) else path.read_bytes() if files.exists(path) else None
     if actual is None:
         yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
     elif actual != text:
@@ -336,7 +336,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
                 "damage", "parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id
             )
     except (Corrupt, Reject) as error:
-        if path.exists():
+        if files.exists(path):
             yield Finding("damage", "parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:
         if error.errno != errno.ENOENT:

@@ -135,6 +135,17 @@ def test_the_root_is_missing_at_a_start(tmp_path: Path) -> None:
         service.check_whole()
 
 
+def test_a_root_that_cannot_be_looked_at_is_waited_for(tmp_path: Path) -> None:
+    """A dead share, or a folder closed to us, may be well again tomorrow: that is no mistake in the settings."""
+    paths = {"data_root": str(tmp_path / "data"), "raw_root": str(tmp_path / ("x" * 300))}
+    with Service(tmp_path, paths=paths) as service:
+        (told,) = service.lines("waiting_for_raw_root")
+        assert told["problem"] == "File name too long"
+        (trouble,) = service.status().troubles
+        assert trouble.message == "File name too long"
+        assert service.stop() == 0
+
+
 def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
     """The data root may be the empty place where a disk is to be mounted: it stays empty, and a stop is obeyed."""
     service = Service(tmp_path)

@@ -1,0 +1,38 @@
+"""What stands at a path: yes, no, or an error where that cannot be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingestd import files
+
+ASK = [files.exists, files.is_dir, files.is_file]
+
+
+def answers(path: Path) -> list[bool]:
+    """Ask whether anything, a folder, a file stands there."""
+    return [ask(path) for ask in ASK]
+
+
+def test_what_stands_there_is_told(tmp_path: Path) -> None:
+    """Links are followed; what leads nowhere, or to itself, is not there."""
+    (tmp_path / "file").touch()
+    (tmp_path / "to file").symlink_to("file")
+    (tmp_path / "to folder").symlink_to(tmp_path)
+    (tmp_path / "to nothing").symlink_to("nothing")
+    (tmp_path / "to itself").symlink_to("to itself")
+    assert answers(tmp_path) == answers(tmp_path / "to folder") == [True, True, False]
+    assert answers(tmp_path / "file") == answers(tmp_path / "to file") == [True, False, True]
+    for name in ("nothing", "to nothing", "to itself", "file/below", "a\0b"):
+        assert answers(tmp_path / name) == [False, False, False]
+        assert files.is_gone(tmp_path / name)
+
+
+def test_what_is_out_of_reach_is_not_called_gone(tmp_path: Path) -> None:
+    """Whatever Python says of it: a path the system cannot look at may be there."""
+    for ask in ASK:
+        with pytest.raises(OSError, match="File name too long"):
+            ask(tmp_path / ("x" * 300))
+    assert not files.is_gone(tmp_path / ("x" * 300))

@@ -7,16 +7,14 @@ given.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
 from ingestd import files
 from ingestd.asked import require_manifest, run_id_of, source_file_of
-from ingestd.errors import Reject, RejectCode, Retry, UsageError
+from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
 from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
 from ingestd.layout import Layout
@@ -115,6 +113,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         UsageError: there is no such file below the raw root, or none that a scan takes for a measurement.
         Reject: its content cannot be staged; that is remembered, as after a backfill.
         Retry: it is not over yet, or the disk refused; try again later.
+        Corrupt: the manifest is damaged, or what was remembered of a reject.
     """
     settings = _settings(data_root, config)
     name = source_file_of(settings.layout, str(source))
@@ -135,7 +134,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
             ingest.refresh_histories()
         note = ingest.store.catalog.notes.get(name)
         if note is not None and note.outcome == "rejected":
-            raise _remembered(read_reject(settings.layout, name))
+            raise _remembered(settings.layout, name)
         if note is not None and note.outcome == "queued":
             raise Retry(queued(note.code).reason, place=name, next_step="stage it when the run is over")
         here = ingest.store.catalog.live_at(name)
@@ -205,6 +204,16 @@ def _raise_unless_decided(outcome: Outcome, name: str) -> None:
             )
 
 
-def _remembered(content: Mapping[str, Any]) -> Reject:
+def _remembered(layout: Layout, name: str) -> Reject:
+    """Tell again why a file is rejected, as its reject JSON has it.
+
+    Raises:
+        Corrupt: it is gone, or damaged.
+    """
+    try:
+        content = read_reject(layout, name)
+    except UsageError:
+        place = str(layout.reject_file(name))
+        raise Corrupt("this reject JSON is gone", place=place, next_step="ingestd repair (it is made again)") from None
     texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
     return Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)

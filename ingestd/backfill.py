@@ -16,7 +16,7 @@ from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, scan_csvs, stat_of, world
+from ingestd.files import FileStat, Scan, retry_from, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
 from ingestd.manifest.record import Event, Record
@@ -332,9 +332,14 @@ class _Run:
         same = True
         catalog = self.ingest.store.catalog
         for name, before in self._again.items():
+            path = self.settings.layout.raw_file(name)
             try:
-                status = stat_of(self.settings.layout.raw_file(name).lstat())
-            except OSError:
+                status = stat_of(path.lstat())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                retry = retry_from(error, path)
+                self.report.failed.append(FailedFile(name, retry.message, retry.place, retry.next_step))
                 continue
             if not catalog.is_current(name, status.size, status.mtime_ns):
                 pending[name] = status

@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import check_apart
@@ -145,13 +146,33 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
 def _check_reject(content: dict[str, Any]) -> None:
     """Raise `ValueError` unless a reject JSON tells why, of which file, and when."""
-    Reason.model_validate({key: content[key] for key in Reason.model_fields if key in content})
+    RejectCode(Reason.model_validate({key: content[key] for key in Reason.model_fields if key in content}).code)
     if not all(isinstance(content.get(key), str) for key in ("source_file", "rejected_at")):
         raise ValueError("it does not tell which file was rejected, and when")
 
 
+def parse_event(data: bytes) -> dict[str, Any]:
+    """Read an event JSON.
+
+    Raises:
+        ValueError: it is torn by a power cut, was edited into something else, or is none of ingestd's.
+    """
+    content = parse_trace(data)
+    kept = content.get("superseded_parquet", [])
+    is_event = (
+        isinstance(content.get("seq"), int)
+        and all(isinstance(content.get(key), str) for key in ("event", "at", "source_file"))
+        and isinstance(content.get("reason") or {}, dict)
+        and isinstance(kept, list)
+        and all(isinstance(name, str) for name in kept)
+    )
+    if not is_event or datetime.fromisoformat(content["at"]).tzinfo is None:
+        raise ValueError("it is no event of ingestd's")
+    return content
+
+
 def parse_trace(data: bytes) -> dict[str, Any]:
-    """Read an event or reject JSON.
+    """Read an event or reject JSON as what it must be at least: an object.
 
     Raises:
         ValueError: it is torn by a power cut, or was edited into something else.

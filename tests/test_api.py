@@ -146,6 +146,22 @@ def test_stage_run_of_a_bad_file_is_the_reject_each_time(lab_folder: Folder) -> 
     assert ingestd.load_manifest(root(lab_folder)).height == 2
 
 
+@pytest.mark.parametrize("left", [None, b"{}", b"a code", b"torn"])
+def test_a_reject_that_nothing_is_left_of_is_damage(lab_folder: Folder, left: bytes | None) -> None:
+    """What is remembered of the file is gone, or no code of ours: the error names what makes it anew."""
+    lab_folder.put("bad.csv", BROKEN)
+    with pytest.raises(Reject):
+        ingestd.stage_run("bad.csv", root(lab_folder))
+    (path,) = (lab_folder.path / "data" / "02_stage" / "_rejects").rglob("bad.csv.json")
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(whole.replace(b"not-pymeasure", b"of-tomorrow") if left == b"a code" else left)
+    with pytest.raises(Corrupt, match="this reject JSON is") as caught:
+        ingestd.stage_run("bad.csv", root(lab_folder))
+    assert caught.value.next_step.startswith("ingestd repair")
+
+
 def test_stage_run_of_a_run_that_is_not_over_asks_for_patience(lab_folder: Folder) -> None:
     """A queued file, and one that somebody writes to, are a Retry with the reason, each time."""
     lab_folder.put("queued.csv", Measurement(rows=0).data)

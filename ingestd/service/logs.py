@@ -325,15 +325,18 @@ class LogFile:
         """Append one line.
 
         Raises:
-            OSError: it could not be written whole.
+            OSError: it could not be written whole; or it was, into a file that is too long and cannot be renamed.
         """
         line = json_line(entry).encode() + b"\n"
-        descriptor = self._at_hand(len(line))
+        overlong = self._make_room(len(line))
+        descriptor = self._at_hand()
         whole = b"\n" + line if self._torn else line
         self._torn = True
         if os.write(descriptor, whole) < len(whole):
             raise OSError(errno.ENOSPC, "only a part of the line could be written")
         self._torn = False
+        if overlong is not None:
+            raise overlong
 
     def close(self) -> None:
         """Close the file."""
@@ -341,14 +344,21 @@ class LogFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _at_hand(self, more: int) -> int:
-        if self._descriptor is not None:
-            here = os.fstat(self._descriptor)
-            full = self._max_bytes is not None and here.st_size > 0 and here.st_size + more > self._max_bytes
-            if full and self._stands_at_path(here):
+    def _make_room(self, more: int) -> OSError | None:
+        """Rename the file that has no room for so many bytes; return why that was refused: then it grows on."""
+        if self._descriptor is None or self._max_bytes is None:
+            return None
+        here = os.fstat(self._descriptor)
+        if here.st_size > 0 and here.st_size + more > self._max_bytes and self._stands_at_path(here):
+            try:
                 self.path.replace(self.path.with_name(self.path.name + OLDER_SUFFIX))
-            if not self._stands_at_path(here):
-                self.close()
+            except OSError as error:
+                return OSError(error.errno, f"it is full, goes on growing, and cannot be renamed: {error.strerror}")
+        return None
+
+    def _at_hand(self) -> int:
+        if self._descriptor is not None and not self._stands_at_path(os.fstat(self._descriptor)):
+            self.close()
         if self._descriptor is None:
             self._descriptor = self._open()
         return self._descriptor

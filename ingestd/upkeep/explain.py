@@ -31,7 +31,7 @@ from ingestd.raw.header import glance
 from ingestd.raw.settling import Observation, State, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.traces import parse_trace, read_reject
+from ingestd.traces import parse_event, read_reject
 from ingestd.upkeep.findings import fate_of_copy
 from ingestd.words import closest, count, shown
 from ingestd.writers import read_writers
@@ -190,12 +190,9 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
                 continue  # deleted as old while we looked
         if any(text in data for text in wanted):
             try:
-                event = parse_trace(data)
+                event = parse_event(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
-            texts = (event.get(key) for key in ("event", "at", "source_file"))
-            if not isinstance(event.get("seq"), int) or not all(isinstance(text, str) for text in texts):
-                continue
             kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
             yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}
 

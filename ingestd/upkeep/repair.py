@@ -267,10 +267,14 @@ class _Job:
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
-        """Tell whether the raw file of a run is there and was last decided to be that run."""
+        """Tell whether the raw file of a run is there, within reach, and was last decided to be that run."""
         note = catalog.notes.get(run.source_file)
-        is_run = note is None or (note.outcome == "occupied" and note.run_id == run.run_id)
-        return is_run and files.exists(self.layout.raw_file(run.source_file))
+        if note is not None and not (note.outcome == "occupied" and note.run_id == run.run_id):
+            return False
+        try:
+            return files.exists(self.layout.raw_file(run.source_file))
+        except OSError:
+            return False
 
     def _retry_rejects(self, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]

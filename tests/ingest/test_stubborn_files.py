@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from measurement import Measurement
 from ingestd.cli.report import exit_code
 from ingestd.deciding import Decider
 from ingestd.errors import Corrupt
-from ingestd.files import look
+from ingestd.files import FileStat, look
 from ingestd.ingest import opened
 from ingestd.manifest.record import Event
 from ingestd.manifest.store import ManifestStore
@@ -138,6 +140,22 @@ def test_a_thread_that_the_system_refuses_blames_no_file(
     assert "TasksMax" in report.stopped_by.next_step
     monkeypatch.undo()
     assert sorted(archive.backfill()) == [("ingested", A), ("ingested", B)]
+
+
+def test_a_file_that_cannot_be_looked_at_again_is_told(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written a moment ago; at the second look the disk does not answer: that is no file that is gone."""
+    archive.put(A, RUN.data)
+
+    def refuse(_: os.stat_result) -> FileStat:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(archive.raw / A))
+
+    monkeypatch.setattr("ingestd.backfill.stat_of", refuse)
+    just_now = datetime.fromtimestamp((archive.raw / A).stat().st_mtime, UTC)
+    assert archive.backfill_amid(clock=lambda: just_now) == []
+    (failed,) = archive.report.failed
+    assert (failed.source_file, failed.message, exit_code(archive.report)) == (A, "Input/output error", 1)
+    monkeypatch.undo()
+    assert archive.backfill() == [("ingested", A)]
 
 
 def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.layout import EVENTS_PER_FOLDER, Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import load_settings
-from ingestd.traces import read_reject, write_traces
+from ingestd.traces import parse_event, read_reject, write_traces
 
 RUN = Measurement()
 A = "2025-09-23/It_1.csv"
@@ -113,6 +113,30 @@ def test_a_damaged_reject_json_is_named(junk: bytes, layout: Layout) -> None:
         read_reject(layout, record.source_file)
     assert caught.value.place == str(path)
     assert "ingestd repair" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at": "yesterday"},
+        {"at": "2025-09-23T10:00:00"},
+        {"at": 5},
+        {"seq": "1"},
+        {"reason": "x"},
+        {"superseded_parquet": [1]},
+        {"superseded_parquet": 3},
+        {"source_file": None},
+    ],
+)
+def test_what_is_no_event_of_ours_is_told_from_one(changed: dict[str, Any], layout: Layout) -> None:
+    """Whoever reads events meets those alone whose values are what the commands expect."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    (path,) = layout.events_dir.rglob("*.json")
+    event = parse_event(path.read_bytes())
+    assert event["seq"] == record.seq
+    with pytest.raises(ValueError, match=r"no event of ingestd|Invalid isoformat"):
+        parse_event(json.dumps({**event, **changed}).encode())
 
 
 def test_an_event_that_is_there_is_left_alone(layout: Layout) -> None:

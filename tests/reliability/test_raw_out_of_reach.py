@@ -1,4 +1,4 @@
-"""Raw files whose folder cannot be read: verify tells of the folder, and calls none of them missing."""
+"""Raw files whose folder cannot be read: verify calls none of them missing, and repair mends all others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lived
 import pytest
@@ -15,12 +16,25 @@ from archive import Archive
 from lived import RUN
 
 
+def powerless(archive: Archive, *words: str) -> Any:
+    """Run a command that may read no more than any user; return the JSON it prints."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
+    prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "ingestd", *words, "--json", *place],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("mode", [0, 0o444])
 def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: int) -> None:
     """One note a folder says why, of how many runs, and what to do; what is gone beside it is missing all the same."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
-    powerless = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
     for n, name in enumerate(["day/It_1.csv", "day/deep/It_2.csv", "other/It_3.csv", "daybreak.csv"]):
         empty.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
     empty.backfill()
@@ -29,16 +43,8 @@ def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: 
     empty.staged(empty.live()["day/It_1.csv"]).unlink()
     folder = empty.raw / "day"
     folder.chmod(mode)
-    place = ["--data-root", str(empty.root), "--config", str(empty.root.parent / "config.toml")]
-    done = subprocess.run(
-        [*powerless, sys.executable, "-m", "ingestd", "verify", "--json", *place],
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = powerless(empty, "verify")["findings"]
     folder.chmod(0o755)
-    found = json.loads(done.stdout)["findings"]
     (damage,) = [one for one in found if one["level"] == "damage"]
     assert (damage["kind"], damage["message"]) == ("parquet-missing", "the Parquet of day/It_1.csv is gone")
     found.remove(damage)
@@ -53,3 +59,23 @@ def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: 
     assert "of 2 runs" in closed["message"]
     assert "ingestd verify" in closed["message"]
     assert sorted(one.kind for one in lived.findings(empty)) == ["parquet-missing", "raw-missing", "raw-missing"]
+
+
+def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:
+    """Of two runs without Parquet that one is staged again whose folder may be entered; the other is named as left."""
+    for n, name in enumerate(["day/It_1.csv", "other/It_2.csv"]):
+        empty.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
+    empty.backfill()
+    staged = {name: empty.staged(row) for name, row in empty.live().items()}
+    for path in staged.values():
+        path.unlink()
+    folder = empty.raw / "day"
+    folder.chmod(0)
+    for apply in ([], ["--apply"]):
+        done = powerless(empty, "repair", *apply)
+        assert [(step["kind"], step["paths"]) for step in done["steps"]] == [("stage-again", ["other/It_2.csv"])]
+        assert [left["kind"] for left in done["left"]] == ["parquet-missing"]
+        assert (done["exit_code"], done["stopped_by"]) == (1, None)
+    folder.chmod(0o755)
+    assert {name: path.exists() for name, path in staged.items()} == {"day/It_1.csv": False, "other/It_2.csv": True}
+    assert lived.mend(empty).left == []

@@ -324,6 +324,22 @@ def test_a_full_disk_is_told_and_ends_nothing(start: Start) -> None:
     assert [entry["number"] for entry in entries(stream.getvalue()) if entry["event"] == "staged"] == [0, 1, 2]
 
 
+def test_a_full_log_that_cannot_be_renamed_grows_on(start: Start, tmp_path: Path) -> None:
+    """No line is lost to a folder that stands in the older one's place, and the stream tells of it."""
+    path = tmp_path / "ingestd.log"
+    (tmp_path / "ingestd.log.1").mkdir()
+    _, stream, _ = start(file=path, max_bytes=500)
+    log = structlog.get_logger("ingestd")
+    for number in range(20):
+        log.info("staged", number=number)
+    assert [entry["number"] for entry in entries(path.read_text())] == list(range(20))
+    (told,) = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
+    assert "it is full, goes on growing, and cannot be renamed: Is a directory" in told["problem"]
+    (tmp_path / "ingestd.log.1").rmdir()
+    log.info("staged", number=20)
+    assert [entry["number"] for entry in entries(path.read_text())] == [20]
+
+
 def test_a_line_cut_short_does_not_spoil_the_next(start: Start, tmp_path: Path) -> None:
     """A line that an earlier life could write only in part is ended before the first new one."""
     path = tmp_path / "ingestd.log"

@@ -90,6 +90,19 @@ def refuse_folder(layout: Layout, name: str) -> None:
         raise UsageError("this is a folder", place=shown(str(path), 300), next_step="name a file in it")
 
 
+def raw_file_is_gone(layout: Layout, source_file: str) -> bool:
+    """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
+    try:
+        if not files.is_dir(layout.raw_root):
+            return False
+        layout.raw_file(source_file).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def require_raw_root(layout: Layout) -> None:
     """Check that there is a raw root before anything is made in a data root that may be a slip of the pen.
 

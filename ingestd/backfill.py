@@ -155,10 +155,26 @@ class _Run:
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if self.options.only is None and not self.options.stop():
                 self._promote_copies(scan, to_do)
+            self._fail_unseen(scan)
         except Retry as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
         self._sum_up(scan, to_do)
+
+    def _fail_unseen(self, scan: Scan) -> None:
+        """Note the files asked for by name that no scan comes to, and that are not gone."""
+        for name in sorted(self.options.only or ()):
+            if not scan.saw(name):
+                try:
+                    self.settings.layout.raw_file(name).lstat()
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError as error:
+                    self._out_of_reach(name, error)
+
+    def _out_of_reach(self, name: str, error: OSError) -> None:
+        retry = retry_from(error, self.settings.layout.raw_file(name))
+        self.report.failed.append(FailedFile(name, retry.message, retry.place, retry.next_step))
 
     def _wait_until(self, moment: float) -> None:
         """Wait, on the monotonic clock, unless a stop is asked for."""
@@ -332,14 +348,12 @@ class _Run:
         same = True
         catalog = self.ingest.store.catalog
         for name, before in self._again.items():
-            path = self.settings.layout.raw_file(name)
             try:
-                status = stat_of(path.lstat())
+                status = stat_of(self.settings.layout.raw_file(name).lstat())
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                retry = retry_from(error, path)
-                self.report.failed.append(FailedFile(name, retry.message, retry.place, retry.next_step))
+                self._out_of_reach(name, error)
                 continue
             if not catalog.is_current(name, status.size, status.mtime_ns):
                 pending[name] = status

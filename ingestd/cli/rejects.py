@@ -52,8 +52,10 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
       ingestd rejects list
       ingestd rejects list --json
     """
+    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+
     layout, names = settings.layout, _rejected(_catalog(settings))
-    gone = [name for name in names if _is_gone(layout, name)]
+    gone = [name for name in names if raw_file_is_gone(layout, name)]
     there = sorted(set(names) - set(gone))
     found = [_reject(layout, name) for name in there]
     if as_json:
@@ -71,21 +73,6 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
         say(f"{len(gone):,}{more} were rejected and are gone; to forget them: `ingestd rejects retry --all`")
 
 
-def _is_gone(layout: Layout, name: str) -> bool:
-    """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
-    from ingestd.files import is_dir  # noqa: PLC0415  # not for --help
-
-    try:
-        if not is_dir(layout.raw_root):
-            return False
-        layout.raw_file(name).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
-
-
 @rejects.command("show")
 @with_settings("raw_root", "stage_root", "manifest_path")
 def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None:
@@ -97,9 +84,11 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     Example:
       ingestd rejects show 2026-03-12/IV2026-03-12_3.csv
     """
+    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+
     layout = settings.layout
     reject = _reject(layout, _named(layout, file, _catalog(settings)))
-    gone = _is_gone(layout, reject["source_file"])
+    gone = raw_file_is_gone(layout, reject["source_file"])
     if as_json:
         say_json(reject | {"gone": gone})
         return
@@ -149,14 +138,14 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
 
     After a change of settings or of ingestd. A file that changed needs no retry: it is looked at again anyway.
 
-    Exit codes as `ingestd backfill`.
+    Exit codes as `ingestd backfill`, for these files alone.
 
     \b
     Examples:
       ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
       ingestd rejects retry --all
     """
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.asked import raw_file_is_gone, require_raw_root  # noqa: PLC0415  # not for --help
     from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
 
     if bool(files) == every:
@@ -167,10 +156,11 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
     decided: dict[str, str] = {}
     with exits.StopRequest().listening() as stop:
         with opened(settings) as ingest:
-            ingest.forget(names)
+            ingest.forget([name for name in names if raw_file_is_gone(settings.layout, name)])
         found = run(
             settings,
             stop,
+            force=True,  # their bytes are known, and refused
             only=frozenset(names),
             on_record=lambda record: decided.update({record.source_file: record.event.value}),
         )
@@ -184,7 +174,8 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
     for name, state in states.items():
         if state not in {"rejected", "failed", *(file.state.value for file in found.waiting)}:
             say(name, lead=f"{state:<10}")
-    say(f"{count(len(names), 'file')} retried, {report.staged(found)} staged")
+    tried = sum(state not in {"failed", "not tried"} for state in states.values())
+    say(f"{count(tried, 'file')} retried, {report.staged(found)} staged")
     report.tell_stop(found)
     raise typer.Exit(code)
 
@@ -201,7 +192,9 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
     """Say in a word what became of each file: the decision about it, or why there is none."""
     undecided = {file.source_file: "failed" for file in found.failed}
     undecided |= {file.source_file: file.state.value for file in found.waiting}
-    absent = {name: "gone" for name in names if _is_gone(settings.layout, name)}
+    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+
+    absent = {name: "gone" for name in names if raw_file_is_gone(settings.layout, name)}
     return {name: decided.get(name) or undecided.get(name) or absent.get(name, "not tried") for name in names}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd import files
+from ingestd.asked import raw_file_is_gone
 from ingestd.backfill import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, IngestdError, UsageError
 from ingestd.histories.chip import update_histories
@@ -285,8 +286,8 @@ class _Job:
         if self._step("rejects", "look at these rejected files again, to tell why", rejected):
             set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)
             with opened(self.settings, self.options.clock) as ingest:
-                ingest.forget(rejected)
-            self._backfill(replace(self.options, only=frozenset(rejected)))
+                ingest.forget([name for name in rejected if raw_file_is_gone(self.layout, name)])
+            self._backfill(replace(self.options, force=True, only=frozenset(rejected)))
 
     def _backfill(self, options: Options) -> None:
         stopped_by = backfill(self.settings, options).stopped_by

@@ -14,6 +14,7 @@ import lived
 import pytest
 from archive import Archive
 from lived import RUN
+from measurement import BROKEN
 
 
 def powerless(archive: Archive, *words: str) -> Any:
@@ -79,3 +80,19 @@ def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:
     folder.chmod(0o755)
     assert {name: path.exists() for name, path in staged.items()} == {"day/It_1.csv": False, "other/It_2.csv": True}
     assert lived.mend(empty).left == []
+
+
+def test_a_reject_that_cannot_be_tried_again_stays_one(empty: Archive) -> None:
+    """Nobody has looked at it: it is told why, and what is known of it is kept."""
+    for name in ("closed/It_1.csv", "open/It_2.csv"):
+        empty.put(name, BROKEN + name.encode())
+    empty.backfill()
+    folder = empty.raw / "closed"
+    folder.chmod(0)
+    done = powerless(empty, "rejects", "retry", "--all")
+    assert done["retried"] == {"closed/It_1.csv": "failed", "open/It_2.csv": "rejected"}
+    (failed,) = done["failed"]
+    assert (failed["source_file"], failed["message"], done["exit_code"]) == ("closed/It_1.csv", "Permission denied", 1)
+    assert [one["source_file"] for one in powerless(empty, "rejects", "list")["rejects"]] == sorted(done["retried"])
+    folder.chmod(0o755)
+    assert lived.damages(empty) == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ingestd import files
@@ -44,7 +44,7 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
 _NAMED = 10
 
 
-def source_file_of(layout: Layout, given: str, known: Container[str] = (), *, anyway: bool = False) -> str:
+def source_file_of(layout: Layout, given: str, known: Collection[str] = (), *, anyway: bool = False) -> str:
     """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
 
     Symbolic links that lead to the raw root are followed, those below it are not. A file that is gone is found among
@@ -57,6 +57,10 @@ def source_file_of(layout: Layout, given: str, known: Container[str] = (), *, an
     for name in names:
         if name in known or os.path.lexists(layout.raw_root / name):
             return name
+    if "\\" in given:  # as it is printed, where a name has characters that would drive a terminal
+        for name in known:
+            if shown(name, 10 * len(name)) in names:
+                return name
     if anyway and names:
         return names[0]
     raise UsageError(
@@ -70,8 +74,8 @@ def _names_of(layout: Layout, given: str) -> Iterator[str]:
     """List the names a path may mean, as ingestd prints them first."""
     if "\0" in given:
         return
-    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one.
-    path = given.encode("utf-8", "backslashreplace").decode("utf-8")
+    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one, it is only shown.
+    path = os.fsencode(given).decode("utf-8", "backslashreplace")
     root, followed = layout.raw_root, Path(os.path.realpath(path))  # which stands a loop of links
     for base, place in ((root, root / path), (root, Path(path).absolute()), (root.resolve(), followed)):
         below = Path(os.path.normpath(place))

@@ -195,6 +195,7 @@ class _Run:
         if report.interrupted or report.stopped_by is not None:
             undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
             report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
+        report.lost_decided = len(gone & to_do.keys() - rowless.keys())
         report.known_listed = len({*report.rejected_before, *rowless, *gone} - to_do.keys())
 
     def _never_still(self) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import check_apart
-from ingestd.words import shown, utc_text
+from ingestd.words import quoted, shown, utc_text
 
 TOGETHER = 256
 """How many records' traces are in memory at a time."""
@@ -118,7 +117,7 @@ def _reject(record: Record, note: FileNote) -> dict[str, Any]:
         "source_mtime_ns": note.source_mtime_ns,
         "source_sha256": note.source_sha256,
         "after_the_fix": "the service, or the next `ingestd backfill`, looks at the file again when it has changed",
-        "after_a_change_of_settings": f"ingestd rejects retry {shlex.quote(note.source_file)}",
+        "after_a_change_of_settings": f"ingestd rejects retry {quoted(note.source_file)}",
     }
 
 

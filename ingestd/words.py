@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,6 +27,11 @@ def count(number: int, one: str, many: str = "") -> str:
 def utc_text(moment: datetime, timespec: str = "auto") -> str:
     """Write a time as every JSON and every log line has it: ISO 8601 in UTC, ending with `Z`."""
     return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def quoted(name: str) -> str:
+    """Write a raw file's name as it is typed behind a command: quoted for the shell, and never like an option."""
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def shown(text: str, limit: int = 60) -> str:

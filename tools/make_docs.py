@@ -23,7 +23,8 @@ This page is generated from the commands' own help (`make docs`), and a test hol
 stands in a folder with a data root `data`; the file and chip names are those of the sample data.
 
 The examples are of a data root that `ingestd backfill` was run on: until then there is no manifest to tell of, and only
-`backfill`, `stage-all`, `full-pipeline`, `run`, `status`, `verify` and `config` have something to do.
+`backfill`, `stage-all`, `full-pipeline`, `run`, `status`, `verify` and `config` have something to do. `tail` shows
+the log of a service that has run.
 
 Every command but `config generate` takes `--config` and `--data-root`; `docs/configuration.md` tells where settings
 come from. A setting given as an option counts for that one command only: give it again, or write it into the config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from ingestd.cli.output import cell_width, near, say, say_below, say_json, say_t
 from ingestd.cli.staging import run
 from ingestd.cli.typed import command
 from ingestd.errors import Corrupt, RejectCode, UsageError
-from ingestd.words import closest, count, shown
+from ingestd.words import closest, count, quoted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +67,7 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
         say("no file is rejected")
     more = " more" if found else ""
     if len(gone) == 1:
-        say(f"one{more} was rejected and is gone; to forget it: `ingestd rejects retry {shlex.quote(gone[0])}`")
+        say(f"one{more} was rejected and is gone; to forget it: `ingestd rejects retry {quoted(gone[0])}`")
     elif gone:
         say(f"{len(gone):,}{more} were rejected and are gone; to forget them: `ingestd rejects retry --all`")
 
@@ -104,7 +103,7 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
             say(told[key], lead=f"  {key + ':':<10}")
     if gone:
         say("  (the file is gone: it was deleted, moved or renamed)")
-        say(f"next: put it back, corrected, or forget it: `ingestd rejects retry {shlex.quote(reject['source_file'])}`")
+        say(f"next: put it back, corrected, or forget it: `ingestd rejects retry {quoted(reject['source_file'])}`")
         return
     if not binary:
         _show_line(layout, reject)
@@ -120,7 +119,7 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     )
     if "ingestd rejects retry" not in step:
         say("After a change of settings restart the service, if one runs; then:")
-        say(f"  {command('rejects', 'retry', reject['source_file'])}")
+        say(f"  {command('rejects retry', reject['source_file'])}")
 
 
 def _is_binary(reject: dict[str, Any]) -> bool:
@@ -224,7 +223,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     except UsageError:
         near_ones = _near(given, known)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
-        next_step = "`ingestd rejects list` shows those that are, `ingestd explain` tells what became of any other"
+        next_step = "`ingestd rejects list` shows those that are, `ingestd explain FILE` tells what became of any other"
         raise UsageError(
             "this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step
         ) from None
@@ -234,7 +233,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     raise UsageError(
         f"this file is not rejected: {_standing(catalog, name)}",
         place=shown(name, 200),
-        next_step=f"`ingestd explain {shlex.quote(name)}`",
+        next_step=f"`ingestd explain {quoted(name)}`",
     )
 
 
@@ -269,7 +268,7 @@ def _reject(layout: Layout, name: str) -> dict[str, Any]:
             "source_file": name,
             "code": "unknown",
             "message": "its reject JSON is missing or damaged",
-            "next_step": f"`ingestd rejects retry {shlex.quote(name)}`",
+            "next_step": f"`ingestd rejects retry {quoted(name)}`",
         }
 
 

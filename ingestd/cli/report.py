@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestd.cli import exits
 from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say, say_below, say_more
-from ingestd.words import count
+from ingestd.words import count, quoted
 
 if TYPE_CHECKING:
     from ingestd.errors import IngestdError
@@ -29,7 +28,7 @@ STAGED_EVENTS = {
 OTHER_EVENTS = {
     "moved": "moved: same run, new path",
     "duplicate": "with the bytes of a run that is staged already: no second row",
-    "unchanged": "touched, same content",
+    "unchanged": "looked at again: same content",
 }
 
 Item = TypeVar("Item")
@@ -168,7 +167,7 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
         (report.left, "not looked at yet: the same command goes on there"),
-        (len(report.lost), "lost their measurement: see above"),
+        (len(report.lost) - report.lost_decided, "lost their measurement: see above"),
     ]
     yield from ((number, words) for number, words in rows if number)
 
@@ -189,7 +188,7 @@ def _tell_rejected(file: RejectedFile) -> None:
     say(f"{file.source_file}{line}", lead="rejected  ", style="bold red")
     say_below(f"{reason.message} [{reason.code}]")
     step, _, rest = reason.next_step.partition("\n")
-    more = f" (`ingestd rejects show {shlex.quote(file.source_file)}` prints it)" if rest else ""
+    more = f" (`ingestd rejects show {quoted(file.source_file)}` prints it)" if rest else ""
     say_below(f"next: {step.removesuffix(':')}{more}")
 
 

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from typer.main import get_command
 
+from ingestd.words import quoted
+
 _COMMAND: Final = r"ingestd (?P<command>[a-z][a-z-]*(?: (?:list|show|retry|validate|generate))?)"
-_QUOTED: Final = re.compile(rf"`{_COMMAND}\b(?P<rest>(?:'[^']*'|[^`'])*)`")
+_QUOTED: Final = re.compile(rf"`{_COMMAND}\b(?P<rest>(?:'[^']*'|\"[^\"]*\"|[^`'\"])*)`")
 """A command within a text: between backticks, its arguments quoted as a shell wants them."""
 
 _ALONE: Final = re.compile(rf"\s*{_COMMAND}\b")
@@ -49,9 +51,9 @@ def typed(text: str) -> str:
     return text
 
 
-def command(*words: str) -> str:
-    """Return `ingestd WORDS` as it is to be typed in a shell, with the options given."""
-    return f"ingestd {shlex.join(words)}{_missing(' '.join(words[:2]), '')}"
+def command(words: str, name: str) -> str:
+    """Return `ingestd WORDS NAME`, of a raw file, as it is to be typed in a shell, with the options given."""
+    return f"ingestd {words} {quoted(name)}{_missing(words, '')}"
 
 
 def _missing(command: str, written: str) -> str:

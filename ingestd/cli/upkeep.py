@@ -159,7 +159,8 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
     if done.more_may_follow:
         say("What else is damaged shows when the manifest is restored: further steps may follow, with --apply at once.")
     if not done.applied:
-        next_step = " Next: stop the service, then `ingestd repair --apply`." if done.steps else ""
+        command = "ingestd repair --apply --deep" if deep else "ingestd repair --apply"
+        next_step = f" Next: stop the service, then `{command}`." if done.steps else ""
         say(f"Nothing was changed.{next_step}", style="bold")
         return
     if done.aside is not None:

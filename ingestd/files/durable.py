@@ -71,7 +71,8 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
 
 def _get_access(path: str) -> str:
     """Say how to get at what this user may not: by a permission, or as the user whom it belongs to."""
-    who = f"`ls -ld {shlex.quote(path)}` shows who has it"
+    there = next((place for place in (Path(path), *Path(path).parents) if os.path.lexists(place)), Path("/"))
+    who = f"`ls -ld {shlex.quote(str(there))}` shows who has it"
     step = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: {who}"
     owner = next(filter(None, map(_owner, (Path(path), *Path(path).parents))), None)
     return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rich.text import Text
 from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.service.logline import LEVELS, OLDER_SUFFIX, LogLine, parse_line
-from ingestd.words import shown
+from ingestd.words import quoted, shown
 
 BLOCK = 1 << 16
 LINE_LIMIT = 1 << 20
@@ -229,7 +228,7 @@ def _next_step(line: LogLine) -> str:
     """Say what to do in one line: a step of several, such as a table to paste, is printed by `rejects show`."""
     step, source_file = line.fields["next_step"], line.fields.get("source_file")
     if isinstance(step, str) and "\n" in step and isinstance(source_file, str):
-        return f"see `ingestd rejects show {shown(shlex.quote(source_file), 500)}`"
+        return f"see `ingestd rejects show {shown(quoted(source_file), 500)}`"
     return _value(step)
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -33,7 +34,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import parse_event, read_reject
 from ingestd.upkeep.findings import fate_of_copy
-from ingestd.words import closest, count, shown
+from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers
 
 
@@ -53,17 +54,22 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A raw file as it is now: its content, or the problem with it, for which every scan may have `passed_over` it."""
+    """A raw file as it is now: its content, or the problem with it, for which every scan may have `passed_over` it.
+
+    `next_step` is what to do about a problem that keeps it from being read.
+    """
 
     path: Path
     exists: bool = True
     problem: str = ""
+    next_step: str = ""
     passed_over: bool = False
     content: Content | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give it as values for `json.dumps`, those of the content among them."""
-        problem = {"problem": self.problem, "passed_over": self.passed_over} if self.problem else {}
+        keys = ("problem", "next_step", "passed_over") if self.problem else ()
+        problem = {key: getattr(self, key) for key in keys}
         content = asdict(self.content) if self.content else {}
         return {"exists": self.exists, "path": str(self.path), **problem, **content}
 
@@ -150,9 +156,11 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
     try:
         read = files.read_raw(path, settings.max_file_bytes)
     except (FileNotFoundError, NotADirectoryError):
-        return RawFile(path, exists=False)
+        return _not_there(layout, path, source_file)
     except OSError as error:
-        return RawFile(path, exists=error.errno != errno.ENAMETOOLONG, problem=error.strerror or str(error))
+        retry = files.retry_from(error, path)
+        exists = error.errno != errno.ENAMETOOLONG
+        return RawFile(path, exists=exists, problem=retry.message, next_step=retry.next_step)
     if read is None:
         return RawFile(path, problem="no regular file", passed_over=True)
     age = now.timestamp() - read.before.mtime_ns / 1e9
@@ -172,6 +180,22 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
         code=verdict.code,
     )
     return RawFile(path, content=content)
+
+
+def _not_there(layout: Layout, path: Path, source_file: str) -> RawFile:
+    """Say of a raw file that is not there whether it may be all the same: in a folder out of reach, or of odd name."""
+    root = layout.raw_root
+    try:
+        if not files.is_dir(root):
+            problem, step = "there is no folder of raw files", "check paths.raw_root; is the share mounted?"
+            return RawFile(path, problem=problem, next_step=step)
+    except OSError as error:
+        retry = files.retry_from(error, root)
+        return RawFile(path, problem=retry.message, next_step=retry.next_step)
+    odd = re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes([int(match[1], 16)]), os.fsencode(source_file))
+    if odd != os.fsencode(source_file) and os.path.lexists(root / os.fsdecode(odd)):
+        return RawFile(path, problem="its name is not UTF-8: rename it", passed_over=True)
+    return RawFile(path, exists=False)
 
 
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
@@ -235,7 +259,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if now is not None and not store.catalog.is_current(story.source_file, now.size, now.mtime_ns):
         return _undecided(store, now, run, known=bool(note or run))
     if raw.problem and not story.rows and note is None:
-        return f"{'It is passed over' if raw.passed_over else 'It cannot be read'}: {raw.problem}."
+        return _unread(raw)
     if note is not None and note.outcome == "rejected":
         return _refused(note, raw, run)
     if note is not None and note.outcome == "queued":
@@ -248,6 +272,13 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if not live:
         return "It was superseded: its start time changed, and another run stands for it now."
     return _is_run(run or live[0], raw)
+
+
+def _unread(raw: RawFile) -> str:
+    """Say of a file of which nothing is known why it cannot be looked into."""
+    if raw.passed_over:
+        return f"It is passed over: {raw.problem}."
+    return f"It cannot be read: {raw.problem}{f'; {raw.next_step}' if raw.next_step else ''}."
 
 
 def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, known: bool) -> str:
@@ -264,7 +295,8 @@ def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, k
 
 def _refused(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
-    until = "it stays so until its bytes change, or `ingestd rejects retry` has it tried again"
+    retry = f"`ingestd rejects retry {quoted(note.source_file)}`"
+    until = f"it stays so until its bytes change, or {retry} has it tried again"
     stays = f" Run {run.run_id}, staged from its earlier bytes ({count(run.rows, 'row')}), stays live." if run else ""
     return f"It was rejected ({note.code}); {until if raw.exists else 'the file is gone since'}.{stays}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator
 from typing import Literal
 
@@ -16,7 +15,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.raw.settling import queued
 from ingestd.upkeep.findings import Finding, fate_of_copy
-from ingestd.words import count
+from ingestd.words import count, quoted
 
 LET_READ = "let the user of this command read it, then `ingestd verify` again"
 """What to do about what cannot be read."""
@@ -88,7 +87,7 @@ def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator
             message = fate_of_copy(store.catalog, note)
             yield Finding("note", "duplicate", note.source_file, message, note.run_id)
         case "rejected":
-            show = f"`ingestd rejects show {shlex.quote(note.source_file)}`"
+            show = f"`ingestd rejects show {quoted(note.source_file)}`"
             message = f"it cannot be staged ({note.code}): {show} tells why"
             if before is not None:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"

@@ -25,7 +25,7 @@ def ended(error: BaseException) -> int:
 @pytest.mark.parametrize(
     ("error", "place", "words"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/lab/a b"), "/lab/a b: ", "`ls -ld '/lab/a b'` shows who"),
+        (PermissionError(errno.EACCES, "Permission denied", "/lab/a b"), "/lab/a b: ", "`ls -ld /` shows who"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "/lab/x"), "/lab/x: ", "check that the disk"),
         (OSError(errno.ENOSPC, "No space left on device"), "", "free some space on that disk"),
         (OSError(errno.EIO, "Input/output error", 7), "", "look at `dmesg`"),

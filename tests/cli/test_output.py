@@ -82,6 +82,7 @@ def test_the_width_is_the_terminal_s_within_limits(monkeypatch: pytest.MonkeyPat
         ("ingestd repair (nothing was changed)", "ingestd repair --data-root 'my data' --raw-root "
          "/raw (nothing was changed)"),
         ("`ingestd explain 'a`b.csv'`", "`ingestd explain 'a`b.csv' --data-root 'my data' --raw-root /raw`"),
+        ("""`ingestd explain 'a'"'"'b'`""", """`ingestd explain 'a'"'"'b' --data-root 'my data' --raw-root /raw`"""),
         ("`ingestd verify --data-root x`", "`ingestd verify --data-root x --raw-root /raw`"),
         ("`sudo systemctl restart ingestd`", "`sudo systemctl restart ingestd`"),
         ("`ingestd frobnicate`", "`ingestd frobnicate`"),

@@ -175,7 +175,7 @@ def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     assert "this file is not among the rejects" in done.err
     assert f"did you mean {REJECT}?" in done.err
     assert f"did you mean {REJECT}?" in staged.run("rejects", "show", "IV2026-03-12_3.csv").err
-    assert "`ingestd explain` tells what became of any other" in done.err
+    assert "`ingestd explain FILE` tells what became of any other" in done.err
 
 
 def test_show_of_a_file_that_is_staged_says_so(staged: Folder) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 
 import pytest
-from commands import Folder
+from commands import LONG_AGO, Folder
 from measurement import Measurement
 
 from ingestd.service.state import service_lock
@@ -37,7 +38,7 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
         (
             False,
             "It was rejected (row-too-long); "
-            "it stays so until its bytes change, or `ingestd rejects retry` has it tried again.",
+            f"it stays so until its bytes change, or `ingestd rejects retry {REJECT}` has it tried again.",
         ),
         (True, "It was rejected (row-too-long); the file is gone since."),
     ],
@@ -114,6 +115,42 @@ def test_repair_says_what_it_looked_at(staged: Folder) -> None:
     """A repair that read no cell does not say that none is damaged."""
     assert "Nothing that `ingestd verify` sees without --deep is damaged;" in staged.run("repair").out
     assert "Nothing is damaged;" in staged.run("repair", "--deep").out
+
+
+def test_the_plan_of_a_deep_repair_is_carried_out_by_the_command_it_prints(staged: Folder) -> None:
+    """Cells that differ by stealth are seen with --deep alone, so the next command has it too."""
+    path = staged.raw / "2026-03-12/IV2026-03-12_1.csv"
+    status = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"Chip number: 3", b"Chip number: 4"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (command,) = re.findall(r"then `ingestd (.*)`\.", staged.run("repair", "--deep").out)
+    assert staged.run(*command.split()).out.endswith("Nothing is damaged any more.\n")
+    assert staged.run("verify", "--deep").code == 0
+
+
+@pytest.mark.parametrize("name", ["-y.csv", "it's.csv", 'a "b".csv', "new\nline.csv", "e/ü.csv"])
+def test_what_is_printed_to_be_typed_works_as_it_stands(folder: Folder, name: str) -> None:
+    """Whatever a file is called: the command is found by the shell's rules, with the options that tell where it is."""
+    folder.put(name, Measurement().data.replace(b",1.4,", b",1,4,"))
+    there = ("--data-root", "data")
+    folder.run("backfill", "--workers", "1", *there)
+    for words in (("verify",), ("explain", f"./{name}"), ("rejects", "show", f"./{name}")):
+        text = re.sub(r"\s*\n\s*", " ", folder.run(*words, *there).out)
+        (command,) = re.findall(r"ingestd (rejects (?:show|retry) .*?--data-root data)", text)
+        done = folder.run(*shlex.split(command))
+        assert (done.code in {0, 1}, done.err) == (True, "")
+
+
+def test_a_measurement_that_is_overwritten_by_a_known_one_counts_once(folder: Folder) -> None:
+    """The sums of a backfill are the files it found: what lost its measurement is one of those decided."""
+    first, other = Measurement(), Measurement(start=1758639999.5, sample=1)
+    folder.put("It_1.csv", first.data)
+    folder.put("It_2.csv", other.data)
+    folder.run("backfill", "--workers", "1")
+    os.utime(folder.put("It_2.csv", first.data), (LONG_AGO + 1, LONG_AGO + 1))
+    done = folder.run("backfill", "--workers", "1")
+    assert "lost      It_2.csv" in done.out
+    assert sum(map(int, re.findall(r"^ +(\d+)  ", done.out, re.MULTILINE))) == 2
 
 
 def test_a_raw_root_that_is_away_is_told_in_the_same_words(staged: Folder) -> None:

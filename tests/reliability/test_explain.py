@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import lived
@@ -136,6 +137,31 @@ def test_what_no_scan_takes_is_told(name: str, verdict: str, archive: Archive) -
     assert story(archive, name).verdict == verdict
 
 
+@pytest.mark.parametrize("typed", ["odd\\xff.csv", os.fsdecode(b"odd\xff.csv")])
+def test_a_name_that_no_table_can_hold_is_told(typed: str, archive: Archive) -> None:
+    """It is found by its bytes, and as it is printed; it is not said to be nowhere."""
+    archive.put(os.fsdecode(b"odd\xff.csv"), lived.number(30).data)
+    told = story(archive, typed)
+    assert (told.source_file, told.verdict) == ("odd\\xff.csv", "It is passed over: its name is not UTF-8: rename it.")
+
+
+def test_a_file_is_found_by_its_name_as_it_is_printed(archive: Archive) -> None:
+    """Characters that would drive a terminal are printed as escapes, and taken so."""
+    archive.put("new\nline.csv", lived.number(30).data)
+    archive.backfill()
+    assert story(archive, "new\\nline.csv").source_file == "new\nline.csv"
+
+
+def test_nothing_is_called_gone_while_the_raw_root_is_away(archive: Archive) -> None:
+    """A share that is not mounted has lost no file."""
+    archive.raw.rename(archive.raw.with_name("away"))
+    for name in (lived.PLAIN, lived.REJECTED):
+        told = story(archive, name)
+        assert "gone" not in told.verdict
+        assert told.raw.problem == "there is no folder of raw files"
+        assert "share" in told.raw.next_step
+
+
 @pytest.mark.parametrize("name", [lived.DAY, ".git"])
 def test_a_folder_is_refused(name: str, archive: Archive) -> None:
     """A folder has no story: a file in it is to be named. One that stands where a known file was keeps that one's."""
@@ -187,8 +213,8 @@ def test_a_rejected_edit_of_a_run(archive: Archive) -> None:
     archive.backfill()
     stays = f"Run {run_id}, staged from its earlier bytes (3 rows), stays live."
     assert story(archive, lived.PLAIN).verdict == (
-        "It was rejected (not-pymeasure); it stays so until its bytes change, or `ingestd rejects retry` has it tried "
-        f"again. {stays}"
+        "It was rejected (not-pymeasure); it stays so until its bytes change, or "
+        f"`ingestd rejects retry {lived.PLAIN}` has it tried again. {stays}"
     )
     (told,) = [one.message for one in lived.findings(archive) if (one.kind, one.path) == ("rejected", lived.PLAIN)]
     assert told.endswith(f"; run {run_id}, staged from its earlier bytes, stays live")

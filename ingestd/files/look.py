@@ -118,7 +118,7 @@ class Scan:
     """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
 
     `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
-    counts the folders, the root among them. `known` are the states the caller knew: a CSV in such a state is not in
+    counts the folders that could be looked into, the root among them. `known` are the states the caller knew: a CSV in such a state is not in
     `files`, and what was not found so is `unseen`.
     """
 
@@ -160,12 +160,12 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     while pending:
         prefix = pending.pop()
         on_folder()
-        found.folders += 1
         try:
             folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once a folder, no Path
             try:
                 with os.scandir(folder) as entries:
                     _list_folder(entries, prefix, found, pending)
+                found.folders += 1
             finally:
                 os.close(folder)
         except (FileNotFoundError, NotADirectoryError):

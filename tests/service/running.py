@@ -111,6 +111,14 @@ class Service:
         assert self.process is not None
         return self.process.pid
 
+    def watches(self) -> int:
+        """Count the folders that the kernel watches for it."""
+        count = 0
+        for number in Path(f"/proc/{self.pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += number.read_text().count("inotify wd:")
+        return count
+
     def heard(self) -> list[str]:
         """Return every NAME=value that systemd was told since the start, in order."""
         assert self._socket is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -175,6 +176,26 @@ def test_a_folder_below_the_root_mounted_and_unmounted(tmp_path: Path, image: Pa
         service.until(lambda: "It_2.csv" in service.live_names(), "life goes on")
         assert service.stop() == 0
         assert len(service.rows()) == 3
+
+
+def test_a_folder_that_is_opened_to_us_is_watched(tmp_path: Path) -> None:
+    """The kernel does not say that it may be listed now; the next scan finds it, and the watch is placed anew."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
+    powerless = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--") if os.geteuid() == 0 else ()
+    service = Service(tmp_path, watch={"rescan_s": 1.0})
+    closed = service.raw / "closed"
+    (closed / "deep").mkdir(parents=True)
+    closed.chmod(0)
+    service.start(prefix=powerless)
+    with service:
+        service.until(lambda: service.lines("folder_unreadable"), "it is told")
+        assert service.watches() == 1
+        closed.chmod(0o755)
+        service.until(lambda: service.watches() == 3, "a watch on each folder")
+        names = {f"closed/deep/{name}" for name in put(closed / "deep", 0, 1)}
+        service.until(lambda: service.live_names() == names, "a run in it")
+        assert service.stop() == 0
 
 
 # ---- no hints at all ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ _ALONE: Final = re.compile(rf"\s*{_COMMAND}\b")
 _given: dict[str, str] = {}
 
 
-def remember(options: Mapping[str, Path | None]) -> None:
+def remember(options: Mapping[str, Path | str | None]) -> None:
     """Note the options given to the command at work, such as `--data-root`; None means not given."""
     _given.clear()
     _given.update({option: str(value) for option, value in options.items() if value is not None})

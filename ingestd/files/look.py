@@ -118,8 +118,8 @@ class Scan:
     """One look at `01_raw`: the regular CSVs by path relative to the root (POSIX), and what was passed over.
 
     `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
-    counts the folders that could be looked into, the root among them. `known` are the states the caller knew: a CSV in such a state is not in
-    `files`, and what was not found so is `unseen`.
+    counts the folders that could be looked into, the root among them. `known` are the states the caller knew: a CSV in
+    such a state is not in `files`, and what was not found so is `unseen`.
     """
 
     files: dict[str, FileStat]

@@ -26,6 +26,7 @@ Kind = Literal[
     "reject-missing",
     "reject-stray",
     "duplicate",
+    "history-zone",
     "queued",
     "raw-changed",
     "raw-emptied",

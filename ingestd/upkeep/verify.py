@@ -15,7 +15,7 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, is_gone, scan_csvs
-from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
+from ingestd.histories.chip import EMPTY_HISTORY, is_of_another_zone, own_histories, render_histories
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
@@ -292,21 +292,25 @@ def _history_findings(
     rows = now.runs.lazy().filter(pl.col("chip_name").is_in(list(looked_at)))
     for chip, text in render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name):
         looked_at.remove(chip)
-        yield from _compared(layout, chip, paths[chip], text)
+        yield from _compared(settings, chip, paths[chip], text)
     for chip in sorted(looked_at):  # all runs of these were superseded: a history that is not there need not be
         if files.exists(paths[chip]):
-            yield from _compared(layout, chip, paths[chip], EMPTY_HISTORY)
+            yield from _compared(settings, chip, paths[chip], EMPTY_HISTORY)
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
             yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")
 
 
-def _compared(layout: Layout, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
+def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
+    layout, zone = settings.layout, settings.time.local_tz
     with files.world(path):
         actual = b"a folder" if files.is_dir(path) else path.read_bytes() if files.exists(path) else None
     if actual is None:
         yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
+    elif actual != text and is_of_another_zone(actual, text):
+        message = f"its dates and times are of another zone than {zone}: `ingestd chip-histories` writes it anew"
+        yield Finding("note", "history-zone", layout.relative(path), message)
     elif actual != text:
         message = f"does not say what the manifest says of {chip}"
         yield Finding("damage", "history-differs", layout.relative(path), message)

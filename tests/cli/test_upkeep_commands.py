@@ -141,6 +141,20 @@ def test_what_is_printed_to_be_typed_works_as_it_stands(folder: Folder, name: st
         assert (done.code in {0, 1}, done.err) == (True, "")
 
 
+@pytest.mark.parametrize("zone", ["Europe/Madrid", "Asia/Kathmandu"])
+def test_histories_of_another_zone_are_no_damage(staged: Folder, zone: str) -> None:
+    """They say what the manifest says, in other local times; the command that is printed brings them into the zone."""
+    done = staged.run("verify", "--local-tz", zone)
+    assert (done.code, done.out.count("history-zone")) == (0, 3)
+    (command,) = set(re.findall(r"`ingestd (.*)` writes it anew", done.out))
+    assert command == f"chip-histories --local-tz {zone}"
+    assert staged.run(*command.split()).code == 0
+    assert "history-" not in staged.run("verify", "--local-tz", zone).out
+    path = staged.raw.parent / "histories" / "Biotite3_history.csv"
+    path.write_bytes(path.read_bytes().replace(b":44,IVg", b":45,IVg", 1))
+    assert "history-differs" in staged.run("verify", "--local-tz", zone).out
+
+
 def test_a_measurement_that_is_overwritten_by_a_known_one_counts_once(folder: Folder) -> None:
     """The sums of a backfill are the files it found: what lost its measurement is one of those decided."""
     first, other = Measurement(), Measurement(start=1758639999.5, sample=1)

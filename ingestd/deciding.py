@@ -163,7 +163,7 @@ class Decider:
             return None
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
-        if self.originals.holds(run, task.now):
+        if self.originals.holds(self.store.catalog, run, task.now):
             return self._copy(run, outcome)
         return self._moved(run, outcome, placing)
 

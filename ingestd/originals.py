@@ -72,11 +72,11 @@ class Originals:
         straight = path.parent.resolve() == (self._layout.raw_root.resolve() / source_file).parent
         return files.stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
 
-    def holds(self, run: KnownRun, now: datetime) -> bool:
+    def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
         """Tell whether the raw file of a run is still there: as it was, with more rows, or edited.
 
-        It is read only when its state changed. Otherwise another measurement took the path, or nothing is left there,
-        and the run is where its bytes are. While that cannot be told the file is there.
+        It is read only when its state changed. Otherwise the bytes of another run, or another measurement, took the
+        path, or nothing is left there, and the run is where its bytes are. While that cannot be told the file is there.
         """
         path = self._layout.raw_file(run.source_file)
         try:
@@ -85,6 +85,9 @@ class Originals:
                 return False
             if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
                 return True
+            others = catalog.digests_of_size(status.size) - {run.source_sha256}
+            if others and files.sha256_of(path) in others:
+                return False
             if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
                 return True
             start, has_rows = self._look_into(run.source_file, status, now)

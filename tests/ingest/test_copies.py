@@ -112,6 +112,22 @@ def test_a_copy_of_what_a_run_without_a_start_time_was_before_it_grew(archive: A
     assert len(archive.rows()) == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_copy_of_a_run_whose_file_is_another_run_s_now(archive: Archive, known: bool) -> None:
+    """Bytes that go on as the run did are another's all the same, where they are known as that: the copy is left."""
+    longer = RUN.but(rows=RUN.rows + 1)
+    archive.put(A, RUN.data)
+    archive.put(B, longer.data)
+    archive.backfill()
+    ids = {row.source_file: row.run_id for row in archive.rows()}
+    archive.copy(A, C)
+    if known:
+        assert archive.backfill() == [("duplicate", C)]
+    archive.put(A, longer.data)
+    assert sorted(archive.backfill()) == [("duplicate", A), ("moved", C)]
+    assert {row.source_file: row.run_id for row in archive.rows()} == {B: ids[B], C: ids[A]}
+
+
 def test_a_copy_of_a_run_that_goes_on_being_measured(archive: Archive) -> None:
     """While its file is written to, the copy is one; what it becomes is decided when it is over."""
     archive.put(A, RUN.data)

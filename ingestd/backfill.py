@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
-from ingestd.errors import NoWorkers, Retry, UsageError
+from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, retry_from, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
@@ -159,7 +159,12 @@ class _Run:
         except Retry as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
-        self._sum_up(scan, to_do)
+        try:
+            self._sum_up(scan, to_do)
+        except (Retry, Corrupt) as error:  # the manifest was left amid a commit, and cannot be read again
+            self.report.stopped_by = self.report.stopped_by or error
+            self.report.waiting = [self._waiting[name] for name in sorted(self._waiting)]
+            self.report.left = self._total - self._done
 
     def _fail_unseen(self, scan: Scan) -> None:
         """Note the files asked for by name that no scan comes to, and that are not gone."""

@@ -155,7 +155,7 @@ class Decider:
     def _decide_same(self, outcome: Same, placing: Placing) -> Record | Failed | None:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
-        if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest:
+        if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
             return self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
         run = catalog.live_with(outcome.digest)
         decided = note is None and catalog.is_current(task.source_file, task.status.size, task.status.mtime_ns)

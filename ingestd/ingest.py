@@ -90,7 +90,7 @@ class Ingest:
             patience=settings.patience,
             limit=settings.max_file_bytes,
         )
-        self.originals = Originals(self.layout, self.context, writers_visible=settings.settle.writers_visible)
+        self.originals = Originals(self.layout, self.context)
         self._decider = Decider(self.layout, store, self.context, self.originals)
         self._untraced: list[Record] = []
 

@@ -14,19 +14,17 @@ from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.raw.header import MAX_HEADER_BYTES, glance, parse_header
-from ingestd.raw.settling import Observation, State, judge_outside
+from ingestd.raw.settling import Observation
 from ingestd.raw.start_time import start_time
 from ingestd.stage.run import Same, StageContext, StageTask
-from ingestd.writers import read_writers
 
 
 class Originals:
     """Looks after the raw files that runs were made from, as far as copies of them raise the question."""
 
-    def __init__(self, layout: Layout, context: StageContext, *, writers_visible: bool) -> None:
+    def __init__(self, layout: Layout, context: StageContext) -> None:
         self._layout = layout
         self._context = context
-        self._writers_visible = writers_visible
 
     def orphaned(
         self, catalog: Catalog, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime
@@ -76,7 +74,7 @@ class Originals:
         """Tell whether the raw file of a run is still there: as it was, with more rows, or edited.
 
         It is read only when its state changed. Otherwise the bytes of another run, or another measurement, took the
-        path, or nothing is left there, and the run is where its bytes are. While that cannot be told the file is there.
+        path, or nothing is left there, and the run is where its bytes are.
         """
         path = self._layout.raw_file(run.source_file)
         try:
@@ -91,9 +89,7 @@ class Originals:
             if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
                 return True
             start, has_rows = self._look_into(run.source_file, status, now)
-            if start is None or (start == run.start_time_utc and not has_rows):
-                return self._is_in_work(status, now)
-            return start == run.start_time_utc
+            return has_rows and start == run.start_time_utc
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -111,12 +107,6 @@ class Originals:
         except Reject:
             return None, has_rows
         return start.utc if start.origin == "header" else None, has_rows
-
-    def _is_in_work(self, status: FileStat, now: datetime) -> bool:
-        """Tell whether somebody may be writing to a raw file: what it has now may be half of what it will have."""
-        writers = read_writers([status], visible=self._writers_visible)
-        seen = Observation(abs(now.timestamp() - status.mtime_ns / 1e9), writers.writer_of(status))
-        return judge_outside(seen, self._context.patience).state is not State.SETTLED
 
     def _task(self, source_file: str, status: FileStat, now: datetime) -> StageTask:
         """Make a task for a file that is taken to be over."""

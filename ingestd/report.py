@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ingestd.errors import Retry
+from ingestd.errors import Corrupt, Retry
 from ingestd.lost import LostFile
 from ingestd.manifest.record import Event, Reason
 from ingestd.raw.settling import State
@@ -72,4 +72,4 @@ class Report:
     histories: list[str] = field(default_factory=list)
     left: int = 0
     interrupted: bool = False
-    stopped_by: Retry | None = None
+    stopped_by: Retry | Corrupt | None = None

@@ -48,6 +48,7 @@ class ManifestStore:
         self._draft: list[Record] = []
         self._foreign: list[Record] = []
         self._undone = False  # the catalog has decisions that were never written
+        self.position = Position(0, 0, 1)
         self._catalog, self.position = self._load()
 
     @property
@@ -84,6 +85,8 @@ class ManifestStore:
             return Catalog(base, notes, found.head.stale_chips if found else {}), found
 
         catalog, found = steady(layout, read)
+        if found is None and self.position.segment:  # it went just now
+            raise self._log_is_gone()
         self._foreign = found.records if found else []
         self._pending = len(self._foreign)
         if found is not None:
@@ -104,10 +107,8 @@ class ManifestStore:
         """
         if self.position.segment and not log.segments(self.layout.wal_dir):
             raise self._log_is_gone()
-        catalog, position = self._load()
-        if self.position.segment and not position.segment:  # it went meanwhile
-            raise self._log_is_gone()
-        self._catalog, self.position, self._undone = catalog, position, False
+        self._catalog, self.position = self._load()
+        self._undone = False
 
     def _log_is_gone(self) -> Retry:
         return Retry(

@@ -229,9 +229,9 @@ class Worker:
             self._suspects.go_on()
             return
         began = time.monotonic()
-        tasks = self._looker.tasks(names)
         outcomes: list[Outcome] = []
         try:
+            tasks = self._looker.tasks(names)
             if tasks:
                 self._check_space()
                 self._ingest.workspace.keep()
@@ -242,9 +242,9 @@ class Worker:
                 self._answer(outcomes, began)
         except (Retry, LockHeld, OSError):
             discard(outcomes)
-            for task in tasks:
-                if task.source_file in self._list.entries:
-                    self._list.again(task.source_file, time.monotonic())
+            for name in names:
+                if name in self._list.entries:
+                    self._list.again(name, time.monotonic())
             raise
         finally:
             self._tell_waiting()

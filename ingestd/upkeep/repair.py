@@ -109,11 +109,12 @@ def repair(
             job.done.more_may_follow = True
         if apply:
             job.finish()
-    except IngestdError as error:
+    except (IngestdError, OSError) as error:
         if not apply or not job.done.steps:
             raise
-        job.done.stopped_by = error
-    job.done.aside = job.folder if files.exists(job.folder) else None
+        told = error if isinstance(error, IngestdError) else files.retry_from(error, settings.layout.data_root)
+        job.done.stopped_by = told
+    job.done.aside = None if files.is_gone(job.folder) else job.folder
     return job.done
 
 

@@ -308,7 +308,7 @@ def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterato
         actual = b"a folder" if files.is_dir(path) else path.read_bytes() if files.exists(path) else None
     if actual is None:
         yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
-    elif actual != text and is_of_another_zone(actual, text):
+    elif actual != text and is_of_another_zone(actual, text, zone):
         message = f"its dates and times are of another zone than {zone}: `ingestd chip-histories` writes it anew"
         yield Finding("note", "history-zone", layout.relative(path), message)
     elif actual != text:

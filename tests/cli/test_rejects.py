@@ -225,6 +225,27 @@ def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> Non
     assert [one["source_file"] for one in folder.run("rejects", "list", "--json").json["rejects"]] == ["Bad_2.csv"]
 
 
+def test_retry_tells_a_copy_and_a_move_from_what_is_rejected(folder: Folder) -> None:
+    """Bytes that were refused are those of a run by now: the file is its copy, or where it was moved to."""
+    hall = Measurement().data.replace(b"laser_setup.procedures.It.It", b"lab.Hall")
+    config = folder.path / "config.toml"
+    for name in ("a/Hall_1.csv", "b/Hall_1.csv"):
+        folder.put(name, hall)
+    folder.run("backfill", "--workers", "1")
+    config.write_text(HALL)
+    done = folder.run("rejects", "retry", "--all", "--json")
+    assert done.json["retried"] == {"a/Hall_1.csv": "ingested", "b/Hall_1.csv": "duplicate"}
+    assert folder.run("rejects", "list").out == "no file is rejected\n"
+    config.write_text("")
+    for name in ("a/Hall_1.csv", "b/Hall_1.csv"):
+        (folder.raw / name).unlink()
+    folder.put("c/Hall_1.csv", hall)
+    assert "rejected  c/Hall_1.csv" in folder.run("backfill", "--workers", "1").out
+    config.write_text(HALL)
+    done = folder.run("rejects", "retry", "c/Hall_1.csv", "--json")
+    assert (done.json["retried"], done.code) == ({"c/Hall_1.csv": "moved"}, 0)
+
+
 def test_retry_of_a_file_that_is_still_bad_rejects_it_again(staged: Folder) -> None:
     """The result is told as by a backfill, with exit code 1, and the reject stands."""
     done = staged.run("rejects", "retry", "--all")

@@ -151,8 +151,12 @@ def test_histories_of_another_zone_are_no_damage(staged: Folder, zone: str) -> N
     assert staged.run(*command.split()).code == 0
     assert "history-" not in staged.run("verify", "--local-tz", zone).out
     path = staged.raw.parent / "histories" / "Biotite3_history.csv"
-    path.write_bytes(path.read_bytes().replace(b":44,IVg", b":45,IVg", 1))
-    assert "history-differs" in staged.run("verify", "--local-tz", zone).out
+    right = path.read_bytes()
+    minute, hour = re.sub(rb":44,IVg", b":45,IVg", right, count=1), re.sub(rb",\d\d:(?=.*IVg)", b",23:", right, count=1)
+    for wrong in (minute, hour):  # of no zone, or not all of one
+        assert wrong != right
+        path.write_bytes(wrong)
+        assert "history-differs" in staged.run("verify", "--local-tz", zone).out
 
 
 def test_a_measurement_that_is_overwritten_by_a_known_one_counts_once(folder: Folder) -> None:

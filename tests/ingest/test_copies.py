@@ -143,10 +143,9 @@ def test_a_copy_of_a_run_that_goes_on_being_measured(archive: Archive) -> None:
     assert len(archive.rows()) == 1
 
 
-@pytest.mark.parametrize("half", [0, 40, -30], ids=["emptied", "a cut header", "a cut row"])
-def test_a_copy_of_a_run_that_is_being_saved(archive: Archive, half: int) -> None:
-    """What an editor has written so far is not what the file will hold: the copy takes no run away from it."""
-    edited = RUN.but(chip=67).data
+def test_a_copy_of_a_run_that_is_being_saved(archive: Archive) -> None:
+    """An editor has written header and a row so far: it is the run's file, and the copy takes no run away from it."""
+    edited, half = RUN.but(chip=67).data, -30
     archive.put(A, RUN.data)
     archive.backfill()
     archive.copy(A, C)
@@ -160,17 +159,20 @@ def test_a_copy_of_a_run_that_is_being_saved(archive: Archive, half: int) -> Non
     assert {row.source_file: row.chip_number for row in archive.rows() if row.live} == {A: 67}
 
 
+@pytest.mark.parametrize("other", [OTHER, OTHER.but(start=None)], ids=["with a start time", "without one"])
 @pytest.mark.parametrize("rows", [0, 2], ids=["header alone", "some rows"])
-def test_a_moved_run_whose_name_a_running_measurement_has_taken(archive: Archive, rows: int) -> None:
-    """Its header tells another start: the run is where its bytes are, whoever writes to the file at its old path."""
+def test_a_moved_run_whose_name_a_running_measurement_has_taken(
+    archive: Archive, rows: int, other: Measurement
+) -> None:
+    """Nothing says that it is the same measurement: the run is where its bytes are, whoever writes at its old path."""
     archive.put(A, RUN.data)
     archive.backfill()
     archive.move(A, C)
     with (archive.raw / A).open("wb") as file:
-        file.write(OTHER.but(rows=rows).data)
+        file.write(other.but(rows=rows).data)
         file.flush()
         assert archive.backfill_amid() == [("moved", C)]
-        file.write(OTHER.data.removeprefix(OTHER.but(rows=rows).data))
+        file.write(other.data.removeprefix(other.but(rows=rows).data))
     archive.touch(A)
     assert archive.backfill() == [("ingested", A)]
     assert {row.source_file: row.chip_number for row in archive.rows()} == {C: RUN.chip, A: OTHER.chip}

@@ -15,7 +15,7 @@ from measurement import Measurement
 
 from ingestd.cli.report import exit_code
 from ingestd.deciding import Decider
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat, look
 from ingestd.ingest import opened
 from ingestd.manifest.record import Event
@@ -156,6 +156,29 @@ def test_a_file_that_cannot_be_looked_at_again_is_told(archive: Archive, monkeyp
     assert (failed.source_file, failed.message, exit_code(archive.report)) == (A, "Input/output error", 1)
     monkeypatch.undo()
     assert archive.backfill() == [("ingested", A)]
+
+
+def test_a_manifest_that_goes_away_amid_a_commit_ends_in_a_report(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stopped the backfill is told, and what is left, though the manifest cannot be read again."""
+    archive.put(A, RUN.data)
+    archive.put(B, LATER.data)
+
+    def refuse(*_: object) -> None:
+        raise Retry("the disk is away")
+
+    def append(*_: object) -> None:
+        monkeypatch.setattr("ingestd.manifest.log.replay", refuse)
+        refuse()
+
+    monkeypatch.setattr("ingestd.manifest.log.append", append)
+    assert archive.backfill_amid() == []
+    report = archive.report
+    assert report.stopped_by is not None
+    assert (report.stopped_by.message, report.failed) == ("the disk is away", [])
+    monkeypatch.undo()
+    assert sorted(archive.backfill()) == [("ingested", A), ("ingested", B)]
 
 
 def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,6 +276,32 @@ def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
     assert ingest.layout.manifest_path.exists()
 
 
+def test_a_manifest_out_of_reach_after_a_refused_commit_forgets_no_file(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was decided is not written, and cannot be read either for a while: then every file is ingested all the same.
+
+    Meanwhile the trouble stays one: nothing is said to have resumed.
+    """
+    worker = Worker(ingest)
+    names = put(ingest.layout.raw_root, 0, 3)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(ingest.layout.wal_dir))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestd.manifest.log.append", refuse)
+        patch.setattr("ingestd.manifest.log.replay", refuse)
+        for name in names:
+            worker.inbox.put(Hint(name))
+        until_turned(worker, lambda: any(one.tries >= 3 for one in worker.view.troubles), "it is tried again and again")
+        worker.inbox.put(ScanAsked("start"))
+        until_turned(worker, lambda: len(worker.view.troubles) == 2, "a scan is refused as well")
+    until_turned(worker, lambda: not worker.view.troubles, "the troubles are over")
+    assert {run.source_file for run in ingest.store.catalog.rows.values()} == names
+    assert worker.view.backlog == 0
+
+
 def test_a_lock_held_for_long_is_waited_for(tmp_path: Path, settings: Settings) -> None:
     """Another process that keeps the manifest's lock is a trouble with its pid, not the end of the service."""
     quick = settings.model_copy(update={"manifest": settings.manifest.model_copy(update={"lock_timeout_s": 0.05})})

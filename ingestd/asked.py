@@ -97,14 +97,9 @@ def refuse_folder(layout: Layout, name: str) -> None:
 def raw_file_is_gone(layout: Layout, source_file: str) -> bool:
     """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
     try:
-        if not files.is_dir(layout.raw_root):
-            return False
-        layout.raw_file(source_file).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
+        return files.is_dir(layout.raw_root) and not files.exists(layout.raw_file(source_file))
     except OSError:
         return False
-    return False
 
 
 def require_raw_root(layout: Layout) -> None:

@@ -16,7 +16,7 @@ from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, retry_from, scan_csvs, stat_of, world
+from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, world
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
 from ingestd.manifest.record import Event, Record
@@ -168,14 +168,11 @@ class _Run:
 
     def _fail_unseen(self, scan: Scan) -> None:
         """Note the files asked for by name that no scan comes to, and that are not gone."""
-        for name in sorted(self.options.only or ()):
-            if not scan.saw(name):
-                try:
-                    self.settings.layout.raw_file(name).lstat()
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                except OSError as error:
-                    self._out_of_reach(name, error)
+        for name in sorted(name for name in self.options.only or () if not scan.saw(name)):
+            try:
+                exists(self.settings.layout.raw_file(name))
+            except OSError as error:
+                self._out_of_reach(name, error)
 
     def _out_of_reach(self, name: str, error: OSError) -> None:
         retry = retry_from(error, self.settings.layout.raw_file(name))

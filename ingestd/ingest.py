@@ -184,7 +184,7 @@ class Ingest:
     # ---- after staging ----------------------------------------------------------------------------------------------
 
     def forget(self, source_files: Sequence[str]) -> list[Record]:
-        """Forget what is remembered of rejected files, so that the next look stages them anew; return the records."""
+        """Forget the rejects of files that are gone; one that comes back is looked at anew. Return the records."""
         with self.store.transaction():
             records = []
             for source_file in source_files:

@@ -88,25 +88,23 @@ class Originals:
                 return False
             if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
                 return True
-            start, has_rows = self._look_into(run.source_file, status, now)
-            return has_rows and start == run.start_time_utc
+            return self._tells_start(run, status, now)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True  # what cannot be looked at is not known to be gone
 
-    def _look_into(self, source_file: str, status: FileStat, now: datetime) -> tuple[datetime | None, bool]:
-        """Read the start that a raw file's header tells, None where it tells none, or not yet; and is there any row?"""
-        read = files.read_raw(self._layout.raw_file(source_file), MAX_HEADER_BYTES)
-        if read is None:
-            return None, False
-        has_rows = glance(read.data).rows > 0
+    def _tells_start(self, run: KnownRun, status: FileStat, now: datetime) -> bool:
+        """Tell whether a raw file has rows, below a header that tells a run's start."""
+        read = files.read_raw(self._layout.raw_file(run.source_file), MAX_HEADER_BYTES)
+        if read is None or not glance(read.data).rows:
+            return False
         try:
             text = parse_header(read.data).start_text
-            start = start_time(text, source_file, status.mtime_ns, self._context.zone, now)
+            start = start_time(text, run.source_file, status.mtime_ns, self._context.zone, now)
         except Reject:
-            return None, has_rows
-        return start.utc if start.origin == "header" else None, has_rows
+            return False
+        return (start.utc, start.origin) == (run.start_time_utc, "header")
 
     def _task(self, source_file: str, status: FileStat, now: datetime) -> StageTask:
         """Make a task for a file that is taken to be over."""

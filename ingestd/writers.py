@@ -90,10 +90,9 @@ def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
     Never raises: what cannot be read makes the answer less certain. No file on a share is touched on which none of
     those asked for lies: it may answer no more.
     """
-    wanted = _Wanted.of(asked)
-    if not wanted.inodes:  # an idle PC has hundreds of processes to look at
+    if not (asked := list(asked)):  # an idle PC has hundreds of processes to look at
         return Writers({}, frozenset(), frozenset(), available=visible)
-    look = _Look(wanted)
+    look = _Look(_Wanted.of(asked))
     try:
         kernel = _kernel_threads()
         pids = [name for name in os.listdir(PROC) if name.isdigit() and name not in kernel]

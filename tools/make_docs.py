@@ -60,7 +60,7 @@ JSON_HEAD = """\
 ## The JSON of `backfill`
 
 `backfill`, `stage-all`, `full-pipeline` (which adds `metadata`: the days written) and `rejects retry` (which adds
-`retried`: file -> what became of it; all else is of these files alone) print one object with these keys:
+`retried`: file -> what became of it; its lists are of these files alone) print one object with these keys:
 
 | key | meaning |
 |---|---|

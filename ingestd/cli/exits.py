@@ -36,7 +36,7 @@ CommandLineError: Final[type[Exception]] = next(
 )
 """What typer raises for a wrong option or argument, and explains itself; it exports the derived classes only."""
 
-RUST_S_OWN: Final = "PanicException"
+_PANIC: Final = "PanicException"
 """What polars raises where its own code fails: no `Exception`, and of a module that cannot be imported."""
 
 _SIGNAL_CODES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
@@ -76,7 +76,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         complain_of(retry_from(error, "" if _stdout_takes() else "stdout"))
         raise typer.Exit(COULD_NOT_RUN) from None
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != RUST_S_OWN:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
         _traceback_if(debug)
         complain(

@@ -161,8 +161,8 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     """
     from ingestd.settings import load_settings  # noqa: PLC0415  # loads pydantic: not for --help
 
-    places = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] == "paths"}
-    remember({**places, "--local-tz": flags.get("local_tz"), "--config": config})
+    kept = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] in {"paths", "time"}}
+    remember({**kept, "--config": config})
     settings = load_settings(config, as_flags(flags))
     if flags.get("scheduler") and settings.stage.engine != "dask":
         raise UsageError(

@@ -189,10 +189,10 @@ def _keep_only(found: Report, names: Sequence[str]) -> None:
 
 def _states(settings: Settings, found: Report, names: Sequence[str], decided: dict[str, str]) -> dict[str, str]:
     """Say in a word what became of each file: the decision about it, or why there is none."""
-    undecided = {file.source_file: "failed" for file in found.failed}
-    undecided |= {file.source_file: file.state.value for file in found.waiting}
     from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
+    undecided = {file.source_file: "failed" for file in found.failed}
+    undecided |= {file.source_file: file.state.value for file in found.waiting}
     absent = {name: "gone" for name in names if raw_file_is_gone(settings.layout, name)}
     return {name: decided.get(name) or undecided.get(name) or absent.get(name, "not tried") for name in names}
 

@@ -7,11 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from functools import cache
+from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
 
@@ -173,39 +171,6 @@ def update_histories(
     with lock.held(lock_timeout_s) if writable else nullcontext():
         rows = read_view(layout, chips)
         return write_histories(rows, chips, layout.histories_dir, tz, parquet_path=layout.staged_name)
-
-
-def is_of_another_zone(actual: bytes, expected: bytes, tz: str) -> bool:
-    """Tell whether a history is what is expected in the zone `tz`, but for another zone of its dates and times."""
-    lines, others = actual.split(b"\n"), expected.split(b"\n")
-    if len(lines) != len(others) or lines[0] != others[0] or lines[-1] != others[-1]:
-        return False
-    pairs: list[tuple[datetime, set[datetime]]] = []
-    here = ZoneInfo(tz)
-    for line, other in zip(lines[1:-1], others[1:-1], strict=True):
-        seq, *when, rest = line.split(b",", 3) if line.count(b",") >= 3 else (b"",) * 4
-        other_seq, *other_when, other_rest = other.split(b",", 3)
-        if (seq, rest) != (other_seq, other_rest):
-            return False
-        try:
-            local = _local(other_when)
-            pairs.append((_local(when), {local.replace(tzinfo=here, fold=fold).astimezone(UTC) for fold in (0, 1)}))
-        except ValueError:
-            return False
-    return any(all(_shows(zone, *pair) for pair in pairs) for zone in _all_zones())
-
-
-def _shows(zone: ZoneInfo, local: datetime, moments: set[datetime]) -> bool:
-    return any(moment.astimezone(zone).replace(tzinfo=None) == local for moment in moments)
-
-
-@cache
-def _all_zones() -> list[ZoneInfo]:
-    return [ZoneInfo(name) for name in sorted(available_timezones())]
-
-
-def _local(when: Sequence[bytes]) -> datetime:
-    return datetime.strptime(" ".join(part.decode() for part in when), "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007  # local
 
 
 def load_history(path: Path) -> pl.DataFrame:

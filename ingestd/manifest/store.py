@@ -48,7 +48,7 @@ class ManifestStore:
         self._draft: list[Record] = []
         self._foreign: list[Record] = []
         self._undone = False  # the catalog has decisions that were never written
-        self.position = Position(0, 0, 1)
+        self.position = Position(0, 0, 1)  # of no log yet
         self._catalog, self.position = self._load()
 
     @property
@@ -81,12 +81,12 @@ class ManifestStore:
             base = table.read_manifest(layout.manifest_path, KnownRun._fields)
             notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
             found = log.replay(layout.wal_dir)
+            if found is None and self.position.segment:
+                raise self._log_is_gone()
             check_whole(layout, found, base.height)
             return Catalog(base, notes, found.head.stale_chips if found else {}), found
 
         catalog, found = steady(layout, read)
-        if found is None and self.position.segment:  # it went just now
-            raise self._log_is_gone()
         self._foreign = found.records if found else []
         self._pending = len(self._foreign)
         if found is not None:
@@ -105,8 +105,6 @@ class ManifestStore:
             Corrupt: table or log is damaged.
             Retry: the disk refused, or the log that was there is gone, as a whole. Its disk may not be mounted.
         """
-        if self.position.segment and not log.segments(self.layout.wal_dir):
-            raise self._log_is_gone()
         self._catalog, self.position = self._load()
         self._undone = False
 

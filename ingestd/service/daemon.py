@@ -21,15 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from ingestd import __version__, files
-from ingestd.errors import IngestdError, Retry
+from ingestd import __version__
+from ingestd.asked import require_raw_root
+from ingestd.errors import IngestdError, Retry, UsageError
 from ingestd.ingest import Clock, opened, utc_now
+from ingestd.layout import Layout
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
@@ -166,28 +167,27 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
 
 def _wait_for_raw_root(settings: Settings, signals: Signals, notifier: Notifier) -> bool:
     """Wait, visibly, until there is a raw root; False when a signal ended the wait."""
-    root = settings.layout.raw_root
-    missing = _why_missing(root)
-    if not missing:
+    missing = _without_raw_root(settings.layout)
+    if missing is None:
         return True
     log = structlog.get_logger("ingestd")
-    step = "mount the share, or check paths.raw_root"
-    log.error("waiting_for_raw_root", problem=missing, place=str(root), next_step=step)
-    notifier.ready(f"waiting for {root}: {missing}")
+    log.error("waiting_for_raw_root", problem=missing.message, place=missing.place, next_step=missing.next_step)
+    notifier.ready(f"waiting for {missing.place}: {missing.message}")
     while not signals.stop.wait(CHECK_S):
         notifier.watchdog()
-        if not _why_missing(root):
-            log.info("raw_root_is_there", place=str(root))
+        if _without_raw_root(settings.layout) is None:
+            log.info("raw_root_is_there", place=missing.place)
             return True
     return False
 
 
-def _why_missing(root: Path) -> str:
-    """Say why there is no raw root to look at; empty where there is one."""
+def _without_raw_root(layout: Layout) -> UsageError | Retry | None:
+    """Say why there is no raw root to look at; None where there is one. Its share may be dead, or not mounted yet."""
     try:
-        return "" if files.is_dir(root) else "it is not there"
-    except OSError as error:  # its share is dead, or a folder above it closed to us
-        return error.strerror or str(error)
+        require_raw_root(layout)
+    except (UsageError, Retry) as error:
+        return error
+    return None
 
 
 class Daemon:

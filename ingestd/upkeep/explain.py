@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from ingestd import files
-from ingestd.asked import is_run_id, refuse_folder, run_id_of, source_file_of
+from ingestd.asked import is_run_id, refuse_folder, require_raw_root, run_id_of, source_file_of
 from ingestd.deciding import moved_from
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
 from ingestd.lost import RESTORE_EMPTIED, LostFile, emptied, lost_at
@@ -184,16 +184,12 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
 
 def _not_there(layout: Layout, path: Path, source_file: str) -> RawFile:
     """Say of a raw file that is not there whether it may be all the same: in a folder out of reach, or of odd name."""
-    root = layout.raw_root
     try:
-        if not files.is_dir(root):
-            problem, step = "there is no folder of raw files", "check paths.raw_root; is the share mounted?"
-            return RawFile(path, problem=problem, next_step=step)
-    except OSError as error:
-        retry = files.retry_from(error, root)
-        return RawFile(path, problem=retry.message, next_step=retry.next_step)
+        require_raw_root(layout)
+    except (Retry, UsageError) as error:
+        return RawFile(path, problem=error.message, next_step=error.next_step)
     odd = re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes([int(match[1], 16)]), os.fsencode(source_file))
-    if odd != os.fsencode(source_file) and os.path.lexists(root / os.fsdecode(odd)):
+    if odd != os.fsencode(source_file) and os.path.lexists(layout.raw_root / os.fsdecode(odd)):
         return RawFile(path, problem="its name is not UTF-8: rename it", passed_over=True)
     return RawFile(path, exists=False)
 

@@ -15,7 +15,8 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, is_gone, scan_csvs
-from ingestd.histories.chip import EMPTY_HISTORY, is_of_another_zone, own_histories, render_histories
+from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
+from ingestd.histories.zone import is_of_another_zone
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint

@@ -158,7 +158,7 @@ def test_nothing_is_called_gone_while_the_raw_root_is_away(archive: Archive) -> 
     for name in (lived.PLAIN, lived.REJECTED):
         told = story(archive, name)
         assert "gone" not in told.verdict
-        assert told.raw.problem == "there is no folder of raw files"
+        assert told.raw.problem == "there is no such folder of raw files"
         assert "share" in told.raw.next_step
 
 

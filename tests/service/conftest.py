@@ -1,13 +1,18 @@
-"""What tests of the service share: a raw root and a watch that stands on it."""
+"""What tests of the service share: a raw root, a watch that stands on it, and a log."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hints import Heard
+from logged import MOMENT, Clock, Start
 
+from ingestd.service.logs import Logs, configure_logs
 from ingestd.service.watch import Watch
 
 
@@ -31,3 +36,37 @@ def watch(root: Path, heard: Heard) -> Iterator[Watch]:
     watch.start()
     yield watch
     watch.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Configure the log into a text stream; undone at the end."""
+    started: list[Logs] = []
+
+    def begin(
+        *,
+        level: str = "info",
+        file: Path | None = None,
+        journal: bool = False,
+        terminal: bool = False,
+        max_bytes: int | None = None,
+        stream: Any = None,
+    ) -> tuple[Logs, io.StringIO, Clock]:
+        stream, clock = stream or io.StringIO(), Clock()
+        logs = configure_logs(
+            level=level,
+            file=file,
+            stream=stream,
+            journal=journal,
+            terminal=terminal,
+            zone=ZoneInfo("America/Santiago"),
+            max_bytes=max_bytes,
+            wall=lambda: MOMENT,
+            clock=clock,
+        )
+        started.append(logs)
+        return logs, stream, clock
+
+    yield begin
+    for logs in reversed(started):
+        logs.close()

@@ -1,82 +1,21 @@
-"""The log is written: every value on one line, to journal, terminal and file, whatever ails them."""
+"""The lines of the log: every value on one line, to journal, terminal and file; the same warning once a minute."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from logged import MOMENT, STAMP, Start, entries
 
-from ingestd.service.logline import json_line, parse_line
-from ingestd.service.logs import REMEMBERED, REPEAT_S, Logs, configure_logs, make_entry, to_journal
-
-MOMENT = datetime(2025, 9, 23, 13, 5, 7, 250_000, tzinfo=UTC)
-STAMP = "2025-09-23T13:05:07.250Z"
-
-
-class Clock:
-    """A clock the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-Start = Callable[..., tuple[Logs, io.StringIO, Clock]]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Configure the log into a text stream; undone at the end."""
-    started: list[Logs] = []
-
-    def begin(
-        *,
-        level: str = "info",
-        file: Path | None = None,
-        journal: bool = False,
-        terminal: bool = False,
-        max_bytes: int | None = None,
-        stream: Any = None,
-    ) -> tuple[Logs, io.StringIO, Clock]:
-        stream, clock = stream or io.StringIO(), Clock()
-        logs = configure_logs(
-            level=level,
-            file=file,
-            stream=stream,
-            journal=journal,
-            terminal=terminal,
-            zone=ZoneInfo("America/Santiago"),
-            max_bytes=max_bytes,
-            wall=lambda: MOMENT,
-            clock=clock,
-        )
-        started.append(logs)
-        return logs, stream, clock
-
-    yield begin
-    for logs in reversed(started):
-        logs.close()
-
-
-def entries(text: str) -> list[dict[str, Any]]:
-    """Every line as its object."""
-    return [json.loads(line) for line in text.splitlines()]
-
+from ingestd.service.logline import json_line
+from ingestd.service.logs import REMEMBERED, REPEAT_S, make_entry
 
 # ---- lines ----------------------------------------------------------------------------------------------------------
 
@@ -265,149 +204,3 @@ def test_the_memory_of_warnings_is_bounded(start: Start) -> None:
     log.warning("x", problem="0")
     log.warning("x", problem=str(REMEMBERED))
     assert len(stream.getvalue().splitlines()) == REMEMBERED + 2
-
-
-# ---- the file and other sinks ---------------------------------------------------------------------------------------
-
-
-def test_the_file_survives_logrotate(start: Start, tmp_path: Path) -> None:
-    """After a rename, and after a deletion, lines go to a new file of the old name; none is lost."""
-    path = tmp_path / "log" / "ingestd.log"
-    start(file=path)
-    log = structlog.get_logger("ingestd")
-    log.info("one")
-    path.rename(path.with_suffix(".1"))
-    log.info("two")
-    path.unlink()
-    log.info("three")
-    assert parse_line(path.with_suffix(".1").read_bytes()).event == "one"
-    assert parse_line(path.read_bytes()).event == "three"
-
-
-def test_the_file_is_renamed_above_its_limit(start: Start, tmp_path: Path) -> None:
-    """With `max_bytes` nobody needs logrotate: two files at most, each within the limit, the newest lines kept."""
-    path = tmp_path / "ingestd.log"
-    start(file=path, max_bytes=500)
-    log = structlog.get_logger("ingestd")
-    for number in range(40):
-        log.info("x", number=number)
-    sizes = {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()}
-    assert set(sizes) == {"ingestd.log", "ingestd.log.1"}
-    assert max(sizes.values()) <= 500
-    kept = [
-        entry["number"] for name in ("ingestd.log.1", "ingestd.log") for entry in entries((tmp_path / name).read_text())
-    ]
-    assert kept == list(range(kept[0], 40))
-
-
-def test_what_a_command_tells_on_its_terminal_is_left_to_it(start: Start, tmp_path: Path) -> None:
-    """From then on lines go into the file alone; a stream that is no terminal goes on."""
-    path = tmp_path / "ingestd.log"
-    for terminal in (True, False):
-        logs, stream, _ = start(file=path, terminal=terminal)
-        logs.leave_terminal()
-        structlog.get_logger("ingestd").error("failed", problem="no room", on_terminal=terminal)
-        assert ("no room" in stream.getvalue()) is not terminal
-        logs.close()
-    assert [entry["on_terminal"] for entry in entries(path.read_text())] == [True, False]
-
-
-def test_a_full_disk_is_told_and_ends_nothing(start: Start) -> None:
-    """`/dev/full` takes nothing: the stream says so once, and the service goes on."""
-    _, stream, _ = start(file=Path("/dev/full"))
-    log = structlog.get_logger("ingestd")
-    for number in range(3):
-        log.info("staged", number=number)
-    told = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
-    assert [entry["place"] for entry in told] == ["/dev/full"]
-    assert "No space left" in told[0]["problem"]
-    assert [entry["number"] for entry in entries(stream.getvalue()) if entry["event"] == "staged"] == [0, 1, 2]
-
-
-def test_a_full_log_that_cannot_be_renamed_grows_on(start: Start, tmp_path: Path) -> None:
-    """No line is lost to a folder that stands in the older one's place, and the stream tells of it."""
-    path = tmp_path / "ingestd.log"
-    (tmp_path / "ingestd.log.1").mkdir()
-    _, stream, _ = start(file=path, max_bytes=500)
-    log = structlog.get_logger("ingestd")
-    for number in range(20):
-        log.info("staged", number=number)
-    assert [entry["number"] for entry in entries(path.read_text())] == list(range(20))
-    (told,) = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
-    assert "it is full, goes on growing, and cannot be renamed: Is a directory" in told["problem"]
-    (tmp_path / "ingestd.log.1").rmdir()
-    log.info("staged", number=20)
-    assert [entry["number"] for entry in entries(path.read_text())] == [20]
-
-
-def test_a_line_cut_short_does_not_spoil_the_next(start: Start, tmp_path: Path) -> None:
-    """A line that an earlier life could write only in part is ended before the first new one."""
-    path = tmp_path / "ingestd.log"
-    path.write_text('{"time": "2025-')
-    start(file=path)
-    structlog.get_logger("ingestd").info("staged")
-    torn, whole = path.read_bytes().splitlines()
-    assert parse_line(torn).event == ""
-    assert parse_line(whole).event == "staged"
-
-
-def test_a_pipe_nobody_reads_does_not_hold_the_service(start: Start, tmp_path: Path) -> None:
-    """Where the file's path is a FIFO, a full one costs lines, never time."""
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    _, stream, _ = start(file=path)
-    log = structlog.get_logger("ingestd")
-    while "log_not_written" not in stream.getvalue():
-        log.info("x", text="y" * 4096)
-
-
-def test_folders_of_a_lost_disk_are_not_made_anew(start: Start, tmp_path: Path) -> None:
-    """Below an empty mount point nothing is made: the log waits for its disk."""
-    _, stream, _ = start(file=tmp_path / "mount" / "stage" / "ingestd.log")
-    structlog.get_logger("ingestd").info("x")
-    assert [entry["event"] for entry in entries(stream.getvalue())] == ["x", "log_not_written"]
-    assert not (tmp_path / "mount").exists()
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_closed_stream_is_told_and_the_file_goes_on(start: Start, tmp_path: Path, terminal: bool) -> None:
-    """A stream that went away (a closed pipe or terminal) takes neither the service nor the file with it."""
-    read, write = os.pipe()
-    os.close(read)
-    with open(write, "w", encoding="utf-8") as stream:  # noqa: PTH123  # a descriptor
-        path = tmp_path / "ingestd.log"
-        start(file=path, stream=stream, terminal=terminal)
-        structlog.get_logger("ingestd").info("staged")
-        assert {entry["event"] for entry in entries(path.read_text())} == {"log_not_written", "staged"}
-        with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123  # what is buffered must go somewhere
-            os.dup2(nothing.fileno(), write)
-
-
-def test_a_stream_of_a_narrow_encoding_gets_every_line(start: Start) -> None:
-    """Under LANG=C a chip's λ is escaped, the line is not lost."""
-    raw = io.BytesIO()
-    start(stream=io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    structlog.get_logger("ingestd").info("staged", summary="λ=850 → 💡")
-    assert b"\\u03bb=850 \\u2192 \\U0001f4a1" in raw.getvalue()
-
-
-def test_the_journal_is_known_by_its_device_and_inode(tmp_path: Path) -> None:
-    """JOURNAL_STREAM counts only when it names this very stream: the service's stderr may be redirected."""
-    with (tmp_path / "a").open("w") as stream:
-        status = os.fstat(stream.fileno())
-        named = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert to_journal(stream, named)
-        assert not to_journal(stream, {"JOURNAL_STREAM": "8:1"})
-        assert not to_journal(stream, {})
-    assert not to_journal(io.StringIO(), named)
-
-
-def test_closing_leaves_logging_as_it_was() -> None:
-    """Handlers, levels and hooks of the process are as before."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.getLogger("ingestd").level, threading.excepthook
-    logs = configure_logs(level="debug", file=None, stream=io.StringIO(), journal=False, terminal=False)
-    assert root.handlers != before[0]
-    logs.close()
-    assert before == (root.handlers, root.level, logging.getLogger("ingestd").level, threading.excepthook)
-    assert not structlog.is_configured()

@@ -122,7 +122,7 @@ def test_the_root_is_missing_at_a_start(tmp_path: Path) -> None:
         assert service.stop() == 0
         away = service.raw.rename(tmp_path / "away")
         service.start()
-        assert f"STATUS=waiting for {service.raw}: it is not there" in service.heard()
+        assert f"STATUS=waiting for {service.raw}: there is no such folder of raw files" in service.heard()
         assert service.lines("waiting_for_raw_root")
         (trouble,) = service.status().troubles
         assert (trouble.place, int(service.status().health)) == (str(service.raw), 1)

@@ -1,0 +1,159 @@
+"""Where the log is written to: a file, a terminal, a pipe, the journal, whatever ails them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import structlog
+from logged import Start, entries
+
+from ingestd.service.logline import parse_line
+from ingestd.service.logs import configure_logs, to_journal
+
+
+def test_the_file_survives_logrotate(start: Start, tmp_path: Path) -> None:
+    """After a rename, and after a deletion, lines go to a new file of the old name; none is lost."""
+    path = tmp_path / "log" / "ingestd.log"
+    start(file=path)
+    log = structlog.get_logger("ingestd")
+    log.info("one")
+    path.rename(path.with_suffix(".1"))
+    log.info("two")
+    path.unlink()
+    log.info("three")
+    assert parse_line(path.with_suffix(".1").read_bytes()).event == "one"
+    assert parse_line(path.read_bytes()).event == "three"
+
+
+def test_the_file_is_renamed_above_its_limit(start: Start, tmp_path: Path) -> None:
+    """With `max_bytes` nobody needs logrotate: two files at most, each within the limit, the newest lines kept."""
+    path = tmp_path / "ingestd.log"
+    start(file=path, max_bytes=500)
+    log = structlog.get_logger("ingestd")
+    for number in range(40):
+        log.info("x", number=number)
+    sizes = {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()}
+    assert set(sizes) == {"ingestd.log", "ingestd.log.1"}
+    assert max(sizes.values()) <= 500
+    kept = [
+        entry["number"] for name in ("ingestd.log.1", "ingestd.log") for entry in entries((tmp_path / name).read_text())
+    ]
+    assert kept == list(range(kept[0], 40))
+
+
+def test_what_a_command_tells_on_its_terminal_is_left_to_it(start: Start, tmp_path: Path) -> None:
+    """From then on lines go into the file alone; a stream that is no terminal goes on."""
+    path = tmp_path / "ingestd.log"
+    for terminal in (True, False):
+        logs, stream, _ = start(file=path, terminal=terminal)
+        logs.leave_terminal()
+        structlog.get_logger("ingestd").error("failed", problem="no room", on_terminal=terminal)
+        assert ("no room" in stream.getvalue()) is not terminal
+        logs.close()
+    assert [entry["on_terminal"] for entry in entries(path.read_text())] == [True, False]
+
+
+def test_a_full_disk_is_told_and_ends_nothing(start: Start) -> None:
+    """`/dev/full` takes nothing: the stream says so once, and the service goes on."""
+    _, stream, _ = start(file=Path("/dev/full"))
+    log = structlog.get_logger("ingestd")
+    for number in range(3):
+        log.info("staged", number=number)
+    told = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
+    assert [entry["place"] for entry in told] == ["/dev/full"]
+    assert "No space left" in told[0]["problem"]
+    assert [entry["number"] for entry in entries(stream.getvalue()) if entry["event"] == "staged"] == [0, 1, 2]
+
+
+def test_a_full_log_that_cannot_be_renamed_grows_on(start: Start, tmp_path: Path) -> None:
+    """No line is lost to a folder that stands in the older one's place, and the stream tells of it."""
+    path = tmp_path / "ingestd.log"
+    (tmp_path / "ingestd.log.1").mkdir()
+    _, stream, _ = start(file=path, max_bytes=500)
+    log = structlog.get_logger("ingestd")
+    for number in range(20):
+        log.info("staged", number=number)
+    assert [entry["number"] for entry in entries(path.read_text())] == list(range(20))
+    (told,) = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
+    assert "it is full, goes on growing, and cannot be renamed: Is a directory" in told["problem"]
+    (tmp_path / "ingestd.log.1").rmdir()
+    log.info("staged", number=20)
+    assert [entry["number"] for entry in entries(path.read_text())] == [20]
+
+
+def test_a_line_cut_short_does_not_spoil_the_next(start: Start, tmp_path: Path) -> None:
+    """A line that an earlier life could write only in part is ended before the first new one."""
+    path = tmp_path / "ingestd.log"
+    path.write_text('{"time": "2025-')
+    start(file=path)
+    structlog.get_logger("ingestd").info("staged")
+    torn, whole = path.read_bytes().splitlines()
+    assert parse_line(torn).event == ""
+    assert parse_line(whole).event == "staged"
+
+
+def test_a_pipe_nobody_reads_does_not_hold_the_service(start: Start, tmp_path: Path) -> None:
+    """Where the file's path is a FIFO, a full one costs lines, never time."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    _, stream, _ = start(file=path)
+    log = structlog.get_logger("ingestd")
+    while "log_not_written" not in stream.getvalue():
+        log.info("x", text="y" * 4096)
+
+
+def test_folders_of_a_lost_disk_are_not_made_anew(start: Start, tmp_path: Path) -> None:
+    """Below an empty mount point nothing is made: the log waits for its disk."""
+    _, stream, _ = start(file=tmp_path / "mount" / "stage" / "ingestd.log")
+    structlog.get_logger("ingestd").info("x")
+    assert [entry["event"] for entry in entries(stream.getvalue())] == ["x", "log_not_written"]
+    assert not (tmp_path / "mount").exists()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_closed_stream_is_told_and_the_file_goes_on(start: Start, tmp_path: Path, terminal: bool) -> None:
+    """A stream that went away (a closed pipe or terminal) takes neither the service nor the file with it."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as stream:  # noqa: PTH123  # a descriptor
+        path = tmp_path / "ingestd.log"
+        start(file=path, stream=stream, terminal=terminal)
+        structlog.get_logger("ingestd").info("staged")
+        assert {entry["event"] for entry in entries(path.read_text())} == {"log_not_written", "staged"}
+        with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123  # what is buffered must go somewhere
+            os.dup2(nothing.fileno(), write)
+
+
+def test_a_stream_of_a_narrow_encoding_gets_every_line(start: Start) -> None:
+    """Under LANG=C a chip's λ is escaped, the line is not lost."""
+    raw = io.BytesIO()
+    start(stream=io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    structlog.get_logger("ingestd").info("staged", summary="λ=850 → 💡")
+    assert b"\\u03bb=850 \\u2192 \\U0001f4a1" in raw.getvalue()
+
+
+def test_the_journal_is_known_by_its_device_and_inode(tmp_path: Path) -> None:
+    """JOURNAL_STREAM counts only when it names this very stream: the service's stderr may be redirected."""
+    with (tmp_path / "a").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        named = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert to_journal(stream, named)
+        assert not to_journal(stream, {"JOURNAL_STREAM": "8:1"})
+        assert not to_journal(stream, {})
+    assert not to_journal(io.StringIO(), named)
+
+
+def test_closing_leaves_logging_as_it_was() -> None:
+    """Handlers, levels and hooks of the process are as before."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.getLogger("ingestd").level, threading.excepthook
+    logs = configure_logs(level="debug", file=None, stream=io.StringIO(), journal=False, terminal=False)
+    assert root.handlers != before[0]
+    logs.close()
+    assert before == (root.handlers, root.level, logging.getLogger("ingestd").level, threading.excepthook)
+    assert not structlog.is_configured()

@@ -164,10 +164,15 @@ def parse_event(data: bytes) -> dict[str, Any]:
         and isinstance(content.get("reason") or {}, dict)
         and isinstance(kept, list)
         and all(isinstance(name, str) for name in kept)
+        and all(_are_objects(content.get(key, [])) for key in ("rows", "files"))
     )
     if not is_event or datetime.fromisoformat(content["at"]).tzinfo is None:
         raise ValueError("it is no event of ingestd's")
     return content
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def parse_trace(data: bytes) -> dict[str, Any]:

@@ -38,6 +38,10 @@ from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers
 
 
+_NAMES = ("source_file", "run_id", "superseded_by", "note")
+"""Keys of an event, its rows and files under which a file or run is named; the note of a `moved` one its old path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a raw file holds now, and whether it is over; `age_s` counts from its last change, in seconds."""
@@ -200,8 +204,8 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
     Reads the event files whose text names one of them; a JSON that is no event of ingestd's is passed over. `kept` is
     where the data was put that an edit replaced.
     """
-    names = (json.dumps(text, ensure_ascii=False) for text in (source_file, moved_from(source_file)))
-    wanted = [text.encode() for text in (*names, *sorted(run_ids))]
+    names = {source_file, moved_from(source_file), *run_ids}
+    wanted = [json.dumps(name, ensure_ascii=False).encode() for name in sorted(names)]
     for path in files.all_below(layout.events_dir, ".json"):
         with files.world(path):
             try:
@@ -213,8 +217,16 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
                 event = parse_event(data)
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
+            if names.isdisjoint(_named(event)):
+                continue  # only some other value is the same, such as a procedure or a date
             kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
             yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}
+
+
+def _named(event: dict[str, Any]) -> Iterator[Any]:
+    """List the files and runs that an event names."""
+    for part in (event, *event.get("rows", []), *event.get("files", [])):
+        yield from (value for key in _NAMES if isinstance(value := part.get(key), str))
 
 
 def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:

@@ -61,7 +61,15 @@ def test_every_outcome_has_its_story(name: str, verdict: str, events: list[str],
 
 @pytest.mark.parametrize(
     "junk",
-    [b'{"run_id":"%s', b'{"run_id":"%s"}', b'{"seq":"1","run_id":"%s"}', b'["%s"]', b"[" * 100_000 + b'"%s"', b'"%s"'],
+    [
+        b'{"run_id":"%s',
+        b'{"run_id":"%s"}',
+        b'{"seq":"1","run_id":"%s"}',
+        b'["%s"]',
+        b"[" * 100_000 + b'"%s"',
+        b'"%s"',
+        b'{"seq":9,"event":"moved","at":"2026-01-01T00:00:00Z","source_file":"a.csv","rows":["%s"]}',
+    ],
 )
 def test_an_event_of_another_kind_is_passed_over(junk: bytes, archive: Archive) -> None:
     """An event JSON that is cut, or was made by something else, hides no other and stops nothing."""
@@ -69,6 +77,15 @@ def test_an_event_of_another_kind_is_passed_over(junk: bytes, archive: Archive) 
     junk_file = next(archive.layout.events_dir.glob("*/*")) / "999999999-ingested.json"
     junk_file.write_bytes(junk % run_id.encode())
     assert [event["event"] for event in story(archive, lived.PLAIN).events] == ["ingested", "duplicate"]
+
+
+@pytest.mark.parametrize("column", ["proc", "date_local", "chip_name"])
+def test_another_value_of_an_event_is_no_file(column: str, archive: Archive) -> None:
+    """Events are found by the files and runs they name, not by a procedure, a day or a chip."""
+    asked = str(getattr(archive.live()[lived.PLAIN], column))
+    assert any(f'"{asked}"' in path.read_text() for path in archive.layout.events_dir.rglob("*.json"))
+    with pytest.raises(UsageError, match="there is no such raw file|this is a folder"):
+        story(archive, asked)
 
 
 def test_a_superseded_run_names_its_successor(archive: Archive) -> None:

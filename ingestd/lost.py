@@ -27,12 +27,16 @@ RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
 
 
 class LostFile(NamedTuple):
-    """A raw file that holds the measurement of its run no more; only the stage has it."""
+    """A raw file that holds the measurement of its run no more; only the stage has it, and its `copy`, if there is one.
+
+    The copy takes its place at the next scan.
+    """
 
     source_file: str
     run_id: str
     message: str
     next_step: str
+    copy: str | None
 
 
 def lost_files(
@@ -84,10 +88,11 @@ def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostF
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
     parquet = store.layout.staged_file(row.proc, row.date_local, row.run_id)
     kept = "whose Parquet is gone too" if is_gone(parquet) else "kept staged"
-    if (copy := _copy_of(store, row)) is not None:
+    copy = _copy_of(store, row)
+    if copy is not None:
         next_step = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
-    return LostFile(row.source_file, row.run_id, message, next_step)
+    return LostFile(row.source_file, row.run_id, message, next_step, copy)
 
 
 def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:

@@ -58,7 +58,7 @@ JSON_KEYS = {
     "rejected": "files rejected now: `source_file`, `code`, `message`, `line`, `expected`, `found`, `next_step`",
     "rejected_before": "files rejected earlier and not changed since",
     "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",
-    "lost": "raw files of runs that were emptied or overwritten: `source_file`, `run_id`, `message`, `next_step`",
+    "lost": "raw files of runs, emptied or overwritten: `source_file`, `run_id`, `message`, `next_step`, `copy`",
     "passed_over": "name -> why it is no raw file",
     "unreachable": "those of the passed over that may hide a measurement",
     "histories": "chips whose history was written",

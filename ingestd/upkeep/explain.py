@@ -22,7 +22,7 @@ from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
-from ingestd.lost import RESTORE_EMPTIED, LostFile, emptied, lost_at
+from ingestd.lost import LostFile, emptied, lost_at
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -36,7 +36,6 @@ from ingestd.traces import parse_event, read_reject
 from ingestd.upkeep.findings import fate_of_copy
 from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers
-
 
 _NAMES = ("source_file", "run_id", "superseded_by", "note")
 """Keys of an event, its rows and files under which a file or run is named; the note of a `moved` one its old path."""
@@ -294,7 +293,7 @@ def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, k
     if now.state == State.QUEUED and run is not None:
         file = emptied(store, run, now.code)
         moved = ", unless it was moved, which the next `ingestd backfill` sees"
-        return f"{_sentence(file)}{moved if file.next_step == RESTORE_EMPTIED else ''}."
+        return f"{_sentence(file)}{moved if file.copy is None else ''}."
     if now.state != State.SETTLED:
         return f"It is {now.state}: {now.reason}."
     changed = " again, because it changed" if known else ""

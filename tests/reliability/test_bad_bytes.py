@@ -49,16 +49,20 @@ def counted(figure: Callable[[str, int], None]) -> None:
     figure("random bytes", BOUNDED.max_examples)
 
 
-@st.composite
-def spoiled(draw: st.DrawFn, good: bytes) -> bytes:
-    """Good bytes with a few pieces cut out, put in or written over."""
-    data = bytearray(good)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(data)))
-        piece = draw(PIECES)
-        gone = draw(st.sampled_from([0, 1, len(piece), 20, 10_000]))
-        data[at : at + gone] = piece
-    return bytes(data)
+def spoiled(good: bytes) -> st.SearchStrategy[bytes]:
+    """Make good bytes with a few pieces cut out, put in or written over; its repr does not hold the bytes."""
+
+    @st.composite
+    def pieces(draw: st.DrawFn) -> bytes:
+        data = bytearray(good)
+        for _ in range(draw(st.integers(1, 4))):
+            at = draw(st.integers(0, len(data)))
+            piece = draw(PIECES)
+            gone = draw(st.sampled_from([0, 1, len(piece), 20, 10_000]))
+            data[at : at + gone] = piece
+        return bytes(data)
+
+    return pieces()
 
 
 @BOUNDED

@@ -84,7 +84,7 @@ def test_another_value_of_an_event_is_no_file(column: str, archive: Archive) -> 
     """Events are found by the files and runs they name, not by a procedure, a day or a chip."""
     asked = str(getattr(archive.live()[lived.PLAIN], column))
     assert any(f'"{asked}"' in path.read_text() for path in archive.layout.events_dir.rglob("*.json"))
-    with pytest.raises(UsageError, match="there is no such raw file|this is a folder"):
+    with pytest.raises(UsageError, match=r"there is no such raw file|this is a folder"):
         story(archive, asked)
 
 

@@ -46,7 +46,7 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
         if decided:
             assert empty.backfill() == [("queued", PLAIN)]
             for _ in range(2):  # when it is decided, and whenever it is passed over
-                assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE_EMPTIED)]
+                assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE_EMPTIED, None)]
                 assert (empty.report.waiting, exit_code(empty.report)) == ([], 1)
                 assert empty.backfill() == []
         report = status(empty)
@@ -170,7 +170,7 @@ def test_an_overwritten_file_is_told_by_every_command(empty: Archive, run_id: st
     empty.put(PLAIN, SECOND.data)
     assert empty.backfill() == [("duplicate", PLAIN)]
     for _ in range(2):
-        assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup")]
+        assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup", None)]
         assert exit_code(empty.report) == 1
         assert empty.backfill() == []
     report = status(empty)
@@ -196,7 +196,7 @@ def test_a_run_that_moved_over_anothers_file(empty: Archive, run_id: str, second
     empty.put(PLAIN, SECOND.data)
     empty.delete(OTHER)
     empty.backfill()
-    assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup")]
+    assert empty.report.lost == [(PLAIN, run_id, told(run_id, second_id), "restore it from a backup", None)]
     assert [one.kind for one in lived.findings(empty)] == ["raw-overwritten"]
     assert verdict(empty, run_id).endswith("restore it from a backup.")
     assert verdict(empty, second_id).startswith(f"It is run {second_id}: 5 rows")

@@ -16,7 +16,7 @@ from typing import Final
 
 import typer
 
-from ingestd.cli.output import complain
+from ingestd.cli.output import STDOUT, complain
 from ingestd.errors import IngestdError, Retry
 from ingestd.words import closest
 
@@ -73,7 +73,9 @@ def explained(*, debug: bool) -> Iterator[None]:
         _traceback_if(debug)
         if isinstance(error.filename, int):  # a descriptor tells people nothing
             error.filename = None
-        complain_of(retry_from(error, "" if _stdout_takes() else "stdout"))
+        if error.filename == STDOUT:
+            forsake_output()
+        complain_of(retry_from(error, ""))
         raise typer.Exit(COULD_NOT_RUN) from None
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
@@ -121,16 +123,6 @@ def forsake_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-def _stdout_takes() -> bool:
-    """Tell whether what is buffered for stdout can be written; if not, it never will be."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        forsake_output()
-        return False
-    return True
 
 
 def _nobody_reads() -> bool:

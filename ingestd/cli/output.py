@@ -8,6 +8,7 @@ a line of a list stays one, for `grep` and the like.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -221,11 +222,36 @@ def near(path: Path) -> str:
     return path.relative_to(here).as_posix() if below else str(path)
 
 
+STDOUT = "stdout"
+"""The file that is named where standard output cannot be written."""
+
+
+class _Stdout(io.FileIO):
+    """Standard output whose errors name it, as those of any other file do."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
 def steady_streams() -> None:
-    """Let no character that a terminal or file cannot take stop a command: it is written with a backslash."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    if sys.stdout is None or sys.stderr is None:  # started with a closed descriptor
+    """Let no character that a terminal or file cannot take stop a command, and an error of stdout say that it is one.
+
+    Such a character is written with a backslash. A command started without stdout or stderr writes to nowhere.
+    """
+    given = sys.stdout
+    if isinstance(given, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(given.fileno(), "wb", closefd=False)),
+            encoding=given.encoding,
+            errors="backslashreplace",
+            line_buffering=given.line_buffering or given.write_through,
+        )
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    if sys.stdout is None or sys.stderr is None:
         nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # lives as long as the process
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere

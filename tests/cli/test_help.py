@@ -222,16 +222,24 @@ def _typed(line: str) -> list[str]:
     return words[1 : words.index(">")] if ">" in words else words[1:]
 
 
+def _in_shell(folder: Path, words: str, redirected: str) -> subprocess.CompletedProcess[str]:
+    command = f"exec {shlex.quote(sys.executable)} {words} {redirected}"
+    return subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.parametrize("python", ["-m", "-u -m"])
 @pytest.mark.parametrize("words", ["--help", "--version", "status --help", "rejects list --help", "config generate"])
-def test_a_full_disk_is_told_as_one_by_what_only_prints(
-    tmp_path: Path, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`ingestd --help > FILE` on a full disk is an error of the disk, not of ingestd."""
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    with Path("/dev/full").open("w") as full, Folder(tmp_path).start(*words.split(), stdout=full) as process:
-        _, said = process.communicate()
-    assert process.returncode == 2
-    # What is longer than a buffer fails where it is written, and nothing tells of which file that was.
-    place = "" if words == "config generate" else "stdout: "
+def test_a_full_disk_is_told_as_one_by_what_only_prints(tmp_path: Path, words: str, python: str) -> None:
+    """`ingestd --help > FILE` on a full disk is an error of the disk, not of ingestd, however output is buffered."""
+    done = _in_shell(tmp_path, f"{python} ingestd {words}", "> /dev/full")
+    assert done.returncode == 2
     step = "free some space on that disk; then run the same command again"
-    assert said.strip() == f"error: {place}No space left on device\n  next: {step}"
+    assert done.stderr.strip() == f"error: stdout: No space left on device\n  next: {step}"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_needs_no_open_stream(staged: Folder, closed: str) -> None:
+    """Started with stdout or stderr closed, a command prints what it can, and ends as it would."""
+    done = _in_shell(staged.path, "-m ingestd status", closed)
+    assert (done.returncode, done.stderr) == (staged.run("status").code, "")
+    assert ("power" in done.stdout) is (closed == "2>&-")

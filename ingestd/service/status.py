@@ -315,15 +315,20 @@ def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> 
     running = [file for file in waiting if file.state == State.RUNNING]
     running.sort(key=lambda file: file.code != "writer")  # what is sure comes first
     if running:
-        first, more = running[0], f", and {len(running) - 1} more" if len(running) > 1 else ""
+        first = running[0]
         if first.code == "writer":
-            return f"a measurement is running: {first.source_file}{more}"
-        return f"a measurement may be running: {first.source_file}: {first.reason}{more}"
-    if service.phase != "down" and any(file.state == PENDING for file in waiting):
-        return "the service is still staging files"
+            return f"a measurement is running: {first.source_file}{_and_more(running)}"
+        return f"a measurement may be running: {first.source_file}: {first.reason}{_and_more(running)}"
+    pending = [file for file in waiting if file.state == PENDING]
+    if service.phase != "down" and pending:
+        return f"the service has still to stage {pending[0].source_file}{_and_more(pending)}"
     if service.phase == "down" and service.doing:
         return service.doing
     return ""
+
+
+def _and_more(of: Sequence[WaitingPart]) -> str:
+    return f", and {len(of) - 1} more" if len(of) > 1 else ""
 
 
 def _free(layout: Layout) -> int | None:

@@ -178,6 +178,20 @@ def test_a_service_that_starts_is_not_taken_for_the_last(tmp_path: Path) -> None
         assert (found.phase, found.pid, found.doing) == ("running", pid, "watching")
 
 
+def test_the_machine_stays_on_for_what_is_over_and_not_staged(tmp_path: Path) -> None:
+    """While a service runs, files that are over are about to be staged; which ones is said."""
+    settings = a_root(tmp_path)
+    with holder(settings, SERVICE) as pid:
+        say_running(settings.layout, pid)
+        for name in ("It_1.csv", "It_2.csv"):
+            (settings.layout.raw_root / name).write_bytes(ONE.data)
+            os.utime(settings.layout.raw_root / name, (time.time() - 60,) * 2)
+        report = read_status(settings, datetime.now(UTC))
+    said = "the service has still to stage It_1.csv, and 1 more"
+    assert (report.safe_to_power_off, report.safe_reason) == (False, said)
+    assert read_status(settings, datetime.now(UTC)).safe_to_power_off
+
+
 def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_path: Path) -> None:
     """On a full disk a lock holds without its holder's name: the state's process is looked for instead."""
     settings = a_root(tmp_path)

@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer, git and make; everything else goes into .venv.
 # A stamp file in the environment records what is installed: a second run installs nothing.
+# `make clean test PYTHON=python3.13` has a certain Python in it.
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -54,7 +55,7 @@ clean: ## remove the environments and everything built
 	@find bench ingestd tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/python.stamp .venv-lowest/python.stamp:
-	@for python in python3.11 python3 python; do \
+	@for python in $(PYTHON) python3.11 python3 python; do \
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        $$python -m venv --clear $(@D) && touch $@; exit; \
 	    fi; \

@@ -208,7 +208,7 @@ def test_an_unknown_flag_section_is_an_error() -> None:
         ("[paths]\ndata_root = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is no user's home folder"),
         ("[log]\nfile = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is no user's home folder"),
         ('[paths]\nwal_dir = "a\\u0000b"\n', "a path has no NUL character"),
-        ("[stage.workers" + ".a" * 3000 + "]\n", "a dict too large to show: must be a whole number"),
+        ("[stage.workers" + ".a" * 30_000 + "]\n", "a dict too large to show: must be a whole number"),
         ("[stage]\nworkers = 0x" + "f" * 6000 + "\n", "a int too large to show"),
     ],
 )

@@ -243,7 +243,7 @@ def steady_streams() -> None:
     Such a character is written with a backslash. A command started without stdout or stderr writes to nowhere.
     """
     given = sys.stdout
-    if isinstance(given, io.TextIOWrapper):
+    if isinstance(given, io.TextIOWrapper) and given is sys.__stdout__:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_Stdout(given.fileno(), "wb", closefd=False)),
             encoding=given.encoding,

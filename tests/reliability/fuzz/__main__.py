@@ -9,11 +9,36 @@ Bounded: an input has a length (`Target.longest`), 10 s and 1 GiB. libFuzzer's o
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+
+
+def end(status: int, _: int | None) -> None:
+    """End at once, with what was printed written out."""
+    ctypes.CDLL(None).fflush(None)
+    os._exit(status)
+
+
+END = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(end)
+
+
+def leave_pools_alone() -> None:
+    """Have the end of this process not wait for pyarrow's threads.
+
+    libFuzzer ends it through `exit`, which shuts their pool down, and holds Python's lock meanwhile. A thread that lets
+    the bytes of the last input go waits for that lock: for ever. What is asked for here begins the pools; handlers of
+    `exit` run in reverse order, so ours comes first.
+    """
+    import pyarrow as pa
+
+    pa.cpu_count()
+    pa.io_thread_count()
+    ctypes.CDLL(None).on_exit(END, None)
 
 
 def main(name: str, place: Path, options: list[str]) -> None:
@@ -38,6 +63,7 @@ def main(name: str, place: Path, options: list[str]) -> None:
     words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in WORDS))
     limits = [f"-max_len={target.longest}", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
     places = [f"-dict={words}", f"-artifact_prefix={place}/", str(corpus), str(seeds)]
+    leave_pools_alone()
     atheris.Setup([sys.argv[0], *limits, *options, *places], target.feed)
     atheris.Fuzz()
 

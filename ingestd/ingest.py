@@ -207,7 +207,11 @@ class Ingest:
         """Write the histories of the chips that changed; return the chips whose file is different now.
 
         What made a chip's history stale stands in the log until it is written, so a kill in between forgets none.
+
+        Raises:
+            Retry: the disk refused, or the manifest is out of reach.
         """
+        self.store.refresh()
         stale, through = sorted(self.store.catalog.stale_chips), self.store.next_seq - 1
         if not stale:
             return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
@@ -23,6 +24,11 @@ from ingestd.manifest.record import FILE_NOTES, Record, SegmentHead
 from ingestd.manifest.row import ManifestRow
 
 Result = TypeVar("Result")
+
+Tables = tuple[files.FileStat | None, files.FileStat | None]
+"""The state of `manifest.parquet` and of `known_files.parquet`: which tables these are. None where there is none."""
+
+_MOUNTED = "is the disk or share that holds it mounted?"
 
 READ_TRIES = 50
 """How often a reader begins again when compactions keep replacing what it reads."""
@@ -49,6 +55,7 @@ class ManifestStore:
         self._foreign: list[Record] = []
         self._undone = False  # the catalog has decisions that were never written
         self.position = Position(0, 0, 1)  # of no log yet
+        self._tables: Tables = (None, None)  # as they were when the catalog was read from them
         self._catalog, self.position = self._load()
 
     @property
@@ -77,16 +84,18 @@ class ManifestStore:
     def _load(self) -> tuple[Catalog, Position]:
         layout = self.layout
 
-        def read() -> tuple[Catalog, Replay | None]:
+        def read() -> tuple[Catalog, Replay | None, Tables]:
+            tables = _tables(layout)
             base = table.read_manifest(layout.manifest_path, KnownRun._fields)
             notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
             found = log.replay(layout.wal_dir)
             if found is None and self.position.segment:
                 raise self._log_is_gone()
+            self._refuse_lost(tables)
             check_whole(layout, found, base.height)
-            return Catalog(base, notes, found.head.stale_chips if found else {}), found
+            return Catalog(base, notes, found.head.stale_chips if found else {}), found, tables
 
-        catalog, found = steady(layout, read)
+        catalog, found, self._tables = steady(layout, read)
         self._foreign = found.records if found else []
         self._pending = len(self._foreign)
         if found is not None:
@@ -108,6 +117,17 @@ class ManifestStore:
         self._catalog, self.position = self._load()
         self._undone = False
 
+    def _refuse_lost(self, tables: Tables) -> None:
+        """Raise `Retry` where a table is gone that was there: its disk may not be mounted."""
+        paths = (self.layout.manifest_path, self.layout.known_files_path)
+        for path, was, now in zip(paths, self._tables, tables, strict=True):
+            if was is not None and now is None:
+                raise Retry(
+                    "the table is gone: is the disk or share that holds the manifest mounted?",
+                    place=str(path),
+                    next_step="mount it again; where the table is lost, stop ingestd and run `ingestd repair`",
+                )
+
     def _log_is_gone(self) -> Retry:
         return Retry(
             "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
@@ -119,9 +139,9 @@ class ManifestStore:
         """Take in what other processes appended since; return those records (all of the log after a compaction).
 
         Raises:
-            Retry: the log that was there is gone, as a whole. Its disk may not be mounted: no other is begun.
+            Retry: the log, or a table, that was there is gone. Its disk may not be mounted: no other is begun.
         """
-        follows = self.position.segment and not self._undone
+        follows = self.position.segment and not self._undone and self._reads_tables()
         found = log.follow(self.layout.wal_dir, self.position) if follows else None
         if found is None:
             self._read_again()
@@ -132,6 +152,10 @@ class ManifestStore:
         self._foreign += found.records
         self.position = found.position
         return found.records
+
+    def _reads_tables(self) -> bool:
+        """Tell whether the tables on the disk are those that the catalog was read from."""
+        return _tables(self.layout) == self._tables
 
     def full_rows(self, run_ids: Sequence[str]) -> dict[str, ManifestRow]:
         """Read whole rows by run id; ids without a row are left out."""
@@ -151,11 +175,12 @@ class ManifestStore:
         Raises:
             LockHeld: another process held the lock for longer than the timeout.
             Corrupt: table or log is damaged; nothing was changed.
+            Retry: the disk refused, or the log, or a table, that was there is gone.
         """
         with self._lock.held(self._timeout_s):
             self._locked = True
             try:
-                if self._undone or not log.ends_at(self.layout.wal_dir, self.position):
+                if self._undone or not self._reads_tables() or not log.ends_at(self.layout.wal_dir, self.position):
                     self.refresh()
                     log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
@@ -221,6 +246,7 @@ class ManifestStore:
             for path, frame in ((self.layout.known_files_path, notes), (self.layout.manifest_path, rows)):
                 files.remove_leftovers(path)
                 table.write_table(path, frame)
+            self._tables = _tables(self.layout)
             log.drop(self.layout.wal_dir, sealed + 1)
             self.catalog.rebase(rows.select(KnownRun._fields))
             self._pending = 0
@@ -244,33 +270,36 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
         return
     runs, notes = found.head.compacted_rows, found.head.compacted_files
     if runs and not files.exists(layout.manifest_path):
-        raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing")
+        raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing; {_MOUNTED}")
     if rows is not None and rows < runs:
         raise table.corrupt(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
     if notes and not files.exists(layout.known_files_path):
-        raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing")
+        raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing; {_MOUNTED}")
 
 
 def steady(layout: Layout, read: Callable[[], Result]) -> Result:
     """Run `read`, again when a compaction replaced the table or took a segment away under it."""
     for _ in range(READ_TRIES):
-        before = _identity(layout)
+        before = _tables(layout)
         try:
             result = read()
         except log.SegmentGoneError:
             continue
         except Corrupt:  # table and log of different moments do not agree, and nothing is wrong with either
-            if _identity(layout) == before:
+            if _tables(layout) == before:
                 raise
             continue
-        if _identity(layout) == before:
+        if _tables(layout) == before:
             return result
     raise Retry("the manifest is being compacted all the time", place=str(layout.manifest_path), next_step="try again")
 
 
-def _identity(layout: Layout) -> tuple[int, ...] | None:
+def _tables(layout: Layout) -> Tables:
+    return _state(layout.manifest_path), _state(layout.known_files_path)
+
+
+def _state(path: Path) -> files.FileStat | None:
     try:
-        status = layout.manifest_path.stat()
+        return files.stat_of(path.stat())
     except FileNotFoundError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -162,6 +162,46 @@ def test_a_disk_that_goes_away_amid_an_append_is_not_taken_for_an_empty_one(
     assert runs_in(layout) == [1, 3]
 
 
+@pytest.mark.parametrize("table_path", ["manifest_path", "known_files_path"])
+def test_a_table_that_goes_away_under_a_store_is_not_written_without_its_rows(
+    compacted: Layout, tmp_path: Path, table_path: str
+) -> None:
+    """Nothing is decided, compacted or read while it is gone; all goes on when it is back."""
+    store, path = ManifestStore(compacted), getattr(compacted, table_path)
+    path.rename(tmp_path / "away")
+    for refused in (store.compact, store.refresh, lambda: append_runs(store, 5)):
+        with pytest.raises(Retry, match="the table is gone") as caught:
+            refused()
+        assert caught.value.place == str(path)
+    (tmp_path / "away").rename(path)
+    append_runs(store, 5)
+    assert store.compact() is not None
+    assert runs_in(compacted) == [1, 2, 3, 4, 5]
+    assert "x.csv" in ManifestStore(compacted).catalog.notes
+
+
+def test_an_older_table_put_under_a_store_is_refused(compacted: Layout) -> None:
+    """A compaction must not write the older copy as if it were all there is."""
+    store, newest = ManifestStore(compacted), compacted.manifest_path.read_bytes()
+    shutil.copy(compacted.data_root / "older.parquet", compacted.manifest_path)
+    with pytest.raises(Corrupt, match="holds 2 runs where the log counts 3"):
+        store.compact()
+    compacted.manifest_path.write_bytes(newest)
+    store.compact()
+    assert runs_in(compacted) == [1, 2, 3, 4]
+
+
+def test_a_table_that_is_put_back_is_read_again(compacted: Layout) -> None:
+    """Another file with the same rows, as a backup brings it, is the table."""
+    store = ManifestStore(compacted)
+    shutil.copy(compacted.manifest_path, compacted.data_root / "backup.parquet")
+    (compacted.data_root / "backup.parquet").replace(compacted.manifest_path)
+    append_runs(store, 5)
+    assert knows(store, 1, 2, 3, 4, 5)
+    store.compact()
+    assert runs_in(compacted) == [1, 2, 3, 4, 5]
+
+
 def test_a_torn_end_is_mended_by_the_next_transaction(layout: Layout) -> None:
     """A store that is open while another process dies in the middle of a write cuts the end and goes on."""
     store = ManifestStore(layout)

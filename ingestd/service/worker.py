@@ -17,10 +17,11 @@ import structlog
 from ingestd import files
 from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
-from ingestd.files import Scan, scan_csvs
+from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.service.looking import Looker, in_parts
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
+from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
 from ingestd.service.state import RetryingFile, Trouble, goes_on
 from ingestd.service.suspects import Suspects
@@ -63,6 +64,7 @@ class Worker:
         self._list = WaitList(retry_s=service.retry_s, retry_max_s=service.retry_max_s)
         self._looker = Looker(ingest, self._list)
         self._suspects = Suspects(ingest, self._list, self.inbox)
+        self._orphans = Orphans(ingest, self._list)
         self._troubles: dict[str, Trouble] = {}
         self._jobs = {
             "scan": self._look_at_everything,
@@ -126,9 +128,8 @@ class Worker:
         """Tell how long nothing is due, in seconds."""
         now = time.monotonic()
         times = [now + IDLE_TURN_S, *self._due.values()]
-        due = now if self._suspects.is_due() else self._list.next_due()
-        if due is not None:
-            times.append(max(due, self._stage_from))
+        stages = [now if self._suspects.is_due() else self._list.next_due(), self._orphans.next_due()]
+        times += [max(due, self._stage_from) for due in stages if due is not None]
         return max(0.0, min(times) - now)
 
     def _take_messages(self, wait_s: float) -> None:
@@ -215,18 +216,19 @@ class Worker:
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
         self._ingest.workspace.keep()
-        self._promote_copies(found)
+        self._orphans.note_unseen(found)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
     # ---- staging ----------------------------------------------------------------------------------------------------
 
     def _stage_due(self) -> None:
-        """Stage and commit one batch of the files whose time has come; suspects when there is none."""
+        """Stage and commit one batch of the files whose time has come; copies of what is gone when there is none."""
         self._suspects.decide(self._answer)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
         if not names:
             self._suspects.go_on()
+            self._promote_copies()
             return
         began = time.monotonic()
         outcomes: list[Outcome] = []
@@ -248,8 +250,7 @@ class Worker:
             raise
         finally:
             self._tell_waiting()
-        if self._looker.gone:
-            self._promote_copies()
+        self._orphans.note(self._looker.gone)
 
     def _finish_suspects(self) -> None:
         self._suspects.finish()
@@ -315,17 +316,15 @@ class Worker:
         if store.pending >= self._service.compact_records:
             self._due.setdefault("compaction", now)
 
-    def _promote_copies(self, found: Scan | None = None) -> None:
-        """Where an original is gone, by a scan or among the files just looked at, its copy takes its place.
-
-        A batch at a time: a whole folder may be gone, and what came meanwhile is not to wait for all of it.
-        """
-        gone = None if found is not None else self._looker.gone
-        for copies in self._ingest.orphaned_copies(found, gone):
+    def _promote_copies(self) -> None:
+        """Where an original is still gone its copy takes its place, a batch at a time."""
+        gone = self._orphans.due()
+        for copies in self._ingest.orphaned_copies(gone=gone) if gone else ():
             self._commit(copies, time.monotonic())
             self._beat()
             if self.stopping.is_set():
                 return
+        self._orphans.done(gone)
 
     def _tell_waiting(self) -> None:
         """Say why files wait, once for each kind of reason."""

@@ -121,6 +121,58 @@ def test_hard_links_are_copies(tmp_path: Path) -> None:
         service.check_whole(notes=("duplicate",))
 
 
+@pytest.mark.parametrize("way", ["renamed away", "deleted"])
+def test_a_name_that_is_gone_for_an_instant_keeps_its_run(tmp_path: Path, way: str) -> None:
+    """A program saves a file with a known copy by taking its name away first: edited, and the copy stays one."""
+    with Service(tmp_path, settle={"settle_s": 1.0}, watch={"rescan_s": 0.3}) as service:
+        path, gone = service.raw / "It_1.csv", service.raw / "It_1.csv~"
+        put(service.raw, {"It_1.csv": ONE.data})
+        put(service.raw / "copies", {"It_1.csv": ONE.data})
+        service.until(lambda: service.lines("duplicate"), "the copy")
+        looks = len(service.lines("scanned"))
+        if way == "deleted":
+            path.unlink()
+        else:
+            path.rename(gone)
+        path.with_name("marker.csv").write_bytes(ONE.but(start=1758639999.5, sample=2).data)
+        (service.raw / "a folder").mkdir()  # its arrival asks for a scan
+        service.until(lambda: len(service.lines("scanned")) > looks, "a look while the name is gone")
+        path.write_bytes(ONE.but(chip=67).data)
+        service.until(lambda: service.lines("edited"), "the new header")
+        gone.unlink(missing_ok=True)
+        service.until(lambda: not service.status().waiting, "nothing waits")
+        assert service.stop() == 0
+        assert service.live_names() == {"It_1.csv", "marker.csv"}
+        assert not service.lines("moved")
+        service.check_whole(notes=("duplicate",))
+
+
+def test_a_renamed_folder_keeps_its_runs_though_copies_are_known(tmp_path: Path) -> None:
+    """Its files are where the runs moved, not the copies in another folder."""
+    with Service(tmp_path, settle={"settle_s": 0.5}) as service:
+        put(service.raw / "day", numbered(5))
+        service.until(lambda: len(service.live()) == 5, "the runs")
+        put(service.raw / "backup", numbered(5))
+        service.until(lambda: len(service.lines("duplicate")) == 5, "the copies")
+        (service.raw / "day").rename(service.raw / "2025-09-23")
+        service.until(lambda: len(service.lines("moved")) == 5, "the runs moved")
+        assert service.stop() == 0
+        assert service.live_names() == {f"2025-09-23/It_{n}.csv" for n in range(5)}
+        service.check_whole(notes=("duplicate",))
+
+
+def test_a_copy_takes_the_place_of_what_is_gone(tmp_path: Path) -> None:
+    """The original is deleted under the service: its copy is the run's file soon."""
+    with Service(tmp_path) as service:
+        put(service.raw, {"It_1.csv": ONE.data})
+        put(service.raw / "copies", {"It_1.csv": ONE.data})
+        service.until(lambda: service.lines("duplicate"), "the copy")
+        (service.raw / "It_1.csv").unlink()
+        service.until(lambda: service.live_names() == {"copies/It_1.csv"}, "the copy in its place")
+        assert service.stop() == 0
+        service.check_whole()
+
+
 def test_loops_pipes_and_sockets_are_passed_over(tmp_path: Path) -> None:
     """Symbolic links in a circle, a FIFO and a socket named `.csv`: nothing hangs, the regular files are staged."""
     with Service(tmp_path, watch={"rescan_s": 1.0}) as service, socket.socket(socket.AF_UNIX) as listener:

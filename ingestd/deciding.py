@@ -17,7 +17,7 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.originals import Originals
 from ingestd.stage import run as stage
-from ingestd.stage.identity import compute_distinct_run_id
+from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
 
@@ -42,6 +42,8 @@ class Decider:
                 return self._decide_staged(outcome, placing)
             case Same():
                 return self._decide_same(outcome, placing)
+            case Refused() | Waiting() if self._is_overtaken(outcome):
+                return None
             case Refused():
                 return self._decide_refused(outcome)
             case Waiting():
@@ -58,11 +60,12 @@ class Decider:
         if same is not None and not retimed:  # retimed: by the same bytes it starts at another instant in another zone
             stage.discard([outcome])
             return self._decide_same(Same(task, row.source_sha256), placing)
-        prior = self.store.catalog.occupant(row.source_file)
-        if (prior and prior_of(prior)) != task.prior:
+        prior = catalog.occupant(row.source_file)
+        if self._is_overtaken(outcome):
             return None
-        if any(run.run_id == row.run_id for run in catalog.live_at(row.source_file)):
-            return self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
+        here = next((run for run in catalog.live_at(row.source_file) if run.run_id == row.run_id), None)
+        if here is not None:
+            return self._put_again(here, outcome, placing)
         copied = catalog.edited_original_of(row.source_sha256) if same is None else None
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
@@ -74,13 +77,22 @@ class Decider:
             return self._put(Event.INGESTED, distinct, placing)
         return self._supersede(prior, distinct, placing)
 
+    def _is_overtaken(self, outcome: Staged | Refused | Waiting) -> bool:
+        """Tell whether the file's path has another run, or another version of it, than when it was read."""
+        occupant = self.store.catalog.occupant(outcome.task.source_file)
+        return (occupant and prior_of(occupant)) != outcome.task.prior
+
     def _distinct(self, outcome: Staged) -> Outcome:
         """Stage once more under another id when the plain id belongs to a run of another file."""
         row = outcome.row
-        taken = self.store.catalog.run(row.run_id)
-        if taken is None or taken.source_file == row.source_file:
+
+        def is_free(run_id: str) -> bool:
+            taken = self.store.catalog.run(run_id)
+            return taken is None or taken.source_file == row.source_file
+
+        if is_free(row.run_id):
             return outcome
-        run_id = compute_distinct_run_id(row.source_file, row.start_time_utc, row.source_sha256)
+        run_id = next(filter(is_free, distinct_run_ids(row.source_file, row.start_time_utc, row.source_sha256)))
         stage.discard([outcome])
         return stage.stage_batch([replace(outcome.task, run_id=run_id, known=frozenset())], self.context)[0]
 
@@ -118,6 +130,15 @@ class Decider:
             note.model_copy(update={"run_id": row.run_id}) for note in others if note.source_file != row.source_file
         ]
 
+    def _put_again(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
+        """Record what a run's file holds now: more rows, or an edit.
+
+        Where the header tells no start, that may be another measurement.
+        """
+        left = [] if outcome.grown or outcome.row.start_time_origin == "header" else self._left_alone(old, outcome)
+        record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
+        return record.model_copy(update={"files": [*record.files, *map(forgotten, left)]})
+
     def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
         replaced = self.store.full_rows([old.run_id])[old.run_id]
@@ -134,12 +155,17 @@ class Decider:
     def _left_alone(self, old: KnownRun, outcome: Staged) -> list[FileNote]:
         """List the copies of a run over whose file another measurement was saved: they are all there is of it now.
 
-        Where only the header was edited, or rows were added, the copies are of the same measurement, which counts.
+        They are copies of its last version, if there are any, else of one before it. Where only the header was edited,
+        or rows were added, the copies are of the same measurement, which counts.
         """
         if old.source_sha256 == outcome.row.source_sha256:
             return []
-        copies = self.store.catalog.copies(old, old.source_sha256)
-        return copies if copies and not self._begins_as(old, outcome) else []
+        copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
+        digests = {note.source_sha256 for note in copies}
+        if not digests or self._begins_as(old, outcome):
+            return []
+        version = old.source_sha256 if old.source_sha256 in digests else min(digests)
+        return [note for note in copies if note.source_sha256 == version]
 
     def _begins_as(self, old: KnownRun, outcome: Staged) -> bool:
         """Tell whether what is staged begins with all rows of a run."""
@@ -286,13 +312,17 @@ def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
     return sorted(found, key=turn)
 
 
-def in_turn(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def in_turn(catalog: Catalog, outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Sort what was staged together by content: copies of runs, then edits of runs, then the rest."""
 
     def turn(outcome: Outcome) -> int:
         if isinstance(outcome, Same):
             return 0
-        return 1 if isinstance(outcome, Staged) and outcome.task.prior is not None else 2
+        if not isinstance(outcome, Staged):
+            return 2
+        if not outcome.task.force and catalog.live_with(outcome.row.source_sha256) is not None:
+            return 0  # it was not compared before it was parsed
+        return 1 if outcome.task.prior is not None else 2
 
     return sorted(outcomes, key=turn)
 
@@ -317,7 +347,7 @@ def forgotten(note: FileNote) -> FileNote:
 
 def forgotten_by(record: Record) -> list[str]:
     """List the other files that a decision says nothing is known of any more: they are to be looked at."""
-    if record.event is not Event.SUPERSEDED:
+    if record.event not in {Event.SUPERSEDED, Event.EDITED}:
         return []
     return [n.source_file for n in record.files if n.outcome == "forgotten" and n.source_file != record.source_file]
 

@@ -151,7 +151,7 @@ class Ingest:
         try:
             with self.store.transaction():
                 placing = Placing()
-                for outcome in in_turn(decidable):
+                for outcome in in_turn(self.store.catalog, decidable):
                     decision = self._decided(outcome, placing)
                     if isinstance(decision, Record):
                         self.store.decide(decision)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from ingestd.files import is_gone, stat_of
+from ingestd.files import is_gone, state_below
 from ingestd.manifest.catalog import KnownRun, known_run
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -99,7 +99,7 @@ def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:
     """Find a raw file with the bytes of a live run, which is known as a copy and has not changed."""
     for note in store.catalog.copies(known_run(row), row.source_sha256):
         with contextlib.suppress(OSError):
-            status = stat_of(store.layout.raw_file(note.source_file).lstat())
-            if store.catalog.is_current(note.source_file, status.size, status.mtime_ns):
+            status = state_below(store.layout.raw_root, note.source_file)
+            if status and store.catalog.is_current(note.source_file, status.size, status.mtime_ns):
                 return note.source_file
     return None

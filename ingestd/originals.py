@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
@@ -61,14 +60,7 @@ class Originals:
             return False
 
     def _state(self, source_file: str) -> FileStat | None:
-        """Look at a raw file; None when there is no regular file, or a link leads to it, which no scan follows."""
-        path = self._layout.raw_file(source_file)
-        try:
-            status = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        straight = path.parent.resolve() == (self._layout.raw_root.resolve() / source_file).parent
-        return files.stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
+        return files.state_below(self._layout.raw_root, source_file)
 
     def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
         """Tell whether the raw file of a run is still there: as it was, with more rows, or edited.
@@ -83,6 +75,8 @@ class Originals:
                 return False
             if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
                 return True
+            if catalog.is_current(run.source_file, status.size, status.mtime_ns) and _covered(catalog, run):
+                return False
             others = catalog.digests_of_size(status.size) - {run.source_sha256}
             if others and files.sha256_of(path) in others:
                 return False

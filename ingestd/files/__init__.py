@@ -34,6 +34,7 @@ from ingestd.files.look import (
     scan_csvs,
     sha256_of,
     stat_of,
+    state_below,
     why_passed_over,
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
@@ -74,6 +75,7 @@ __all__ = [
     "scan_csvs",
     "sha256_of",
     "stat_of",
+    "state_below",
     "temporary_beside",
     "why_passed_over",
     "world",

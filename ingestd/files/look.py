@@ -41,6 +41,20 @@ def stat_of(status: os.stat_result) -> FileStat:
 _LATEST_NS = 2**63 - 1
 
 
+def state_below(root: Path, name: str) -> FileStat | None:
+    """Look at the file that `name` is below `root`, as a scan would find it.
+
+    None when there is no regular file, or a link leads to it. Raises OSError where it cannot be looked at.
+    """
+    path = root / name
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    straight = path.parent.resolve() == (root.resolve() / name).parent
+    return stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
+
+
 BLOCK_BYTES = 2**20
 """So many bytes of a file are hashed at a time."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 
 from ingestd.errors import UsageError
 
@@ -25,9 +27,15 @@ def compute_run_id(source_file: str, start_time_utc: datetime) -> str:
     return _digest(_identity(source_file, start_time_utc))
 
 
-def compute_distinct_run_id(source_file: str, start_time_utc: datetime, digest: str) -> str:
-    """Compute the id of a run whose plain id belongs to another file (case twins): the content's SHA-256 joins in."""
-    return _digest(f"{_identity(source_file, start_time_utc)}|{digest}")
+def distinct_run_ids(source_file: str, start_time_utc: datetime, digest: str) -> Iterator[str]:
+    """Yield ids, without end, for a run whose plain id belongs to another file (case twins).
+
+    The content's SHA-256 joins the text; from the second id on, a number does, too.
+    """
+    text = f"{_identity(source_file, start_time_utc)}|{digest}"
+    yield _digest(text)
+    for number in count(2):
+        yield _digest(f"{text}|{number}")
 
 
 def _identity(source_file: str, start_time_utc: datetime) -> str:

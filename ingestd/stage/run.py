@@ -259,7 +259,7 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
 
     task = reading.task
     values = interpret(run.header, run.procedure, run.table, task.source_file)
-    start = _start(task, run, context.zone)
+    start = _start(reading, run, context.zone)
     same_start = task.prior is not None and task.prior.start_time_utc == start.utc
     prior_id = task.prior.run_id if task.prior is not None and same_start else None
     return ManifestRow(
@@ -288,13 +288,18 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
     )
 
 
-def _start(task: StageTask, run: RawRun, zone: ZoneInfo) -> StartTime:
-    """Find the start of a run; one told by path or mtime never changes for a path that has a row already."""
+def _start(reading: _Reading, run: RawRun, zone: ZoneInfo) -> StartTime:
+    """Find the start of a run; one told by path or mtime never changes for a path that has a row already.
+
+    Nor does that of the same bytes, unless all is to be staged anew: the zone may be another now.
+    """
+    task = reading.task
     try:
         start = start_time(run.header.start_text, task.source_file, task.status.mtime_ns, zone, task.now)
     except Reject as reject:
         raise reject.at(run.header.line_of(START_TIME_LABEL)) from None
-    if task.prior is not None and start.origin != "header":
+    moved = task.prior is not None and task.prior.digest == reading.digest and not task.force
+    if task.prior is not None and (moved or start.origin != "header"):
         warnings = start.warnings if start.origin == task.prior.origin else ()
         return StartTime(task.prior.start_time_utc, task.prior.origin, warnings)
     return start

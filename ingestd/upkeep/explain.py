@@ -23,7 +23,7 @@ from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
 from ingestd.lost import LostFile, emptied, lost_at
-from ingestd.manifest.record import FileNote
+from ingestd.manifest.record import Event, FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
@@ -39,6 +39,8 @@ from ingestd.writers import read_writers
 
 _NAMES = ("source_file", "run_id", "superseded_by", "note")
 """Keys of an event, its rows and files under which a file or run is named; the note of a `moved` one its old path."""
+
+_MADE_RUNS = {Event.MOVED, *(event for event in Event if event.stages)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +253,12 @@ def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
 
 def _moved_away(store: ManifestStore, story: Story) -> str:
     """Say where the run went that a path without a file, row or note once was."""
+    here = story.source_file
     for event in reversed(story.events):
         run = store.catalog.run(event.get("run_id") or "")
-        if run is not None and run.source_file != story.source_file:
+        left = event.get("event") == Event.MOVED and event.get("note") == moved_from(here)
+        was_here = event.get("source_file") == here and event.get("event") in _MADE_RUNS
+        if run is not None and run.source_file != here and (left or was_here):
             return f"It is no more at this path: run {run.run_id} was moved to {run.source_file}."
     return "Its raw file is gone, and it never became a run."
 
@@ -321,7 +326,7 @@ def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow
 
 def _is_run(row: ManifestRow, raw: RawFile, lost: LostFile | None = None) -> str:
     if not row.live:
-        return f"It was run {row.run_id}, superseded by {row.superseded_by}: the start time in its file changed."
+        return f"It was run {row.run_id}, superseded by {row.superseded_by}: its start time changed."
     where = ""
     if lost is not None:
         where = f" {_and_lost(lost)}"

@@ -67,13 +67,11 @@ def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows
     return rows
 
 
-def keep_superseded(rows: PackedRows, found: Salvage) -> None:
-    """Add what the stage cannot tell and a sound manifest does: superseded runs, and which run superseded them."""
+def keep_unstaged(rows: PackedRows, found: Salvage) -> None:
+    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones."""
     for run_id, known in found.rows.items():
-        if known.live:
-            continue
         staged = rows.get(run_id)
-        if staged is None or not staged.live:
+        if staged is None or not (staged.live or known.live):
             rows.put(known)
 
 
@@ -99,6 +97,8 @@ def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[P
 
 def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
     """Return the row with its raw file's mtime of now, where the bytes are the same: a touch is not in the stage."""
+    if not row.live:
+        return row
     path = layout.raw_file(row.source_file)
     try:
         status = path.lstat()

@@ -34,7 +34,7 @@ from ingestd.upkeep.rebuild import (
     aside_folder,
     checked_state,
     keep_copies,
-    keep_superseded,
+    keep_unstaged,
     lost_rows,
     restored_rows,
     set_aside,
@@ -347,8 +347,8 @@ def rebuild_manifest(
 ) -> Rebuilt:
     """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
 
-    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row. The old
-    table and log are kept aside. `engine` opens what stages.
+    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row, and those
+    whose Parquet is gone the one they had. The old table and log are kept aside. `engine` opens what stages.
 
     Raises:
         Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
@@ -369,7 +369,7 @@ def rebuild_manifest(
         told, found = read_told(layout), salvage(layout)
         end_half_done(layout, _recorded(layout, found, told), lambda path: set_aside(layout, [path], folder))
         rows = rows_of_stage(read_stage(layout), told)
-        keep_superseded(rows, found)
+        keep_unstaged(rows, found)
         write_manifest(settings, found, _checked(layout, rows), restored_notes(found, told), folder)
     if from_raw:
         return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))

@@ -285,15 +285,43 @@ def test_a_hard_link_is_a_copy(archive: Archive) -> None:
     assert archive.backfill() == [("ingested", A), ("duplicate", B)]
 
 
-def test_copies_among_many_files_of_one_size(archive: Archive) -> None:
-    """Where more runs than are compared in advance have one size, a copy, a touch and a move are told all the same."""
+def many_of_one_size(archive: Archive) -> list[str]:
+    """Ingest more runs of one size than are compared in advance; return their files."""
     names = [f"2025-09-23/It_{number}.csv" for number in range(1, KNOWN_AT_MOST + 4)]
     for number, name in enumerate(names):
         archive.put(name, RUN.but(start=1758632100.25 + number).data)
-    assert len({(archive.raw / name).stat().st_size for name in names}) == 1
     archive.backfill()
+    return names
+
+
+def test_copies_among_many_files_of_one_size(archive: Archive) -> None:
+    """Where more runs than are compared in advance have one size, a copy, a touch and a move are told all the same."""
+    names = many_of_one_size(archive)
+    assert len({(archive.raw / name).stat().st_size for name in names}) == 1
     archive.copy(names[0], "copy.csv")
     archive.touch(names[1])
     archive.move(names[2], "moved.csv")
     assert sorted(archive.backfill()) == [("duplicate", "copy.csv"), ("moved", "moved.csv"), ("unchanged", names[1])]
     assert len(archive.live()) == len(names)
+
+
+@pytest.mark.parametrize("edit", [{"chip": 67}, {"rows": 4}], ids=["edited", "grown"])
+def test_a_copy_beside_an_edit_of_its_original_among_many_files_of_one_size(
+    archive: Archive, edit: dict[str, int]
+) -> None:
+    """Seen at once: the copy is told from the bytes the original had, as where few have that size."""
+    names = many_of_one_size(archive)
+    archive.copy(names[4], "copy.csv")
+    archive.put(names[4], RUN.but(start=1758632104.25, **edit).data)
+    assert [event for event, _ in archive.backfill()] == ["duplicate", "edited" if "chip" in edit else "updated"]
+    assert sorted(archive.live()) == sorted(names)
+
+
+def test_a_moved_run_whose_name_a_new_one_has_among_many_files_of_one_size(archive: Archive) -> None:
+    """Seen at once: the run is where its bytes are, and the new measurement is a run of its own."""
+    names = many_of_one_size(archive)
+    run_id = archive.live()[names[2]].run_id
+    archive.move(names[2], "moved.csv")
+    archive.put(names[2], OTHER.data)
+    assert archive.backfill() == [("moved", "moved.csv"), ("ingested", names[2])]
+    assert archive.live()["moved.csv"].run_id == run_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 
 import pytest
 from archive import Archive, digest16
@@ -12,7 +13,7 @@ from measurement import BROKEN, Measurement
 
 from ingestd.errors import UsageError
 from ingestd.settings import load_settings
-from ingestd.stage.identity import compute_distinct_run_id, compute_run_id
+from ingestd.stage.identity import compute_run_id, distinct_run_ids
 from ingestd.stage.parquet import read_row, read_run
 
 RUN = Measurement()
@@ -29,7 +30,8 @@ def test_the_run_id_is_the_documented_hash() -> None:
     expected = hashlib.sha1(b"2025-09-23/it_1.csv|2025-09-23t12:55:55.282112z").hexdigest()[:20]
     assert compute_run_id(A, start) == expected
     assert compute_run_id(A.upper(), start) == expected
-    assert compute_distinct_run_id(A, start, "0" * 64) != expected
+    first, second, third = islice(distinct_run_ids(A, start, "0" * 64), 3)
+    assert len({expected, first, second, third}) == 4
 
 
 def test_a_start_without_a_zone_has_no_run_id() -> None:
@@ -290,3 +292,38 @@ def test_force_mends_a_damaged_parquet(archive: Archive) -> None:
     staged.write_bytes(b"rubbish")
     archive.backfill(force=True)
     assert staged.read_bytes() == good
+
+
+def test_a_distinct_id_that_has_moved_on_is_not_taken_again(archive: Archive) -> None:
+    """Two runs of one path and start have moved away and been edited: the third gets an id of its own."""
+    other = RUN.but(chip=70)
+    archive.put(A, RUN.data)
+    archive.backfill()
+    for measurement, to in ((RUN, C), (other, "x/It_5.csv")):
+        archive.put(A, measurement.data)
+        archive.backfill()
+        archive.move(A, to)
+        archive.backfill()
+    archive.put("x/It_5.csv", other.but(chip=71).data)
+    archive.backfill()
+    archive.delete("x/It_5.csv")
+    before = {row.run_id: row for row in archive.rows()}
+    archive.put(A, other.data)
+    assert archive.backfill() == [("ingested", A)]
+    assert len(archive.rows()) == 3
+    assert before.items() <= {row.run_id: row for row in archive.rows()}.items()
+
+
+def test_a_run_that_moves_keeps_its_start_whatever_the_zone_is_now(archive: Archive) -> None:
+    """The zone was set anew, and only `--force` takes runs there: a renamed file starts when it did."""
+    archive.put(A, RUN.data.replace(b"Start time: 1758632155.25", b"Start time: 2025-09-23T09:55:55.25"))
+    archive.backfill()
+    before = archive.live()[A]
+    zone = {"local_tz": "Europe/Madrid"}
+    archive.settings = load_settings(
+        None, {"paths": {"data_root": archive.root}, "stage": {"workers": 1}, "time": zone}
+    )
+    archive.move(A, C)
+    assert archive.backfill_amid() == [("moved", C)]
+    now = archive.live()[C]
+    assert (now.run_id, now.start_time_utc) == (before.run_id, before.start_time_utc)

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from measurement import BROKEN, Measurement
 
-NAMES = st.sampled_from(["2025-09-23/It_1.csv", "2025-09-23/IT_1.csv", "2025-09-23/It_2.csv", "copies/It_1.csv"])
+from ingestd import ingest
+
+KNOWN_AT_MOST = ingest.KNOWN_AT_MOST
+
+NAMES = st.sampled_from(
+    ["2025-09-23/It_1.csv", "2025-09-23/IT_1.csv", "2025-09-23/It_2.csv", "copies/It_1.csv", "x/It_3.csv"]
+)
 MEASUREMENTS = st.builds(
     Measurement,
     start=st.sampled_from([1758632155.25, 1758639999.5, None]),
@@ -26,16 +32,18 @@ CHANGES = st.sampled_from([{"chip": 67}, {"chip": 72}, {"start": 1758639999.5}, 
 class RawFiles(RuleBasedStateMachine):
     """A folder of raw files at the hands of people, scripts and an instrument."""
 
-    @initialize(first=MEASUREMENTS, name=NAMES)
-    def begin(self, first: Measurement, name: str) -> None:
-        """Start with one measurement."""
+    @initialize(first=MEASUREMENTS, name=NAMES, known_at_most=st.sampled_from([0, KNOWN_AT_MOST]))
+    def begin(self, first: Measurement, name: str, known_at_most: int) -> None:
+        """Start with one measurement; with as few runs of one size as in a folder, or as many as in an archive."""
         self.folder = Path(tempfile.mkdtemp(prefix="ingestd-test-"))
         self.archive = Archive(self.folder)
+        ingest.KNOWN_AT_MOST = known_at_most
         self.contents: dict[str, Measurement | None] = {}
         self.measure(name, first)
 
     def teardown(self) -> None:
         """Let a last backfill see whatever was done since the one before, and a second one find nothing to do."""
+        ingest.KNOWN_AT_MOST = KNOWN_AT_MOST
         if hasattr(self, "archive"):
             self.archive.backfill()
             assert self.archive.backfill() == []
@@ -51,9 +59,7 @@ class RawFiles(RuleBasedStateMachine):
         self.archive.put(name, measurement.data)
 
     @precondition(lambda self: self.contents)
-    @rule(
-        data=st.data(), changes=st.sampled_from([{"chip": 67}, {"chip": 72}, {"start": 1758639999.5}, {"start": None}])
-    )
+    @rule(data=st.data(), changes=CHANGES)
     def edit(self, data: st.DataObject, changes: dict[str, object]) -> None:
         """A header corrected by hand; in a file that is no measurement any more this restores one."""
         name = self._one(data)

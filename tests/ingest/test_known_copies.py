@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from archive import Archive
@@ -137,3 +138,59 @@ def test_a_copy_of_one_run_that_another_has_become(archive: Archive) -> None:
     archive.backfill()
     assert archive.live()[A].source_sha256 == sha256(grown).hexdigest()
     assert archive.notes()[C].run_id == archive.live()[A].run_id
+
+
+@pytest.mark.parametrize("original", ["a/It_1.csv", A], ids=["told by mtime", "told by path"])
+def test_a_copy_of_a_run_without_a_start_that_was_overwritten(archive: Archive, original: str) -> None:
+    """Another measurement has the original's path, and no header tells them apart: the copy is a run of its own."""
+    run = RUN.but(start=None)
+    archive.put(original, run.data)
+    archive.copy(original, "z/It_2.csv")
+    archive.backfill()
+    archive.put(original, run.but(chip=67, sample=2).data)
+    assert archive.backfill() == [("edited", original), ("ingested", "z/It_2.csv")]
+    assert {name: row.chip_number for name, row in archive.live().items()} == {original: 67, "z/It_2.csv": 72}
+
+
+def test_a_copy_of_a_run_without_a_start_whose_header_was_corrected(archive: Archive) -> None:
+    """The rows are those of before: the measurement counts once, corrected."""
+    run = RUN.but(start=None)
+    archive.put(A, run.data)
+    archive.copy(A, B)
+    archive.backfill()
+    archive.put(A, run.but(chip=67).data)
+    assert archive.backfill() == [("edited", A)]
+    assert archive.notes()[B].outcome == "duplicate"
+
+
+def test_a_copy_from_before_an_edit_of_a_file_that_was_overwritten(copied: Archive) -> None:
+    """All that is left of a measurement is a copy from before its correction: that counts."""
+    copied.put(A, RUN.but(chip=67).data)
+    copied.backfill()
+    copied.copy(B, C)
+    assert copied.backfill() == [("duplicate", C)]
+    copied.put(A, Measurement(start=1758650000.5, chip=70, sample=2).data)
+    assert copied.backfill() == [("superseded", A), ("ingested", B), ("duplicate", C)]
+    assert {name: row.chip_number for name, row in copied.live().items()} == {A: 70, B: 72}
+
+
+def test_a_copy_is_not_given_a_run_by_what_never_was_at_its_path(copied: Archive) -> None:
+    """The copy is deleted, and another measurement takes its original's path: `explain` tells of no move."""
+    copied.delete(B)
+    copied.put(A, Measurement(start=1758650000.5, chip=70, sample=2).data)
+    copied.backfill_amid()
+    assert explain(copied.settings, B, copied.now()).verdict == "Its raw file is gone, and it never became a run."
+
+
+def test_a_copy_behind_a_link_takes_no_place(copied: Archive, tmp_path: Path) -> None:
+    """No scan follows a link: the original that was emptied is to be restored."""
+    (copied.raw / "copies").mkdir()
+    copied.move(B, "copies/It_1.csv")
+    copied.backfill()
+    (copied.raw / "copies").rename(tmp_path / "elsewhere")
+    (copied.raw / "copies").symlink_to(tmp_path / "elsewhere")
+    copied.put(A, b"")
+    copied.backfill_amid()
+    (lost,) = copied.report.lost
+    assert lost.copy is None
+    assert lost.next_step.startswith("restore it from a backup")

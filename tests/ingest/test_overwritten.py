@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
+
+from ingestd.files import stat_of
+from ingestd.ingest import opened
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import stage_batch
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
@@ -132,3 +138,31 @@ def test_a_copy_stays_a_copy_while_its_original_is_broken(archive: Archive) -> N
     archive.put(A, RUN.but(chip=67).data)
     assert archive.backfill() == [("edited", A)]
     assert [row.source_file for row in archive.rows()] == [A]
+
+
+def test_a_covered_run_whose_copy_tells_its_start(archive: Archive) -> None:
+    """A file has the bytes that another run had, and grew from: the run it was goes to its copy, and stays there."""
+    first, copy, covered = "x/It_3.csv", "y/It_1.csv", A
+    archive.put(first, RUN.data)
+    archive.put(covered, RUN.but(chip=67).data)
+    archive.copy(covered, copy)
+    archive.backfill()
+    archive.copy(first, covered)
+    archive.put(first, RUN.but(rows=4).data)
+    assert archive.backfill() == [("duplicate", covered), ("updated", first), ("moved", copy)]
+    assert archive.backfill() == []
+
+
+@pytest.mark.parametrize("before", [BROKEN, b"", RUN.but(rows=0).data], ids=["bad", "empty", "no rows"])
+def test_a_refusal_that_another_process_overtook(archive: Archive, before: bytes) -> None:
+    """What was read before the file was mended, and is committed after, does not stand against the run."""
+    path = archive.put(A, before)
+    with opened(archive.settings, archive.now) as ingest:
+        task = ingest.task_for(A, stat_of(path.lstat()), Observation(99.0, ""))
+        read = stage_batch([task], ingest.context)
+        archive.put(A, RUN.data)
+        archive.backfill_amid()
+        done = ingest.commit(read)
+    assert (done.records, done.again) == ([], read)
+    assert archive.backfill() == []
+    assert not archive.notes()

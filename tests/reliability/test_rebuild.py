@@ -51,6 +51,17 @@ def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> No
     lived.check_sound(archive)
 
 
+def test_a_run_whose_parquet_is_gone_keeps_its_row(archive: Archive) -> None:
+    """The stage has it no more, and its raw file is deleted: what the manifest knows is all there is of it."""
+    rows, lines = manifest(archive), histories(archive)
+    row = archive.live()[lived.DELETED]
+    shutil.rmtree(archive.staged(row).parent)
+    rebuild(archive, "stage")
+    assert manifest(archive) == rows
+    assert histories(archive) == lines
+    assert {kind for kind, _ in damages(archive)} == {"parquet-missing"}
+
+
 def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
     """Table and log of before stand below `aside`, byte for byte."""
     before = {path.read_bytes() for path in [archive.layout.manifest_path, *archive.layout.wal_dir.glob("*.log")]}

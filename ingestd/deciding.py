@@ -11,11 +11,12 @@ from dataclasses import replace
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.layout import Layout
-from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.manifest.catalog import Catalog, KnownRun, known_run
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.originals import Originals
+from ingestd.raw.start_time import tells_start
 from ingestd.stage import run as stage
 from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
@@ -66,7 +67,7 @@ class Decider:
         here = next((run for run in catalog.live_at(row.source_file) if run.run_id == row.run_id), None)
         if here is not None:
             return self._put_again(here, outcome, placing)
-        copied = catalog.edited_original_of(row.source_sha256) if same is None else None
+        copied = self._edited_original_of(row) if same is None else None
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
             return self._copy(copied, Same(task, row.source_sha256))
@@ -76,6 +77,21 @@ class Decider:
         if prior is None:
             return self._put(Event.INGESTED, distinct, placing)
         return self._supersede(prior, distinct, placing)
+
+    def _edited_original_of(self, row: ManifestRow) -> KnownRun | None:
+        """Find the live run whose raw file had these bytes and was edited since.
+
+        Its known copies tell, or the version of it that was kept. The latter not where no header tells the start:
+        another measurement may have the run's path, and so its id.
+        """
+        catalog = self.store.catalog
+        if (known := catalog.edited_original_of(row.source_sha256)) is not None:
+            return known
+        kept = self.layout.superseded_runs(row.proc, row.date_local, row.source_sha256)
+        if not kept or not tells_start(row.parameters):
+            return None
+        live = (one for one in self.store.full_rows(kept).values() if one.live and tells_start(one.parameters))
+        return next(map(known_run, live), None)
 
     def _is_overtaken(self, outcome: Staged | Refused | Waiting) -> bool:
         """Tell whether the file's path has another run, or another version of it, than when it was read."""
@@ -135,7 +151,7 @@ class Decider:
 
         Where the header tells no start, that may be another measurement.
         """
-        left = [] if outcome.grown or outcome.row.start_time_origin == "header" else self._left_alone(old, outcome)
+        left = [] if outcome.grown or tells_start(outcome.row.parameters) else self._left_alone(old, outcome)
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
         return record.model_copy(update={"files": [*record.files, *map(forgotten, left)]})
 

@@ -106,6 +106,13 @@ class Layout:
         """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""
         return self.superseded_root / partition(proc, day, run_id) / f"{digest[:16]}.parquet"
 
+    def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
+        """List the runs of a procedure and day of which a replaced version with this SHA-256 is kept."""
+        folder = (self.superseded_root / partition(proc, day, "x")).parent
+        if not files.is_dir(folder):
+            return []
+        return sorted(path.parent.name.partition("=")[2] for path in folder.glob(f"run_id=*/{digest[:16]}.parquet"))
+
     def event_file(self, day: date, seq: int, name: str) -> Path:
         """Locate the event JSON of record `seq`: at most `EVENTS_PER_FOLDER` in a folder."""
         block = f"{seq // EVENTS_PER_FOLDER * EVENTS_PER_FOLDER:09d}"

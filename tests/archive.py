@@ -24,6 +24,7 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import read_manifest, rows_of
 from ingestd.manifest.view import read_view
+from ingestd.raw.start_time import tells_start
 from ingestd.report import Report
 from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_row
@@ -211,7 +212,7 @@ def _check_copies_stay(archive: Archive, live: list[ManifestRow]) -> None:
     Where the header tells no start, another measurement may have its path, and so its id.
     """
     ids, by_digest = {row.run_id for row in live}, {row.source_sha256: row.run_id for row in live}
-    nameless = {row.run_id for row in live if row.start_time_origin != "header"}
+    nameless = {row.run_id for row in live if not tells_start(row.parameters)}
     for digest, copied in archive.copies.items():
         assert copied not in ids - nameless or by_digest.get(digest, copied) in {copied, *archive.versions}, (
             "a copy counts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import StartTimeOrigin
+from ingestd.raw.header import START_TIME_LABEL
 from ingestd.words import shown, utc_text
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +43,7 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
     """
     warnings: list[str] = []
     origin: StartTimeOrigin = "header"
-    if header_text is not None and header_text.strip().lower() not in _ABSENT:
+    if header_text is not None and _is_told(header_text):
         utc, notes = _from_text(header_text.strip(), tz)
         warnings += notes
     else:
@@ -64,6 +66,18 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
     elif utc - now > timedelta(days=1):
         warnings.append(f"{told} more than a day ahead of the clock; is a clock wrong?")
     return StartTime(utc, origin, tuple(warnings))
+
+
+def tells_start(parameters: str) -> bool:
+    """Tell whether a header has a start time; `parameters` is the manifest's, as `values.header_json` writes it."""
+    content = json.loads(parameters)
+    text = content["metadata"].get(START_TIME_LABEL, content["parameters"].get(START_TIME_LABEL))
+    return text is not None and _is_told(text)
+
+
+def _is_told(header_text: str) -> bool:
+    """Tell whether a header's `Start time` says anything: PyMeasure writes `None` for what was not set."""
+    return header_text.strip().lower() not in _ABSENT
 
 
 def ensure_start_time_utc(value: datetime | float | str, local_tz: ZoneInfo | str = "America/Santiago") -> datetime:

@@ -296,10 +296,8 @@ def test_force_mends_a_damaged_parquet(archive: Archive) -> None:
 
 def test_a_distinct_id_that_has_moved_on_is_not_taken_again(archive: Archive) -> None:
     """Two runs of one path and start have moved away and been edited: the third gets an id of its own."""
-    other = RUN.but(chip=70)
-    archive.put(A, RUN.data)
-    archive.backfill()
-    for measurement, to in ((RUN, C), (other, "x/It_5.csv")):
+    first, other = RUN.but(start=None), RUN.but(start=None, chip=70)
+    for measurement, to in ((first, C), (other, "x/It_5.csv")):
         archive.put(A, measurement.data)
         archive.backfill()
         archive.move(A, to)

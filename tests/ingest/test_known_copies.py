@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from archive import Archive
-from measurement import Measurement
+from measurement import BROKEN, Measurement
 
 from ingestd.settings import load_settings
 from ingestd.upkeep.explain import explain
 from ingestd.upkeep.verify import verify
 
 RUN = Measurement()
+OTHER = Measurement(start=1758650000.5, chip=70, sample=2)
 A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
 
 
@@ -152,6 +153,16 @@ def test_a_copy_of_a_run_without_a_start_that_was_overwritten(archive: Archive, 
     assert {name: row.chip_number for name, row in archive.live().items()} == {original: 67, "z/It_2.csv": 72}
 
 
+def test_a_backup_of_what_a_run_without_a_start_has_replaced_is_a_run(archive: Archive) -> None:
+    """The path's run is another measurement now, which no header tells: the bytes of before count by themselves."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(start=None, sample=2).data)
+    assert archive.backfill() == [("edited", A)]
+    archive.put(B, RUN.data)
+    assert archive.backfill() == [("ingested", B)]
+
+
 def test_a_copy_of_a_run_without_a_start_whose_header_was_corrected(archive: Archive) -> None:
     """The rows are those of before: the measurement counts once, corrected."""
     run = RUN.but(start=None)
@@ -169,7 +180,7 @@ def test_a_copy_from_before_an_edit_of_a_file_that_was_overwritten(copied: Archi
     copied.backfill()
     copied.copy(B, C)
     assert copied.backfill() == [("duplicate", C)]
-    copied.put(A, Measurement(start=1758650000.5, chip=70, sample=2).data)
+    copied.put(A, OTHER.data)
     assert copied.backfill() == [("superseded", A), ("ingested", B), ("duplicate", C)]
     assert {name: row.chip_number for name, row in copied.live().items()} == {A: 70, B: 72}
 
@@ -177,7 +188,7 @@ def test_a_copy_from_before_an_edit_of_a_file_that_was_overwritten(copied: Archi
 def test_a_copy_is_not_given_a_run_by_what_never_was_at_its_path(copied: Archive) -> None:
     """The copy is deleted, and another measurement takes its original's path: `explain` tells of no move."""
     copied.delete(B)
-    copied.put(A, Measurement(start=1758650000.5, chip=70, sample=2).data)
+    copied.put(A, OTHER.data)
     copied.backfill_amid()
     assert explain(copied.settings, B, copied.now()).verdict == "Its raw file is gone, and it never became a run."
 
@@ -194,3 +205,29 @@ def test_a_copy_behind_a_link_takes_no_place(copied: Archive, tmp_path: Path) ->
     (lost,) = copied.report.lost
     assert lost.copy is None
     assert lost.next_step.startswith("restore it from a backup")
+
+
+@pytest.mark.parametrize("meanwhile", [BROKEN, b"", RUN.but(rows=0).data], ids=["bad", "empty", "no rows"])
+def test_a_copy_that_was_something_else_for_a_while(copied: Archive, meanwhile: bytes) -> None:
+    """A copy from before an edit is spoilt and restored: the measurement counts once, corrected."""
+    copied.put(A, RUN.but(chip=67).data)
+    copied.backfill()
+    copied.put(B, meanwhile)
+    copied.backfill_amid()
+    copied.put(B, RUN.data)
+    copied.backfill_amid()
+    assert copied.live()[A].chip_number == 67
+    assert copied.notes()[B].outcome == "duplicate"
+    assert ", before its edit: counted once, there" in told(copied)
+    assert copied.backfill_amid() == []
+
+
+def test_a_backup_from_before_an_edit_is_a_copy(archive: Archive) -> None:
+    """It was never seen beside the original: what the run was is kept, and tells."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    archive.backfill()
+    archive.put(B, RUN.data)
+    assert archive.backfill() == [("duplicate", B)]
+    assert ", before its edit: counted once, there" in told(archive)

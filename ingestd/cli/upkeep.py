@@ -100,10 +100,10 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     It shows the plan; with --apply it carries it out. Nothing is deleted.
 
     What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`; the manifest is restored from what is
-    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. With --apply no service
-    may run.
+    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. Where a run is lost with
+    its row and its Parquet, the next `ingestd backfill` stages it from its raw file. With --apply no service may run.
 
-    Exit codes: 0 nothing is to be done (any more), 1 damage is left, or the plan waits for --apply, 2 could not run.
+    Exit codes: 0 nothing is damaged (any more), 1 damage is left, or the plan waits for --apply, 2 could not run.
 
     \b
     Examples:
@@ -169,6 +169,13 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         exits.complain_of(done.stopped_by)
     elif not done.left:
         say(f"Nothing{seen} is damaged any more.", style="bold green")
+    if done.undecided:
+        are = "is" if len(done.undecided) == 1 else "are"
+        say(
+            f"{count(len(done.undecided), 'raw file')} {are} not staged (any more). "
+            "Next: `ingestd backfill`, or start the service.",
+            style="bold",
+        )
 
 
 @commands.command()

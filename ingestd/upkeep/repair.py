@@ -65,7 +65,9 @@ class Step:
 class Repair:
     """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend.
 
-    `more_may_follow`: a plan that ends with the manifest, for what else is damaged shows when that is restored.
+    `undecided` are the raw files that nothing is decided about when it is carried out, those among them whose run was
+    lost with row and Parquet. `more_may_follow`: a plan that ends with the manifest, for what else is damaged shows
+    when that is restored.
     `stopped_by` ended it early: the last of `steps` may not be done, and what is left is not known.
     """
 
@@ -73,6 +75,7 @@ class Repair:
     applied: bool = False
     aside: Path | None = None
     left: list[Finding] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
     more_may_follow: bool = False
     stopped_by: IngestdError | None = None
 
@@ -305,6 +308,7 @@ class _Job:
             ingest.compact()
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]
+        self.done.undecided = [finding.path for finding in found if finding.kind == "raw-undecided"]
 
 
 def _recorded(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:

@@ -128,6 +128,27 @@ def test_the_plan_of_a_deep_repair_is_carried_out_by_the_command_it_prints(stage
     assert staged.run("verify", "--deep").code == 0
 
 
+@pytest.mark.parametrize(("lost", "told"), [(1, "1 raw file is"), (2, "2 raw files are")])
+def test_repair_tells_of_runs_that_are_to_be_staged_again(staged: Folder, lost: int, told: str) -> None:
+    """A run that is lost with its row and its Parquet is no damage any more, and the command that stages it is named."""
+    for name in ("2026-03-12/IVg2026-03-12_1.csv", "2026-03-12/IV2026-03-12_1.csv")[:lost]:
+        (parquet,) = [
+            staged.path / "data" / one["path"] for one in staged.run("explain", name, "--json").json["staged"]
+        ]
+        parquet.write_bytes(parquet.read_bytes() + b"x")
+    manifest = staged.path / "data" / "02_stage" / "_manifest" / "manifest.parquet"
+    data = manifest.read_bytes()
+    manifest.write_bytes(data[:300] + bytes([data[300] ^ 1]) + data[301:])
+    done = staged.run("repair", "--apply")
+    assert done.code == 0
+    next_step = "not staged (any more). Next: `ingestd backfill`, or start the service.\n"
+    assert done.out.endswith(f"is damaged any more.\n{told} {next_step}")
+    assert len(staged.run("repair", "--apply", "--json").json["undecided"]) == lost
+    staged.run("backfill", "--workers", "1")
+    assert staged.run("status", "--json").json["runs"] == 20
+    assert staged.run("repair", "--apply", "--json").json["undecided"] == []
+
+
 @pytest.mark.parametrize("name", ["-y.csv", "it's.csv", 'a "b".csv', "new\nline.csv", "e/ü.csv"])
 def test_what_is_printed_to_be_typed_works_as_it_stands(folder: Folder, name: str) -> None:
     """Whatever a file is called: the command is found by the shell's rules, with the options that tell where it is."""

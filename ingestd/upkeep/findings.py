@@ -33,6 +33,7 @@ Kind = Literal[
     "raw-missing",
     "raw-overwritten",
     "raw-undecided",
+    "raw-unparsed",
     "raw-unreadable",
     "rejected",
     "same-start",

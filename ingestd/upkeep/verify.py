@@ -40,8 +40,11 @@ from ingestd.upkeep.staged import (
     retired_rows,
 )
 
-DEEP_KINDS = frozenset({"raw-bytes", "parquet-cells"})
+DEEP_KINDS = frozenset({"raw-bytes", "raw-unparsed", "parquet-cells"})
 """What only `deep` can see."""
+
+OTHER_SETTINGS = "is the right config file in force (`ingestd config show`)?"
+"""What to ask where the bytes that are staged could not be staged today."""
 
 LOOKS = 5
 """How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
@@ -333,14 +336,17 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
                 "damage", "raw-bytes", row.source_file, "its bytes changed although size and mtime did not", row.run_id
             )
             return
-        run = parse_run(read.data, settings.registry)
         staged = read_run(path)
+        run = parse_run(read.data, settings.registry)
         done.cells += run.rows * len(run.header.columns)
         if not same_cells(staged, run.table) or read_header(path) != run.header.text:
             yield Finding(
                 "damage", "parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id
             )
-    except (Corrupt, Reject) as error:
+    except Reject as error:  # of the very bytes that were staged: the settings are others now
+        message = f"cannot be compared with its Parquet: {error.message}; {OTHER_SETTINGS}"
+        yield Finding("note", "raw-unparsed", row.source_file, message, row.run_id)
+    except Corrupt as error:
         if files.exists(path):
             yield Finding("damage", "parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:

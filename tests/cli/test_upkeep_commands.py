@@ -130,7 +130,7 @@ def test_the_plan_of_a_deep_repair_is_carried_out_by_the_command_it_prints(stage
 
 @pytest.mark.parametrize(("lost", "told"), [(1, "1 raw file is"), (2, "2 raw files are")])
 def test_repair_tells_of_runs_that_are_to_be_staged_again(staged: Folder, lost: int, told: str) -> None:
-    """A run that is lost with its row and its Parquet is no damage any more, and the command that stages it is named."""
+    """A run that is lost with its row and its Parquet is no damage any more, and what stages it is named."""
     for name in ("2026-03-12/IVg2026-03-12_1.csv", "2026-03-12/IV2026-03-12_1.csv")[:lost]:
         (parquet,) = [
             staged.path / "data" / one["path"] for one in staged.run("explain", name, "--json").json["staged"]
@@ -147,6 +147,25 @@ def test_repair_tells_of_runs_that_are_to_be_staged_again(staged: Folder, lost: 
     staged.run("backfill", "--workers", "1")
     assert staged.run("status", "--json").json["runs"] == 20
     assert staged.run("repair", "--apply", "--json").json["undecided"] == []
+
+
+def test_what_these_settings_cannot_read_is_no_damage(folder: Folder) -> None:
+    """A run of a procedure that the config file does not have any more is compared with nothing, and noted."""
+    config = folder.path / "config.toml"
+    config.write_text('[procedures.ITS]\nclasses = ["It", "ITS", "ItOurs"]\n')
+    folder.put("It_1.csv", Measurement().data.replace(b".It>", b".ItOurs>"))
+    folder.put("It_2.csv", Measurement(start=1758639999.5, sample=1).data)
+    folder.run("backfill", "--workers", "1")
+    config.write_text("")
+    done = folder.run("verify", "--deep", "--json")
+    (note,) = done.json["findings"]
+    assert (done.code, note["level"], note["kind"], note["path"]) == (0, "note", "raw-unparsed", "It_1.csv")
+    assert "the class 'ItOurs'" in note["message"]
+    assert note["message"].endswith("; is the right config file in force (`ingestd config show`)?")
+    next((folder.path / "data" / "histories").iterdir()).unlink()  # damage has everything looked at again
+    done = folder.run("verify", "--deep")
+    assert (done.code, done.out.count("raw-unparsed"), done.out.count("history-missing")) == (1, 1, 1)
+    assert folder.run("repair", "--deep", "--apply").code == 0
 
 
 @pytest.mark.parametrize("name", ["-y.csv", "it's.csv", 'a "b".csv', "new\nline.csv", "e/ü.csv"])

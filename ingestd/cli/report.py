@@ -187,9 +187,14 @@ def _tell_rejected(file: RejectedFile) -> None:
     line = f", line {reason.line}" if reason.line is not None else ""
     say(f"{file.source_file}{line}", lead="rejected  ", style="bold red")
     say_below(f"{reason.message} [{reason.code}]")
-    step, _, rest = reason.next_step.partition("\n")
-    more = f" (`ingestd rejects show {quoted(file.source_file)}` prints it)" if rest else ""
-    say_below(f"next: {step.removesuffix(':')}{more}")
+    say_below(f"next: {first_step(reason.next_step, file.source_file)}")
+
+
+def first_step(next_step: str, source_file: str) -> str:
+    """Give the next step of a reject in one line; where a table follows, name the command that prints it."""
+    step, _, rest = next_step.partition("\n")
+    more = f" (`ingestd rejects show {quoted(source_file)}` prints it)" if rest else ""
+    return step.removesuffix(":") + more
 
 
 def _tell_failed(file: FailedFile) -> None:

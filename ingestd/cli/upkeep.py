@@ -241,37 +241,48 @@ def _tell_story(story: Story, zone: ZoneInfo) -> None:
     say(story.source_file, style="bold")
     say(story.verdict)
     say()
+    for what, text in (*_raw_lines(story), *_decision_lines(story, zone), *_run_lines(story, zone)):
+        say(text, lead=f"{what:<11}")
+    if story.events or story.rows:
+        say(f"times in {zone.key}")
+
+
+def _raw_lines(story: Story) -> Iterator[tuple[str, str]]:
     now = story.raw.content
     if now is not None:
         digest = f", SHA-256 {now.sha256[:16]}…" if now.sha256 else ""
-        say(f"raw file   {now.size:,} bytes, {count(now.rows, 'row')}, {now.state}{digest}")
+        yield "raw file", f"{now.size:,} bytes, {count(now.rows, 'row')}, {now.state}{digest}"
     else:
-        say(f"raw file   {story.raw.problem or 'not there'}")
+        yield "raw file", story.raw.problem or "not there"
+
+
+def _decision_lines(story: Story, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     for event in story.events:
         why = event.get("note") or (event.get("reason") or {}).get("code")
         about = f" {event['source_file']}" if event["source_file"] != story.source_file else ""
         at = datetime.fromisoformat(event["at"])
-        say(f"event      {_local(at, zone)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}")
+        yield "event", f"{_local(at, zone)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}"
         for kept in event.get("kept", []):
-            say(f"           the data before it is kept in {kept}")
+            yield "", f"the data before it is kept in {kept}"
     if story.reject is not None:
         line = f", line {story.reject['line']}" if story.reject.get("line") else ""
-        say(f"reject     {story.reject['code']}{line}: {story.reject['message']}")
-        say(f"           next: {story.reject['next_step']}")
+        yield "reject", f"{story.reject['code']}{line}: {story.reject['message']}"
+        yield "", f"next: {report.first_step(story.reject['next_step'], story.source_file)}"
+
+
+def _run_lines(story: Story, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     for row in story.rows:
         state = "live" if row.live else f"superseded by {row.superseded_by}"
         began, came = _local(row.start_time_utc, zone), _local(row.ingested_at_utc, zone)
-        say(f"row        {row.run_id}  {row.proc}  {began} ({row.start_time_origin}), ingested {came}, {state}")
+        yield "row", f"{row.run_id}  {row.proc}  {began} ({row.start_time_origin}), ingested {came}, {state}"
         for warning in row.warnings:
-            say(f"           warning: {warning}")
+            yield "", f"warning: {warning}"
     for staged in story.staged:
         size = staged.get("problem") or f"{staged['size']:,} bytes"
-        say(f"parquet    {staged['path']}  ({size})")
+        yield "parquet", f"{staged['path']}  ({size})"
     for entry in story.history:
         what = entry.get("problem") or f"seq {entry['seq']}: {entry['summary']}"
-        say(f"history    {entry['file']}  {what}")
-    if story.events or story.rows:
-        say(f"times in {zone.key}")
+        yield "history", f"{entry['file']}  {what}"
 
 
 def _local(moment: datetime, zone: ZoneInfo) -> str:

@@ -48,6 +48,17 @@ def test_on_a_terminal_a_line_goes_on_below_its_lead(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("terminal")
+def test_the_lines_of_a_story_go_on_below_what_they_tell(staged: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal `explain` leaves the column of words such as `raw file` and `reject` free in every further line."""
+    with pytest.raises(SystemExit):
+        cli.app(["explain", "2026-03-12/IV2026-03-12_3.csv", "--data-root", str(staged.path / "data")])
+    _, told = capsys.readouterr().out.split("\n\n")
+    words = [line[:11].strip() for line in told.splitlines()[:-1]]
+    assert [word for word in words if word] == ["raw file", "event", "reject"]
+    assert len(words) > 6
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_last_column_without_room_stands_below(capsys: pytest.CaptureFixture[str]) -> None:
     """Long names leave the last column of a table no room: it has lines of its own."""
     output.say_table(["FILE", "WHAT"], [["2026-03-12/" + "x" * 30 + ".csv", "wrong"]])

@@ -53,6 +53,18 @@ def test_explain_of_a_reject_names_the_code_at_its_event(staged: Folder, delete:
     assert event.endswith(" rejected: row-too-long")
 
 
+def test_explain_names_the_command_that_prints_a_table_to_add(folder: Folder) -> None:
+    """The reject of an unknown procedure has the next step's first line here, and no line that is a table."""
+    folder.put("Hall_1.csv", Measurement().data.replace(b".It>", b".Hall>"))
+    folder.run("backfill", "--workers", "1")
+    told = folder.run("explain", "Hall_1.csv").out
+    (step,) = re.findall("^           next: (.*)$", told, re.MULTILINE)
+    assert step.startswith("add this table to the config file")
+    assert step.endswith("`ingestd rejects retry --all` (`ingestd rejects show Hall_1.csv` prints it)")
+    assert r"\n" not in told
+    assert "[procedures.Hall]" not in told
+
+
 def test_explain_writes_times_numbers_and_places_in_one_way(staged: Folder) -> None:
     """Every time is in the zone that is named once, thousands have their comma, a history line is named by its `seq`.
 

@@ -125,6 +125,24 @@ def test_show_names_procedures_of_the_lab(folder: Folder) -> None:
     assert folder.run("config", "show", "--config", "lab.toml").out.endswith(", IV from the config file\n")
 
 
+def test_a_folder_of_ones_own_needs_no_options_where_a_config_file_names_it(raw: Folder, repository: Path) -> None:
+    """What the README says of a folder elsewhere: its options count for one command, a config file for every one."""
+    away = raw.raw.rename(raw.path / "away")
+    options = ["--raw-root", str(away), "--data-root", "mine"]
+    assert raw.run("backfill", *options).code == 1
+    assert raw.run("status", "--data-root", "mine", "--json").json["runs_without_raw_file"] is None
+    assert raw.run("status", *options, "--json").json["runs_without_raw_file"] == 0
+    readme = (repository / "README.md").read_text("utf-8")
+    generate, status = re.findall(r"^\$ \.venv/bin/ingestd (.*mine\.toml)", readme, re.MULTILINE)
+    config = raw.run(*generate.removesuffix(" > mine.toml").split()).out
+    for key, place in (("raw_root", str(away)), ("data_root", "mine")):
+        config, lines = re.subn(rf"^# {key} = .*", f'{key} = "{place}"', config, flags=re.MULTILINE)
+        assert lines == 1
+    (raw.path / "mine.toml").write_text(config, "utf-8")
+    told = raw.run(*status.split(), "--json").json
+    assert (told["runs"], told["runs_without_raw_file"], told["troubles"]) == (20, 0, [])
+
+
 def test_every_environment_name_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The names in docs/configuration.md are those the settings read."""
     for key in setting_keys():

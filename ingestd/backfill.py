@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -130,6 +131,8 @@ class _Run:
         self.report = Report()
         self._waiting: dict[str, WaitingFile] = {}
         self._again: dict[str, FileStat | None] = {}  # None: in whatever state it was
+        self._late: set[str] = set()  # looked at, although nothing about them had changed
+        self._occupied: dict[str, Event] = {}  # what was decided of files that may hold another run's bytes
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
@@ -154,7 +157,7 @@ class _Run:
                     self._waiting.pop(name, None)
                 self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
             if self.options.only is None and not self.options.stop():
-                self._promote_copies(scan, to_do)
+                self._promote_copies(scan)
             self._fail_unseen(scan)
         except Retry as error:
             self.report.stopped_by = error
@@ -186,6 +189,8 @@ class _Run:
     def _sum_up(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
         """Sort the files that are not staged into the report's lists."""
         report, store, only = self.report, self.ingest.store, self.options.only
+        looked_at = to_do.keys() | self._late
+        report.known -= sum(map(scan.saw, self._late - to_do.keys()))
         rowless = {name: file.code for name, file in self._waiting.items() if file.state is State.QUEUED}
         moving = {status.size for status in store.catalog.undecided(scan.files).values()}
         lost = lost_files(store, rowless, scan.saw, moving)
@@ -194,11 +199,21 @@ class _Run:
         report.waiting = [self._waiting[name] for name in sorted(self._waiting) if name not in gone]
         report.failed += map(self._fail_of, self._never_still())
         report.rejected_before.sort()
+        unseen: Set[str] = set()
         if report.interrupted or report.stopped_by is not None:
+            unseen = to_do.keys() - self._waiting.keys() - self._occupied.keys()
             undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
             report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
-        report.lost_decided = len(gone & to_do.keys() - rowless.keys())
-        report.known_listed = len({*report.rejected_before, *rowless, *gone} - to_do.keys())
+        report.known_listed = len({*report.rejected_before, *rowless, *gone} - looked_at)
+        self._sum_up_lost(gone, unseen)
+
+    def _sum_up_lost(self, gone: Set[str], unseen: Set[str]) -> None:
+        """Have each lost file count once: as staged, failed or, if it is `unseen`, left; else as lost."""
+        report = self.report
+        events = {name: self._occupied[name] for name in gone & self._occupied.keys()}
+        report.lost_events = Counter(event for event in events.values() if not event.stages)
+        others = {name for name, event in events.items() if event.stages} | {file.source_file for file in report.failed}
+        report.lost_alone = len(gone - others - unseen)
 
     def _never_still(self) -> list[str]:
         """List the files that were decided by nobody although they were looked at again and again."""
@@ -312,10 +327,10 @@ class _Run:
         name = outcome.task.source_file
         self.report.failed.append(FailedFile(name, outcome.message, outcome.place, outcome.next_step))
 
-    def _promote_copies(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
+    def _promote_copies(self, scan: Scan) -> None:
         """Where an original is gone its copy takes its place."""
         for copies in self.ingest.orphaned_copies(scan):
-            self.report.known -= sum(copy.task.source_file not in to_do for copy in copies)
+            self._late.update(copy.task.source_file for copy in copies)
             self._commit(copies)
             if self.options.stop():
                 return
@@ -334,8 +349,11 @@ class _Run:
                 self.report.rejected.append(RejectedFile(record.source_file, record.reason))
             self.options.on_record(record)
             for name in forgotten_by(record):
-                self.report.known -= 1
+                self._late.add(name)
                 self._again[name] = None
+            note = self.ingest.store.catalog.notes.get(record.source_file)
+            if note is not None and note.names_occupant:
+                self._occupied[record.source_file] = record.event
         for failed in done.failed:
             self._fail(failed)
         self._bound_log()

@@ -51,7 +51,8 @@ class Report:
     `events` counts decisions by event. `known` files needed no look; `known_listed` of them are in one of the lists.
     `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
     refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten;
-    `lost_decided` of them are among the `events`.
+    `lost_alone` counts those files that are not staged, failed or left as well, and `lost_events` what of the `events`
+    was decided about them.
     `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
     those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
     """
@@ -59,7 +60,8 @@ class Report:
     scanned: int = 0
     known: int = 0
     known_listed: int = 0
-    lost_decided: int = 0
+    lost_alone: int = 0
+    lost_events: Counter[Event] = field(default_factory=Counter)
     to_do: dict[str, str] = field(default_factory=dict)
     events: Counter[Event] = field(default_factory=Counter)
     waiting: list[WaitingFile] = field(default_factory=list)

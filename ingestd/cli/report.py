@@ -159,7 +159,8 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
     events = {event.value: number for event, number in report.events.items()}
     kinds = ", ".join(f"{events[event]:,} {words}" for event, words in STAGED_EVENTS.items() if event in events)
     yield staged(report), f"staged ({kinds})" if kinds else "staged"
-    rows = [(events.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
+    lost = {event.value: number for event, number in report.lost_events.items()}
+    rows = [(events.get(event, 0) - lost.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
     rows += [
         (report.known - report.known_listed, "known already and unchanged: not opened"),
         (len(report.waiting), "waiting: not over yet; looked at again next time"),
@@ -167,7 +168,7 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
         (report.left, "not looked at yet: the same command goes on there"),
-        (len(report.lost) - report.lost_decided, "lost their measurement: see above"),
+        (report.lost_alone, "lost: the raw file of a run was emptied or overwritten, see above"),
     ]
     yield from ((number, words) for number, words in rows if number)
 

@@ -223,6 +223,22 @@ def test_a_measurement_that_is_overwritten_by_a_known_one_counts_once(folder: Fo
     assert sum(map(int, re.findall(r"^ +(\d+)  ", done.out, re.MULTILINE))) == 2
 
 
+def test_a_lost_file_counts_once_and_as_lost(folder: Folder) -> None:
+    """Whether it was emptied or overwritten, and is looked at or not: it is among the lost and no other sum."""
+    runs = [Measurement(start=1758632155.5 + 60 * number, sample=number) for number in range(4)]
+    for number, run in enumerate(runs):
+        folder.put(f"It_{number}.csv", run.data)
+    folder.run("backfill", "--workers", "1")
+    for name, data in (("It_0.csv", runs[0].but(rows=0).data), ("It_1.csv", runs[2].data)):
+        os.utime(folder.put(name, data), (LONG_AGO + 1, LONG_AGO + 1))
+    for options in ((), (), ("--force",)):
+        done = folder.run("backfill", "--workers", "1", *options)
+        assert done.out.count("lost      ") == 2
+        assert "\n       2  lost: the raw file of a run was emptied or overwritten, see above\n" in done.out
+        sums = {word: int(number) for number, word in re.findall(r"^ +(\d+)  (\w+)", done.out, re.MULTILINE)}
+        assert sums == ({"staged": 2, "lost": 2} if options else {"staged": 0, "known": 2, "lost": 2})
+
+
 def test_a_raw_root_that_is_away_is_told_in_the_same_words(staged: Folder) -> None:
     """Backfill, verify and status say the same of it; nobody says that it is safe to power off."""
     staged.raw.rename(staged.raw.with_name("away"))

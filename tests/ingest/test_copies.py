@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
     assert {row.source_file: row.run_id for row in archive.rows()} == {C: run_id}
     assert C not in archive.notes()
     assert (archive.report.scanned, archive.report.known) == (1, 0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_copy_whose_run_is_superseded_is_known_no_more(archive: Archive, gone: bool) -> None:
+    """What was counted as known is what was: no copy that is gone is taken out of it, one that is looked at is."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    archive.put(C, RUN.but(start=1758639999.5, sample=1).data)
+    archive.backfill()
+    if gone:
+        archive.delete(B)
+    archive.put(A, RUN.but(start=1758700000.5, sample=2).data)
+    archive.backfill()
+    assert archive.report.events == Counter({"superseded": 1} if gone else {"superseded": 1, "ingested": 1})
+    assert archive.report.known == 1
 
 
 @pytest.mark.parametrize("hidden", ["a copy", "the original"])

@@ -347,6 +347,7 @@ class _Run:
             self.report.events[record.event] += 1
             if record.event is Event.REJECTED and record.reason is not None:
                 self.report.rejected.append(RejectedFile(record.source_file, record.reason))
+            self.report.note_warnings(record)
             self.options.on_record(record)
             for name in forgotten_by(record):
                 self._late.add(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
 from ingestd.errors import Corrupt, Retry
 from ingestd.lost import LostFile
-from ingestd.manifest.record import Event, Reason
+from ingestd.manifest.record import Event, Reason, Record
 from ingestd.raw.settling import State
 
 
@@ -52,7 +53,7 @@ class Report:
     `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
     refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten;
     `lost_alone` counts those files that are not staged, failed or left as well, and `lost_events` what of the `events`
-    was decided about them.
+    was decided about them. `warnings` has what people should know about the content of what was staged, by file.
     `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
     those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
     """
@@ -69,9 +70,18 @@ class Report:
     rejected_before: list[str] = field(default_factory=list)
     failed: list[FailedFile] = field(default_factory=list)
     lost: list[LostFile] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
     passed_over: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
     histories: list[str] = field(default_factory=list)
     left: int = 0
     interrupted: bool = False
     stopped_by: Retry | Corrupt | None = None
+
+    def note_warnings(self, record: Record) -> None:
+        """Take in what a decision that stages a file warns of, in place of what an earlier one did."""
+        if record.event.stages:
+            texts = [text for row in record.rows if row.run_id == record.run_id for text in row.warnings]
+            self.warnings.pop(record.source_file, None)
+            if texts:
+                self.warnings[record.source_file] = list(map(sys.intern, texts))  # in an archive many have the same

@@ -59,6 +59,7 @@ JSON_KEYS = {
     "rejected_before": "files rejected earlier and not changed since",
     "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",
     "lost": "raw files of runs, emptied or overwritten: `source_file`, `run_id`, `message`, `next_step`, `copy`",
+    "warnings": "file staged now -> what people should know about its content, in words",
     "passed_over": "name -> why it is no raw file",
     "unreachable": "those of the passed over that may hide a measurement",
     "histories": "chips whose history was written",
@@ -83,6 +84,7 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
         "rejected": [{"source_file": file.source_file, **file.reason.model_dump()} for file in report.rejected],
         "failed": [asdict(file) for file in report.failed],
         "lost": [file._asdict() for file in report.lost],
+        "warnings": dict(sorted(report.warnings.items())),
         "stopped_by": report.stopped_by and error_as_json(report.stopped_by),
     }
     return {key: values[key] if key in values else getattr(report, key) for key in JSON_KEYS}
@@ -103,6 +105,7 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
     from ingestd.files import is_gone  # noqa: PLC0415  # not for --help
 
     tell_problems(report)
+    _list(sorted(report.warnings.items()), _tell_warned, "`--json`")
     say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
     for number, words in _sums(report):
         say(f"{number:>8,}  {words}")
@@ -160,6 +163,8 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
     kinds = ", ".join(f"{events[event]:,} {words}" for event, words in STAGED_EVENTS.items() if event in events)
     yield staged(report), f"staged ({kinds})" if kinds else "staged"
     lost = {event.value: number for event, number in report.lost_events.items()}
+    if report.warnings:
+        yield len(report.warnings), "of them with warnings: see above, or `ingestd explain FILE`"
     rows = [(events.get(event, 0) - lost.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
     rows += [
         (report.known - report.known_listed, "known already and unchanged: not opened"),
@@ -196,6 +201,13 @@ def first_step(next_step: str, source_file: str) -> str:
     step, _, rest = next_step.partition("\n")
     more = f" (`ingestd rejects show {quoted(source_file)}` prints it)" if rest else ""
     return step.removesuffix(":") + more
+
+
+def _tell_warned(file: tuple[str, list[str]]) -> None:
+    source_file, texts = file
+    say(source_file, lead="warning   ", style="bold yellow")
+    for text in texts:
+        say_below(text)
 
 
 def _tell_failed(file: FailedFile) -> None:

@@ -159,6 +159,26 @@ def test_long_lists_are_cut_for_people_and_whole_in_json(folder: Folder) -> None
     assert len(folder.run("rejects", "list", "--json").json["rejects"]) == 30
 
 
+def test_what_is_staged_with_warnings_is_told(folder: Folder) -> None:
+    """A backfill names the files whose content people should know something about, once: when it stages them."""
+    folder.put("It_1.csv", Measurement().data)
+    folder.put("It_2.csv", Measurement(start=9e9, sample=1).data.replace(b"Clock (ms)", b"Odd (x)"))
+    folder.put("It_3.csv", Measurement(start=1758639999.5, sample=2).data + b"1.5,3.1e-05")
+    warnings = {}
+    for options in ((), ("--force",)):
+        done = folder.run("backfill", "--workers", "1", *options)
+        assert done.code == 0
+        assert re.findall(r"^warning +(\S+)$", done.out, re.MULTILINE) == ["It_2.csv", "It_3.csv"]
+        told = "       3  staged \\(3 .*\\)\n       2  of them with warnings: see above, or `ingestd explain FILE`\n"
+        assert re.search(told, done.out)
+        warnings = folder.run("backfill", "--workers", "1", "--force", "--json").json["warnings"]
+        assert {name: len(texts) for name, texts in warnings.items()} == {"It_2.csv": 2, "It_3.csv": 1}
+        for text in (text for texts in warnings.values() for text in texts):
+            assert text in " ".join(done.out.split())
+    assert warnings["It_2.csv"] == folder.run("explain", "It_2.csv", "--json").json["rows"][0]["warnings"]
+    assert folder.run("backfill", "--json").json["warnings"] == {}
+
+
 def test_a_reader_that_goes_away_is_no_error(raw: Folder) -> None:
     """`ingestd backfill | head -1` stages everything and says nothing of the closed pipe."""
     with raw.start("backfill", "--workers", "1") as process:

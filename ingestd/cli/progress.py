@@ -8,19 +8,42 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.progress import TimeRemainingColumn as EtaColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
     from ingestd.backfill import Progress as Step
 
+RATE_FROM_S = 1.0
+"""How long a backfill has been staging before its rate is shown, in seconds."""
 
-class _RateColumn(ProgressColumn):
+
+def rate(task: Task) -> float | None:
+    """Give the files a second since the first one; None while that says nothing.
+
+    Files are done a batch at a time, so what was done in the last moment is no rate.
+    """
+    if not task.completed or task.elapsed is None or task.elapsed < RATE_FROM_S:
+        return None
+    return task.completed / task.elapsed
+
+
+class RateColumn(ProgressColumn):
     """Files a second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.0f} files/s")
+        speed = rate(task)
+        return Text("" if speed is None else f"{speed:,.{0 if speed >= 10 else 1}f} files/s")
+
+
+class EtaColumn(ProgressColumn):
+    """The time left at the same rate, as hours, minutes and seconds."""
+
+    def render(self, task: Task) -> Text:
+        speed = rate(task)
+        if speed is None or task.remaining is None:
+            return Text("-:--:--")
+        minutes, seconds = divmod(round(task.remaining / speed), 60)
+        return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
 
 
 @contextlib.contextmanager
@@ -31,9 +54,14 @@ def progress_bar(words: str) -> Iterator[Callable[[Step], None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        _RateColumn(),
+        RateColumn(),
         EtaColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(words, total=None)
-        yield lambda step: bar.update(task, completed=step.done, total=step.total)
+        task = bar.add_task(words, total=None, start=False)
+
+        def show(step: Step) -> None:
+            bar.start_task(task)  # the first time; the scan before it is not counted
+            bar.update(task, completed=step.done, total=step.total)
+
+        yield show

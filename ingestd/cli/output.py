@@ -38,7 +38,7 @@ DETAIL = 10
 """How far an explanation stands below its line, in characters."""
 
 ROOM = 30
-"""How much of a terminal's width the last column of a table wants, in characters."""
+"""How much of a terminal's width the last column of a table wants at most, in characters."""
 
 LONG_LIST = 20
 """How many entries of a list people are shown; `--json` has all."""
@@ -69,20 +69,25 @@ def width() -> int:
     """Tell where lines are broken, in characters: at 100, or at the width of a narrower terminal."""
     if not on_terminal():
         return WIDEST
-    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns))
+    return min(WIDEST, _terminal_width())
 
 
-def say(text: str = "", *, style: str = "", lead: str = "") -> None:
+def _terminal_width() -> int:
+    return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+def say(text: str = "", *, style: str = "", lead: str = "", limit: int | None = None) -> None:
     """Print one line on stdout; `lead` is its first part, the one with the `style`.
 
-    On a terminal a longer one goes on below the end of `lead`, or of the blanks it begins with.
+    On a terminal one longer than `limit`, or than lines are broken at, goes on below the end of `lead`, or of the
+    blanks it begins with.
     """
     text = typed(text)
     if not on_terminal():
         _print(sys.stdout, (lead, style), (text, "" if lead else style))
         return
     hang = cell_width(lead) or len(text) - len(text.lstrip(" "))
-    first, *others = _wrapped(shown(text, LONGEST_LINE).lstrip(" "), hang) or [""]
+    first, *others = _wrapped(shown(text, LONGEST_LINE).lstrip(" "), hang, limit) or [""]
     _print(sys.stdout, (lead or first[:hang], style), (first[hang:], "" if lead else style))
     for line in others:
         _print(sys.stdout, (line, "" if lead else style))
@@ -129,12 +134,12 @@ def say_verbatim(text: str) -> None:
         _print(sys.stdout, (line, ""))
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrapped(text: str, indent: int, limit: int | None = None) -> list[str]:
     """Break a text that went through `shown`; a command between backticks stays in one line, to be copied."""
     kept = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
     lines = textwrap.wrap(
         kept,
-        width(),
+        limit or width(),
         initial_indent=" " * indent,
         subsequent_indent=" " * indent,
         break_long_words=False,
@@ -186,19 +191,22 @@ def say_json(content: Mapping[str, Any]) -> None:
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table with aligned columns and without lines; the last column is as long as it needs to be.
 
-    On a terminal the last column is broken for reading, and stands below the others where these leave it no room.
+    On a terminal the last column is broken for reading, and stands below the others where these leave it no room. A
+    wide terminal is used as far as the other columns need it.
     """
     lines = [[shown(cell, 500) for cell in row] for row in (head, *rows)]
     widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
-    below = on_terminal() and sum(widths[:-1]) + 2 * len(widths) > width() - ROOM
+    taken = sum(widths[:-1]) + 2 * len(widths[:-1])
+    below = on_terminal() and taken + min(ROOM, widths[-1]) > _terminal_width()
+    limit = min(taken + WIDEST, _terminal_width())
     for number, line in enumerate(lines):
         *cells, last = (cell + " " * (wide - cell_width(cell)) for cell, wide in zip(line, widths, strict=True))
         style, others = "" if number else "bold", "".join(f"{cell}  " for cell in cells)
         if below:
-            say(others.rstrip(), style=style)
+            say(others.rstrip(), style=style, limit=limit)
             say(" " * DETAIL + last.rstrip(), style=style)
         else:
-            say(last.rstrip(), lead=others if last.strip() else others.rstrip(), style=style)
+            say(last.rstrip(), lead=others if last.strip() else others.rstrip(), style=style, limit=limit)
 
 
 def say_more(hidden: int, where: str = "`--json`", *, lead: str = "") -> None:

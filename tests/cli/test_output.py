@@ -61,8 +61,34 @@ def test_the_lines_of_a_story_go_on_below_what_they_tell(staged: Folder, capsys:
 @pytest.mark.usefixtures("terminal")
 def test_a_last_column_without_room_stands_below(capsys: pytest.CaptureFixture[str]) -> None:
     """Long names leave the last column of a table no room: it has lines of its own."""
-    output.say_table(["FILE", "WHAT"], [["2026-03-12/" + "x" * 30 + ".csv", "wrong"]])
-    assert [line.strip() for line in capsys.readouterr().out.splitlines()[-2:]][1] == "wrong"
+    output.say_table(["FILE", "WHAT"], [["2026-03-12/" + "x" * 30 + ".csv", WORDS]])
+    _, _, name, *below = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert name.endswith("x.csv")
+    assert " ".join(below) == WORDS
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("columns", "lines"), [(60, 1), (59, 2), (200, 1)])
+def test_a_short_last_column_asks_for_no_more_room_than_it_takes(
+    columns: int, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that fits the terminal stands in one line, however wide that is."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    value = "v" * (columns - 21 if lines == 1 else 39)
+    output.say_table(["SETTING", "VALUE", "FROM"], [["raw_root", value, "config f."]])
+    assert len(capsys.readouterr().out.splitlines()) == 2 * lines
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_wide_terminal_leaves_words_a_width_to_be_read_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Long names take the width there is; what is wrong is broken at 100 characters beside them."""
+    monkeypatch.setenv("COLUMNS", "200")
+    output.say_table(["FILE", "WHAT"], [["x" * 80, WORDS * 3]])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert 170 < max(map(len, lines)) <= 182
+    assert {line[:80] for line in lines[1:]} == {" " * 80}
 
 
 def test_elsewhere_a_line_of_a_list_stays_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def paste_table(
     name = name if name[:1].isalpha() else f"P{name}"
     while name in taken:
         name = f"{name}_new"
-    accepted = "".join(c for c in procedure_class if c.isprintable()).strip() or name
+    accepted = _printable(procedure_class) or name
     first: dict[Filled, str] = {}
     for label, field in (parameters or {}).items():
         first.setdefault(field, label)
@@ -68,6 +68,19 @@ def paste_table(
         lines.append(f"[procedures.{name}.parameters]")
         lines += [f"{_quoted(label)} = {_filled(field)}" for label, field in own.items()]
     return "\n".join(lines)
+
+
+def classes_table(name: str, classes: Sequence[str]) -> str:
+    """Return a `[procedures.NAME]` table in TOML that has the procedure `name` accept these `classes`.
+
+    The table is always valid, and changes nothing else of the procedure.
+    """
+    accepted = dict.fromkeys(filter(None, map(_printable, classes)))
+    return f"[procedures.{name}]\nclasses = [{', '.join(map(_quoted, accepted))}]"
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable()).strip()
 
 
 def _filled(field: Filled) -> str:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 
 from ingestd.errors import Reject, RejectCode, UsageError, all_at_once
 from ingestd.manifest.row import PARAMETER_FIELDS
-from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, paste_table
+from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, classes_table, paste_table
 from ingestd.raw.summary import check_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, in_plain_words, shown, shown_value
@@ -244,13 +244,25 @@ class Registry:
         if procedure is not None:
             return procedure
         known = sorted(self._by_class)
+        own = paste_table(name, written, taken=self.procedures, parameters=self._known(labels))
         raise Reject(
             RejectCode.UNKNOWN_PROCEDURE,
             f"no procedure accepts the class '{shown(name)}'{_nearest(name, known)}",
             expected="one of " + ", ".join(known),
             found=shown(procedure_class),
-            next_step=f"add this table to {CONFIG_FILE} and adjust it; {AFTER_CONFIG}:\n\n"
-            + paste_table(name, written, taken=self.procedures, parameters=self._known(labels)),
+            next_step=self._tables(name, closest(name, known), own),
+        )
+
+    def _tables(self, name: str, close: Sequence[str], own: str) -> str:
+        """Say which table to add for the class `name`: of a `close` class that it may be, or the procedure's `own`."""
+        if not close:
+            return f"add this table to {CONFIG_FILE} and adjust it; {AFTER_CONFIG}:\n\n{own}"
+        likely = self._by_class[close[0]]
+        return (
+            f"add one of these tables to {CONFIG_FILE}; {AFTER_CONFIG}:\n\n"
+            f"# If it is procedure {likely.name} under another name:\n"
+            f"{classes_table(likely.name, [*likely.classes, name])}\n\n"
+            f"# Otherwise, a procedure of its own, to be adjusted:\n{own}"
         )
 
     def _known(self, labels: Iterable[str] | None) -> dict[str, Filled] | None:

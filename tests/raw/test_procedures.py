@@ -163,6 +163,25 @@ def test_a_misspelled_class_is_told_the_nearest() -> None:
         REGISTRY.procedure_for("lab.IVG")
 
 
+@pytest.mark.parametrize(("written", "name"), [("IT", "ITS"), ("IVgg", "IVg"), ("Holl", "Hall_2")])
+def test_a_class_that_is_nearly_known_may_be_that_procedure(written: str, name: str) -> None:
+    """Of the two tables printed each works by itself: the first has the procedure that is near accept it too."""
+    lab = {"Hall_2": MINIMAL}
+    registry = Registry.load(lab)
+    with pytest.raises(Reject) as raised:
+        registry.procedure_for(f"lab.{written}", ["t (s)", "I (A)"])
+    step, near, own = re.split(r"^#.*\n", raised.value.next_step, flags=re.MULTILINE)
+    assert step.startswith("add one of these tables to the config file (")
+    assert f"# If it is procedure {name} under another name:\n[procedures." in raised.value.next_step
+    tables = tomllib.loads(near)["procedures"]
+    assert [*tables] == [name]
+    accepting = Registry.load({key: {**lab.get(key, {}), **table} for key, table in (lab | tables).items()})
+    assert accepting.procedure_for(written) is accepting.procedures[name]
+    assert accepting.procedures[name].columns == registry.procedures[name].columns
+    assert set(accepting.procedures[name].classes) == {*registry.procedures[name].classes, written}
+    assert Registry.load(lab | tomllib.loads(own)["procedures"]).procedure_for(written).name not in registry.procedures
+
+
 LABELS = st.text(alphabet=st.sampled_from('aAvVmMsgµμΩ°C1 ()[]/_"\\\n\x7f\u202e\ud800é,λ'), max_size=12) | st.text(
     max_size=8
 )

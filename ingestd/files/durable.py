@@ -61,20 +61,23 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         errno.ESTALE: "the network share went away: check that it is mounted",
     }.get(number, f"check {there}")
     named = error.filename or place
-    if isinstance(named, str) and _TEMPORARY.search(named):  # people know the file by its final name
+    temporary = isinstance(named, str) and _TEMPORARY.search(named)
+    if temporary:  # people know the file by its final name
         named = error.filename2 or place
     if number in {errno.EACCES, errno.EPERM}:
-        step = _get_access(os.fsdecode(named))
+        path = Path(os.fsdecode(named))
+        # A new file is refused by the folder that it is to stand in.
+        step = _get_access(path.parent, "its folder") if temporary else _get_access(path, "it")
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
 
 
-def _get_access(path: str) -> str:
-    """Say how to get at what this user may not: by a permission, or as the user whom it belongs to."""
-    there = next((place for place in (Path(path), *Path(path).parents) if os.path.lexists(place)), Path("/"))
+def _get_access(path: Path, what: str) -> str:
+    """Say how to get at `what` this user may not, `path`: by a permission, or as the user whom it belongs to."""
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))
     who = f"`ls -ld {shlex.quote(str(there))}` shows who has it"
-    step = f"give the user who runs ingestd (uid {os.geteuid()}) access to it: {who}"
-    owner = next(filter(None, map(_owner, (Path(path), *Path(path).parents))), None)
+    step = f"give the user who runs ingestd (uid {os.geteuid()}) access to {what}: {who}"
+    owner = next(filter(None, map(_owner, (path, *path.parents))), None)
     return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step
 
 

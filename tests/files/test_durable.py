@@ -216,6 +216,19 @@ def test_an_error_of_polars_has_its_number_in_its_text(number: int, words: str, 
     assert error.next_step.startswith(words)
 
 
+def test_a_folder_that_takes_no_new_file_is_the_one_to_look_at(tmp_path: Path) -> None:
+    """Where a file cannot be written anew, its folder has the permission; where one cannot be read, it has itself."""
+    path = tmp_path / "A1_history.csv"
+    path.touch()
+    for named, told in (
+        (files.temporary_beside(path), f"its folder: `ls -ld {tmp_path}`"),
+        (path, f"it: `ls -ld {path}`"),
+    ):
+        error = durable.retry_from(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(named)), path)
+        assert (error.message, error.place) == (os.strerror(errno.EACCES), str(path))
+        assert f"access to {told} shows who has it" in error.next_step
+
+
 def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     """Temporary files of processes that are gone are removed; those of living ones and other files stay."""
     with subprocess.Popen(["true"]) as dead:

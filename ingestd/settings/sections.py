@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ingestd.words import closest
 
 
 def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise ValueError(f"no such time zone: {name!r}; take one like America/Santiago or Europe/Berlin") from None
+        near = closest(name, available_timezones())
+        hint = f"did you mean {near[0]!r}?" if near else "take one like America/Santiago or Europe/Berlin"
+        raise ValueError(f"no such time zone; {hint}") from None
     return name
 
 

@@ -214,6 +214,8 @@ def _remembered(layout: Layout, name: str) -> Reject:
         content = read_reject(layout, name)
     except UsageError:
         place = str(layout.reject_file(name))
-        raise Corrupt("this reject JSON is gone", place=place, next_step="ingestd repair (it is made again)") from None
+        raise Corrupt(
+            "this reject JSON is gone", place=place, next_step="`ingestd repair` (it is made again)"
+        ) from None
     texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
     return Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)

@@ -141,7 +141,7 @@ def tell_dry_run(report: Report, layout: Layout) -> None:
     kinds = list(report.to_do.values())
     for number, words in (
         (kinds.count("new"), "new"),
-        (kinds.count("changed"), "changed since they were decided"),
+        (kinds.count("changed"), "changed since decided"),
         (report.known, "known and unchanged: would not be opened"),
     ):
         say(f"{number:>8,}  {words}")

@@ -346,5 +346,5 @@ def drop(directory: Path, before: int) -> None:
 def corrupt(path: Path, cause: str) -> Corrupt:
     """Describe damage of the log; nothing was changed."""
     return Corrupt(
-        cause, place=str(path), next_step="ingestd repair (nothing was overwritten; the raw files are untouched)"
+        cause, place=str(path), next_step="`ingestd repair` (nothing was overwritten; the raw files are untouched)"
     )

@@ -251,5 +251,5 @@ def corrupt(path: Path, cause: str) -> Corrupt:
     return Corrupt(
         cause,
         place=str(path),
-        next_step="ingestd repair (it is restored from the log and the staged Parquet; nothing was overwritten)",
+        next_step="`ingestd repair` (it is restored from the log and the staged Parquet; nothing was overwritten)",
     )

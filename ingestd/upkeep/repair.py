@@ -149,7 +149,7 @@ class _Job:
         damages = found.damages or _refusals(self.layout)
         self.manifest_is_broken = bool(damages)
         if damages:
-            causes = "; ".join(f"{Path(error.place).name} {error.message}" for error in damages)
+            causes = "; ".join(f"{Path(error.place).name}: {error.message}" for error in damages)
             rows = restored_rows(found, read_stage(self.layout), read_told(self.layout))
             message = (
                 f"restore the manifest ({causes}): {len(found.rows)} runs from what is "
@@ -388,5 +388,5 @@ def _refuse_damaged(stage: StageContent) -> None:
         raise Corrupt(
             f"{error.message}{others}; its run would be lost",
             place=str(path),
-            next_step="ingestd repair --apply first: it stages it again from its raw file",
+            next_step="`ingestd repair --apply` first: it stages it again from its raw file",
         )

@@ -195,7 +195,9 @@ def _broken_log(layout: Layout) -> Corrupt:
         ManifestStore(layout)
     except Corrupt as error:
         return error
-    return Corrupt("the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="ingestd verify again")
+    return Corrupt(
+        "the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="`ingestd verify` again"
+    )
 
 
 def _stage_findings(

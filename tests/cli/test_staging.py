@@ -289,7 +289,14 @@ def test_a_disk_that_refuses_ends_with_2(raw: Folder) -> None:
         (["backfill", "--bogus"], "No such option: --bogus"),
         (["bakfill"], "Did you mean 'backfill'?"),
         (["backfill", "--workers", "0"], "stage.workers = 0"),
-        (["backfill", "--local-tz", "Mars/Olympus"], "no such time zone: 'Mars/Olympus'"),
+        (
+            ["backfill", "--local-tz", "Mars/Olympus"],
+            "time.local_tz = 'Mars/Olympus': no such time zone; take one like ",
+        ),
+        (
+            ["backfill", "--local-tz", "America/Santigo"],
+            "'America/Santigo': no such time zone; did you mean 'America/Santiago'?",
+        ),
         (["backfill", "--config", "none.toml"], "none.toml: this config file was asked for and is not there"),
         (["backfill", "--scheduler", "tcp://nas:8786"], "option --scheduler: a scheduler is of the Dask engine"),
         (["backfill", "--data-root", ""], "an empty text names no path; the current folder is ."),

@@ -178,4 +178,4 @@ def test_a_damaged_header_is_corrupt(manifest_of: MakeManifest, text: str) -> No
     rows = manifest_of({"parameters": text})
     with pytest.raises(Corrupt, match=rows["run_id"].item()) as caught:
         metadata_frame(rows, TZ)
-    assert "ingestd repair" in caught.value.next_step
+    assert "`ingestd repair`" in caught.value.next_step

@@ -112,7 +112,7 @@ def test_a_damaged_reject_json_is_named(junk: bytes, layout: Layout) -> None:
     with pytest.raises(Corrupt, match="this reject JSON is damaged") as caught:
         read_reject(layout, record.source_file)
     assert caught.value.place == str(path)
-    assert "ingestd repair" in caught.value.next_step
+    assert "`ingestd repair`" in caught.value.next_step
 
 
 @pytest.mark.parametrize(

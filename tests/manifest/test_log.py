@@ -125,7 +125,7 @@ def test_a_damaged_segment_is_not_mended(wal: Path) -> None:
         for attempt in (log.mend, log.replay):
             with pytest.raises(Corrupt, match=f"00000001.log: @{begin} .*its checksum does not match") as caught:
                 attempt(wal)
-            assert "ingestd repair" in caught.value.next_step
+            assert "`ingestd repair`" in caught.value.next_step
         assert _contents(wal) == {path.name: bytes(data + end)}
 
 
@@ -235,7 +235,7 @@ def test_any_bytes_in_a_segment_give_only_the_documented_errors(
     path.write_bytes((encode(SegmentHead(segment=1, next_seq=1)) if headed else b"") + data)
     before = path.read_bytes()
     damage = _damage(wal)
-    assert damage is None or "ingestd repair" in damage.next_step
+    assert damage is None or "`ingestd repair`" in damage.next_step
     assert path.read_bytes() == before
 
 

@@ -152,7 +152,7 @@ def test_every_flipped_byte_of_a_table_is_named(tmp_path: Path) -> None:
         with pytest.raises(Corrupt, match="its checksum does not match") as caught:
             table.read_manifest(path)
         assert caught.value.place == str(path)
-        assert caught.value.next_step.startswith("ingestd repair (")
+        assert caught.value.next_step.startswith("`ingestd repair` (")
         assert path.read_bytes() == changed
 
 

@@ -273,7 +273,7 @@ def test_the_commands_tell_by_exit_code_and_json(archive: Archive) -> None:
     assert (code, json.loads(out)["clean"]) == (1, False)
     code, out = _command(archive, "repair")
     assert code == 1
-    assert "restore the manifest" in out
+    assert "restore the manifest (manifest.parquet: " in out
     assert "ingestd repair --apply" in out
     code, out = _command(archive, "repair", "--apply", "--json")
     assert code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 from commands import LONG_AGO, Folder
 from measurement import BROKEN, Measurement
+from pages import section
 
 import ingestd
 from ingestd.errors import Corrupt, Reject, Retry, UsageError
@@ -240,3 +242,26 @@ def test_the_lines_in_the_package_s_docstring_run(lab_folder: Folder) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(ingestd.__file__).parents[1])},
         check=True,
     )
+
+
+def test_the_formats_name_every_function_and_their_example_runs(
+    repository: Path, samples: Path, tmp_path: Path
+) -> None:
+    """docs/formats.md lists the functions of the API, and no other; its lines of Python hold on the sample data."""
+    page = section(repository / "docs" / "formats.md", "From Python")
+    functions = {name for name in ingestd.__all__ if not isinstance(getattr(ingestd, name), (type, str))}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == functions
+    folder = Folder(tmp_path).take(samples)
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert {name for name in functions if f"ingestd.{name}(" not in example} == {"load_manifest", "load_history"}
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=folder.path,
+        env={**os.environ, "PYTHONPATH": str(Path(ingestd.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "IVg Biotite3" in done.stdout

@@ -109,6 +109,7 @@ def test_dry_run_names_changed_files(staged: Folder) -> None:
     """After a backfill only a file that changed since is in the dry run."""
     staged.put("2026-03-12/IV2026-03-12_1.csv", BROKEN)
     done = staged.run("backfill", "--dry-run")
+    assert "\n       1  changed since decided\n" in done.out
     assert "changed   2026-03-12/IV2026-03-12_1.csv" in done.out
     assert "      21  known and unchanged: would not be opened" in done.out
 

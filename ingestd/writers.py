@@ -59,16 +59,20 @@ class Writers:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The files asked for, by device and inode, and what is mounted: mount -> device of a share, 0 for a local one."""
+    """The files asked for, by device and inode, and what is mounted: mount -> device of a share, 0 for a local one.
+
+    `whole` tells whether every mount is known.
+    """
 
     devices: frozenset[int]
     inodes: frozenset[int]
     mounts: dict[int, int]
+    whole: bool
 
     @classmethod
     def of(cls, asked: Iterable[FileStat]) -> _Wanted:
         files = {(status.device, status.inode) for status in asked}
-        return cls(frozenset(device for device, _ in files), frozenset(inode for _, inode in files), _mounts())
+        return cls(frozenset(device for device, _ in files), frozenset(inode for _, inode in files), *_mounts())
 
     def may_be(self, known: Mapping[bytes, int]) -> bool:
         """Tell, by what the kernel knows of a descriptor, whether its file is to be looked at.
@@ -101,7 +105,8 @@ def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
     for pid in pids:
         look.at(pid)
     remote = frozenset(device for device in look.wanted.mounts.values() if device)
-    return Writers(look.by_file, frozenset(look.hidden), remote, available=visible and look.whole)
+    whole = look.whole and look.wanted.whole
+    return Writers(look.by_file, frozenset(look.hidden), remote, available=visible and whole)
 
 
 @dataclass(slots=True)
@@ -190,7 +195,7 @@ def _name(pid: str) -> str:
 
 
 def _ended(pid: str) -> bool:
-    """Tell whether a process is over and only waits for its parent to ask how it ended: it has nothing open."""
+    """Tell whether the first thread of a process is over; others may go on and have files open."""
     try:
         return (PROC / pid / "stat").read_bytes().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
     except (OSError, IndexError):
@@ -204,18 +209,32 @@ def _owner(pid: str) -> set[int]:
         return set()
 
 
-def _mounts() -> dict[int, int]:
-    """Find what is mounted: mount -> device number of a network or user-space file system, 0 for any other."""
+def _mounts() -> tuple[dict[int, int], bool]:
+    """Find what is mounted: mount -> device number of a network or user-space file system, 0 for any other.
+
+    Tell with it whether every mount is among them: a share that is not must not pass for a local disk.
+    """
+    found: dict[int, int] = {}
     try:
-        lines = (PROC / "self" / "mountinfo").read_text("utf-8", "replace").splitlines()
+        text = (PROC / "self" / "mountinfo").read_bytes().decode("utf-8", "replace")
     except OSError:
-        return {}
-    found = {}
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        kind = right.split(" ", 1)[0]
-        mount, _, device, *_ = left.split(" ")
-        major, _, minor = device.partition(":")
-        remote = kind in _NETWORK or kind.startswith("fuse")
-        found[int(mount)] = os.makedev(int(major), int(minor)) if remote else 0
-    return found
+        return found, False
+    whole = True
+    for line in text.removesuffix("\n").split("\n"):  # the kernel escapes no other end of a line in a name
+        try:
+            mount, device = _mount(line)
+        except ValueError:
+            whole = False
+        else:
+            found[mount] = device
+    return found, whole
+
+
+def _mount(line: str) -> tuple[int, int]:
+    """Read a line of mountinfo (see proc_pid_mountinfo(5)); one that is none raises a ValueError."""
+    left, right = line.split(" - ", 1)
+    kind = right.split(" ", 1)[0]
+    mount, _, device, *_ = left.split(" ")
+    major, minor = device.split(":")
+    remote = kind in _NETWORK or kind.startswith("fuse")
+    return int(mount), os.makedev(int(major), int(minor)) if remote else 0

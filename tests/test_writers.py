@@ -141,8 +141,19 @@ def test_without_proc_nothing_can_be_said(monkeypatch: pytest.MonkeyPatch, raw: 
     assert writer_of(raw) is None
 
 
+DISK = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+"""A line of mountinfo: a local file system."""
+
+
+def fake_mounts(proc: Path, text: str = DISK) -> None:
+    """Make the list of what is mounted."""
+    (proc / "self").mkdir(parents=True, exist_ok=True)
+    (proc / "self" / "mountinfo").write_text(text, "utf-8", newline="")
+
+
 def fake_process(proc: Path, pid: int, flags: int, opened: Path | None = None) -> None:
     """Make the entry of a process, with the kernel's flags of it and a file it has open for writing."""
+    fake_mounts(proc)
     folder = proc / str(pid)
     for name in ("fd", "fdinfo", f"task/{pid}"):
         (folder / name).mkdir(parents=True)
@@ -220,10 +231,7 @@ def test_no_file_of_a_share_is_touched_that_nobody_asks_for(
     for pid, (mount, inode) in {40: (7, status.inode), 41: (99, status.inode + 1), 42: (1, status.inode)}.items():
         fake_process(proc, pid, 0, raw if pid == 42 else share)
         (proc / str(pid) / "fdinfo" / "3").write_text(f"pos:\t0\nflags:\t0100001\nmnt_id:\t{mount}\nino:\t{inode}\n")
-    (proc / "self").mkdir()
-    (proc / "self" / "mountinfo").write_text(
-        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n7 1 0:55 / /mnt/nas rw - nfs4 nas:/lab rw\n"
-    )
+    fake_mounts(proc, DISK + "7 1 0:55 / /mnt/nas rw - nfs4 nas:/lab rw\n")
     touched: list[str] = []
     real = os.stat
 
@@ -236,6 +244,43 @@ def test_no_file_of_a_share_is_touched_that_nobody_asks_for(
     monkeypatch.setattr(os, "stat", noted)
     assert read_writers([status]).writer_of(status) == "process (pid 42)"
     assert touched == [f"{proc}/42/fd/3"]
+
+
+SHARED = os.makedev(0, 55)
+
+
+@pytest.mark.parametrize(
+    ("text", "local", "share"),
+    [
+        (DISK, "", ""),
+        (DISK + "7 1 0:55 / /mnt/nas rw - nfs4 nas:/lab rw\n", "", None),
+        (DISK + "7 1 0:55 / /mnt/nas rw shared:3 master:1 - fuse.sshfs lab: rw\n", "", None),
+        *((f"{DISK}7 1 0:55 / /mnt/a{end}b rw - nfs4 nas:/lab rw\n", "", None) for end in "\f\v\r\x85\u2028\x1c"),
+        (DISK + "7 1 0:55 / /mnt/a\\012b rw - nfs4 nas:/lab rw", "", None),
+        (DISK + "7 1 0:55 / /mnt/nas rw\n", None, None),
+        (DISK + "seven 1 0:55 / /mnt/nas rw - nfs4 nas:/lab rw\n", None, None),
+        (DISK + "7 1 55 / /mnt/nas rw - nfs4 nas:/lab rw\n", None, None),
+        (DISK + "\n", None, None),
+        ("", None, None),
+    ],
+)
+def test_what_is_mounted(
+    text: str, local: str | None, share: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the name of a mount, its share is known as one; what is no line leaves it open, and stops nothing."""
+    fake_mounts(tmp_path, text)
+    monkeypatch.setattr(writers, "PROC", tmp_path)
+    found = read_writers([status(ME)])
+    assert found.writer_of(status(found.uid)) == local
+    assert found.writer_of(status(found.uid, SHARED)) == share
+
+
+def test_without_a_list_of_mounts_nobody_can_be_said(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may lie on a share then, where other machines write."""
+    monkeypatch.setattr(writers, "PROC", tmp_path)
+    assert writer_of(raw) is None
 
 
 def test_a_descriptor_that_cannot_be_looked_at_hides_no_other(

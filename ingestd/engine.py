@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -39,6 +40,10 @@ _SEE_WHY = f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'i
 Answer = TypeVar("Answer")
 
 _context: StageContext | None = None
+
+
+class GivenUp(Exception):
+    """The caller asked for no answer any more."""
 
 
 class Engine(Protocol):
@@ -78,12 +83,17 @@ class ProcessEngine:
     A worker that dies (out of memory, killed) breaks the pool: the pool is built anew, the batches in hand are staged
     again, the oldest one file by file in a single process that is known to run, and a file that kills it once more is
     answered as `Failed`. So no file is blamed where no process can run: that is `NoWorkers`.
+
+    Once `give_up` answers True, the processes are killed, in hand or not; what they wrote is the caller's to delete.
     """
 
-    def __init__(self, context: StageContext, *, workers: int, threads: int) -> None:
+    def __init__(
+        self, context: StageContext, *, workers: int, threads: int, give_up: Callable[[], bool] = lambda: False
+    ) -> None:
         self._context = context
         self._workers = workers
         self._threads = threads
+        self._give_up = give_up
         self._executor: Executor | None = None
 
     def __enter__(self) -> ProcessEngine:
@@ -97,6 +107,7 @@ class ProcessEngine:
 
         Raises:
             NoWorkers: a process cannot be started, or each ends before it does anything.
+            GivenUp: `give_up` answers True.
         """
         in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]] = deque()
         for batch in batches:
@@ -147,13 +158,21 @@ class ProcessEngine:
         CPython shows neither that thread nor the processes; where it calls them otherwise, they are not looked at.
         """
         while not wait([future], POOL_CHECK_S).done:
+            if self._give_up():
+                self._kill()
+                raise GivenUp
             thread = getattr(self._executor, "_executor_manager_thread", None)
             if thread is not None and not thread.is_alive() and not future.done():
-                for process in (getattr(self._executor, "_processes", None) or {}).values():
-                    process.kill()  # nobody else would
+                for process in self._kill():  # nobody else would
                     process.join()
                 raise BrokenProcessPool("the thread that hands out the work has ended")
         return future.result()
+
+    def _kill(self) -> list[BaseProcess]:
+        processes = list((getattr(self._executor, "_processes", None) or {}).values())
+        for process in processes:
+            process.kill()
+        return processes
 
     def _died(self, task: StageTask) -> Failed:
         return Failed(
@@ -175,6 +194,8 @@ class ProcessEngine:
     def _begin_single(self) -> None:
         """Build a pool of one process, which has run an empty task when this returns."""
         for _ in range(TRIES):
+            if self._give_up():
+                raise GivenUp
             self._end()
             with contextlib.suppress(BrokenProcessPool):
                 return self._result(self._submit(_ready, workers=1))

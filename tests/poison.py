@@ -16,18 +16,22 @@ from ingestd.raw.procedures import Procedure, Registry
 
 POISON = "Poison"
 STUCK = "Stuck"
+HUNG = "Hung"
 
 
 class PoisonRegistry(Registry):
-    """The procedures in force, one class that no process survives, and one that only a child process comes past."""
+    """The procedures in force, and three classes: no process survives one, some processes come past the others."""
 
     def procedure_for(
         self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] | None = None
     ) -> Procedure:
-        """Answer as every registry does, unless the class is `POISON`, or `STUCK` in a process that has no parent."""
+        """Answer as every registry does, unless the class is one of those.
+
+        `POISON` kills; `STUCK` keeps a process that has no parent, `HUNG` one that has.
+        """
         if procedure_class.endswith(POISON):
             os.kill(os.getpid(), signal.SIGKILL)
-        if procedure_class.endswith(STUCK) and multiprocessing.parent_process() is None:
+        if procedure_class.endswith(HUNG if multiprocessing.parent_process() else STUCK):
             signal.pause()
         return super().procedure_for(procedure_class.removesuffix(STUCK), written, labels)
 

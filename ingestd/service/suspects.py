@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from structlog.stdlib import BoundLogger
 
-from ingestd.engine import ProcessEngine
+from ingestd.engine import GivenUp, ProcessEngine
 from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.ingest import Ingest
@@ -108,12 +108,14 @@ class Suspects:
         left = deque(tasks)
         context, threads = self._ingest.context, self._ingest.settings.stage.polars_threads
         try:
-            with ProcessEngine(context, workers=1, threads=threads) as engine:
+            with ProcessEngine(context, workers=1, threads=threads, give_up=self._stopping.is_set) as engine:
                 while left and not self._stopping.is_set():
                     began = time.monotonic()
                     ((outcome,),) = engine.stage([[left[0]]], lambda: False)
                     left.popleft()
                     self._inbox.put(Answered(outcome, began))
+        except GivenUp:  # the next life stages them; what was written goes with this one's folder
+            pass
         except Retry as error:  # no process can be run: none of these files is to blame, the others go on
             for task in left:
                 failed = Failed(task, error.message, error.place, error.next_step)
@@ -125,7 +127,10 @@ class Suspects:
         self._inbox.put(None)  # the worker may begin with others
 
     def finish(self) -> None:
-        """Begin no more, and wait for those in hand: their answers are on the queue then."""
+        """Begin no more, and give up the one in hand: all answers are on the queue then.
+
+        A process that hangs, or is begun thrice on a busy machine, must not hold up a stop.
+        """
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()

@@ -17,8 +17,9 @@ from archive import Archive
 from breaking import Breakable
 from measurement import Measurement
 
+from ingestd import engine as engine_module
 from ingestd.backfill import Options, backfill
-from ingestd.engine import ProcessEngine
+from ingestd.engine import GivenUp, ProcessEngine
 from ingestd.errors import NoWorkers
 from ingestd.files import stat_of
 from ingestd.ingest import opened
@@ -119,6 +120,31 @@ def test_a_pool_without_its_thread_is_not_waited_for(tmp_path: Path, monkeypatch
         monkeypatch.undo()
         with engine:
             assert len(list(engine.stage(work, lambda: False))) == 3
+
+
+def test_a_pool_that_is_given_up_begins_no_more_processes(tmp_path: Path, interpreter: Breakable) -> None:
+    """A process dies, and nobody wants the answer any more: no other is begun in its place, and none runs on."""
+    archive = Archive(tmp_path)
+    work = [tasks(archive, many(archive, 1))]
+    interpreter.break_it()
+    with opened(archive.settings) as ingest:
+        engine = ProcessEngine(ingest.context, workers=1, threads=1, give_up=lambda: True)
+        with engine, pytest.raises(GivenUp):
+            list(engine.stage(work, lambda: False))
+        assert interpreter.lives() == 1
+        assert multiprocessing.active_children() == []
+
+
+def test_a_process_in_hand_is_killed_when_it_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for until it has begun, or staged what it has in hand."""
+    archive = Archive(tmp_path)
+    work = [tasks(archive, many(archive, 1))]
+    with opened(archive.settings) as ingest:
+        monkeypatch.setattr(engine_module, "POOL_CHECK_S", 0.0)
+        engine = ProcessEngine(ingest.context, workers=1, threads=1, give_up=lambda: True)
+        with engine, pytest.raises(GivenUp):
+            list(engine.stage(work, lambda: False))
+        assert multiprocessing.active_children() == []
 
 
 @contextmanager

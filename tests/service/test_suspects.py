@@ -11,7 +11,7 @@ import breaking
 import poison
 import pytest
 from breaking import Breakable
-from poison import POISON, STUCK
+from poison import HUNG, POISON, STUCK
 from running import Service, put, run_of
 
 from ingestd.stage.workspace import IN_HAND_NAME, note_in_hand, read_in_hand
@@ -120,17 +120,19 @@ def test_a_suspect_that_is_decided_or_gone_is_none_any_more(tmp_path: Path, deci
         assert service.stop() == 0
 
 
-def test_a_stop_leaves_no_suspects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [POISON, HUNG])
+def test_a_stop_leaves_no_suspects(tmp_path: Path, kind: str) -> None:
     """SIGTERM while a suspect is tried: it ends well and in time, nothing is left, the next life suspects none."""
     service = Poisoned(tmp_path, service=QUICK)
     note = service.layout.temporary_root / "1-dead"
     note.mkdir(parents=True)
     (note / "owner.lock").touch()
-    note_in_hand(note, {service.put_class(3, POISON)})
+    note_in_hand(note, {service.put_class(3, kind)})
     service.begin()
     with service:
         service.until(service.children, "the process of the suspect")
         assert service.stop() == 0
+        assert not service.lines("stop_took_too_long")
         assert [path.name for path in service.layout.temporary_root.iterdir()] == ["sweep.lock"]
 
 

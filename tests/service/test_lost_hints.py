@@ -17,30 +17,14 @@ import pytest
 from measurement import Measurement
 from mounts import command, ext4_image
 from running import Service, put, run_of
+from short_queue import short_queue
 
 from ingestd.service.watch import OVERFLOWED
 
 FULL = bool(os.environ.get("INGESTD_TEST_FULL_LOAD"))
 MANY = 20_000 if FULL else 1000
-QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 WATCHES = "/proc/sys/user/max_inotify_watches"
 ONE = Measurement()
-
-
-@contextlib.contextmanager
-def short_queue(events: int) -> Iterator[None]:
-    """Let the kernel give new watches a short queue of events, for the block."""
-    if os.geteuid() != 0:
-        pytest.skip(f"lowering {QUEUE} needs root; INGESTD_TEST_FULL_LOAD=1 overflows the queue as it is")
-    before = QUEUE.read_text()
-    try:
-        QUEUE.write_text(str(events))
-    except OSError as error:
-        pytest.skip(f"{QUEUE} cannot be lowered here: {error.strerror}")
-    try:
-        yield
-    finally:
-        QUEUE.write_text(before)
 
 
 # ---- the kernel drops events ----------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fake_watch import FakeWatch
 from hints import LIMIT_S, Heard
+from short_queue import short_queue
 from waiting import wait_until
 
 from ingestd.service.limits import LIMITS, limits_message
@@ -121,31 +122,11 @@ def test_a_folder_that_appears_is_no_shortfall(root: Path, watch: Watch, heard: 
 # ---- the kernel's limits --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def short_queue() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Run something while the kernel gives new watches a queue of four events; needs root."""
-    setting = LIMITS / "max_queued_events"
-    if not os.access(setting, os.W_OK) or os.geteuid() != 0:
-        pytest.skip("only root may lower fs.inotify.max_queued_events")
-    before = setting.read_text()
-
-    def run(action: Callable[[], None]) -> None:
-        setting.write_text("4")
-        try:
-            action()
-        finally:
-            setting.write_text(before)
-
-    yield run
-    setting.write_text(before)
-
-
-def test_an_overflow_asks_for_a_scan(
-    root: Path, heard: Heard, short_queue: Callable[[Callable[[], None]], None]
-) -> None:
+def test_an_overflow_asks_for_a_scan(root: Path, heard: Heard) -> None:
     """When the kernel drops events, watchdog only logs it; the service is told, and hints come again after it."""
     watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
-    short_queue(watch.start)
+    with short_queue(4):
+        watch.start()
     deadline, number = time.monotonic() + LIMIT_S, 0
     while "the kernel's event queue overflowed" not in heard.doubts:
         assert time.monotonic() < deadline, "no overflow came"

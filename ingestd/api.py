@@ -40,8 +40,9 @@ def load_manifest(data_root: Place = None, *, config: Place = None, all_versions
     the service and other commands may be at work.
 
     Raises:
-        UsageError: there is no manifest.
+        UsageError: there is no manifest, or the config file has a mistake.
         Corrupt: manifest or log is damaged or of a newer version.
+        Retry: the disk refused.
     """
     return _manifest(_settings(data_root, config).layout, all_versions=all_versions)
 
@@ -74,11 +75,14 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     `start_time` is Float64, epoch seconds; dates and times are local.
 
     Raises:
-        UsageError: there is no history of that chip; near names are in the message.
+        UsageError: there is no history of that chip (near names are in the message), or it cannot be read.
+        Retry: its folder is out of reach.
     """
     layout = _settings(data_root, config).layout
     path = layout.history_file(chip)
-    if not files.is_file(path):
+    with files.world(path):
+        there = files.is_file(path)
+    if not there:
         chip_histories.require_chip(_manifest(layout, all_versions=False), chip)
         raise UsageError(
             f"chip {shown(chip)} has runs and no history yet",
@@ -95,6 +99,7 @@ def build_chip_history(chip: str, data_root: Place = None, *, config: Place = No
 
     Raises:
         UsageError: the manifest has no run of that chip; near names are in the message.
+        Corrupt, Retry: as `load_manifest`.
     """
     settings = _settings(data_root, config)
     layout = settings.layout

@@ -125,8 +125,11 @@ def require_manifest(layout: Layout) -> None:
 
     Raises:
         UsageError: neither manifest nor log are there.
+        Retry: they are out of reach.
     """
-    if not files.exists(layout.manifest_path) and not files.is_dir(layout.wal_dir):
+    with files.world(layout.manifest_path):
+        there = files.exists(layout.manifest_path) or files.is_dir(layout.wal_dir)
+    if not there:
         raise UsageError(
             "there is no manifest here",
             place=str(layout.manifest_path),

@@ -127,20 +127,22 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
     Raises:
         UsageError: the file is not rejected.
         Corrupt: the JSON is torn, or was edited into something else.
+        Retry: the disk refused.
     """
     path = layout.reject_file(source_file)
-    try:
-        content = parse_trace(path.read_bytes())
-        _check_reject(content)
-        return content
-    except ValueError as error:
-        raise Corrupt(
-            f"this reject JSON is damaged: {error}", place=str(path), next_step="`ingestd repair` (it is made again)"
-        ) from error
-    except FileNotFoundError:
-        raise UsageError(
-            f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
-        ) from None
+    with files.world(path):
+        try:
+            content = parse_trace(path.read_bytes())
+            _check_reject(content)
+            return content
+        except ValueError as error:
+            raise Corrupt(
+                f"this reject JSON is damaged: {error}", place=str(path), next_step="`ingestd repair` (it is made again)"
+            ) from error
+        except FileNotFoundError:
+            raise UsageError(
+                f"{shown(source_file, 200)} is not among the rejects", next_step="`ingestd rejects list` shows them all"
+            ) from None
 
 
 def _check_reject(content: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from commands import LONG_AGO, Folder
 from measurement import BROKEN, Measurement
 from pages import section
+from powerless import powerless
 
 import ingestd
 from ingestd.errors import Corrupt, Reject, Retry, UsageError
@@ -209,6 +210,78 @@ def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path)
     with pytest.raises(UsageError, match="no regular file"):
         ingestd.read_and_normalize(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["It_1.csv", "bad.csv"]
+
+
+CLOSED = """
+import sys, ingestd
+from ingestd.errors import IngestdError
+root, run_id, config = sys.argv[1:]
+for call in (
+    lambda: ingestd.load_manifest(root),
+    lambda: ingestd.load_run(run_id, root),
+    lambda: ingestd.load_history("Alisson72", root),
+    lambda: ingestd.build_chip_history("Alisson72", root),
+    lambda: ingestd.stage_run("day/It_3.csv", root),
+    lambda: ingestd.stage_run("bad.csv", root),
+    lambda: ingestd.load_manifest(config=config),
+):
+    try:
+        call()
+        print("fine")
+    except IngestdError as error:
+        print(type(error).__name__, error.message)
+"""
+
+FINE, DENIED = "fine", "Retry Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("data/02_stage", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
+        ("data/02_stage/_manifest", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
+        ("data/02_stage/_rejects", [FINE, FINE, FINE, FINE, FINE, DENIED, FINE]),
+        ("data/histories", [FINE, FINE, DENIED, FINE, DENIED, "Reject ", FINE]),
+        ("config", [*[FINE] * 5, "Reject ", "UsageError Permission denied"]),
+    ],
+)
+def test_a_closed_folder_is_an_error_of_ingestd(lab_folder: Folder, part: str, expected: list[str]) -> None:
+    """Whatever folder may not be looked into, each function that needs it says so as an `IngestdError`."""
+    lab_folder.put("day/It_3.csv", Measurement(start=1758632300.5, sample=2).data)
+    lab_folder.put("bad.csv", BROKEN)
+    with pytest.raises(Reject):
+        ingestd.stage_run("bad.csv", root(lab_folder))
+    config = lab_folder.path / "config" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(f"[paths]\ndata_root = '{root(lab_folder)}'\n")
+    run_id = ingestd.load_manifest(root(lab_folder))["run_id"][0]
+    folder = lab_folder.path / part
+    folder.chmod(0)
+    done = subprocess.run(
+        [*powerless(), sys.executable, "-c", CLOSED, root(lab_folder), run_id, config],
+        cwd=lab_folder.path,
+        env={**os.environ, "PYTHONPATH": str(Path(ingestd.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    folder.chmod(0o755)
+    assert done.stderr == ""
+    said = done.stdout.splitlines()
+    assert [line[: len(begin)] for line, begin in zip(said, expected, strict=True)] == expected
+
+
+def test_a_file_in_the_place_of_the_stage_is_an_error_of_ingestd(lab_folder: Folder) -> None:
+    """Nothing can be looked up below it: the error says that a folder belongs there, and the file is left alone."""
+    stage = root(lab_folder) / "02_stage"
+    shutil.rmtree(stage)
+    stage.write_text("a file")
+    with pytest.raises(Retry) as caught:
+        ingestd.stage_run("day/It_1.csv", root(lab_folder))
+    assert "a file stands where a folder belongs" in caught.value.next_step
+    with pytest.raises(UsageError, match="there is no manifest here"):
+        ingestd.load_manifest(root(lab_folder))
+    assert stage.read_text() == "a file"
 
 
 def test_identity_and_start_time_are_part_of_the_api() -> None:

@@ -262,18 +262,20 @@ def manifest_lock(layout: Layout) -> files.Lock:
 def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
     """Raise `Corrupt` when the table or the log is gone or too old although the other says it was there.
 
-    `rows` is how many rows the table holds, None when only some were read.
+    `rows` is how many rows the table holds, None when only some were read. What is out of reach is a `Retry`.
     """
-    if found is None and files.exists(layout.manifest_path):
+    with files.world(layout.manifest_path):
+        table_there, notes_there = files.exists(layout.manifest_path), files.exists(layout.known_files_path)
+    if found is None and table_there:
         raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
     if found is None:
         return
     runs, notes = found.head.compacted_rows, found.head.compacted_files
-    if runs and not files.exists(layout.manifest_path):
+    if runs and not table_there:
         raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing; {_MOUNTED}")
     if rows is not None and rows < runs:
         raise table.corrupt(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
-    if notes and not files.exists(layout.known_files_path):
+    if notes and not notes_there:
         raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing; {_MOUNTED}")
 
 
@@ -299,7 +301,8 @@ def _tables(layout: Layout) -> Tables:
 
 
 def _state(path: Path) -> files.FileStat | None:
-    try:
-        return files.stat_of(path.stat())
-    except FileNotFoundError:
-        return None
+    with files.world(path):
+        try:
+            return files.stat_of(path.stat())
+        except FileNotFoundError:
+            return None

@@ -22,6 +22,7 @@ def read_view(
 
     Raises:
         Corrupt: table or log is damaged or of a newer version.
+        Retry: the disk refused, or a compaction was under way at every look.
     """
 
     where = None if chips is None else pl.col("chip_name").is_in(list(chips))

@@ -17,11 +17,13 @@ def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str
     Raises:
         Retry: the disk refused.
     """
-    if keep_days <= 0 or not files.is_dir(events_dir):
+    if keep_days <= 0:
         return []
     oldest = today - timedelta(days=keep_days)
-    gone = []
+    gone: list[str] = []
     with files.world(events_dir):
+        if not files.is_dir(events_dir):
+            return gone
         for folder in sorted(events_dir.iterdir()):
             day = _day_of(folder.name)
             if day is not None and day < oldest and files.is_dir(folder) and not folder.is_symlink():

@@ -33,20 +33,31 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     The variable counts in any case of its letters, as those of the settings do.
 
     Raises:
-        UsageError: a file that was asked for is not there, or no file.
+        UsageError: a file that was asked for is not there, or no file; or one cannot be looked at.
     """
     told = next((value for name, value in environment.items() if name.upper() == CONFIG_VARIABLE and value), None)
     named = asked or (Path(told) if told else None)
-    if named is not None:
-        if not files.is_file(named):
-            raise UsageError(
-                f"this config file was asked for and is {'no file' if files.exists(named) else 'not there'}",
-                place=str(named),
-                next_step=f"check {'its name' if asked else CONFIG_VARIABLE}, or make one: "
-                f"`ingestd config generate > {shlex.quote(str(named))}`",
-            )
-        return named
-    return next((path for path in (Path("config.toml"), SYSTEM_CONFIG) if files.is_file(path)), None)
+    if named is None:
+        return next(filter(_is_file, (Path("config.toml"), SYSTEM_CONFIG)), None)
+    if not _is_file(named):
+        raise UsageError(
+            f"this config file was asked for and is {'no file' if files.exists(named) else 'not there'}",
+            place=str(named),
+            next_step=f"check {'its name' if asked else CONFIG_VARIABLE}, or make one: "
+            f"`ingestd config generate > {shlex.quote(str(named))}`",
+        )
+    return named
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return files.is_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(error.strerror or str(error), place=str(path), next_step="make it readable")
 
 
 def load_settings(config: Path | None = None, flags: Flags | None = None) -> Settings:
@@ -88,7 +99,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
-        raise UsageError(error.strerror or str(error), place=str(path), next_step="make it readable") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", place=f"{path}: byte {error.start}", next_step="save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # not TOML; an integer too long, or values too deep, for Python

@@ -277,8 +277,7 @@ def _rejected(store: ManifestStore) -> Iterator[FileNote]:
 
 def _tells_why(layout: Layout, note: FileNote) -> bool:
     try:
-        with files.world(layout.reject_file(note.source_file)):
-            content = read_reject(layout, note.source_file)
+        content = read_reject(layout, note.source_file)
     except (UsageError, Corrupt):
         return False
     said = (content.get("source_file"), content.get("source_sha256"), content.get("code"), content.get("message", ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
+from powerless import powerless
 
 from ingestd.backfill import Options, backfill, dry_run
 from ingestd.engine import InlineEngine
@@ -325,15 +325,6 @@ for failed in report.failed:
     print(failed.source_file, failed.message, sep="|")
 print(len(report.rejected), sum(report.events.values()))
 """
-
-
-def powerless() -> list[str]:
-    """Return what to put before a command so that file permissions count for it, as for any user but root."""
-    if os.geteuid() != 0:
-        return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
-    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"]
 
 
 def test_a_file_nobody_lets_us_read_is_tried_again_and_never_rejected(archive: Archive) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +13,14 @@ import pytest
 from archive import Archive
 from lived import RUN
 from measurement import BROKEN
+from powerless import powerless
 
 
-def powerless(archive: Archive, *words: str) -> Any:
+def run_powerless(archive: Archive, *words: str) -> Any:
     """Run a command that may read no more than any user; return the JSON it prints."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
-    prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
     place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "ingestd", *words, "--json", *place],
+        [*powerless(), sys.executable, "-m", "ingestd", *words, "--json", *place],
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -44,7 +40,7 @@ def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: 
     empty.staged(empty.live()["day/It_1.csv"]).unlink()
     folder = empty.raw / "day"
     folder.chmod(mode)
-    found = powerless(empty, "verify")["findings"]
+    found = run_powerless(empty, "verify")["findings"]
     folder.chmod(0o755)
     (damage,) = [one for one in found if one["level"] == "damage"]
     assert (damage["kind"], damage["message"]) == ("parquet-missing", "the Parquet of day/It_1.csv is gone")
@@ -73,7 +69,7 @@ def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:
     folder = empty.raw / "day"
     folder.chmod(0)
     for apply in ([], ["--apply"]):
-        done = powerless(empty, "repair", *apply)
+        done = run_powerless(empty, "repair", *apply)
         assert [(step["kind"], step["paths"]) for step in done["steps"]] == [("stage-again", ["other/It_2.csv"])]
         assert [left["kind"] for left in done["left"]] == ["parquet-missing"]
         assert (done["exit_code"], done["stopped_by"]) == (1, None)
@@ -89,10 +85,10 @@ def test_a_reject_that_cannot_be_tried_again_stays_one(empty: Archive) -> None:
     empty.backfill()
     folder = empty.raw / "closed"
     folder.chmod(0)
-    done = powerless(empty, "rejects", "retry", "--all")
+    done = run_powerless(empty, "rejects", "retry", "--all")
     assert done["retried"] == {"closed/It_1.csv": "failed", "open/It_2.csv": "rejected"}
     (failed,) = done["failed"]
     assert (failed["source_file"], failed["message"], done["exit_code"]) == ("closed/It_1.csv", "Permission denied", 1)
-    assert [one["source_file"] for one in powerless(empty, "rejects", "list")["rejects"]] == sorted(done["retried"])
+    assert [one["source_file"] for one in run_powerless(empty, "rejects", "list")["rejects"]] == sorted(done["retried"])
     folder.chmod(0o755)
     assert lived.damages(empty) == set()

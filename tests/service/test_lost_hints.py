@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from measurement import Measurement
 from mounts import command, ext4_image
+from powerless import powerless
 from running import Service, put, run_of
 from short_queue import short_queue
 
@@ -164,14 +164,11 @@ def test_a_folder_below_the_root_mounted_and_unmounted(tmp_path: Path, image: Pa
 
 def test_a_folder_that_is_opened_to_us_is_watched(tmp_path: Path) -> None:
     """The kernel does not say that it may be listed now; the next scan finds it, and the watch is placed anew."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
-    powerless = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--") if os.geteuid() == 0 else ()
     service = Service(tmp_path, watch={"rescan_s": 1.0})
     closed = service.raw / "closed"
     (closed / "deep").mkdir(parents=True)
     closed.chmod(0)
-    service.start(prefix=powerless)
+    service.start(prefix=tuple(powerless()))
     with service:
         service.until(lambda: service.lines("folder_unreadable"), "it is told")
         assert service.watches() == 1

@@ -154,7 +154,7 @@ def write_histories(
 
 
 def update_histories(
-    layout: Layout, tz: str, chips: Sequence[str] | None = None, *, lock_timeout_s: float = 60.0
+    layout: Layout, tz: str, chips: Sequence[str] | None = None, *, lock_timeout_s: float
 ) -> list[HistoryChange]:
     """Bring the histories of `chips` (None: of all) up to date with the manifest, as `write_histories` does.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from archive import Archive
 from lived import clone, cut_file, damages, flip, manifest, mend, tree
 from measurement import BROKEN
 
+from ingestd.errors import LockHeld
+from ingestd.files import Lock
 from ingestd.manifest import log
 from ingestd.manifest.record import SegmentHead, split
 from ingestd.manifest.store import ManifestStore
+from ingestd.settings import load_settings
 from ingestd.stage.parquet import read_header, read_run, write_run
+from ingestd.upkeep.repair import repair
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
 
@@ -316,6 +321,24 @@ def test_a_damaged_manifest_comes_back_whole(kind: str, logged: Archive, tmp_pat
     logged._ticks += 60
     lived.plain_start(logged)
     assert manifest(logged) == want
+
+
+def test_a_repair_waits_for_the_histories_as_long_as_the_setting_says(logged: Archive) -> None:
+    """Another process that writes histories does not hold it up for longer than `manifest.lock_timeout_s`."""
+    given: dict[str, dict[str, Any]] = {
+        "paths": {"data_root": logged.root},
+        "stage": {"workers": 1},
+        "manifest": {"lock_timeout_s": 0.1},
+    }
+    settings = load_settings(logged.root.parent / "config.toml", given)
+    began = time.monotonic()
+    with Lock(logged.layout.histories_lock_path).held(), pytest.raises(LockHeld, match="is writing histories"):
+        repair(settings, apply=True)
+    assert time.monotonic() - began < DEFAULT_S
+
+
+DEFAULT_S = 60.0
+"""How long a lock is waited for unless it is set."""
 
 
 def _check_nothing_deleted(before: dict[str, Any], archive: Archive, *, compacted: bool) -> None:

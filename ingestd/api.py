@@ -6,6 +6,7 @@ given.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -151,16 +152,17 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
     """Read any one raw CSV as the frame its staged Parquet would hold; nothing is staged or remembered.
 
     Columns are those of its procedure, canonical names with units, missing optional ones null; complete rows only.
+    Symbolic links are followed.
 
     Raises:
         Reject: its content cannot be read; code, line and what was expected are in the error.
         Retry: the file cannot be opened.
-        UsageError: it is no regular file, or the config file has a mistake.
+        UsageError: it is no regular file, or larger than `stage.max_file_mib`; or the config file has a mistake.
     """
     settings, place = _settings(None, config), Path(path)
     limit = settings.max_file_bytes
     with files.world(place):
-        read = files.read_raw(place, limit)
+        read = files.read_raw(Path(os.path.realpath(place)), limit)  # realpath stands a loop of links
     if read is None:
         raise UsageError("this is no regular file", place=str(place), next_step="give the path of a raw CSV")
     if len(read.data) > limit:

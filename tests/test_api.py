@@ -209,7 +209,26 @@ def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path)
         ingestd.read_and_normalize(tmp_path / "none.csv")
     with pytest.raises(UsageError, match="no regular file"):
         ingestd.read_and_normalize(tmp_path)
+    small = tmp_path / "small.toml"
+    small.write_text("[stage]\nmax_file_mib = 0.0001\n")
+    with pytest.raises(UsageError, match="more than"):
+        ingestd.read_and_normalize(good, config=small)
+    small.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["It_1.csv", "bad.csv"]
+
+
+def test_read_and_normalize_follows_links(tmp_path: Path) -> None:
+    """The caller's own file is read, however it is named; a link that leads to itself, or to nothing, is none."""
+    good, link, loop, dangling = (tmp_path / name for name in ("It_1.csv", "link.csv", "loop.csv", "dangling.csv"))
+    good.write_bytes(Measurement().data)
+    link.symlink_to(good.name)
+    loop.symlink_to(loop.name)
+    dangling.symlink_to("none.csv")
+    assert ingestd.read_and_normalize(link).equals(ingestd.read_and_normalize(good))
+    with pytest.raises(UsageError, match="no regular file"):
+        ingestd.read_and_normalize(loop)
+    with pytest.raises(Retry, match="No such file"):
+        ingestd.read_and_normalize(dangling)
 
 
 CLOSED = """

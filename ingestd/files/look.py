@@ -82,8 +82,13 @@ class RawBytes:
 
 
 def read_raw(path: Path, limit: int) -> RawBytes | None:
-    """Read a regular file whole; None when it is not a regular file. At most `limit` + 1 bytes are read."""
-    descriptor = open_raw(path)
+    """Read a regular file whole; None when it is not one, but a link, say. At most `limit` + 1 bytes are read."""
+    try:
+        descriptor = open_raw(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

@@ -235,15 +235,13 @@ def test_a_reading_stops_at_its_limit(raw: Path, size: int, limit: int, expected
 
 
 def test_what_is_no_regular_file_is_not_read(raw: Path) -> None:
-    """A FIFO, nobody writing, returns None at once; so does a folder; a link is refused."""
+    """A FIFO, nobody writing, returns None at once; so do a folder and a link."""
     os.mkfifo(raw / "pipe.csv")
     (raw / "folder.csv").mkdir()
     _put(raw, "a.csv")
     (raw / "link.csv").symlink_to("a.csv")
-    assert files.read_raw(raw / "pipe.csv", 10) is None
-    assert files.read_raw(raw / "folder.csv", 10) is None
-    with pytest.raises(OSError, match="symbolic links"):
-        files.read_raw(raw / "link.csv", 10)
+    for name in ("pipe.csv", "folder.csv", "link.csv"):
+        assert files.read_raw(raw / name, 10) is None
     for name in ("pipe.csv", "folder.csv", "link.csv", "gone.csv", "a.csv/x.csv"):
         assert files.sha256_of(raw / name) is None
 

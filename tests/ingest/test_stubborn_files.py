@@ -229,14 +229,16 @@ def test_a_run_above_a_lowered_limit_is_known_by_its_bytes(tmp_path: Path) -> No
     assert archive.backfill() == [("unchanged", A)]
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_file_that_changes_while_it_is_read_is_waited_for(archive: Archive, gone: bool) -> None:
+@pytest.mark.parametrize("then", ["another", "gone", "a link"])
+def test_a_file_that_changes_while_it_is_read_is_waited_for(archive: Archive, then: str) -> None:
     """It counts as running, with a kind of reason of its own, and nothing of it is staged."""
     path = archive.put(A, RUN.data)
     task = stage.StageTask(A, look.stat_of(path.stat()), Observation(1e6, ""), archive.now())
     archive.put(A, LATER.data)
-    if gone:
-        archive.delete(A)
+    if then != "another":
+        path.rename(path.with_name("moved.csv"))
+    if then == "a link":
+        path.symlink_to("moved.csv")
     with opened(archive.settings) as ingest:
         (waiting,) = stage.stage_batch([task], ingest.context)
     assert isinstance(waiting, stage.Waiting)

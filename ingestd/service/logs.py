@@ -235,8 +235,8 @@ def _library_fields(record: logging.LogRecord) -> Entry:
 class Throttle:
     """Lets the same warning or error through once in `REPEAT_S`; decisions (lines with a `seq`) always.
 
-    Two lines are the same when their event and every text among their fields are. Numbers do not count: a wait grows,
-    a duration differs.
+    Two lines are the same when their event and every text among their fields are, texts in lists too. Numbers do not
+    count: a wait grows, a duration differs.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -262,9 +262,13 @@ class Throttle:
     def _key(self, entry: Entry) -> object:
         if entry["level"] not in {"warning", "error"} or "seq" in entry:
             return None
-        return tuple(
-            value for name, value in entry.items() if isinstance(value, str) and name not in {"time", "exception"}
-        )
+        values = (value for name, value in entry.items() if name not in {"time", "exception"})
+        return tuple(_texts(value) for value in values if isinstance(value, (str, list, tuple)))
+
+
+def _texts(value: object) -> object:
+    """Return a text, or those in a list, as what can be looked up."""
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, (list, tuple)) else value
 
 
 # ---- sinks ----------------------------------------------------------------------------------------------------------

@@ -185,6 +185,20 @@ def test_the_same_warning_is_written_once_a_minute_with_a_count(start: Start) ->
     assert len(entries(stream.getvalue())) == 4
 
 
+def test_warnings_that_differ_in_a_list_are_not_the_same(start: Start) -> None:
+    """What a file's content is warned of stands in a list: other warnings of the same file are told at once."""
+    _, stream, _ = start()
+    log = structlog.get_logger("ingestd")
+    for told in (["no laser"], ["no laser"], ["no laser", "an odd row"], ["an odd row"], []):
+        log.warning("content_warnings", source_file="a.csv", warnings=told)
+    assert [entry["warnings"] for entry in entries(stream.getvalue())] == [
+        ["no laser"],
+        ["no laser", "an odd row"],
+        ["an odd row"],
+        [],
+    ]
+
+
 def test_decisions_and_information_are_never_held_back(start: Start) -> None:
     """A line with the number of its record, and every line below warning, is always written."""
     _, stream, _ = start()

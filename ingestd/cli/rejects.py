@@ -305,10 +305,12 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
 def _line(path: Path, number: int) -> str | None:
     from ingestd.files import open_raw  # noqa: PLC0415  # not for --help
 
+    at = 1
     with os.fdopen(open_raw(path), "rb") as file:
-        for count_, raw in enumerate(iter(lambda: file.readline(LONGEST_RAW_LINE), b""), start=1):
-            if count_ == number:
-                return raw.rstrip(b"\r\n").decode("utf-8", "replace")
+        for piece in iter(lambda: file.readline(LONGEST_RAW_LINE), b""):
+            if at == number:
+                return piece.rstrip(b"\r\n").decode("utf-8", "replace")
+            at += piece.endswith(b"\n")  # a longer line comes in several pieces
     return None
 
 

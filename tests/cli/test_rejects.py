@@ -100,6 +100,15 @@ def test_show_marks_the_fault_in_the_line(folder: Folder) -> None:
     assert re.search(r"^ +\d+ \| 0\.5s,\S+\n       \| \^\^\^\^$", story, re.MULTILINE), story
 
 
+def test_show_finds_the_line_below_a_very_long_one(folder: Folder) -> None:
+    """A line of more than a MiB is one line, as everywhere."""
+    long = b"#\tNote: " + b"x" * 2_500_000 + b"\n#Data:"
+    folder.put("It_1.csv", Measurement().data.replace(b"#Data:", long).replace(b"\n0.5,", b"\n0.5s,"))
+    folder.run("backfill", "--workers", "1")
+    story = folder.run("rejects", "show", "It_1.csv").out
+    assert re.search(r"^ +\d+ \| 0\.5s,\S+\n       \| \^\^\^\^$", story, re.MULTILINE), story
+
+
 def test_show_prints_no_bytes_of_a_binary_file(folder: Folder) -> None:
     """What is no text is told by its size; no line of it is shown, and no edit or setting is said to mend it."""
     folder.put("photo.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)

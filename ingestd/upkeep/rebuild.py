@@ -41,9 +41,8 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
             files.make_folders(target.parent)
             shutil.move(path, target)
             moved.append((path, target))
-        files.flush_paths(
-            {place for pair in moved for place in (pair[0].parent, pair[1].parent) if files.is_dir(place)}
-        )
+        # What was moved to another disk was copied: its bytes, and all folders below it, are to be durable too.
+        files.flush_file_systems(place for pair in moved for place in (pair[0].parent, pair[1].parent))
     return moved
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from measurement import BROKEN
 from powerless import powerless
 
 from ingestd.errors import Corrupt
+from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
 from ingestd.upkeep.rebuild import keep_copies, set_aside
@@ -93,6 +96,25 @@ def test_nothing_is_set_aside_over_what_was(archive: Archive) -> None:
     path.write_text("three")
     copies = keep_copies(archive.layout, [path], folder)
     assert [kept.read_text() for _, kept in (*moved, *copies)] == ["one", "two", "three"]
+
+
+def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the manifest is on a disk of its own, what is moved there from the stage is flushed as a whole."""
+    elsewhere, flushed = Path("/dev/shm"), set()
+    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == archive.root.stat().st_dev:
+        pytest.skip("there is no second file system here that may be written to")
+
+    def syncfs(descriptor: int) -> int:
+        flushed.add(os.fstat(descriptor).st_dev)
+        return 0
+
+    monkeypatch.setattr(durable, "_syncfs", syncfs)
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        path = archive.layout.rejects_dir / "stray.json"
+        path.write_text("stray")
+        ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
+        assert kept.read_text() == "stray"
+    assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}
 
 
 def test_rebuilding_refuses_to_forget_a_damaged_run(archive: Archive) -> None:

@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
+from ingestd.apart import check_apart
 from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
-from ingestd.settings import check_apart
 from ingestd.words import quoted, shown, utc_text
 
 TOGETHER = 256

@@ -144,10 +144,10 @@ def write_metadata(
         UsageError: no manifest, no run matches, filters that do not go with a day's file, or a file that would replace
             a raw file or one of ingestd's own.
     """
+    from ingestd.apart import check_apart, check_export  # noqa: PLC0415  # not for --help
     from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.histories import metadata  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
-    from ingestd.settings import check_apart, check_export  # noqa: PLC0415  # loads pydantic: not for --help
 
     layout = settings.layout
     if out_csv is not None:

@@ -4,7 +4,6 @@ An unknown key anywhere is an error that names it and the nearest known one. Rel
 config file, or from the current folder when there is none; paths given as flags count from the current folder.
 """
 
-from ingestd.settings.apart import check_apart, check_export
 from ingestd.settings.load import CONFIG_VARIABLE, SYSTEM_CONFIG, Flags, find_config, load_settings
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 from ingestd.settings.sections import Section
@@ -16,8 +15,6 @@ __all__ = [
     "Flags",
     "Section",
     "Settings",
-    "check_apart",
-    "check_export",
     "find_config",
     "load_settings",
     "sections",

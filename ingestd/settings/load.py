@@ -7,13 +7,13 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from ingestd import files
+from ingestd.apart import find_clash
 from ingestd.errors import UsageError, all_at_once
-from ingestd.settings.apart import FOLLOWS_FROM, find_clash
 from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown_value
 
@@ -22,6 +22,18 @@ SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
 
 OPTION_NAMES = {"histories_dir": "--history-out"}
 """Key of a setting -> its command-line option, where that is not named like the key."""
+
+FOLLOWS_FROM: Final = {
+    "paths.stage_root": "paths.data_root",
+    "paths.manifest_path": "paths.stage_root",
+    "paths.wal_dir": "paths.manifest_path",
+    "paths.events_dir": "paths.manifest_path",
+    "paths.rejects_dir": "paths.stage_root",
+    "paths.histories_dir": "paths.data_root",
+    "paths.metadata_dir": "paths.data_root",
+    "log.file": "paths.manifest_path",
+}
+"""Every setting that names a place ingestd writes to -> the setting it follows from unless set."""
 
 Flags = Mapping[str, Mapping[str, Any]]
 """Values given on the command line: section -> key -> value; None means not given."""
@@ -139,7 +151,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
 
 
 def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse settings by which a write could reach the raw files (`ingestd.settings.apart`)."""
+    """Refuse settings by which a write could reach the raw files (`ingestd.apart`)."""
     clash = find_clash(settings.layout)
     if clash is None:
         return

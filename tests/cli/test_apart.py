@@ -9,9 +9,10 @@ from commands import Folder
 from measurement import Measurement
 
 import ingestd
+from ingestd.apart import leads_into
 from ingestd.errors import UsageError
 from ingestd.settings import load_settings
-from ingestd.settings.apart import FOLLOWS_FROM, leads_into
+from ingestd.settings.load import FOLLOWS_FROM
 
 RAW = "It_1.csv"
 

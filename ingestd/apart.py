@@ -13,23 +13,11 @@ import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ingestd import files
 from ingestd.errors import Retry, UsageError
 from ingestd.layout import Layout
-
-FOLLOWS_FROM: Final = {
-    "paths.stage_root": "paths.data_root",
-    "paths.manifest_path": "paths.stage_root",
-    "paths.wal_dir": "paths.manifest_path",
-    "paths.events_dir": "paths.manifest_path",
-    "paths.rejects_dir": "paths.stage_root",
-    "paths.histories_dir": "paths.data_root",
-    "paths.metadata_dir": "paths.data_root",
-    "log.file": "paths.manifest_path",
-}
-"""Every setting that names a place ingestd writes to -> the setting it follows from unless set."""
 
 
 class Clash(NamedTuple):
@@ -56,7 +44,8 @@ def find_clash(layout: Layout) -> Clash | None:
 def check_export(path: Path, option: str, layout: Layout) -> None:
     """Check that a file a command is asked to write is neither among the raw files nor one of ingestd's own.
 
-    Its folder must be there, and where it is there itself it must be a plain file: no device or link is replaced.
+    Its folder must be there, but below the metadata folder, where folders are made. Where it is there itself it must be
+    a plain file: no device or link is replaced.
 
     Raises:
         UsageError: it is not so.

@@ -81,9 +81,9 @@ def export_metadata(
 ) -> None:
     """Write every day's metadata.csv.
 
-    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, in a folder
-    that is there; it may lie neither among the raw files nor among ingestd's own. A day's file always holds the whole
-    day, so --proc and --chip go with --out-csv.
+    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, which may
+    lie neither among the raw files nor among ingestd's own; folders are made below paths.metadata_dir, elsewhere its
+    folder must be there. A day's file always holds the whole day, so --proc and --chip go with --out-csv.
 
     \b
     Examples:

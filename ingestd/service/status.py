@@ -42,7 +42,10 @@ ROWS_LIMIT = 64 * 2**20
 """A file up to this many bytes is looked into; a larger one is judged from outside, and its rows are not counted."""
 
 FILES_READ = 1000
-"""Where more files wait, the others are judged from outside: before the first backfill of an archive all wait."""
+"""Where more files wait, only those of the others that are running are looked into.
+
+Before the first backfill of an archive all wait.
+"""
 
 PENDING = "pending"
 """Settled, and not decided yet: the service or the next backfill takes it."""
@@ -148,6 +151,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
 
     Raises:
         Corrupt: manifest or log is damaged.
+        Retry: the disk of the manifest refused.
     """
     layout = settings.layout
     store = ManifestStore(layout)

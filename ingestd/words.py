@@ -75,7 +75,7 @@ def shown_value(value: object) -> str:
 def in_plain_words(finding: Mapping[str, Any]) -> str:
     """Say what is wrong with a value, for one finding of pydantic's `ValidationError.errors()`."""
     kind, limits = str(finding["type"]), finding.get("ctx", {})
-    for bound, words in _BOUNDS.items():
+    for bound, words in BOUNDS.items():
         if bound in limits:
             return f"must be {words} {limits[bound]:g}"
     if kind == "literal_error":
@@ -85,7 +85,9 @@ def in_plain_words(finding: Mapping[str, Any]) -> str:
     return named or text.replace("Input should be", "must be")
 
 
-_BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+"""Name of a bound in pydantic -> what it says of a number."""
+
 _KINDS: Final = {
     "missing": "is missing",
     "int_": "must be a whole number",

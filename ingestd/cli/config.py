@@ -98,8 +98,7 @@ def generate() -> None:
 
 def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
     """List key, value and origin of every setting; an unset one as what it amounts to."""
-    from ingestd.cli.config_text import environment_name  # noqa: PLC0415  # loads pydantic: not for --help
-    from ingestd.settings import sections  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.settings import environment_name, sections  # noqa: PLC0415  # loads pydantic: not for --help
 
     file = tomllib.loads(settings.config_file.read_text("utf-8-sig")) if settings.config_file else {}
     environment = {name.upper() for name in os.environ}

@@ -11,9 +11,10 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ingestd.settings import CONFIG_VARIABLE, ENV_PREFIX, SYSTEM_CONFIG, Section, sections
+from ingestd.settings import CONFIG_VARIABLE, ENV_PREFIX, SYSTEM_CONFIG, Section, environment_name, sections
+from ingestd.words import BOUNDS
 
-WIDTH: Final = 100
+WIDTH: Final = 120
 
 EXAMPLES: Final[dict[str, Any]] = {"stage.workers": 4}
 """What `config generate` shows, as an example, for a key whose default is worked out on the machine."""
@@ -36,8 +37,6 @@ _PATHS: Final = {
     "file": "data/02_stage/_manifest/ingestd.log",
 }
 """What the paths amount to that follow from `data_root` unless set."""
-
-_BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 _HEAD: Final = """\
 The settings of ingestd, each at its default and commented out: take the # away from a line to change it. Where
@@ -141,11 +140,6 @@ def configuration_md() -> str:
     return "\n\n".join([*parts, _PROCEDURES_MD])
 
 
-def environment_name(section: str, key: str) -> str:
-    """Name the environment variable of a setting."""
-    return f"{ENV_PREFIX}{section}__{key}".upper()
-
-
 def unit(key: str) -> str:
     """Tell the unit of a setting by the ending of its key; empty where it has none."""
     return next((words for ending, words in UNITS.items() if key.endswith(ending)), "")
@@ -171,7 +165,7 @@ def _range(field: FieldInfo) -> str:
     words = [
         f"{phrase} {limit:g}"
         for bound in field.metadata
-        for name, phrase in _BOUNDS.items()
+        for name, phrase in BOUNDS.items()
         if (limit := getattr(bound, name, None)) is not None
     ]
     choices = _choices(field)
@@ -210,4 +204,4 @@ def _comment(text: str) -> str:
 
 def _wrapped(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        yield from textwrap.wrap(line, WIDTH + 20, initial_indent="# ", subsequent_indent="# ") or ["#"]
+        yield from textwrap.wrap(line, WIDTH, initial_indent="# ", subsequent_indent="# ") or ["#"]

@@ -15,6 +15,7 @@ from ingestd import files
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+from ingestd.raw.header import START_TIME_LABEL
 
 FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
 """Columns after those of the header lines, always there, in this order."""
@@ -56,7 +57,7 @@ def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFra
         for block, columns in blocks.items():
             for name, value in header[block].items():
                 columns.setdefault(name, [None] * runs.height)[index] = str(value)
-    blocks["metadata"].pop("Start time", None)
+    blocks["metadata"].pop(START_TIME_LABEL, None)
     named: dict[str, list[str | None]] = {}
     for suffix, columns in ((" (header)", blocks["parameters"]), (" (metadata)", blocks["metadata"])):
         for name, values in columns.items():

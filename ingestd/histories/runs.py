@@ -9,9 +9,11 @@ from typing import Final
 import polars as pl
 
 from ingestd.errors import UsageError
+from ingestd.raw.header import START_TIME_LABEL
+from ingestd.raw.start_time import no_zone_named
 from ingestd.words import closest, shown
 
-_HEADER_START: Final = r'(?i)[{,]\s*"Start time"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
+_HEADER_START: Final = rf'(?i)[{{,]\s*"{START_TIME_LABEL}"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
 """A header number further than this from the start time is no epoch time (`20251013` is an ISO 8601 date)."""
 
@@ -37,11 +39,7 @@ def local_start(tz: str) -> pl.Expr:
         start = pl.col("start_time_utc").dt.convert_time_zone(tz)
         pl.DataFrame(schema={"start_time_utc": pl.Datetime("us", "UTC")}).select(start)
     except pl.exceptions.PolarsError as error:
-        raise UsageError(
-            f"there is no time zone named {shown(tz)}",
-            place="local_tz",
-            next_step="write a zone of the IANA database, such as America/Santiago",
-        ) from error
+        raise no_zone_named(tz) from error
     return start
 
 

@@ -97,11 +97,16 @@ def _zone_named(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise UsageError(
-            f"there is no time zone named {shown(name)}",
-            place="local_tz",
-            next_step="write a zone of the IANA database, such as America/Santiago",
-        ) from None
+        raise no_zone_named(name) from None
+
+
+def no_zone_named(name: str) -> UsageError:
+    """Say that there is no such time zone."""
+    return UsageError(
+        f"there is no time zone named {shown(name)}",
+        place="local_tz",
+        next_step="write a zone of the IANA database, such as America/Santiago",
+    )
 
 
 def _from_text(text: str, tz: ZoneInfo) -> tuple[datetime, list[str]]:

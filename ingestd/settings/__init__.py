@@ -5,7 +5,7 @@ config file, or from the current folder when there is none; paths given as flags
 """
 
 from ingestd.settings.load import CONFIG_VARIABLE, SYSTEM_CONFIG, Flags, find_config, load_settings
-from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
+from ingestd.settings.model import ENV_PREFIX, Settings, environment_name, sections, setting_keys
 from ingestd.settings.sections import Section
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Flags",
     "Section",
     "Settings",
+    "environment_name",
     "find_config",
     "load_settings",
     "sections",

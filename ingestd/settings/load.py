@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ingestd import files
 from ingestd.apart import find_clash
 from ingestd.errors import UsageError, all_at_once
-from ingestd.settings.model import ENV_PREFIX, Settings, sections, setting_keys
+from ingestd.settings.model import ENV_PREFIX, Settings, environment_name, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown_value
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
@@ -137,7 +137,7 @@ def _absolute(flags: Flags) -> dict[str, dict[str, Any]]:
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:
-    known = {f"{ENV_PREFIX}{key.upper().replace('.', '__')}" for key in setting_keys()}
+    known = {environment_name(*key.split(".")) for key in setting_keys()}
     known.add(CONFIG_VARIABLE)
     for name in environment:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
@@ -193,7 +193,7 @@ def _finding(found: Mapping[str, Any], path: Path | None, flags: Flags) -> Usage
 def _place(where: list[str], path: Path | None, flags: Flags) -> str:
     """Name the source a value came from: the strongest one that has the key."""
     section, key = where[0], where[1] if len(where) > 1 else ""
-    variable = f"{ENV_PREFIX}{section}__{key}".upper()
+    variable = environment_name(section, key)
     if key in flags.get(section, {}):
         return f"option {OPTION_NAMES.get(key, '--' + key.replace('_', '-'))}"
     return next(

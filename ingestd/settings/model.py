@@ -147,6 +147,11 @@ def setting_keys() -> list[str]:
     return [f"{section}.{key}" for section, model in sections().items() for key in model.model_fields]
 
 
+def environment_name(section: str, key: str) -> str:
+    """Name the environment variable of a setting."""
+    return f"{ENV_PREFIX}{section}__{key}".upper()
+
+
 def sections() -> dict[str, type[Section]]:
     """Return the tables of the config file in order, each with its model (`[procedures]` is a room of its own)."""
     return {

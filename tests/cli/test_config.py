@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 from commands import Folder
 
-from ingestd.cli.config_text import EXAMPLES, config_toml, configuration_md, environment_name, example
-from ingestd.settings import load_settings, sections, setting_keys
+from ingestd.cli.config_text import EXAMPLES, config_toml, configuration_md, example
+from ingestd.settings import environment_name, load_settings, sections, setting_keys
 
 HALL = """
 [procedures.Hall]

@@ -16,7 +16,8 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.cli.output import LONG_LIST
-from ingestd.cli.report import JSON_KEYS
+from ingestd.cli.report import JSON_KEYS, STAGED_EVENTS
+from ingestd.manifest.record import Event
 
 FIRST = """\
 rejected  2026-03-12/IV2026-03-12_3.csv, line 62
@@ -351,3 +352,8 @@ def test_lab_backfill_stages_every_real_run(lab: Path, folder: Folder) -> None:
     compared = folder.run("compare-histories", str(lab / "legacy_histories"), "data/histories", "--json")
     assert (compared.code, compared.json["same"]) == (0, True)
     assert sum(len(chip["waiting"]) for chip in compared.json["chips"]) == 1
+
+
+def test_every_event_that_stages_a_file_has_its_words() -> None:
+    """The sum of what was staged is made of exactly those that the report names."""
+    assert STAGED_EVENTS.keys() == {event.value for event in Event if event.stages}

@@ -26,7 +26,8 @@ def main() -> None:
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
-        # All is written, and no thread of ours is left. To take the libraries apart takes longer than many a command.
+        # All is written, and threads that are left only wait. To take the libraries apart takes longer than many a
+        # command.
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(end.code)

@@ -66,10 +66,9 @@ def lost_at(store: ManifestStore, source_file: str) -> list[LostFile]:
 def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote]) -> list[tuple[LostFile, KnownRun]]:
     """Word what became of runs' raw files: emptied (the kind of reason), or overwritten (the note that says so)."""
     rows, lost = store.full_rows([run.run_id for run in found]), []
-    for run in sorted(found):
+    for run, why in found.items():
         if (row := rows.get(run.run_id)) is None:
             continue
-        why = found[run]
         file = overwritten(store, row, why) if isinstance(why, FileNote) else emptied(store, row, why)
         lost.append((file, run))
     return sorted(lost)

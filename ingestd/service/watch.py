@@ -179,7 +179,7 @@ class Watch:
 
     def _identity(self) -> tuple[int, int]:
         with files.world(self.root):
-            status = os.stat(self.root)  # noqa: PTH116  # beside scandir, which also takes the str or Path
+            status = self.root.stat()
             os.scandir(self.root).close()
         return status.st_dev, status.st_ino
 

@@ -48,21 +48,22 @@ class Acquisition:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.told: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.told.append(json.loads(line))
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._heard = b""
 
     def of(self, what: str) -> dict[str, float]:
         """Return when (epoch seconds) each run was told to be `queued`, `starting`, `started`, `ending` or `closed`.
 
-        A run that is `started` has its file open for writing, one that is `ending` has its last row out.
+        A run that is `started` has its file open for writing, one that is `ending` has its last row out. All that was
+        told by now is among them: no thread has to take it from the pipe first.
         """
-        return {entry["run"]: entry["at"] for entry in list(self.told) if entry["what"] == what}
+        assert self.process.stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.process.stdout.fileno(), 2**16):
+                self._heard += data
+        told = [json.loads(line) for line in self._heard.split(b"\n")[:-1]]
+        return {entry["run"]: entry["at"] for entry in told if entry["what"] == what}
 
     def go(self) -> None:
         """Let the queued runs begin."""
@@ -74,14 +75,12 @@ class Acquisition:
         """Kill it in the middle of a run."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self._reader.join(30)
 
     def close(self) -> None:
         """Make sure that it is gone."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._reader.join(30)
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):

@@ -93,6 +93,7 @@ def test_a_mere_kill_makes_suspects_that_come_out_fine(tmp_path: Path, others: i
         service.until(lambda: service.live_names() == names, "all are staged")
         service.until(lambda: not service.noted(), "none is a suspect any more")
         assert len(service.rows()) == others + 1
+        service.until(lambda: len(service.lines("ingested")) >= others + 1, "all are told")
         assert len(service.lines("ingested")) == others + 1
         assert not service.lines("retrying")
         assert service.stop() == 0

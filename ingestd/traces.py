@@ -137,7 +137,9 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
             return content
         except ValueError as error:
             raise Corrupt(
-                f"this reject JSON is damaged: {error}", place=str(path), next_step="`ingestd repair` (it is made again)"
+                f"this reject JSON is damaged: {error}",
+                place=str(path),
+                next_step="`ingestd repair` (it is made again)",
             ) from error
         except FileNotFoundError:
             raise UsageError(

@@ -26,9 +26,10 @@ The examples are of a data root that `ingestd backfill` was run on: until then t
 `backfill`, `stage-all`, `full-pipeline`, `run`, `status`, `verify` and `config` have something to do. `tail` shows
 the log of a service that has run.
 
-Every command but `config generate` takes `--config` and `--data-root`; `docs/configuration.md` tells where settings
-come from. A setting given as an option counts for that one command only: give it again, or write it into the config
-file. What `--json` prints stands below for `backfill` and its like, in `docs/formats.md` for all others.
+Every command takes `--help`, or `-h` for short, and every one but `config generate` takes `--config` and `--data-root`;
+`docs/configuration.md` tells where settings come from. A setting given as an option counts for that one command only:
+give it again, or write it into the config file. What `--json` prints stands below for `backfill` and its like, in
+`docs/formats.md` for all others.
 
 Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else;
 where a command could not begin (exit code 2) it is empty, and stderr tells why. On a terminal `backfill` shows a

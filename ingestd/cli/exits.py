@@ -9,10 +9,10 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -56,7 +56,8 @@ def explained(*, debug: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except CommandLineError as error:
-        error.message = in_house_words(error.message)  # type: ignore[attr-defined]  # see `CommandLineError`
+        told: Any = error  # see `CommandLineError`
+        told.message = in_house_words(told.message, _commands_beside(told))
         raise
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -90,8 +91,19 @@ def explained(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(COULD_NOT_RUN) from None
 
 
-def in_house_words(message: str) -> str:
-    """Say what is wrong with an option's value as the settings do, where typer has other words for it."""
+def _commands_beside(error: Any) -> list[str]:
+    """List the commands of the group, such as `config`, to which a command line belongs that typer refused."""
+    context = getattr(error, "ctx", None)
+    return list(getattr(context.command, "commands", ())) if context and context.parent else []
+
+
+def in_house_words(message: str, commands: Sequence[str] = ()) -> str:
+    """Say what is wrong with an option's value as the settings do, where typer has other words for it.
+
+    Of a command that is none of its group's `commands`, nor like one, say which there are.
+    """
+    if commands and re.fullmatch(r"No such command '.*'\.", message, re.DOTALL):
+        return f"{message} The commands are {', '.join(map(repr, commands))}."
     for pattern, words in _TYPER_S_WORDS.items():
         message = re.sub(pattern, words, message)
     choice = re.fullmatch(r"'(?P<given>.*)' is none of (?P<known>'.*')", message, re.DOTALL)

@@ -95,3 +95,11 @@ def test_only_a_reader_that_is_gone_ends_a_command_silently(monkeypatch: pytest.
 def test_a_value_is_refused_in_the_house_s_words(typer_s: str, ours: str) -> None:
     """An option's wrong value is told as a setting's, and a choice that was nearly meant is named."""
     assert in_house_words(typer_s) == ours
+
+
+@pytest.mark.parametrize("said", ["No such command 'chek'.", "No such command 'a\nb'."])
+def test_what_is_no_command_of_a_group_is_told_with_those_that_are(said: str) -> None:
+    """They are few; a nearly meant one, and what is wrong with an option, needs no list."""
+    assert in_house_words(said, ["show", "validate"]) == f"{said} The commands are 'show', 'validate'."
+    for other in ("No such command 'shwo'. Did you mean 'show'?", "No such option: --foo"):
+        assert in_house_words(other, ["show", "validate"]) == other

@@ -96,10 +96,12 @@ def test_import_of_the_package_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize("path", commands(), ids=lambda path: " ".join(path) or "ingestd")
 def test_every_help_says_what_the_command_does(path: tuple[str, ...]) -> None:
-    """`--help` of every command ends with 0, names the command and begins with one short sentence."""
+    """`--help` of every command ends with 0, names the command and begins with one short sentence; `-h` is the same."""
     done = CliRunner().invoke(app, [*path, "--help"], prog_name="ingestd", env={"COLUMNS": "100"})
     first = commands()[path].help.strip().splitlines()[0]
+    short = CliRunner().invoke(app, [*path, "-h"], prog_name="ingestd", env={"COLUMNS": "100"})
     assert (done.exit_code, done.stderr) == (0, "")
+    assert short.stdout == done.stdout
     assert done.stdout.startswith(f"Usage: {' '.join(('ingestd', *path))} ")
     assert first in done.stdout
     assert len(first) <= 76

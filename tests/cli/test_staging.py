@@ -290,6 +290,9 @@ def test_a_disk_that_refuses_ends_with_2(raw: Folder) -> None:
     [
         (["backfill", "--bogus"], "No such option: --bogus"),
         (["bakfill"], "Did you mean 'backfill'?"),
+        (["bogus"], "No such command 'bogus'.\n"),
+        (["config", "check"], "No such command 'check'. The commands are 'show', 'validate', 'generate'.\n"),
+        (["rejects", "lst"], "No such command 'lst'. Did you mean 'list'?\n"),
         (["backfill", "--workers", "0"], "stage.workers = 0"),
         (
             ["backfill", "--local-tz", "Mars/Olympus"],

@@ -111,13 +111,10 @@ def require_raw_root(layout: Layout) -> None:
     """
     root = layout.raw_root
     with files.world(root):
-        there = files.is_dir(root)
-    if not there:
-        raise UsageError(
-            "there is no such folder of raw files",
-            place=str(root),
-            next_step="check --data-root, --raw-root or paths.raw_root (`ingestd config show`); is the share mounted?",
-        )
+        why, file = files.why_no_root(root), files.exists(root)
+    if why:
+        step = "check --data-root, --raw-root or paths.raw_root (`ingestd config show`)"
+        raise UsageError(why, place=str(root), next_step=step if file else f"{step}; is the share mounted?")
 
 
 def require_manifest(layout: Layout) -> None:

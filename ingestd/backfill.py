@@ -6,7 +6,6 @@ the order they were handed out, so the result does not depend on the number of w
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -17,7 +16,7 @@ from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by, looking_order
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, world
+from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
 from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
 from ingestd.manifest.record import Event, Record
@@ -97,8 +96,7 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
         Corrupt: manifest or log is damaged; nothing was changed.
     """
     options = options or Options()
-    with world(settings.layout.raw_root):  # before anything is made below a root that is mistyped or not mounted
-        os.scandir(settings.layout.raw_root).close()
+    try_root(settings.layout.raw_root)  # before anything is made below a root that is mistyped or not mounted
     with opened(settings, options.clock) as ingest:
         with options.engine(ingest.context, settings) as engine:
             run = _Run(ingest, engine, options)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import UsageError
+from ingestd.files import why_no_root
 from ingestd.settings import Settings, load_settings
 
 SOURCES = Path(__file__).resolve().parents[1] / "systemd"
@@ -91,10 +92,8 @@ def find_place(settings: Settings, user: str | None) -> Place:
     """
     layout = settings.layout
     raw = Path(os.path.realpath(layout.raw_root))
-    if not raw.is_dir():
-        raise UsageError(
-            "there is no such folder of raw files", place=str(raw), next_step="check --data-root; is the disk mounted?"
-        )
+    if why := why_no_root(raw):
+        raise UsageError(why, place=str(raw), next_step="check --data-root; is the disk mounted?")
     written = _topmost(
         Path(os.path.realpath(folder))
         for folder in (

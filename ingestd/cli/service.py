@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ from ingestd.words import count
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    from ingestd.service.state import Trouble
     from ingestd.service.status import StatusReport, WaitingPart
     from ingestd.settings import Settings
 
@@ -112,9 +114,11 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         why = service.doing or "new runs wait for it, or for an `ingestd backfill`"
         say(f"is not running: {why}", lead="service   ", style="bold red")
     else:
-        said = f" (pid {service.pid} on {service.host}): {service.doing}" if service.pid else ""
+        told = {text for trouble in found.troubles for text in _as_waited_for(trouble)}
+        doing = "waiting for the end of the trouble told below" if service.doing in told else service.doing
+        said = f" (pid {service.pid} on {service.host}): {doing}" if service.pid else ""
         say(f"{service.phase}{said}", lead="service   ", style="bold green")
-        if service.watching:
+        if service.watching and service.watching not in told:
             by = service.watching
             say(by if by.startswith("waiting ") else f"watching {by}", lead="          ")
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
@@ -143,6 +147,12 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         say(last.summary, lead="          ")
     if found.last_runs:
         say(f"times in {zone.key}", lead="          ")
+
+
+def _as_waited_for(trouble: Trouble) -> Iterator[str]:
+    """List the sentences by which a service says that it waits for a trouble to end: they are not told twice."""
+    yield f"waiting: {trouble.message} ({trouble.place})"
+    yield f"waiting for {trouble.place}: {trouble.message}"
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:

@@ -35,6 +35,8 @@ from ingestd.files.look import (
     sha256_of,
     stat_of,
     state_below,
+    try_root,
+    why_no_root,
     why_passed_over,
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
@@ -77,6 +79,8 @@ __all__ = [
     "stat_of",
     "state_below",
     "temporary_beside",
+    "try_root",
+    "why_no_root",
     "why_passed_over",
     "world",
     "write_all_atomic",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ingestd.files.durable import world
+from ingestd.files.durable import retry_from, world
 from ingestd.files.stamps import Stamps
-from ingestd.files.there import is_dir
+from ingestd.files.there import exists, is_dir
 
 
 class FileStat(NamedTuple):
@@ -160,6 +161,32 @@ class Scan:
         return name in self.files or (name in self.known and name not in self.unseen)
 
 
+def why_no_root(root: Path) -> str:
+    """Say why this is no folder of raw files; empty where it is one.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    if is_dir(root):
+        return ""
+    return "this is a file, not a folder of raw files" if exists(root) else "there is no such folder of raw files"
+
+
+def try_root(root: Path) -> None:
+    """Check that the folder of raw files can be listed; a share that is away is not an empty one.
+
+    Raises:
+        Retry: it is not there, is no folder, or is out of reach.
+    """
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        found = retry_from(error, root)
+        with contextlib.suppress(OSError):  # out of reach: the first error told why
+            found.message = why_no_root(root) or found.message
+        raise found from error
+
+
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -173,8 +200,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     """
     known = known or Stamps()
     found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
-    with world(root):
-        os.scandir(root).close()
+    try_root(root)
     pending = [""]
     while pending:
         prefix = pending.pop()

@@ -165,7 +165,8 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     except (Retry, UsageError) as error:
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
-        troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
+        if (away.message, away.place) not in {(trouble.message, trouble.place) for trouble in troubles}:
+            troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
     undecided = store.catalog.undecided(scan.files)

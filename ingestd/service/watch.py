@@ -178,9 +178,9 @@ class Watch:
             )
 
     def _identity(self) -> tuple[int, int]:
+        files.try_root(self.root)
         with files.world(self.root):
             status = self.root.stat()
-            os.scandir(self.root).close()
         return status.st_dev, status.st_ino
 
     def _root_trouble(self) -> str | None:

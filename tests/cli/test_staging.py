@@ -127,6 +127,17 @@ def test_missing_raw_root_is_an_error_and_nothing_is_made(folder: Folder) -> Non
     assert list(folder.path.iterdir()) == []
 
 
+def test_a_raw_root_that_is_a_file_is_told_as_one(folder: Folder) -> None:
+    """A file named as the raw root is there: what it is not is said, and no share is asked for."""
+    (folder.path / "config.toml").write_text("")
+    done = folder.run("backfill", "--raw-root", "config.toml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: {folder.path / 'config.toml'}: this is a file, not a folder of raw files\n"
+        "  next: check --data-root, --raw-root or paths.raw_root (`ingestd config show`)\n"
+    )
+
+
 def test_hostile_names_and_headers_cannot_drive_the_terminal(folder: Folder) -> None:
     """Control characters, markup and bytes that are no UTF-8 in names and headers come out escaped, in JSON exactly."""
     evil = "\x1b[31m[bold]e\nvil[/b].csv"

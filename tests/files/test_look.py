@@ -197,9 +197,18 @@ def test_a_closed_folder_is_named(raw: Path) -> None:
 
 def test_a_missing_root_is_a_retry(tmp_path: Path) -> None:
     """A raw root that is not there is not an empty one: the share may be away."""
-    with pytest.raises(Retry, match="No such file") as caught:
+    with pytest.raises(Retry, match="there is no such folder of raw files") as caught:
         scan_csvs(tmp_path / "01_raw")
     assert caught.value.place == str(tmp_path / "01_raw")
+
+
+def test_a_file_in_the_root_s_place_is_told_as_one(tmp_path: Path) -> None:
+    """A slip in a path that leads to a file is no missing folder; below a file there is none."""
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(Retry, match="this is a file, not a folder of raw files"):
+        scan_csvs(tmp_path / "config.toml")
+    with pytest.raises(Retry, match="there is no such folder of raw files"):
+        scan_csvs(tmp_path / "config.toml" / "01_raw")
 
 
 def test_a_scan_counts_and_announces_folders(raw: Path) -> None:

@@ -146,6 +146,28 @@ def test_a_root_that_cannot_be_looked_at_is_waited_for(tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
+def test_a_root_that_goes_away_is_told_once_and_in_one_wording(tmp_path: Path) -> None:
+    """The scan, the watch and `status` name the same cause; `status` says it once, since when, and what to do."""
+    with Service(tmp_path, service=QUICK) as service:
+        away = service.raw.rename(tmp_path / "away")
+        cause = "there is no such folder of raw files"
+        service.until(lambda: any(one.tries > 1 for one in service.status().troubles), "the scan is tried again")
+        service.until(lambda: service.status().service.watching.endswith(f"{service.raw}: {cause}"), "so is the watch")
+        shown = service.status()
+        assert shown.service.doing == f"waiting: {cause} ({service.raw})"
+        (trouble,) = shown.troubles
+        assert (trouble.message, trouble.place) == (cause, str(service.raw))
+        said = service.command("status").stdout
+        assert said.count(cause) == 1
+        assert "No such file" not in said
+        assert said.startswith(f"service   running (pid {service.pid} on ")
+        assert "): waiting for the end of the trouble told below\n" in said
+        assert {line["problem"] for line in service.lines() if line["level"] == "error"} == {cause}
+        away.rename(service.raw)
+        service.until(lambda: service.status().health == 0, "no trouble left")
+        assert service.stop() == 0
+
+
 def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
     """The data root may be the empty place where a disk is to be mounted: it stays empty, and a stop is obeyed."""
     service = Service(tmp_path)

@@ -238,9 +238,9 @@ def test_a_missing_root_is_a_retry(tmp_path: Path, heard: Heard) -> None:
     """A share that is not mounted is waited for: `start` says so, `check` goes on saying so, and it is picked up."""
     root = tmp_path / "01_raw"
     watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
-    with pytest.raises(Retry, match="No such file"):
+    with pytest.raises(Retry, match="there is no such folder of raw files"):
         watch.start()
-    assert "cannot be read: No such file" in (watch.check() or "")
+    assert "cannot be read: there is no such folder of raw files" in (watch.check() or "")
     root.mkdir()
     assert watch.check() == "no watch is placed"
     watch.restart()

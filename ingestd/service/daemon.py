@@ -27,14 +27,20 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from ingestd import __version__
-from ingestd.asked import require_raw_root
-from ingestd.errors import IngestdError, Retry, UsageError
+from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
-from ingestd.layout import Layout
+from ingestd.service.late import wait_for_raw_root
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
-from ingestd.service.state import ServiceState, goes_on, service_lock, this_process, write_state
+from ingestd.service.state import (
+    LOCK_WAIT_S,
+    ServiceState,
+    goes_on,
+    service_lock,
+    this_process,
+    write_state,
+)
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -56,9 +62,6 @@ LIMITED_SCAN_S = 10.0
 
 COLLECT_FROM = 700
 """After so many new objects Python looks for garbage among them: its own default, for a process that stays."""
-
-LOCK_WAIT_S = 2.0
-"""How long a start waits for the lock of a service that is just ending, in seconds."""
 
 LAST_WORD_S = 1.0
 """How long a stop that took too long may take to say so, in seconds: the log may be what hangs."""
@@ -141,8 +144,8 @@ def _give_up(stop_s: float) -> None:
 def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     """Run the service in the foreground until a signal ends it; return its exit code.
 
-    A raw root that is not there (a share that is late at boot) is waited for before anything is made below the data
-    root: its folder may be the empty place where a disk is to be mounted.
+    A raw root that is not there (a share that is late at boot) is waited for before any folder is made below the data
+    root: that may be the empty place where a disk is to be mounted.
 
     Raises:
         LockHeld: another service works on this data root, or a process has the manifest for too long.
@@ -152,7 +155,7 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     faulthandler.enable()  # systemd's watchdog ends a stuck service with SIGABRT: the log then shows every thread
     signals, notifier = Signals(), Notifier.from_environment()
     with signals.installed(), limited_stop(signals, settings.service.stop_s):
-        if not _wait_for_raw_root(settings, signals, notifier):
+        if not wait_for_raw_root(settings.layout, signals.stop, notifier, clock):
             return Exit.STOPPED
         lock = service_lock(settings.layout)
         lock.acquire(LOCK_WAIT_S)
@@ -163,31 +166,6 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
                 return Daemon(settings, Worker(ingest), signals, notifier, clock).run()
         finally:
             lock.release()
-
-
-def _wait_for_raw_root(settings: Settings, signals: Signals, notifier: Notifier) -> bool:
-    """Wait, visibly, until there is a raw root; False when a signal ended the wait."""
-    missing = _without_raw_root(settings.layout)
-    if missing is None:
-        return True
-    log = structlog.get_logger("ingestd")
-    log.error("waiting_for_raw_root", problem=missing.message, place=missing.place, next_step=missing.next_step)
-    notifier.ready(f"waiting for {missing.place}: {missing.message}")
-    while not signals.stop.wait(CHECK_S):
-        notifier.watchdog()
-        if _without_raw_root(settings.layout) is None:
-            log.info("raw_root_is_there", place=missing.place)
-            return True
-    return False
-
-
-def _without_raw_root(layout: Layout) -> UsageError | Retry | None:
-    """Say why there is no raw root to look at; None where there is one. Its share may be dead, or not mounted yet."""
-    try:
-        require_raw_root(layout)
-    except (UsageError, Retry) as error:
-        return error
-    return None
 
 
 class Daemon:

@@ -17,6 +17,10 @@ SERVICE = "the service"
 """What the service's lock is held for, as its file says, while a service has it."""
 
 
+LOCK_WAIT_S = 2.0
+"""How long a start waits for the lock of a service that is just ending, in seconds."""
+
+
 class Model(BaseModel):
     """A part of the state file; unknown keys of a newer version are passed over by readers."""
 
@@ -54,7 +58,7 @@ class ServiceState(Model):
     version: str
     started_at: datetime
     updated_at: datetime
-    phase: Literal["running", "stopping", "stopped"]
+    phase: Literal["starting", "running", "stopping", "stopped"]
     doing: str
     watching: str
     backlog: int = 0

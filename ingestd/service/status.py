@@ -68,8 +68,8 @@ class Part(BaseModel):
 class ServicePart(Part):
     """The service: `phase` is `down` when none holds the lock of this data root.
 
-    `doing` then says what else holds it, such as a repair; `pid` and `host` are those of a service. `backlog` counts
-    the files it is to look at, without those that are tried again.
+    `doing` then says what else holds it, such as a repair, or why a service may wait unseen; `pid` and `host` are those
+    of a service. `backlog` counts the files it is to look at, without those that are tried again.
     """
 
     phase: Literal["down", "starting", "running", "stopping"]
@@ -163,6 +163,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         troubles += hidden(scan, layout.raw_root, now)
         hiding = bool(scan.unreadable)
     except (Retry, UsageError) as error:
+        service = _perhaps_unseen(service, layout)
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
         if (away.message, away.place) not in {(trouble.message, trouble.place) for trouble in troubles}:
@@ -240,6 +241,14 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
         backlog=state.backlog,
     )
     return part, list(state.troubles), {retry.source_file: retry for retry in state.retrying}
+
+
+def _perhaps_unseen(service: ServicePart, layout: Layout) -> ServicePart:
+    """Say where a service that waits for the raw root cannot be told from none: it has no folder to be seen in yet."""
+    if service.phase != "down" or not files.is_gone(layout.service_lock_path.parent):
+        return service
+    doing = f"none is seen, but one that waits for {layout.raw_root} makes nothing here before that is there"
+    return ServicePart(phase="down", doing=doing)
 
 
 def _waiting(

@@ -124,13 +124,58 @@ def test_the_root_is_missing_at_a_start(tmp_path: Path) -> None:
         service.start()
         assert f"STATUS=waiting for {service.raw}: there is no such folder of raw files" in service.heard()
         assert service.lines("waiting_for_raw_root")
-        (trouble,) = service.status().troubles
-        assert (trouble.place, int(service.status().health)) == (str(service.raw), 1)
+        shown = service.status()
+        (trouble,) = shown.troubles
+        assert (trouble.place, int(shown.health)) == (str(service.raw), 1)
+        waiting = f"waiting for {service.raw}: there is no such folder of raw files"
+        assert (shown.service.phase, shown.service.pid, shown.service.doing) == ("starting", service.pid, waiting)
         names |= put(away, 2, 1)
         away.rename(service.raw)
         service.until(lambda: service.live_names() == names, "the run that came meanwhile")
         service.until(lambda: service.status().health == 0, "no trouble left")
         assert len(service.rows()) == 3
+        assert service.stop() == 0
+        service.check_whole()
+
+
+def test_others_beside_a_service_that_waits_for_its_root(tmp_path: Path) -> None:
+    """It is told by its pid; a second one, and a repair, are refused at once, a backfill of other raw files is not."""
+    with Service(tmp_path) as service:
+        assert service.stop() == 0
+        away = service.raw.rename(tmp_path / "away")
+        service.start()
+        told = service.command("status").stdout
+        assert told.startswith(f"service   starting (pid {service.pid} on ")
+        assert told.count("there is no such folder of raw files") == 1
+        log = service.layout.log_file.read_bytes()
+        for words in (["run"], ["repair", "--apply"]):
+            refused = service.command(*words)
+            assert f"another service or repair (pid {service.pid} on" in refused.stderr
+        assert service.layout.log_file.read_bytes() == log, "the log is the first one's"
+        names = put(away, 0, 1)
+        assert service.command("backfill", "--raw-root", str(away)).returncode == 0
+        assert service.live_names() == names
+        assert service.stop() == 0
+        assert service.command("status").stdout.startswith("service   is not running: new runs wait for it")
+
+
+def test_a_service_that_waits_is_seen_on_the_disk_that_was_mounted_meanwhile(tmp_path: Path) -> None:
+    """The stage comes with its disk, over the one where the lock was: it is taken there, too, and others find it."""
+    with Service(tmp_path) as service:
+        assert service.stop() == 0
+        stage, other = service.layout.stage_root, tmp_path / "mounted later"
+        shutil.copytree(stage, other)
+        away = service.raw.rename(tmp_path / "away")
+        service.start()
+        assert service.status().service.pid == service.pid
+        stage.rename(tmp_path / "below the mount")
+        assert service.status().service.phase == "down"
+        other.rename(stage)
+        service.until(lambda: service.status().service.pid == service.pid, "it is seen again")
+        assert service.status().service.phase == "starting"
+        names = put(away, 0, 1)
+        away.rename(service.raw)
+        service.until(lambda: service.live_names() == names, "the run")
         assert service.stop() == 0
         service.check_whole()
 
@@ -175,6 +220,8 @@ def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
     with service:
         service.until(lambda: service.lines("waiting_for_raw_root"), "it is told")
         assert not list(service.data.iterdir())
+        unseen = f"none is seen, but one that waits for {service.raw} makes nothing here before that is there"
+        assert (service.status().service.phase, service.status().service.doing) == ("down", unseen)
         assert service.stop() == 0
         assert not list(service.data.iterdir())
 

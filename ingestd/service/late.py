@@ -1,0 +1,138 @@
+"""Wait at the start for a raw root that is late: a share, or a disk that is not mounted yet.
+
+Nothing is made below the data root meanwhile: its folder may be the empty place where a disk is to be mounted. Where an
+earlier start has made the folder of the manifest, the waiting service is seen all the same: it holds the service's
+lock, and its state says what it waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from datetime import datetime
+from typing import Literal
+
+import structlog
+
+from ingestd import __version__, files
+from ingestd.asked import require_raw_root
+from ingestd.errors import Retry, UsageError
+from ingestd.ingest import Clock
+from ingestd.layout import Layout
+from ingestd.service.notify import Notifier
+from ingestd.service.state import (
+    LOCK_WAIT_S,
+    ServiceState,
+    Trouble,
+    service_lock,
+    this_process,
+    write_state,
+)
+
+LOOK_S = 1.0
+"""How often it is looked whether the raw root is there, in seconds."""
+
+
+def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier, clock: Clock) -> bool:
+    """Wait, visibly, until there is a raw root; False when a stop ended the wait.
+
+    The lock is free afterwards: a disk mounted meanwhile may have brought the one that others find.
+
+    Raises:
+        LockHeld: another service, or a repair, works on this data root.
+    """
+    missing = _without_raw_root(layout)
+    if missing is None:
+        return True
+    log = structlog.get_logger("ingestd")
+    with contextlib.closing(_Presence(layout, clock)) as presence:
+        presence.show(missing)  # first: where another service is at work, the log is its own
+        log.error("waiting_for_raw_root", problem=missing.message, place=missing.place, next_step=missing.next_step)
+        notifier.ready(_sentence(missing))
+        while not stop.wait(LOOK_S):
+            notifier.watchdog()
+            missing = _without_raw_root(layout)
+            presence.show(missing)
+            if missing is None:
+                log.info("raw_root_is_there", place=str(layout.raw_root))
+                return True
+        presence.show(None, phase="stopped")
+    return False
+
+
+def _without_raw_root(layout: Layout) -> UsageError | Retry | None:
+    """Say why there is no raw root to look at; None where there is one. Its share may be dead, or not mounted yet."""
+    try:
+        require_raw_root(layout)
+    except (UsageError, Retry) as error:
+        return error
+    return None
+
+
+def _sentence(missing: UsageError | Retry) -> str:
+    return f"waiting for {missing.place}: {missing.message}"
+
+
+def _trouble(missing: UsageError | Retry, since: datetime) -> Trouble:
+    return Trouble(message=missing.message, place=missing.place, next_step=missing.next_step, since=since)
+
+
+class _Presence:
+    """What others see of a service that waits: its lock and its state, where there is a folder for them."""
+
+    def __init__(self, layout: Layout, clock: Clock) -> None:
+        self._layout = layout
+        self._clock = clock
+        self._lock = service_lock(layout)
+        self._started_at = clock()
+        self._written: ServiceState | None = None
+
+    def show(self, missing: UsageError | Retry | None, phase: Literal["starting", "stopped"] = "starting") -> None:
+        """Take the lock where it is not held, and write the state where it changed.
+
+        Raises:
+            LockHeld: another process has it.
+        """
+        with contextlib.suppress(Retry):  # the disk of the stage is away, too, or full: nobody can be told there
+            if self._is_locked():
+                self._write(self._state(missing, phase))
+
+    def close(self) -> None:
+        """Let the lock go."""
+        self._lock.release()
+
+    def _is_locked(self) -> bool:
+        try:
+            self._lock.check()
+        except Retry:  # not taken yet; or its disk went, or another was mounted over it
+            self._lock.release()
+            self._written = None
+        else:
+            return True
+        folder = self._layout.service_lock_path.parent
+        with files.world(folder):
+            if not files.is_dir(folder):
+                return False
+        self._lock.acquire(LOCK_WAIT_S)
+        return True
+
+    def _write(self, state: ServiceState) -> None:
+        written = self._written
+        if written is None or state != written.model_copy(update={"updated_at": state.updated_at}):
+            write_state(self._layout, state)
+            self._written = state
+
+    def _state(self, missing: UsageError | Retry | None, phase: Literal["starting", "stopped"]) -> ServiceState:
+        pid, host = this_process()
+        doing = "reading the manifest" if phase == "starting" else phase
+        return ServiceState(
+            pid=pid,
+            host=host,
+            version=__version__,
+            started_at=self._started_at,
+            updated_at=self._clock(),
+            phase=phase,
+            doing=_sentence(missing) if missing else doing,
+            watching="",
+            troubles=[_trouble(missing, self._started_at)] if missing else [],
+        )

@@ -14,6 +14,7 @@ import typer
 from ingestd.cli.exits import complain_of
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
 from ingestd.cli.output import LONG_LIST, duration, note, say, say_json, say_more, say_text
+from ingestd.cli.typed import typed
 from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.words import count
 
@@ -64,6 +65,8 @@ def run(settings: Settings) -> None:
         terminal=sys.stderr.isatty(),
         zone=settings.zone,
         max_bytes=None if settings.log.file else int(settings.log.max_mib * 2**20),
+        below=settings.layout.stage_root,
+        typed=typed,
     )
     try:
         code = int(run_service(settings))

@@ -25,6 +25,7 @@ from typing import Any, Protocol, TextIO
 import structlog
 from rich.console import Console
 
+from ingestd.files import is_gone
 from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
 from ingestd.service.stream import Stream
 from ingestd.service.tail import render_line
@@ -63,6 +64,8 @@ def configure_logs(
     terminal: bool,
     zone: tzinfo | None = None,
     max_bytes: int | None = None,
+    below: Path | None = None,
+    typed: Callable[[str], str] = str,
     wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock: Callable[[], float] = time.monotonic,
 ) -> Logs:
@@ -70,11 +73,16 @@ def configure_logs(
 
     `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, where given, gets
     JSON; it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never).
-    `level` holds for our own lines; a library's are written from warning on, from info on with `debug`.
+    A file in the folder `below` is begun when that has been made: what is logged before goes to the stream alone.
+    `typed` makes a command in a `next_step` one to be typed as it stands by whoever reads the stream; whoever reads the
+    file says by other options where things are. `level` holds for our own lines; a library's are written from warning
+    on, from info on with `debug`.
     """
-    sinks: list[Sink] = [_Terminal(stream, zone) if terminal else _Lines(stream, journal=journal)]
+    sinks: list[Sink] = [_Terminal(stream, typed, zone) if terminal else _Lines(stream, typed, journal=journal)]
     if file is not None:
-        sinks.insert(0, LogFile(file, max_bytes))  # it waits for nobody: a last word is there, whatever the stream does
+        sinks.insert(
+            0, LogFile(file, max_bytes, below)
+        )  # it waits for nobody: a last word is there, whatever the stream does
     logs = Logs(Pipe(sinks, wall=wall, clock=clock))
     logs.install(level)
     return logs
@@ -277,13 +285,14 @@ def _texts(value: object) -> object:
 class _Lines:
     """A stream of JSON lines, with a syslog priority before each for the journal."""
 
-    def __init__(self, stream: TextIO, *, journal: bool) -> None:
+    def __init__(self, stream: TextIO, typed: Callable[[str], str], *, journal: bool) -> None:
         self._stream = Stream(stream)
+        self._typed = typed
         self._journal = journal
 
     def write(self, entry: Entry) -> None:
         prefix = f"<{PRIORITIES[entry['level']]}>" if self._journal else ""
-        self._stream.write(f"{prefix}{json_line(_with_left_out(entry, self._stream))}\n")
+        self._stream.write(f"{prefix}{json_line(_streamed(entry, self._stream, self._typed))}\n")
 
     def close(self) -> None:
         """Leave the stream to its owner."""
@@ -293,13 +302,14 @@ class _Lines:
 class _Terminal:
     """A terminal: the lines that `ingestd tail` shows."""
 
-    def __init__(self, stream: TextIO, zone: tzinfo | None) -> None:
+    def __init__(self, stream: TextIO, typed: Callable[[str], str], zone: tzinfo | None) -> None:
         self._stream = Stream(stream)
+        self._typed = typed
         self._zone = zone
         self._console = Console(force_terminal=True, highlight=False)
 
     def write(self, entry: Entry) -> None:
-        line = parse_line(json_line(_with_left_out(entry, self._stream)).encode())
+        line = parse_line(json_line(_streamed(entry, self._stream, self._typed)).encode())
         with self._console.capture() as shown:
             self._console.print(render_line(line, self._zone), soft_wrap=True)
         self._stream.write(shown.get())
@@ -309,18 +319,23 @@ class _Terminal:
         self._stream.close()
 
 
-def _with_left_out(entry: Entry, stream: Stream) -> Entry:
-    return entry | {"left_out": stream.left_out} if stream.left_out else entry
+def _streamed(entry: Entry, stream: Stream, typed: Callable[[str], str]) -> Entry:
+    """Make the line of a stream: with its commands as they are to be typed, and how many lines were left out."""
+    step = entry.get("next_step")
+    to_type = {"next_step": typed(step)} if isinstance(step, str) else {}
+    return entry | to_type | ({"left_out": stream.left_out} if stream.left_out else {})
 
 
 class LogFile:
     """A file of JSON lines, each one write, so that a reader sees whole lines; opened anew when it was renamed.
 
-    A line that a full disk cut short is ended before the next one. Never waits, even where the path is a pipe.
+    A line that a full disk cut short is ended before the next one. Never waits, even where the path is a pipe. Nothing
+    is written before there is the folder `below` which it is to lie.
     """
 
-    def __init__(self, path: Path, max_bytes: int | None) -> None:
+    def __init__(self, path: Path, max_bytes: int | None, below: Path | None = None) -> None:
         self.path = path
+        self._to_come = below if below is not None and path.is_relative_to(below) else None
         self._max_bytes = max_bytes
         self._descriptor: int | None = None
         self._torn = False
@@ -331,6 +346,9 @@ class LogFile:
         Raises:
             OSError: it could not be written whole; or it was, into a file that is too long and cannot be renamed.
         """
+        if self._to_come is not None and is_gone(self._to_come):
+            return
+        self._to_come = None  # should it go away from now on, that is told
         line = json_line(entry).encode() + b"\n"
         overlong = self._make_room(len(line))
         descriptor = self._at_hand()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -51,6 +51,8 @@ def start() -> Iterator[Start]:
         terminal: bool = False,
         max_bytes: int | None = None,
         stream: Any = None,
+        below: Path | None = None,
+        typed: Callable[[str], str] = str,
     ) -> tuple[Logs, io.StringIO, Clock]:
         stream, clock = stream or io.StringIO(), Clock()
         logs = configure_logs(
@@ -61,6 +63,8 @@ def start() -> Iterator[Start]:
             terminal=terminal,
             zone=ZoneInfo("America/Santiago"),
             max_bytes=max_bytes,
+            below=below,
+            typed=typed,
             wall=lambda: MOMENT,
             clock=clock,
         )

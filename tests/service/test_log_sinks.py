@@ -115,6 +115,42 @@ def test_folders_of_a_lost_disk_are_not_made_anew(start: Start, tmp_path: Path) 
     assert not (tmp_path / "mount").exists()
 
 
+def test_a_log_is_begun_when_the_folder_it_lies_in_was_made(start: Start, tmp_path: Path) -> None:
+    """Before, nobody misses it; should the folder go away afterwards, that is told."""
+    stage = tmp_path / "stage"
+    path = stage / "_manifest" / "ingestd.log"
+    _, stream, _ = start(file=path, below=stage)
+    log = structlog.get_logger("ingestd")
+    log.info("one")
+    assert not stage.exists()
+    stage.mkdir()
+    log.info("two")
+    assert [entry["event"] for entry in entries(path.read_text())] == ["two"]
+    stage.rename(tmp_path / "away")
+    log.info("three")
+    assert [entry["event"] for entry in entries(stream.getvalue())] == ["one", "two", "three", "log_not_written"]
+
+
+def test_a_log_elsewhere_is_missed_at_once(start: Start, tmp_path: Path) -> None:
+    """A slip in `log.file` is told, whatever folder is still to be made."""
+    _, stream, _ = start(file=tmp_path / "lgo" / "below" / "ingestd.log", below=tmp_path / "stage")
+    structlog.get_logger("ingestd").info("one")
+    assert [entry["event"] for entry in entries(stream.getvalue())] == ["one", "log_not_written"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_commands_are_typed_as_whoever_reads_the_stream_types_them(
+    start: Start, tmp_path: Path, terminal: bool
+) -> None:
+    """A next step on the stream repeats the options of this process; `tail` puts its own into those of the file."""
+    path = tmp_path / "ingestd.log"
+    typed = lambda text: text.replace("show", "show --data-root x")  # noqa: E731  # told by one line
+    _, stream, _ = start(file=path, typed=typed, terminal=terminal)
+    structlog.get_logger("ingestd").error("x", next_step="see `ingestd config show`")
+    assert "`ingestd config show --data-root x`" in stream.getvalue()
+    assert entries(path.read_text())[0]["next_step"] == "see `ingestd config show`"
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_closed_stream_is_told_and_the_file_goes_on(start: Start, tmp_path: Path, terminal: bool) -> None:
     """A stream that went away (a closed pipe or terminal) takes neither the service nor the file with it."""

@@ -226,6 +226,20 @@ def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
         assert not list(service.data.iterdir())
 
 
+def test_a_late_root_misses_no_log_before_there_is_a_stage(tmp_path: Path) -> None:
+    """It waits without a word about its log, whose first line is written with the stage; commands tell its config."""
+    service = Service(tmp_path)
+    service.raw.rmdir()
+    with service:
+        (told,) = service.lines("waiting_for_raw_root")
+        assert f"`ingestd config show --config {service.config}`" in told["next_step"]
+        service.raw.mkdir()
+        service.until(lambda: service.lines("started"), "the start")
+        assert not service.lines("log_not_written")
+        service.until(lambda: '"started"' in service.layout.log_file.read_text(), "the log is written")
+        assert service.stop() == 0
+
+
 def test_a_stage_that_is_gone_and_comes_back(tmp_path: Path) -> None:
     """The disk of the stage goes under the service: no other manifest is begun, and work resumes when it is back."""
     with Service(tmp_path, service=QUICK) as service:

@@ -80,9 +80,8 @@ def configure_logs(
     """
     sinks: list[Sink] = [_Terminal(stream, typed, zone) if terminal else _Lines(stream, typed, journal=journal)]
     if file is not None:
-        sinks.insert(
-            0, LogFile(file, max_bytes, below)
-        )  # it waits for nobody: a last word is there, whatever the stream does
+        # First, since it waits for nobody: a last word is there, whatever the stream does.
+        sinks.insert(0, LogFile(file, max_bytes, below))
     logs = Logs(Pipe(sinks, wall=wall, clock=clock))
     logs.install(level)
     return logs

@@ -5,6 +5,7 @@ Files are looked at afresh, by the same rules the service uses, so the answer is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -42,13 +43,16 @@ ROWS_LIMIT = 64 * 2**20
 """A file up to this many bytes is looked into; a larger one is judged from outside, and its rows are not counted."""
 
 FILES_READ = 1000
-"""Where more files wait, only those of the others that are running are looked into.
+"""Where more files wait, the others are only opened, but for those that are running.
 
 Before the first backfill of an archive all wait.
 """
 
 PENDING = "pending"
 """Settled, and not decided yet: the service or the next backfill takes it."""
+
+RETRYING = "retrying"
+"""It cannot be read or staged now, and is tried again."""
 
 
 class Health(IntEnum):
@@ -141,7 +145,7 @@ class StatusReport(Part):
     @property
     def health(self) -> Health:
         """What a monitor should make of it: a fault that needs a person comes before a service that is down."""
-        if self.troubles or self.rejects or any(file.state == "retrying" for file in self.waiting):
+        if self.troubles or self.rejects or any(file.state == RETRYING for file in self.waiting):
             return Health.NEEDS_A_PERSON
         return Health.SERVICE_DOWN if self.service.phase == "down" else Health.WELL
 
@@ -268,13 +272,12 @@ def _waiting(
         if name not in undecided:
             if note is not None and note.outcome == "queued":
                 waiting.append(_part(name, queued(note.code), age, rows=0))
-        elif name in retrying:
-            retry = retrying[name]
-            reason = f"{retry.problem} (tried {count(retry.tries, 'time')})"
-            step = retry.next_step
-            waiting.append(WaitingPart(source_file=name, state="retrying", age_s=age, reason=reason, next_step=step))
-        else:
-            waiting.append(_undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ))
+            continue
+        part = _undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ)
+        retry = retrying.get(name)
+        if retry is not None and part.state != State.RUNNING:  # one that is written is not over, whatever ails it
+            part = _retrying(name, age, f"{retry.problem} (tried {count(retry.tries, 'time')})", retry.next_step)
+        waiting.append(part)
     return waiting
 
 
@@ -286,7 +289,12 @@ def _undecided(
     verdict = judge_outside(seen, patience)
     may_be_queued, may_be_cut = status.size <= MAX_HEADER_BYTES, seen.unchanged_s < patience.quiet_s
     worth = verdict.state is State.RUNNING or (not many and (may_be_queued or may_be_cut))
-    found = _glance(settings.layout.raw_file(name), status) if worth else None
+    try:
+        found = _glance(settings.layout.raw_file(name), status, worth=worth)
+    except Retry as error:
+        if verdict.state is not State.RUNNING:
+            return _retrying(name, age, error.message, error.next_step)
+        found = None
     if found is not None:
         verdict = judge(seen, found, status.size, patience)
     rows = None if found is None else found.rows
@@ -302,13 +310,25 @@ def _part(name: str, verdict: Verdict, age: float, rows: int | None) -> WaitingP
     )
 
 
-def _glance(path: Path, status: FileStat) -> Glance | None:
-    if status.size > ROWS_LIMIT:
-        return None
+def _retrying(name: str, age: float, reason: str, next_step: str) -> WaitingPart:
+    return WaitingPart(source_file=name, state=RETRYING, age_s=age, reason=reason, next_step=next_step)
+
+
+def _glance(path: Path, status: FileStat, *, worth: bool) -> Glance | None:
+    """Look into a file where that is worth while and it is not too large; open it, for nothing else tells that we may.
+
+    Raises:
+        Retry: it cannot be read.
+    """
     try:
+        if not worth or status.size > ROWS_LIMIT:
+            os.close(files.open_raw(path))
+            return None
         read = files.read_raw(path, ROWS_LIMIT)
-    except OSError:
-        return None
+    except OSError as error:
+        if files.is_gone(path):
+            return None
+        raise files.retry_from(error, path) from error
     return None if read is None else glance(read.data)
 
 
@@ -333,7 +353,7 @@ def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> 
         if first.code == "writer":
             return f"a measurement is running: {first.source_file}{_and_more(running)}"
         return f"a measurement may be running: {first.source_file}: {first.reason}{_and_more(running)}"
-    pending = [file for file in waiting if file.state == PENDING]
+    pending = [file for file in waiting if file.state in {PENDING, RETRYING}]
     if service.phase != "down" and pending:
         return f"the service has still to stage {pending[0].source_file}{_and_more(pending)}"
     if service.phase == "down" and service.doing:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from measurement import Measurement
@@ -20,7 +23,7 @@ from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.layout import Layout
 from ingestd.service import status as looks
-from ingestd.service.state import SERVICE, ServiceState, write_state
+from ingestd.service.state import SERVICE, RetryingFile, ServiceState, write_state
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
 from ingestd.settings import Settings, load_settings
 
@@ -58,6 +61,48 @@ def test_a_file_is_judged_as_the_service_does(
     file = told(tmp_path, {"It_1.csv": data}, age_s)["It_1.csv"]
     assert (file.state, file.rows) == (state, rows)
     assert reason in file.reason
+
+
+def powerless_status(root: Path) -> Any:
+    """Return what `status --json` prints for whoever may read no more than any user."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
+    prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "ingestd", "status", "--json", "--data-root", str(root / "data")],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("data", [ONE.data, HEADER, ONE.data * 200], ids=["over", "queued", "long"])
+def test_a_file_that_cannot_be_read_is_retrying_with_what_to_do(tmp_path: Path, data: bytes) -> None:
+    """Nobody promises that the service takes it: the system's reason is told, and that a person is needed."""
+    told(tmp_path, {"It_1.csv": data}, 3600.0)
+    (tmp_path / "data" / "01_raw" / "It_1.csv").chmod(0)
+    found = powerless_status(tmp_path)
+    (file,) = found["waiting"]
+    assert (file["state"], file["reason"], file["rows"]) == ("retrying", "Permission denied", None)
+    assert file["next_step"].startswith("give the user who runs ingestd")
+    assert (found["service"]["phase"], found["exit_code"]) == ("down", Health.NEEDS_A_PERSON)
+
+
+def test_beyond_the_files_that_are_read_one_that_cannot_be_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where so many wait that they are judged from outside, they are opened all the same."""
+
+    def refuse(_: Path) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(looks, "FILES_READ", 0)
+    monkeypatch.setattr("ingestd.files.open_raw", refuse)
+    file = told(tmp_path, {"It_1.csv": ONE.data}, 3600.0)["It_1.csv"]
+    assert (file.state, file.reason) == ("retrying", "Input/output error")
 
 
 def test_what_may_hide_a_measurement_is_a_trouble(tmp_path: Path) -> None:
@@ -136,8 +181,8 @@ def a_root(folder: Path) -> Settings:
     return load_settings(flags={"paths": {"data_root": str(folder / "data")}})
 
 
-def say_running(layout: Layout, pid: int) -> None:
-    """Write what a service of that pid says while it runs."""
+def say_running(layout: Layout, pid: int, *retrying: RetryingFile) -> None:
+    """Write what a service of that pid says while it runs, and while it tries files again."""
     now, host = datetime.now(UTC), socket.gethostname()
     write_state(
         layout,
@@ -150,6 +195,7 @@ def say_running(layout: Layout, pid: int) -> None:
             phase="running",
             doing="watching",
             watching="by inotify",
+            retrying=list(retrying),
         ),
     )
 
@@ -190,6 +236,21 @@ def test_the_machine_stays_on_for_what_is_over_and_not_staged(tmp_path: Path) ->
     said = "the service has still to stage It_1.csv, and 1 more"
     assert (report.safe_to_power_off, report.safe_reason) == (False, said)
     assert read_status(settings, datetime.now(UTC)).safe_to_power_off
+
+
+def test_a_file_that_is_tried_again_is_running_while_somebody_writes_it(tmp_path: Path) -> None:
+    """What ails it hides no measurement from whoever would switch the machine off; over, it is to be staged."""
+    settings = a_root(tmp_path)
+    path = settings.layout.raw_file("It_1.csv")
+    with holder(settings, SERVICE) as pid:
+        say_running(settings.layout, pid, RetryingFile(source_file="It_1.csv", problem="Input/output error", tries=2))
+        with path.open("ab"):
+            running = read_status(settings, datetime.now(UTC))
+        over = read_status(settings, datetime.now(UTC))
+    assert [(file.state, file.code) for file in running.waiting] == [("running", "writer")]
+    assert (running.safe_to_power_off, running.safe_reason) == (False, "a measurement is running: It_1.csv")
+    assert [(file.state, file.reason) for file in over.waiting] == [("retrying", "Input/output error (tried 2 times)")]
+    assert (over.safe_to_power_off, over.safe_reason) == (False, "the service has still to stage It_1.csv")
 
 
 def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.words import count
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from zoneinfo import ZoneInfo
 
     from ingestd.service.state import Trouble
@@ -197,12 +198,8 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
     from ingestd.service.tail import follow_log, read_log, render_line  # noqa: PLC0415  # not for --help
 
     path = settings.layout.log_file
-    if not follow and not files.exists(path):
-        raise UsageError(
-            "the service has not logged anything here yet",
-            place=str(path),
-            next_step="start it (`ingestd run`), or check --data-root; a backfill tells what it does on the terminal",
-        )
+    if not files.exists(path):
+        _tell_of_no_log(path, follow=follow)
     found = (
         follow_log(path, last=lines, level=level, chip=chip, wait=_wait_a_moment)
         if follow
@@ -215,6 +212,18 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
         say_text(render_line(line, settings.zone))
     if level is not None and lines and not shown:
         note(f"no line of the log is at level {level} or above")
+
+
+def _tell_of_no_log(path: Path, *, follow: bool) -> None:
+    words = "the service has not logged anything here yet"
+    if follow:  # the service may be started afterwards; or this is the wrong place, and nothing would ever come
+        note(f"{path}: {words}; its first line is waited for (if one runs already, check --data-root)")
+        return
+    raise UsageError(
+        words,
+        place=str(path),
+        next_step="start it (`ingestd run`), or check --data-root; a backfill tells what it does on the terminal",
+    )
 
 
 def _wait_a_moment() -> bool:

@@ -67,6 +67,21 @@ def test_tail_says_which_zone_it_speaks_and_when_there_is_nothing_to_say(staged:
     assert (done.out, done.err, done.code) == ("", "no line of the log is at level error or above\n", 0)
 
 
+def test_tail_that_follows_no_log_says_where_it_waits(folder: Folder) -> None:
+    """A slip in --data-root is no silence; a service that is started afterwards is followed."""
+    tail = folder.start("tail", "-f", "--data-root", "dta")
+    assert tail.stderr is not None
+    assert tail.stdout is not None
+    log = folder.path / "dta" / "02_stage" / "_manifest" / "ingestd.log"
+    said = "the service has not logged anything here yet; its first line is waited for"
+    assert tail.stderr.readline() == f"{log}: {said} (if one runs already, check --data-root)\n"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"time": "2025-09-23T13:05:07.250Z", "level": "info", "event": "started"}\n')
+    assert tail.stdout.readline().endswith("started\n")
+    tail.terminate()
+    tail.communicate(timeout=60)
+
+
 def test_status_of_a_service_that_is_down_says_what_that_means(staged: Folder) -> None:
     """Whoever reads that the service is not running also reads what becomes of new runs."""
     first, *_ = staged.run("status").out.splitlines()

@@ -43,7 +43,7 @@ ROWS_LIMIT = 64 * 2**20
 """A file up to this many bytes is looked into; a larger one is judged from outside, and its rows are not counted."""
 
 FILES_READ = 1000
-"""Where more files wait, the others are only opened, but for those that are running.
+"""Where more files wait, only those of the others that are running are looked into.
 
 Before the first backfill of an archive all wait.
 """
@@ -288,11 +288,12 @@ def _undecided(
     seen = Observation(abs(age), writers.writer_of(status))
     verdict = judge_outside(seen, patience)
     may_be_queued, may_be_cut = status.size <= MAX_HEADER_BYTES, seen.unchanged_s < patience.quiet_s
-    worth = verdict.state is State.RUNNING or (not many and (may_be_queued or may_be_cut))
+    running = verdict.state is State.RUNNING
     try:
-        found = _glance(settings.layout.raw_file(name), status, worth=worth)
+        worth = running or may_be_queued or may_be_cut
+        found = None if many and not running else _glance(settings.layout.raw_file(name), status, worth=worth)
     except Retry as error:
-        if verdict.state is not State.RUNNING:
+        if not running:
             return _retrying(name, age, error.message, error.next_step)
         found = None
     if found is not None:
@@ -353,7 +354,7 @@ def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> 
         if first.code == "writer":
             return f"a measurement is running: {first.source_file}{_and_more(running)}"
         return f"a measurement may be running: {first.source_file}: {first.reason}{_and_more(running)}"
-    pending = [file for file in waiting if file.state in {PENDING, RETRYING}]
+    pending = [file for file in waiting if file.state == PENDING]
     if service.phase != "down" and pending:
         return f"the service has still to stage {pending[0].source_file}{_and_more(pending)}"
     if service.phase == "down" and service.doing:

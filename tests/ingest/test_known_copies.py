@@ -231,3 +231,17 @@ def test_a_backup_from_before_an_edit_is_a_copy(archive: Archive) -> None:
     archive.put(B, RUN.data)
     assert archive.backfill() == [("duplicate", B)]
     assert ", before its edit: counted once, there" in told(archive)
+
+
+def test_copies_from_before_a_run_grew_change_places(copied: Archive) -> None:
+    """One was spoilt, another file takes the other's name: what is known of the bytes tells, before it is gone."""
+    copied.put(A, RUN.but(rows=4).data)
+    copied.copy(B, C)
+    copied.backfill()
+    copied.put(B, BROKEN)
+    copied.backfill()
+    copied.move(C, B)
+    copied.put(C, OTHER.data)
+    copied.backfill()
+    assert sorted(copied.live()) == [A, C]
+    assert copied.notes()[B].outcome == "duplicate"

@@ -54,17 +54,6 @@ def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> No
     lived.check_sound(archive)
 
 
-def test_a_run_whose_parquet_is_gone_keeps_its_row(archive: Archive) -> None:
-    """The stage has it no more, and its raw file is deleted: what the manifest knows is all there is of it."""
-    rows, lines = manifest(archive), histories(archive)
-    row = archive.live()[lived.DELETED]
-    shutil.rmtree(archive.staged(row).parent)
-    rebuild(archive, "stage")
-    assert manifest(archive) == rows
-    assert histories(archive) == lines
-    assert {kind for kind, _ in damages(archive)} == {"parquet-missing"}
-
-
 def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
     """Table and log of before stand below `aside`, byte for byte."""
     before = {path.read_bytes() for path in [archive.layout.manifest_path, *archive.layout.wal_dir.glob("*.log")]}
@@ -361,15 +350,17 @@ def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
 
 
 def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
-    """Without Parquet and raw file verify says so and what helps; a repair plans nothing and keeps naming the run."""
-    row = archive.live()[lived.DELETED]
+    """Without Parquet and raw file verify says so and what helps; repair and rebuild keep the run's row and name it."""
+    row, rows, lines = archive.live()[lived.DELETED], manifest(archive), histories(archive)
     archive.staged(row).unlink()
     (found,) = [one for one in findings(archive) if one.level == "damage"]
     assert "put either back from a backup" in found.message
     plan = mend(archive, apply=False)
     assert (plan.steps, plan.left) == ([], [found])
     assert mend(archive).left == [found]
-    assert manifest(archive)[row.run_id]
+    rebuild(archive, "stage")
+    assert (manifest(archive), histories(archive)) == (rows, lines)
+    assert damages(archive) == {(found.kind, found.path)}
 
 
 @pytest.mark.parametrize("words", [["verify"], ["repair", "--apply"], ["rebuild-manifest", "--from", "stage"]])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from logged import MOMENT, STAMP, Start, entries
 
 from ingestd.service.logline import json_line
-from ingestd.service.logs import REMEMBERED, REPEAT_S, make_entry
+from ingestd.service.logs import make_entry
+from ingestd.service.throttle import REMEMBERED, REPEAT_S
 
 # ---- lines ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Tasks are idempotent: one that ran twice, or whose answer was lost, costs time a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -261,7 +262,19 @@ def _prepare(context: StageContext, threads: int, parent: int) -> None:
     pa.set_cpu_count(threads)
     load()
     gc.freeze()  # what is loaded now stays: no collection need look at it again
+    atexit.register(_end_at_once)
     _context = context
+
+
+def _end_at_once() -> None:
+    """End a worker that is asked for nothing more, as it is: its answers are out.
+
+    Taken apart it could abort: a thread of pyarrow's may still let go of the last file's bytes, and asks for Python's
+    lock to do so when there is none any more.
+    """
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(0)
 
 
 def _end_with(parent: int) -> NoReturn:

@@ -180,3 +180,31 @@ def test_a_process_that_the_system_refuses_blames_no_file(tmp_path: Path, spare:
         ):
             list(engine.stage(work, lambda: False))
         assert multiprocessing.active_children() == []
+
+
+class Noted:
+    """Notes on the disk that an interpreter was taken apart."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __del__(self) -> None:
+        """Write down that the end has come."""
+        self.path.touch()
+
+
+def leave_behind(path: Path) -> None:
+    """Have a worker hold until its end what would note that."""
+    globals()["left_behind"] = Noted(path)
+
+
+def test_a_worker_is_not_taken_apart(tmp_path: Path) -> None:
+    """It ends as it is, in order: what the libraries' threads are at then can do no harm."""
+    archive, noted = Archive(tmp_path), tmp_path / "taken apart"
+    with opened(archive.settings) as ingest:
+        with ProcessEngine(ingest.context, workers=1, threads=1) as engine:
+            engine._result(engine._submit(leave_behind, noted))
+            (worker,) = multiprocessing.active_children()
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert not noted.exists()

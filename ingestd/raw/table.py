@@ -203,11 +203,11 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
         warnings.append(f"{count(blank, 'blank line')} between the rows skipped")
     body, found = _as_utf8(body, header)
     warnings += found
-    cells = None if _read_too_freely(body, 0, types) else _read(pa.py_buffer(body), types, rows)
+    cells = None if _read_too_freely(body, 0, types) else _read([body], types, rows)
     if cells is None:
         body, found = respell(body, header, [str(kind) for kind in types])
         warnings += found
-        cells = _read(pa.py_buffer(body), types, rows)
+        cells = _read([body], types, rows)
     if cells is None:
         raise Reject(
             RejectCode.BAD_CELL,
@@ -271,9 +271,8 @@ def _read_plain(rows: Mapping[int, _Rows]) -> dict[int, pa.Table]:
     for group in _groups(rows):
         several = len(group) > 1
         parts = [memoryview(one.data)[one.start :] for one in group.values()]
-        body = pa.py_buffer(b"".join(parts) if several else parts[0])
         types = next(iter(group.values())).types
-        table = _read(body, types, sum(one.lines for one in group.values()), blank_is_row=True)
+        table = _read(parts, types, sum(one.lines for one in group.values()), blank_is_row=True)
         if table is None and several:  # which of them it is shows when each is read by itself
             for position, one in group.items():
                 cells |= _read_plain({position: one})
@@ -307,15 +306,18 @@ def _a_null_in_each_column(cells: pa.Table) -> bool:
     return all(cells.column(position).null_count for position in range(cells.num_columns))
 
 
-def _read(body: pa.Buffer, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
-    """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`.
+def _read(
+    parts: Sequence[bytes | memoryview], types: list[pa.DataType], rows: int, *, blank_is_row: bool = False
+) -> pa.Table | None:
+    """Return the cells of all parts as columns "0", ...; None where pyarrow refuses or counts other rows than `rows`.
 
-    Blank lines are left out, so `body` may begin with the end of the column line, which keeps pyarrow from dropping a
+    Blank lines are left out, so a body may begin with the end of the column line, which keeps pyarrow from dropping a
     byte order mark in a cell; with `blank_is_row` they are rows of nulls.
     """
     names = [str(position) for position in range(len(types))]
     if not rows:
         return pa.schema(list(zip(names, types, strict=True))).empty_table()
+    body = _copied(parts)
     try:
         # `read_csv` takes a fifth longer to begin, as long as it takes for 4 kB.
         reader = csv.open_csv(
@@ -332,6 +334,21 @@ def _read(body: pa.Buffer, types: list[pa.DataType], rows: int, *, blank_is_row:
     except pa.ArrowInvalid:
         return None
     return table if table.num_rows == rows else None
+
+
+def _copied(parts: Sequence[bytes | memoryview]) -> pa.Buffer:
+    """Copy bytes into memory of pyarrow's.
+
+    A thread of its own lets them go, perhaps a moment after all is read. For memory of Python's it needs Python's lock,
+    and aborts a process that is just ending.
+    """
+    copy = pa.allocate_buffer(sum(map(len, parts)))
+    with memoryview(copy).cast("B") as view:
+        at = 0
+        for part in parts:
+            view[at : at + len(part)] = part
+            at += len(part)
+    return copy
 
 
 def _staged(

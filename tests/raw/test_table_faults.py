@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kinds import HEAD, KINDS, cells, parsed, rejected
+from pyarrow import csv
 
 from ingestd.errors import Reject, RejectCode
 from ingestd.raw import table as table_module
@@ -162,9 +164,9 @@ def test_small_files_of_the_same_columns_are_read_at_once(monkeypatch: pytest.Mo
     sizes: list[int] = []
     read = table_module._read
 
-    def noted(body: pa.Buffer, *more: Any, **named: Any) -> pa.Table | None:
-        sizes.append(body.size)
-        return read(body, *more, **named)
+    def noted(parts: Sequence[bytes | memoryview], *more: Any, **named: Any) -> pa.Table | None:
+        sizes.append(sum(map(len, parts)))
+        return read(parts, *more, **named)
 
     monkeypatch.setattr(table_module, "_read", noted)
     large = b"1,2,y\n" * (READ_TOGETHER // 6 + 1)
@@ -173,3 +175,19 @@ def test_small_files_of_the_same_columns_are_read_at_once(monkeypatch: pytest.Mo
     assert [table.rows for table in tables] == [1, READ_TOGETHER // 6 + 1, 2, 0, 1]
     assert [cells(tables[position], "note") for position in (0, 2, 3, 4)] == [["a"], ["b", "c"], [], ["d"]]
     assert sorted(sizes) == [24, len(large)]
+
+
+@pytest.mark.parametrize("body", [b"1,2,a\n", b"1,2,a\n#late\n", b"+1,2.0,a\n"], ids=["plain", "comment", "respelt"])
+def test_pyarrow_reads_memory_of_its_own(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """Its threads may let go of what they read when this process is ending, and must not need Python for it."""
+    lent: list[pa.Buffer] = []
+    open_csv = csv.open_csv
+
+    def noted(buffer: pa.Buffer, **options: Any) -> csv.CSVStreamingReader:
+        lent.append(buffer)
+        return open_csv(buffer, **options)
+
+    monkeypatch.setattr(csv, "open_csv", noted)
+    assert isinstance(parse_tables([body_of("A (V),N,Note", body)])[0], Table)
+    assert lent
+    assert all(buffer.is_mutable for buffer in lent)  # what is made of Python's bytes is not

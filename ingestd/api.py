@@ -6,8 +6,10 @@ given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +23,7 @@ from ingestd.ingest import opened
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.view import read_view
+from ingestd.raw.reader import still_lent
 from ingestd.raw.run import parse_run
 from ingestd.raw.settling import Observation, State, queued
 from ingestd.settings import Settings, load_settings
@@ -31,6 +34,9 @@ from ingestd.words import shown
 from ingestd.writers import read_writers
 
 Place = str | Path | None
+
+LOOKS_FOR_LENT = 3000
+"""How often it is looked, a millisecond apart, whether pyarrow has let go of what was read."""
 
 
 def load_manifest(data_root: Place = None, *, config: Place = None, all_versions: bool = False) -> pl.DataFrame:
@@ -131,7 +137,8 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         if not catalog.is_current(name, status.size, status.mtime_ns):
             writers = read_writers([status], visible=settings.settle.writers_visible)
             seen = Observation(abs(time.time() - status.mtime_ns / 1e9), writers.writer_of(status))
-            (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
+            with _all_let_go():
+                (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             done = ingest.commit([outcome])
             if done.again:
                 raise Retry("another process decides about it right now", place=name, next_step="try again")
@@ -169,10 +176,23 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
         raise UsageError(
             f"the file has more than {limit:,} bytes", place=str(place), next_step="raise stage.max_file_mib"
         )
-    return _frame(parse_run(read.data, settings.registry).table)
+    with _all_let_go():
+        return _frame(parse_run(read.data, settings.registry).table)
 
 
 # ---- what the functions above share ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _all_let_go() -> Iterator[None]:
+    """Wait after the block, a few seconds at most, until pyarrow holds nothing of ours: the caller may end at once."""
+    try:
+        yield
+    finally:
+        for _ in range(LOOKS_FOR_LENT):
+            if not still_lent():
+                break
+            time.sleep(0.001)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

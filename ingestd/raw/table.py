@@ -14,7 +14,6 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 from ingestd.errors import Reject, RejectCode, without_frames
 from ingestd.raw.cells import respell, second_header
@@ -29,6 +28,7 @@ from ingestd.raw.lines import (
     text_end,
 )
 from ingestd.raw.procedures import EXTRA_COLUMN, Procedure
+from ingestd.raw.reader import read_cells
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
 MAX_EXTRA_BYTES: Final = 128 << 20
@@ -203,11 +203,11 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
         warnings.append(f"{count(blank, 'blank line')} between the rows skipped")
     body, found = _as_utf8(body, header)
     warnings += found
-    cells = None if _read_too_freely(body, 0, types) else _read([body], types, rows)
+    cells = None if _read_too_freely(body, 0, types) else read_cells(memoryview(body), types, rows)
     if cells is None:
         body, found = respell(body, header, [str(kind) for kind in types])
         warnings += found
-        cells = _read([body], types, rows)
+        cells = read_cells(memoryview(body), types, rows)
     if cells is None:
         raise Reject(
             RejectCode.BAD_CELL,
@@ -271,8 +271,9 @@ def _read_plain(rows: Mapping[int, _Rows]) -> dict[int, pa.Table]:
     for group in _groups(rows):
         several = len(group) > 1
         parts = [memoryview(one.data)[one.start :] for one in group.values()]
+        body = memoryview(b"".join(parts)) if several else parts[0]
         types = next(iter(group.values())).types
-        table = _read(parts, types, sum(one.lines for one in group.values()), blank_is_row=True)
+        table = read_cells(body, types, sum(one.lines for one in group.values()), blank_is_row=True)
         if table is None and several:  # which of them it is shows when each is read by itself
             for position, one in group.items():
                 cells |= _read_plain({position: one})
@@ -304,51 +305,6 @@ def _groups(rows: Mapping[int, _Rows]) -> Iterator[dict[int, _Rows]]:
 
 def _a_null_in_each_column(cells: pa.Table) -> bool:
     return all(cells.column(position).null_count for position in range(cells.num_columns))
-
-
-def _read(
-    parts: Sequence[bytes | memoryview], types: list[pa.DataType], rows: int, *, blank_is_row: bool = False
-) -> pa.Table | None:
-    """Return the cells of all parts as columns "0", ...; None where pyarrow refuses or counts other rows than `rows`.
-
-    Blank lines are left out, so a body may begin with the end of the column line, which keeps pyarrow from dropping a
-    byte order mark in a cell; with `blank_is_row` they are rows of nulls.
-    """
-    names = [str(position) for position in range(len(types))]
-    if not rows:
-        return pa.schema(list(zip(names, types, strict=True))).empty_table()
-    body = _copied(parts)
-    try:
-        # `read_csv` takes a fifth longer to begin, as long as it takes for 4 kB.
-        reader = csv.open_csv(
-            body,
-            read_options=csv.ReadOptions(use_threads=False, block_size=body.size + 1, column_names=names),
-            parse_options=csv.ParseOptions(
-                quote_char=False, escape_char=False, newlines_in_values=False, ignore_empty_lines=not blank_is_row
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types=dict(zip(names, types, strict=True)), null_values=[""], strings_can_be_null=True
-            ),
-        )
-        table = reader.read_all()
-    except pa.ArrowInvalid:
-        return None
-    return table if table.num_rows == rows else None
-
-
-def _copied(parts: Sequence[bytes | memoryview]) -> pa.Buffer:
-    """Copy bytes into memory of pyarrow's.
-
-    A thread of its own lets them go, perhaps a moment after all is read. For memory of Python's it needs Python's lock,
-    and aborts a process that is just ending.
-    """
-    copy = pa.allocate_buffer(sum(map(len, parts)))
-    with memoryview(copy).cast("B") as view:
-        at = 0
-        for part in parts:
-            view[at : at + len(part)] = part
-            at += len(part)
-    return copy
 
 
 def _staged(

@@ -14,6 +14,7 @@ import sys
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
+    _begin_with_utf8()
     # Numpy, which pyarrow loads where it is installed, starts threads for an algebra nobody asks for, in every worker.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Pydantic would search all installed packages for plugins whenever a process begins.
@@ -31,6 +32,20 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(end.code)
+
+
+def _begin_with_utf8() -> None:
+    """Start over where Python, as the locale has it, would read the names of files as other text than UTF-8.
+
+    A raw file would have another name then, and another path in the manifest, than for a service or a colleague. What
+    is printed stays in the terminal's encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that stage, too
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # no shell: the very command that was typed
 
 
 if __name__ == "__main__":

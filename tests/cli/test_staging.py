@@ -67,6 +67,17 @@ def test_backfill_of_good_and_waiting_files_ends_with_0(raw: Folder) -> None:
     assert raw.run("backfill", "--workers", "1").code == 0
 
 
+def test_a_locale_without_utf_8_gives_no_file_another_name(folder: Folder) -> None:
+    """A file keeps its name and its run under every locale; what is printed stays in the locale's encoding."""
+    folder.put("2026-03-12/Messung ñ_1.csv", Measurement().data)
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as far as every machine has one
+    done = folder.run("backfill", "--workers", "1", environment=old)
+    assert (done.code, "1  staged (1 new)" in done.out) == (0, True)
+    assert ingestd.load_manifest(folder.path / "data")["source_file"].to_list() == ["2026-03-12/Messung ñ_1.csv"]
+    assert r"Messung \xf1_1.csv" in folder.run("status", environment=old).out
+    assert "1  known already and unchanged: not opened" in folder.run("backfill").out
+
+
 def test_backfill_json_is_one_object_with_the_documented_keys(raw: Folder) -> None:
     """With --json stdout is one JSON object whose keys are those of the docs, and whose exit code is the process's."""
     done = raw.run("backfill", "--json", "--workers", "1")

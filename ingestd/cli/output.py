@@ -148,7 +148,7 @@ def _wrapped(text: str, indent: int, limit: int | None = None) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
-_COMMAND = re.compile(r"`ingestd [^`]*`")
+_COMMAND = re.compile(r"`[a-z]+ [^`]*`")
 _NO_BREAK = "\u00a0"
 """A blank at which no line is broken; one of a text itself is escaped by `shown`."""
 
@@ -221,6 +221,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def amount(octets: int) -> str:
+    """Say how much of a disk that is, in the greatest unit of which it has one or more."""
+    return f"{octets / 2**30:.1f} GiB" if octets >= 2**30 else f"{octets / 2**20:.0f} MiB"
 
 
 def near(path: Path) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from ingestd.cli.exits import complain_of
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
-from ingestd.cli.output import LONG_LIST, duration, note, say, say_json, say_more, say_text
+from ingestd.cli.output import LONG_LIST, amount, duration, note, say, say_json, say_more, say_text
 from ingestd.cli.typed import typed
 from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.words import count
@@ -30,6 +30,12 @@ commands = typer.Typer()
 
 FOLLOW_S = 0.2
 """How often `tail -f` looks for new lines, in seconds."""
+
+FEW = 5
+"""How many files that are only to be staged `status` lists one by one."""
+
+_FIRST = ("retrying", "running", "queued")
+"""The states of files that wait, those that people want to know of first before the others."""
 
 
 @commands.command()
@@ -127,7 +133,7 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
             say(by if by.startswith("waiting ") else f"watching {by}", lead="          ")
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
     say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
-    free = "" if found.free_bytes is None else f"; {found.free_bytes / 2**30:.1f} GiB free"
+    free = "" if found.free_bytes is None else f"; {amount(found.free_bytes)} free"
     without = f" ({found.runs_without_raw_file:,} without a raw file)" if found.runs_without_raw_file else ""
     say(
         f"{count(found.runs, 'run')}{without}, {count(found.log_records, 'record')} in the log{free}",
@@ -143,8 +149,8 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         earlier = f"  (run {reject.run_id}, which it was before, stays live)" if reject.run_id else ""
         say(f"{reject.source_file}  {reject.code}{earlier}", lead="rejected  ", style="bold yellow")
     if found.rejects:
-        more = f"{len(found.rejects) - LONG_LIST} more; " if len(found.rejects) > LONG_LIST else ""
-        say(f"{more}`ingestd rejects show FILE` tells why", lead="          ")
+        say_more(len(found.rejects) - LONG_LIST, "`ingestd rejects list`", lead="          ")
+        say("`ingestd rejects show FILE` tells why", lead="          ")
     for last in found.last_runs:
         began = last.start_time_utc.astimezone(zone)
         say(f"{last.source_file}  measured {began:%Y-%m-%d %H:%M:%S}", lead="last run  ", style="bold")
@@ -160,7 +166,14 @@ def _as_waited_for(trouble: Trouble) -> Iterator[str]:
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
-    for file in waiting[:LONG_LIST]:
+    """List what waits: first what needs a person or is being measured, last and in short what is only to be staged."""
+    from ingestd.service.status import PENDING  # noqa: PLC0415  # loaded by `status` already
+
+    pending = [file for file in waiting if file.state == PENDING]
+    others = [file for file in waiting if file.state != PENDING]
+    others.sort(key=lambda file: _FIRST.index(file.state))
+    shown = others[:LONG_LIST] + (pending if len(pending) <= FEW else [])
+    for file in shown:
         since = (
             f" for {duration(file.age_s)}" if file.state == "queued" else f", last change {duration(file.age_s)} ago"
         )
@@ -170,7 +183,10 @@ def _tell_waiting(waiting: list[WaitingPart]) -> None:
         say(f"{file.source_file}  {file.state}{rows}{since}: {file.reason}", lead="waiting   ", style="bold")
         if file.next_step:
             say(f"next: {file.next_step}", lead="          ")
-    say_more(len(waiting) - LONG_LIST, lead="          ")
+    say_more(len(others) - LONG_LIST, lead="          ")
+    if len(pending) > FEW:
+        taken = "over, and not staged yet: the service or the next `ingestd backfill` takes them"
+        say(f"{len(pending):,} files  pending: {taken}; `--json` lists all", lead="waiting   ", style="bold")
 
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing lines as they come, until Ctrl-C.")]

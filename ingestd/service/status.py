@@ -251,7 +251,7 @@ def _perhaps_unseen(service: ServicePart, layout: Layout) -> ServicePart:
     """Say where a service that waits for the raw root cannot be told from none: it has no folder to be seen in yet."""
     if service.phase != "down" or not files.is_gone(layout.service_lock_path.parent):
         return service
-    doing = f"none is seen, but one that waits for {layout.raw_root} makes nothing here before that is there"
+    doing = f"none is seen, though one that waits for {layout.raw_root} would leave no trace before that is there"
     return ServicePart(phase="down", doing=doing)
 
 

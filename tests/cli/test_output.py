@@ -130,6 +130,19 @@ def test_a_command_gets_the_options_it_takes(text: str, completed: str) -> None:
     assert typed(text) == completed
 
 
+def test_what_is_free_of_a_disk_is_told_in_a_unit_that_tells_it() -> None:
+    """Of a disk that is nearly full, how little is free can be read."""
+    sizes = (0, 700 * 2**10, 99 * 2**20, 2**30, 73 * 2**30)
+    assert [output.amount(octets) for octets in sizes] == ["0 MiB", "1 MiB", "99 MiB", "1.0 GiB", "73.0 GiB"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_any_command_stays_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one of the system's, between other words."""
+    output.say_below("The service keeps the settings it has; restart it, `sudo systemctl restart ingestd`, then go on.")
+    assert "`sudo systemctl restart ingestd`" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("given", "terminal")
 def test_a_command_stays_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A command between backticks is not broken, so that it can be copied."""

@@ -56,6 +56,14 @@ def test_status_names_the_file_first(staged: Folder) -> None:
     assert "safe to power off: no (a measurement may be running: It_2.csv: its last line is incomplete;" in told
 
 
+def test_status_of_an_archive_tells_what_matters_first(raw: Folder) -> None:
+    """Files that are only to be staged stand in one line, below what is measured and what is queued."""
+    now = time.time()
+    os.utime(raw.put("zzz_1.csv", Measurement().data[:-3]), (now, now))
+    told = re.findall(r"^waiting   (\S+(?: files)?)  ([a-z]+)", raw.run("status").out, re.MULTILINE)
+    assert told == [("zzz_1.csv", "running"), ("2026-03-13/It2026-03-13_5.csv", "queued"), ("21 files", "pending")]
+
+
 def test_tail_says_which_zone_it_speaks_and_when_there_is_nothing_to_say(staged: Folder) -> None:
     """The zone is named once, on stderr; a level that no line has is told, and no error."""
     log = staged.path / "data" / "02_stage" / "_manifest" / "ingestd.log"

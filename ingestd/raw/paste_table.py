@@ -79,6 +79,11 @@ def classes_table(name: str, classes: Sequence[str]) -> str:
     return f"[procedures.{name}]\nclasses = [{', '.join(map(_quoted, accepted))}]"
 
 
+def accepts_table(name: str, column: str, labels: Sequence[str]) -> str:
+    """Return a `[procedures.NAME.columns.COLUMN]` table in TOML that has the column accept these `labels`."""
+    return f"[procedures.{name}.columns.{column}]\naccepts = [{', '.join(map(_quoted, labels))}]"
+
+
 def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable()).strip()
 

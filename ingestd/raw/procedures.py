@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 
 from ingestd.errors import Reject, RejectCode, UsageError, all_at_once
 from ingestd.manifest.row import PARAMETER_FIELDS
-from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, classes_table, paste_table
+from ingestd.raw.paste_table import RESERVED_COLUMNS, Filled, accepts_table, classes_table, paste_table
 from ingestd.raw.summary import check_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, in_plain_words, shown, shown_value
@@ -176,7 +176,7 @@ class Procedure(BaseModel):
             matched[position] = name
         missing = [name for name, column in self.columns.items() if column.required and name not in first]
         if missing:
-            raise self._missing(missing, written)
+            raise self._missing(missing, written, [label for at, label in enumerate(written) if at not in matched])
         return matched
 
     def _duplicate(self, name: str, written: Sequence[str], one: int, other: int) -> Reject:
@@ -190,15 +190,28 @@ class Procedure(BaseModel):
             f"a column that no spelling fits is kept under its written name; {AFTER_CONFIG}",
         )
 
-    def _missing(self, missing: Sequence[str], written: Sequence[str]) -> Reject:
+    def _missing(self, missing: Sequence[str], written: Sequence[str], left: Sequence[str]) -> Reject:
         wanted = "; ".join(f"{name} as {' or '.join(map(repr, self.columns[name].accepts))}" for name in missing)
+        name = missing[0]
+        place = f"[procedures.{self.name}.columns.{name}] of {CONFIG_FILE}"
+        own = self.columns[name].accepts
+        likely = [label for label in left if label and label.isprintable() and not disagreeing_unit(label, name)]
+        if len(missing) == len(likely) == 1:
+            step = (
+                f"if '{shown(likely[0])}' is that column, add this table to {CONFIG_FILE}; {AFTER_CONFIG}:\n\n"
+                f"{accepts_table(self.name, name, [*own, likely[0]])}"
+            )
+        else:
+            step = (
+                f"add its spelling to those above, as accepts in {place} (columns are not converted), "
+                f"or set required = false there; {AFTER_CONFIG}"
+            )
         return Reject(
             RejectCode.MISSING_COLUMN,
             f"the column line lacks what procedure {self.name} needs: {wanted}",
             expected=wanted,
             found=_listed(written),
-            next_step=f"add the spelling to accepts in [procedures.{self.name}.columns.{missing[0]}] of {CONFIG_FILE}, "
-            f"or set required = false there; {AFTER_CONFIG}",
+            next_step=step,
         )
 
 

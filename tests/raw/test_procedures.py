@@ -112,6 +112,24 @@ def test_a_missing_column_names_what_is_wanted_and_what_is_there() -> None:
     assert "[procedures.IVg.columns.i_a]" in error.next_step
 
 
+def test_a_column_under_another_name_is_told_with_a_table_that_takes_both() -> None:
+    """Pasted, the table has the file's column accepted and loses none of the spellings that were accepted before."""
+    written = ["Gate (V)", "I (A)", "Note (mV)"]
+    error = rejected(RejectCode.MISSING_COLUMN, "IVg", written)
+    _, _, table = error.next_step.partition("\n\n")
+    mended = Registry.load(tomllib.loads(table)["procedures"]).procedures["IVg"]
+    for label in ("Gate (V)", "Vg (V)", "VG (V)"):
+        assert mended.match_columns([label, *written[1:]]) == {0: "vg_v", 1: "i_a"}
+
+
+@pytest.mark.parametrize("written", [["Gate (V)", "Top (V)", "I (A)"], ["Gate (mV)", "I (A)"], ["Gate (V)"]])
+def test_a_column_that_may_be_another_or_none_is_told_without_a_table(written: list[str]) -> None:
+    """Where it cannot be told which column is meant, or its unit is another, nothing is proposed to be pasted."""
+    error = rejected(RejectCode.MISSING_COLUMN, "IVg", written)
+    assert "\n\n" not in error.next_step
+    assert "as accepts in [procedures.IVg.columns.vg_v]" in error.next_step
+
+
 def test_two_labels_for_one_column_are_refused() -> None:
     """A file with both `Vg (V)` and `VG (V)` cannot be staged without losing one, so it is rejected."""
     error = rejected(RejectCode.DUPLICATE_COLUMN, "IVg", ["Vg (V)", "I (A)", "VG (V)"])

@@ -177,7 +177,11 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
             f"the file has more than {limit:,} bytes", place=str(place), next_step="raise stage.max_file_mib"
         )
     with _all_let_go():
-        return _frame(parse_run(read.data, settings.registry).table)
+        try:
+            return _frame(parse_run(read.data, settings.registry).table)
+        except Reject as error:
+            _in_file(error, place)
+            raise
 
 
 # ---- what the functions above share ---------------------------------------------------------------------------------
@@ -245,4 +249,11 @@ def _remembered(layout: Layout, name: str) -> Reject:
             "this reject JSON is gone", place=place, next_step="`ingestd repair` (it is made again)"
         ) from None
     texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
-    return Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)
+    error = Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)
+    return _in_file(error, layout.raw_file(name))
+
+
+def _in_file(error: Reject, path: Path) -> Reject:
+    """Say in which file: who reads many in one loop sees the error alone."""
+    error.place = str(path) if error.line is None else f"{path}:{error.line}"
+    return error

@@ -139,13 +139,14 @@ def test_stage_run_gives_the_row_and_stages_once(lab_folder: Folder) -> None:
 
 
 def test_stage_run_of_a_bad_file_is_the_reject_each_time(lab_folder: Folder) -> None:
-    """The reject has code and message, also when the file is known already; nothing is staged."""
+    """The reject has code, message and place, also when the file is known already; nothing is staged."""
     lab_folder.put("bad.csv", BROKEN)
     for _ in range(2):
         with pytest.raises(Reject) as caught:
             ingestd.stage_run("bad.csv", root(lab_folder))
         assert caught.value.code == "not-pymeasure"
         assert caught.value.message
+        assert caught.value.place == f"{lab_folder.raw / 'bad.csv'}:1"
     assert ingestd.load_manifest(root(lab_folder)).height == 2
 
 
@@ -203,8 +204,9 @@ def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path)
     bad.write_bytes(BROKEN)
     frame = ingestd.read_and_normalize(good)
     assert (frame.height, frame.schema["t_s"]) == (4, pl.Float64())
-    with pytest.raises(Reject):
+    with pytest.raises(Reject) as caught:
         ingestd.read_and_normalize(bad)
+    assert str(caught.value).startswith(f"{bad}:1: ")
     with pytest.raises(Retry, match="No such file"):
         ingestd.read_and_normalize(tmp_path / "none.csv")
     with pytest.raises(UsageError, match="no regular file"):

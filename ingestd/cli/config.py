@@ -38,6 +38,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
     """
     from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads pydantic: not for --help
     from ingestd.raw.procedures import packaged_file  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.settings.load import SYSTEM_CONFIG  # noqa: PLC0415  # loads pydantic: not for --help
 
     given = {"data_root": data_root}
     settings = load(config, given)
@@ -51,10 +52,11 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
             }
         )
         return
-    say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else 'none'}")
+    none = f"none; neither ./config.toml nor {SYSTEM_CONFIG} is there"
+    say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else none}")
     say(f"packaged procedures: {packaged_file()}")
     say()
-    say_table(["SETTING", "VALUE", "FROM"], [(key, toml(value), source) for key, value, source in rows])
+    say_table(["SETTING", "FROM", "VALUE"], [(key, source, toml(value)) for key, value, source in rows])
     say()
     own = f", {', '.join(settings.procedures)} from the config file" if settings.procedures else ""
     say(f"{count(len(settings.registry.procedures), 'procedure')}{own}")

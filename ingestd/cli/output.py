@@ -205,6 +205,8 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         if below:
             say(others.rstrip(), style=style, limit=limit)
             say(" " * DETAIL + last.rstrip(), style=style)
+        elif not number:
+            say(f"{others}{last.rstrip()}", style=style, limit=limit)
         else:
             say(last.rstrip(), lead=others if last.strip() else others.rstrip(), style=style, limit=limit)
 

@@ -52,11 +52,13 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     if named is None:
         return next(filter(_is_file, (Path("config.toml"), SYSTEM_CONFIG)), None)
     if not _is_file(named):
+        check = f"check {'its name' if asked else CONFIG_VARIABLE}"
+        if files.exists(named):
+            raise UsageError("this config file was asked for and is no file", place=str(named), next_step=check)
         raise UsageError(
-            f"this config file was asked for and is {'no file' if files.exists(named) else 'not there'}",
+            "this config file was asked for and is not there",
             place=str(named),
-            next_step=f"check {'its name' if asked else CONFIG_VARIABLE}, or make one: "
-            f"`ingestd config generate > {shlex.quote(str(named))}`",
+            next_step=f"{check}, or make one: `ingestd config generate > {shlex.quote(str(named))}`",
         )
     return named
 

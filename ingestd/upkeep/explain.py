@@ -290,7 +290,8 @@ def _unread(raw: RawFile) -> str:
     """Say of a file of which nothing is known why it cannot be looked into."""
     if raw.passed_over:
         return f"It is passed over: {raw.problem}."
-    return f"It cannot be read: {raw.problem}{f'; {raw.next_step}' if raw.next_step else ''}."
+    told = f"It cannot be read: {raw.problem}{f'; {raw.next_step}' if raw.next_step else ''}"
+    return told if told.endswith("?") else f"{told}."
 
 
 def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, known: bool) -> str:

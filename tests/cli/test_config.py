@@ -112,11 +112,13 @@ def test_show_tells_where_each_value_comes_from(folder: Folder) -> None:
     assert settings["paths.raw_root"] == {"value": str(folder.path / "here" / "01_raw"), "from": "default"}
     text = folder.run("config", "show", environment=environment).out
     assert text.startswith("config file: config.toml\n")
-    assert re.search(r"^log\.file +\S+/data/02_stage/_manifest/ingestd\.log\" +default$", text, re.MULTILINE)
-    assert re.search(r"^stage\.workers +2 +environment INGESTD_STAGE__WORKERS$", text, re.MULTILINE)
-    assert re.search(r"^settle\.writers_visible +true +default$", text, re.MULTILINE)
+    assert re.search(r"^log\.file +default +\"\S+/data/02_stage/_manifest/ingestd\.log\"$", text, re.MULTILINE)
+    assert re.search(r"^stage\.workers +environment INGESTD_STAGE__WORKERS +2$", text, re.MULTILINE)
+    assert re.search(r"^settle\.writers_visible +default +true$", text, re.MULTILINE)
     assert re.search(r"^packaged procedures: /\S+/ingestd/raw/procedures\.toml$", text, re.MULTILINE)
     assert text.endswith("procedures\n")
+    (folder.path / "config.toml").unlink()
+    assert folder.run("config", "show").out.startswith("config file: none; neither ./config.toml nor /etc/ingestd/con")
 
 
 def test_show_names_procedures_of_the_lab(folder: Folder) -> None:
@@ -173,6 +175,8 @@ def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Fol
         "error: no file.toml: this config file was asked for and is not there\n"
         "  next: check its name, or make one: `ingestd config generate > 'no file.toml'`\n",
     )
+    told = "error: .: this config file was asked for and is no file\n  next: check its name\n"
+    assert folder.run("config", "validate", ".").err == told
 
 
 def test_validate_tells_wrong_settings_and_wrong_procedures_at_once(folder: Folder) -> None:

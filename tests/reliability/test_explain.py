@@ -177,6 +177,7 @@ def test_nothing_is_called_gone_while_the_raw_root_is_away(archive: Archive) -> 
         assert "gone" not in told.verdict
         assert told.raw.problem == "there is no such folder of raw files"
         assert "share" in told.raw.next_step
+    assert story(archive, "never.csv").verdict.endswith("(`ingestd config show`); is the share mounted?")
 
 
 @pytest.mark.parametrize("name", [lived.DAY, ".git"])

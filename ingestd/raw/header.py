@@ -83,6 +83,13 @@ class Header:
                 return number
         return None
 
+    def spoiled_line(self, name: str) -> tuple[int, str] | None:
+        """Return the first header line with this name in it that gives no value, and its number; None without one."""
+        for number, line in enumerate(self.text.split("\n")[: self.body_line - 1], start=1):
+            if name in line and parse_field(line) is None:
+                return number, line
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Glance:

@@ -160,20 +160,26 @@ def _chip(
             return found["group"], named
     if procedure.chip == "required":
         field = "chip_number" if group else "chip_group"
-        raise _no_chip(procedure, field, texts).at(header.line_of(texts[field][0]) if field in texts else None)
+        raise _no_chip(procedure, field, texts, header)
     if group or number:
         warnings.append("the header names only half a chip (group and number belong together); chip stays empty")
     return None, None
 
 
-def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, str]]) -> Reject:
+def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, str]], header: Header) -> Reject:
     label = next((name for name, known in procedure.parameters.items() if known.field == field), field)
+    line, found, fault = None, "", "missing"
+    if field in texts:
+        line, found, fault = header.line_of(texts[field][0]), shown(texts[field][1]), "empty"
+    elif spoiled := header.spoiled_line(label):
+        line, found = spoiled[0], shown(spoiled[1])
+        fault = "not as PyMeasure writes it ('#', a tab, the name, a colon, the value)"
     return Reject(
         RejectCode.BAD_CHIP if field in texts else RejectCode.MISSING_CHIP,
-        f"the header's '{shown(label)}' is {'empty' if field in texts else 'missing'}, "
-        "and the file name tells no chip either",
+        f"the header's '{shown(label)}' is {fault}, and the file name tells no chip either",
+        line=line,
         expected=f"a header line '{shown(label)}: ...', or a file name such as Alisson67_015.csv",
-        found=shown(texts[field][1]) if field in texts else "",
+        found=found,
         next_step="correct the header, or set chip = 'optional' in "
         f"[procedures.{procedure.name}] of {CONFIG_FILE} if such runs need none; {AFTER_CONFIG}",
     )

@@ -116,6 +116,7 @@ FILES = {
     "lone-carriage-return-everywhere": raw(end="\r"),
     "lone-carriage-return-in-header": GOOD.replace(b"#\tVDS", b"#\tNote: a\rb\n#\tVDS"),
     "lone-carriage-return-in-rows": raw(end="\n").replace(b"nan\n", b"nan\r"),
+    "missing-chip-lost-its-tab": GOOD.replace(b"#\tChip group name", b"#Chip group name"),
     "missing-chip-no-group-line": raw(without="Chip group name"),
     "missing-column-line-cut-header": GOOD[:150],
     "missing-column-line-cut-labels": GOOD[: GOOD.index(b"(A),Plate")],

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any, Final
 
 CONFIG_FILE: Final = (
-    "the config file (`ingestd config show` names it, `ingestd config generate > config.toml` makes one)"
+    "the config file (`ingestd config show` names it; "
+    "where there is none, `ingestd config generate > config.toml` makes one)"
 )
 """How a next step calls the config file in force, wherever that is."""
 

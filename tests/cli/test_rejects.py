@@ -225,7 +225,7 @@ def test_retry_after_a_change_of_settings_stages_the_file(folder: Folder) -> Non
     folder.put("Bad_2.csv", BROKEN)
     first = folder.run("backfill", "--workers", "1")
     assert first.code == 1
-    assert "add this table to the config file (`ingestd config show` names it," in first.out
+    assert "add this table to the config file (`ingestd config show` names it;" in first.out
     table = folder.run("rejects", "show", "Hall_1.csv").out
     assert '\n[procedures.Hall]\nclasses = ["Hall"]\n' in table
     (folder.path / "config.toml").write_text(HALL)

@@ -388,7 +388,8 @@ def _passed_over(scan: Scan) -> dict[str, str]:
         (scan.undecodable, "its name is not UTF-8: rename it"),
     )
     found = {name: reason for names, reason in reasons for name in names}
-    return found | {name or ".": f"cannot be looked at: {why}" for name, why in scan.unreadable}
+    step = "let the user ingestd runs as read it"
+    return found | {name or ".": f"cannot be looked at: {why}; {step}" for name, why in scan.unreadable}
 
 
 def _unreachable(scan: Scan) -> list[str]:

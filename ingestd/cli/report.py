@@ -172,6 +172,7 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
         (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
+        (len(report.unreachable), "passed over and may hide a measurement: see above"),
         (report.left, "not looked at yet: the same command goes on there"),
         (report.lost_alone, "lost: the raw file of a run was emptied or overwritten, see above"),
     ]

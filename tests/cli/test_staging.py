@@ -171,6 +171,7 @@ def test_a_name_that_is_no_utf8_makes_the_exit_code_1(folder: Folder) -> None:
     folder.put(b"\xff.csv", Measurement(sample=1).data)
     done = folder.run("backfill", "--json", "--workers", "1")
     assert (done.code, done.json["unreachable"], done.json["staged"]) == (1, ["\\xff.csv"], 1)
+    assert "       1  passed over and may hide a measurement: see above\n" in folder.run("backfill").out
 
 
 def test_long_lists_are_cut_for_people_and_whole_in_json(folder: Folder) -> None:

@@ -256,7 +256,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error.place}: {error.message}\n  next: {error.next_step}", file=sys.stderr)
         return 2
     print(f"installed: runs as {place.user}, reads {place.raw_root}, writes {_listed(place.written)}")
-    return 0 if asked.no_start else _start()
+    if asked.no_start:
+        print(f"not started; to start: sudo systemctl daemon-reload; sudo systemctl enable --now {' '.join(STARTED)}")
+        return 0
+    return _start()
 
 
 if __name__ == "__main__":

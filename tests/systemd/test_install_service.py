@@ -78,6 +78,7 @@ def test_the_units_name_this_lab(install: Install, root: Path, data: Path) -> No
     code, unit, said = install(*named("--data-root", str(data)))
     quoted = {name: f'"{data}/{name}"'.replace("%", "%%") for name in ("01_raw", "02_stage", "histories", "metadata")}
     assert code == 0, said
+    assert "to start: sudo systemctl daemon-reload; sudo systemctl enable --now ingestd.service ingestd-b" in said
     assert unit["User"] == OWNER
     assert unit["ReadOnlyPaths"] == quoted["01_raw"]
     assert unit["ReadWritePaths"] == " ".join(quoted[name] for name in ("02_stage", "histories", "metadata"))

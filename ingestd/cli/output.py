@@ -191,14 +191,16 @@ def say_json(content: Mapping[str, Any]) -> None:
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table with aligned columns and without lines; the last column is as long as it needs to be.
 
-    On a terminal the last column is broken for reading, and stands below the others where these leave it no room. A
-    wide terminal is used as far as the other columns need it.
+    On a terminal the last column is broken for reading, and stands below the others where these leave it no room; on a
+    narrow one the others are not aligned. A wide terminal is used as far as the other columns need it.
     """
     lines = [[shown(cell, 500) for cell in row] for row in (head, *rows)]
     widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
     taken = sum(widths[:-1]) + 2 * len(widths[:-1])
     below = on_terminal() and taken + min(ROOM, widths[-1]) > _terminal_width()
     limit = min(taken + WIDEST, _terminal_width())
+    if below and taken - 2 > limit:
+        widths = [0] * len(widths)  # aligned, the others would not stand in one line
     for number, line in enumerate(lines):
         *cells, last = (cell + " " * (wide - cell_width(cell)) for cell, wide in zip(line, widths, strict=True))
         style, others = "" if number else "bold", "".join(f"{cell}  " for cell in cells)

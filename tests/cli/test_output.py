@@ -68,6 +68,18 @@ def test_a_last_column_without_room_stands_below(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("terminal")
+def test_columns_that_fit_a_narrow_terminal_side_by_side_stand_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short row stays in one line, however long the names in the others are."""
+    monkeypatch.setenv("COLUMNS", "60")
+    output.say_table(
+        ["FILE", "CODE", "LINE", "WHAT"], [["x" * 50 + ".csv", "bad-cell", "26", "a"], ["b", "c", "1", "d"]]
+    )
+    assert capsys.readouterr().out.splitlines()[-2:] == ["b  c  1", "          d"]
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(("columns", "lines"), [(60, 1), (59, 2), (200, 1)])
 def test_a_short_last_column_asks_for_no_more_room_than_it_takes(
     columns: int, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

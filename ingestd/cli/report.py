@@ -109,6 +109,11 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
     say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
     for number, words in _sums(report):
         say(f"{number:>8,}  {words}")
+    if report.unreachable:
+        say(
+            f"{count(len(report.unreachable), 'name')} passed over may hide a measurement: see above",
+            style="bold yellow",
+        )
     if histories:
         say(f"{count(len(report.histories), 'history', 'histories')} written in {near(layout.histories_dir)}")
     if not is_gone(layout.manifest_path):
@@ -172,10 +177,11 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
         (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
         (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
         (len(report.failed), "failed: see above; tried again next time"),
-        (len(report.unreachable), "passed over and may hide a measurement: see above"),
         (report.left, "not looked at yet: the same command goes on there"),
         (report.lost_alone, "lost: the raw file of a run was emptied or overwritten, see above"),
     ]
+    rest = report.scanned - staged(report) - sum(number for number, _ in rows)
+    rows.append((max(rest, 0), "decided meanwhile by another ingestd, or gone since"))
     yield from ((number, words) for number, words in rows if number)
 
 

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.cli.output import LONG_LIST
-from ingestd.cli.report import JSON_KEYS, STAGED_EVENTS
+from ingestd.cli.report import JSON_KEYS, STAGED_EVENTS, tell
 from ingestd.manifest.record import Event
+from ingestd.report import Report
+from ingestd.settings import load_settings
 
 FIRST = """\
 rejected  2026-03-12/IV2026-03-12_3.csv, line 62
@@ -171,7 +174,16 @@ def test_a_name_that_is_no_utf8_makes_the_exit_code_1(folder: Folder) -> None:
     folder.put(b"\xff.csv", Measurement(sample=1).data)
     done = folder.run("backfill", "--json", "--workers", "1")
     assert (done.code, done.json["unreachable"], done.json["staged"]) == (1, ["\\xff.csv"], 1)
-    assert "       1  passed over and may hide a measurement: see above\n" in folder.run("backfill").out
+    assert "\n1 name passed over may hide a measurement: see above\n" in folder.run("backfill").out
+
+
+def test_what_another_process_decided_meanwhile_is_counted(capsys: pytest.CaptureFixture[str], folder: Folder) -> None:
+    """Beside a service, or another backfill, the sums are still the files that were found."""
+    layout = load_settings(flags={"paths": {"data_root": str(folder.path)}}).layout
+    tell(Report(scanned=9, known=2, events=Counter({Event.INGESTED: 3}), rejected_before=["a.csv"]), layout)
+    assert "\n       3  decided meanwhile by another ingestd, or gone since\n" in capsys.readouterr().out
+    tell(Report(scanned=3, events=Counter({Event.INGESTED: 3})), layout)
+    assert "meanwhile" not in capsys.readouterr().out
 
 
 def test_long_lists_are_cut_for_people_and_whole_in_json(folder: Folder) -> None:

@@ -264,14 +264,16 @@ def _waiting(
     retrying: dict[str, RetryingFile],
     now: datetime,
 ) -> list[WaitingPart]:
-    writers = read_writers(undecided.values(), visible=settings.settle.writers_visible)
+    notes = store.catalog.notes
+    rowless = {name: notes[name].code for name in found if name in notes and notes[name].outcome == "queued"}
+    asked = [status for name, status in found.items() if name in undecided or name in rowless]
+    writers = read_writers(asked, visible=settings.settle.writers_visible)
     waiting = []
     for name, status in sorted(found.items()):
         age = now.timestamp() - status.mtime_ns / 1e9
-        note = store.catalog.notes.get(name)
         if name not in undecided:
-            if note is not None and note.outcome == "queued":
-                waiting.append(_part(name, queued(note.code), age, rows=0))
+            if name in rowless:
+                waiting.append(_part(name, _rowless(settings, status, writers, age, rowless[name]), age, rows=0))
             continue
         part = _undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ)
         retry = retrying.get(name)
@@ -279,6 +281,12 @@ def _waiting(
             part = _retrying(name, age, f"{retry.problem} (tried {count(retry.tries, 'time')})", retry.next_step)
         waiting.append(part)
     return waiting
+
+
+def _rowless(settings: Settings, status: FileStat, writers: Writers, age: float, code: str | None) -> Verdict:
+    """Judge a file that is decided to be queued: a run whose file is open has begun, long before its first row maybe."""
+    seen = Observation(abs(age), writers.writer_of(status))
+    return judge_outside(seen, settings.patience) if seen.writer else queued(code)
 
 
 def _undecided(

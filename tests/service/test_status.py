@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 from measurement import Measurement
 
+from ingestd.backfill import backfill
 from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.layout import Layout
+from ingestd.manifest.record import Event
 from ingestd.service import status as looks
 from ingestd.service.state import SERVICE, RetryingFile, ServiceState, write_state
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
@@ -133,6 +135,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from ingestd.layout import Layout
+from ingestd.manifest.record import Event
 from ingestd.service.state import service_lock
 from ingestd.settings import load_settings
 layout = load_settings(flags={"paths": {"data_root": sys.argv[1]}}).layout
@@ -236,6 +239,20 @@ def test_a_file_that_is_tried_again_is_running_while_somebody_writes_it(tmp_path
     assert (running.safe_to_power_off, running.safe_reason) == (False, "a measurement is running: It_1.csv")
     assert [(file.state, file.reason) for file in over.waiting] == [("retrying", "Input/output error (tried 2 times)")]
     assert over.safe_to_power_off
+
+
+def test_a_queued_file_that_is_open_is_running(tmp_path: Path) -> None:
+    """PyMeasure opens it before the procedure's `startup`, which may take minutes in which no byte is written."""
+    told(tmp_path, {"It_1.csv": HEADER}, 60.0)
+    settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
+    assert backfill(settings).events == {Event.QUEUED: 1}
+    with settings.layout.raw_file("It_1.csv").open("ab"):
+        begun = read_status(settings, datetime.now(UTC))
+    given_up = read_status(settings, datetime.now(UTC))
+    assert [(file.state, file.code, file.rows) for file in begun.waiting] == [("running", "writer", 0)]
+    assert (begun.safe_to_power_off, begun.safe_reason) == (False, "a measurement is running: It_1.csv")
+    assert [(file.state, file.code) for file in given_up.waiting] == [("queued", "no-rows")]
+    assert given_up.safe_to_power_off
 
 
 def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from ingestd.files import Scan
 from ingestd.ingest import Ingest
 from ingestd.service.waiting import WaitList
 
+PUT_OFF_S = 1.0
+"""How soon it is looked again, in seconds, whether a path still waits that is put off: a run may take hours."""
+
 
 class Orphans:
     """Which paths are gone, and when their copies' turn comes. Only the worker calls it.
@@ -50,7 +53,7 @@ class Orphans:
         ready = []
         for path in [path for path, due in self._due.items() if due <= now]:
             if path in self._list.entries or any(run.source_size in sizes for run in catalog.live_at(path)):
-                self._due[path] = now + self._ingest.settings.settle.settle_s
+                self._due[path] = now + PUT_OFF_S
             else:
                 ready.append(path)
         return ready

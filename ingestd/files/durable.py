@@ -332,3 +332,19 @@ def free_bytes(path: Path) -> int:
     """Tell how many bytes an unprivileged process may still write on the file system of `path`."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def try_disk(folder: Path) -> None:
+    """Check that the disk of a folder takes files, with one that never has a name and is gone at once.
+
+    Nothing else tells: an ext4 that found itself damaged may still be called writable. What this user or this file
+    system does not let us try is taken to go well.
+
+    Raises:
+        Retry: the disk refused.
+    """
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise retry_from(error, folder) from error

@@ -11,7 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingestd import files
+from ingestd.errors import Retry
 from ingestd.layout import Layout
+from ingestd.settings import Settings
 
 SERVICE = "the service"
 """What the service's lock is held for, as its file says, while a service has it."""
@@ -69,6 +71,23 @@ class ServiceState(Model):
 def goes_on(step: str) -> str:
     """Say what a person does, and that nothing else is to be done."""
     return f"{step}; the service goes on by itself" if step else "nothing: the service tries again by itself"
+
+
+def check_space(settings: Settings) -> None:
+    """Check that the stage's disk has the room without which a service stages nothing.
+
+    Raises:
+        Retry: it has less than `service.free_mib`.
+    """
+    root, wanted = settings.layout.stage_root, settings.service.free_mib
+    with files.world(root):
+        free = files.free_bytes(root)
+    if free < wanted * 2**20:
+        raise Retry(  # the words stay the same while the number of bytes changes: told once
+            f"less than service.free_mib = {wanted:g} MiB are free",
+            place=str(root),
+            next_step="free some space on that disk",
+        )
 
 
 def this_process() -> tuple[int, str]:

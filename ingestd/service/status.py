@@ -33,7 +33,7 @@ from ingestd.raw.settling import (
     judge_outside,
     queued,
 )
-from ingestd.service.state import SERVICE, RetryingFile, Trouble, read_state
+from ingestd.service.state import SERVICE, RetryingFile, Trouble, check_space, read_state, this_process
 from ingestd.settings import Settings
 from ingestd.words import count
 from ingestd.writers import Writers, read_writers
@@ -169,9 +169,13 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     except (Retry, UsageError) as error:
         service = _perhaps_unseen(service, layout)
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
-        away = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
-        if (away.message, away.place) not in {(trouble.message, trouble.place) for trouble in troubles}:
-            troubles = [*(trouble for trouble in troubles if trouble.place != away.place), away]
+        troubles = _with(troubles, error, now)
+    if service.host == this_process()[1]:  # a service that runs here may have no disk to tell its trouble on
+        try:
+            files.try_disk(layout.stage_root)
+            check_space(settings)
+        except Retry as error:
+            troubles = _with(troubles, error, now)
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
     live = view.filter(pl.col("superseded_by").is_null())
     undecided = store.catalog.undecided(scan.files)
@@ -200,6 +204,14 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         log_records=store.pending,
         free_bytes=_free(layout),
     )
+
+
+def _with(troubles: list[Trouble], error: Retry | UsageError, now: datetime) -> list[Trouble]:
+    """Add what was seen just now to what the service told, unless it told the same; of the place this is newer."""
+    seen = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
+    if (seen.message, seen.place) in {(trouble.message, trouble.place) for trouble in troubles}:
+        return troubles
+    return [*(trouble for trouble in troubles if trouble.place != seen.place), seen]
 
 
 def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
@@ -284,7 +296,7 @@ def _waiting(
 
 
 def _rowless(settings: Settings, status: FileStat, writers: Writers, age: float, code: str | None) -> Verdict:
-    """Judge a file that is decided to be queued: a run whose file is open has begun, long before its first row maybe."""
+    """Judge a file that is decided to be queued: where it is open, the run has begun, long before a row maybe."""
     seen = Observation(abs(age), writers.writer_of(status))
     return judge_outside(seen, settings.patience) if seen.writer else queued(code)
 

@@ -23,7 +23,7 @@ from ingestd.service.looking import Looker, in_parts
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
-from ingestd.service.state import RetryingFile, Trouble, goes_on
+from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on
 from ingestd.service.suspects import Suspects
 from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
@@ -235,7 +235,7 @@ class Worker:
         try:
             tasks = self._looker.tasks(names)
             if tasks:
-                self._check_space()
+                check_space(self._ingest.settings)
                 self._ingest.workspace.keep()
             for part in in_parts(self._suspects.set_apart(tasks), stage.batch_mib * 2**20):
                 with self._suspects.noted(part):
@@ -256,15 +256,6 @@ class Worker:
         self._suspects.finish()
         self._take_messages(0.0)
         self._guarded("stage", lambda: self._suspects.decide(self._answer))
-
-    def _check_space(self) -> None:
-        root = self._ingest.layout.stage_root
-        if files.free_bytes(root) < self._service.free_mib * 2**20:
-            raise Retry(  # the words stay the same while the number of bytes changes: told once
-                f"less than service.free_mib = {self._service.free_mib:g} MiB are free",
-                place=str(root),
-                next_step="free some space on that disk",
-            )
 
     def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
         self._raise_ours(outcomes)

@@ -313,3 +313,11 @@ def test_free_space_is_told(tmp_path: Path) -> None:
     """The free bytes are a positive number no larger than the file system."""
     status = os.statvfs(tmp_path)
     assert 0 < files.free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
+
+
+def test_a_disk_is_tried_without_a_trace(tmp_path: Path) -> None:
+    """The folder stays as it was, to its times; where a file system makes no nameless file, nothing is blamed."""
+    before = tmp_path.stat()
+    files.try_disk(tmp_path)
+    files.try_disk(Path("/proc"))
+    assert (list(tmp_path.iterdir()), tmp_path.stat().st_mtime_ns) == ([], before.st_mtime_ns)

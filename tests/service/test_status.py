@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from measurement import Measurement
+from mounts import command, mounted
 
 from ingestd.backfill import backfill
 from ingestd.errors import Retry
@@ -27,6 +28,7 @@ from ingestd.service import status as looks
 from ingestd.service.state import SERVICE, RetryingFile, ServiceState, write_state
 from ingestd.service.status import Health, WaitingPart, hidden, read_status
 from ingestd.settings import Settings, load_settings
+from ingestd.settings.sections import Service as ServiceSettings
 
 ONE = Measurement()
 HEADER = ONE.but(rows=0).data
@@ -253,6 +255,25 @@ def test_a_queued_file_that_is_open_is_running(tmp_path: Path) -> None:
     assert (begun.safe_to_power_off, begun.safe_reason) == (False, "a measurement is running: It_1.csv")
     assert [(file.state, file.code) for file in given_up.waiting] == [("queued", "no-rows")]
     assert given_up.safe_to_power_off
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_disk_that_takes_no_file_is_a_trouble(tmp_path: Path, kind: str) -> None:
+    """The service's own word of it finds no place on that disk: status looks itself, while one runs here."""
+    settings = a_root(tmp_path)
+    stage = settings.layout.stage_root
+    if kind == "full":
+        settings = settings.model_copy(update={"service": ServiceSettings(free_mib=1e9)})
+    with holder(settings, SERVICE) as pid:
+        say_running(settings.layout, pid)
+        with mounted(stage, "--bind", stage) if kind == "read-only" else nullcontext():
+            if kind == "read-only":
+                command("mount", "-o", "remount,bind,ro", stage)
+            report = read_status(settings, datetime.now(UTC))
+    (trouble,) = report.troubles
+    told_of = {"full": "less than service.free_mib = 1e+09 MiB are free", "read-only": "Read-only file system"}
+    assert (trouble.message, trouble.place, report.health) == (told_of[kind], str(stage), Health.NEEDS_A_PERSON)
+    assert read_status(settings, datetime.now(UTC)).health is Health.SERVICE_DOWN, "nothing runs that needs the disk"
 
 
 def test_a_service_whose_lock_does_not_name_it_is_believed_while_it_lives(tmp_path: Path) -> None:

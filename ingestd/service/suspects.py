@@ -91,9 +91,14 @@ class Suspects:
                 self._tasks[task.source_file] = task
         return [task for task in tasks if task.source_file not in self.names]
 
+    @property
+    def answered(self) -> bool:
+        """Tell whether there is an answer to decide."""
+        return bool(self._answers)
+
     def is_due(self) -> bool:
         """Tell whether there is an answer to decide, or a suspect to stage."""
-        return bool(self._answers) or (bool(self._tasks) and not self._busy)
+        return self.answered or (bool(self._tasks) and not self._busy)
 
     def go_on(self) -> None:
         """Begin to stage the suspects that were looked at, unless others are in hand."""

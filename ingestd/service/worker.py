@@ -255,7 +255,8 @@ class Worker:
     def _finish_suspects(self) -> None:
         self._suspects.finish()
         self._take_messages(0.0)
-        self._guarded("stage", lambda: self._suspects.decide(self._answer))
+        if self._suspects.answered:
+            self._guarded("stage", lambda: self._suspects.decide(self._answer))
 
     def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
         self._raise_ours(outcomes)

@@ -48,6 +48,7 @@ def test_less_free_space_than_wanted(tmp_path: Path) -> None:
         assert len(service.lines("trouble")) == 1, "told once, not at every try"
         assert set(service.waiting()) == names
         assert service.stop() == 0
+        assert not service.lines("resumed"), "a stop ends no trouble"
         service.config.write_text(service.config.read_text().replace("1000000000.0", "0"))
         service.start()
         service.until(lambda: service.live_names() == names, "the runs, when there is room")

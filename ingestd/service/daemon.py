@@ -26,7 +26,7 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from ingestd import __version__
+from ingestd import __version__, files
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.late import wait_for_raw_root
@@ -341,7 +341,7 @@ class Daemon:
             self._fed_at = time.monotonic()
 
     def _show(self, phase: str) -> None:
-        """Write systemd's status line and the state file when something changed, the file until it could be written."""
+        """Write systemd's status line and the state file when something changed, the file until it stands there."""
         view = self._worker.view
         state = ServiceState.model_validate(
             {
@@ -362,7 +362,8 @@ class Daemon:
             self._shown = state.model_copy(update={"updated_at": self._clock()})
             if phase == "running":
                 self._notifier.status(state.doing)
-        if self._shown != self._written:
+        layout = self._settings.layout
+        if self._shown != self._written or files.is_gone(layout.service_state_path):
             with contextlib.suppress(Retry):  # a full disk is shown by the log and STATUS=; it must not end the service
-                write_state(self._settings.layout, self._shown)
+                write_state(layout, self._shown)
                 self._written = self._shown

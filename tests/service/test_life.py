@@ -191,6 +191,15 @@ def test_a_damaged_log_asks_for_a_person(tmp_path: Path) -> None:
 # ---- status ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_state_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    """Whoever tidies `service.json` away under a service at rest is told how it is all the same."""
+    with Service(tmp_path) as service:
+        service.until(lambda: service.status().service.doing == "watching", "it is at rest")
+        service.layout.service_state_path.unlink()
+        service.until(lambda: service.status().service.phase == "running", "it is told again", 20)
+        assert service.stop() == 0
+
+
 def test_status_with_the_service_up_down_and_killed(tmp_path: Path) -> None:
     """Exit codes 0 (well), 1 (a reject), 3 (down); `safe to power off` says no while a measurement runs."""
     with Service(tmp_path) as service:

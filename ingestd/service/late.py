@@ -56,7 +56,9 @@ def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier,
             if missing is None:
                 log.info("raw_root_is_there", place=str(layout.raw_root))
                 return True
+        notifier.stopping()
         presence.show(None, phase="stopped")
+        log.info("stopped")
     return False
 
 

@@ -51,7 +51,9 @@ def test_others_beside_a_service_that_waits_for_its_root(tmp_path: Path) -> None
         names = put(away, 0, 1)
         assert service.command("backfill", "--raw-root", str(away)).returncode == 0
         assert service.live_names() == names
+        service.heard()  # so that there is room for more
         assert service.stop() == 0
+        assert ("STOPPING=1" in service.heard(), service.lines()[-1]["event"]) == (True, "stopped")
         assert service.command("status").stdout.startswith("service   is not running: new runs wait for it")
 
 

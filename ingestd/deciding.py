@@ -337,7 +337,7 @@ def in_turn(catalog: Catalog, outcomes: Iterable[Outcome]) -> list[Outcome]:
         if not isinstance(outcome, Staged):
             return 2
         digest = outcome.row.source_sha256
-        if not outcome.task.force and (catalog.live_with(digest) or catalog.edited_original_of(digest)):
+        if catalog.live_with(digest) or catalog.edited_original_of(digest):
             return 0  # it was not compared before it was parsed
         return 1 if outcome.task.prior is not None else 2
 

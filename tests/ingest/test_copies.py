@@ -107,14 +107,16 @@ def test_two_files_change_names(archive: Archive) -> None:
         assert {name: row.run_id for name, row in archive.live().items()} == expected
 
 
-def test_a_copy_made_before_an_edit_of_the_original(archive: Archive) -> None:
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("edit", [{"chip": 67}, {"rows": RUN.rows + 1}], ids=["edited", "grown"])
+def test_a_copy_made_before_an_edit_of_the_original(archive: Archive, edit: dict[str, int], force: bool) -> None:
     """Copied, then the original corrected, both unseen: the copy is a copy, the original is edited, one row."""
     archive.put(A, RUN.data)
     archive.backfill()
     archive.copy(A, C)
-    archive.put(A, RUN.but(chip=67).data)
-    assert archive.backfill() == [("duplicate", C), ("edited", A)]
-    assert {row.source_file: row.chip_number for row in archive.rows()} == {A: 67}
+    archive.put(A, RUN.but(**edit).data)
+    assert archive.backfill(force=force) == [("duplicate", C), ("edited" if "chip" in edit else "updated", A)]
+    assert [(row.source_file, row.source_size) for row in archive.rows()] == [(A, len(RUN.but(**edit).data))]
 
 
 @pytest.mark.parametrize("name", [A, "It_1.csv"], ids=["dated by its path", "dated by its mtime"])

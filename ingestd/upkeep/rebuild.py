@@ -66,12 +66,16 @@ def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows
     return rows
 
 
-def keep_unstaged(rows: PackedRows, found: Salvage) -> None:
-    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones."""
+def keep_unstaged(rows: PackedRows, found: Salvage, told: Told) -> None:
+    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones.
+
+    That an older version of a run was kept does not tell that it was superseded; an event does.
+    """
     for run_id, known in found.rows.items():
         staged = rows.get(run_id)
-        if staged is None or not (staged.live or known.live):
+        if staged is None or not staged.live:
             rows.put(known)
+    told.bring_up_to_date(rows, found.decided_by)
 
 
 def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:

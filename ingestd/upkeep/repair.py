@@ -374,7 +374,7 @@ def rebuild_manifest(
         told, found = read_told(layout), salvage(layout)
         end_half_done(layout, _recorded(layout, found, told), lambda path: set_aside(layout, [path], folder))
         rows = rows_of_stage(read_stage(layout), told)
-        keep_unstaged(rows, found)
+        keep_unstaged(rows, found, told)
         write_manifest(settings, found, _checked(layout, rows), restored_notes(found, told), folder)
     if from_raw:
         return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))

@@ -363,6 +363,20 @@ def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
     assert damages(archive) == {(found.kind, found.path)}
 
 
+@pytest.mark.parametrize("events", [True, False])
+def test_rebuilding_takes_no_edited_run_without_parquet_for_superseded(events: bool, archive: Archive) -> None:
+    """The version from before its edit was kept: the run stays live all the same, and is staged again by a repair."""
+    row, rows = archive.live()[lived.EDITED], manifest(archive)
+    archive.staged(row).unlink()
+    if not events:
+        shutil.rmtree(archive.layout.events_dir)
+    rebuild(archive, "stage")
+    assert manifest(archive) == rows
+    assert damages(archive) == {("parquet-missing", archive.layout.relative(archive.staged(row)))}
+    mend(archive)
+    assert (manifest(archive), damages(archive)) == (rows, set())
+
+
 @pytest.mark.parametrize("words", [["verify"], ["repair", "--apply"], ["rebuild-manifest", "--from", "stage"]])
 @pytest.mark.parametrize(
     "part",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
@@ -118,11 +119,9 @@ class Decider:
         old = old or self.store.catalog.run(row.run_id)
         target = self.layout.staged_file(row.proc, row.date_local, row.run_id)
         if old is not None and not old.superseded_by:
-            was = self.layout.staged_file(old.proc, old.date_local, old.run_id)
+            was = self._place_of(old)
             if event in {Event.EDITED, Event.SUPERSEDED}:
-                aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
-                placing.kept.append(Kept(was, aside, old.source_sha256))
-                kept.append(aside.relative_to(self.layout.stage_root).as_posix())
+                kept.append(self._kept_aside(old, placing))
             else:  # kept until the record is durable
                 placing.kept.append(Kept(was, outcome.temporary.with_suffix(".replaced")))
             if was != target:
@@ -138,6 +137,14 @@ class Decider:
             files=[*self._cleared(row, old), *self._joined(row)],
             superseded_parquet=kept,
         )
+
+    def _kept_aside(self, old: KnownRun, placing: Placing) -> str:
+        aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
+        placing.kept.append(Kept(self._place_of(old), aside, old.source_sha256))
+        return aside.relative_to(self.layout.stage_root).as_posix()
+
+    def _place_of(self, run: KnownRun) -> Path:
+        return self.layout.staged_file(run.proc, run.date_local, run.run_id)
 
     def _joined(self, row: ManifestRow) -> list[FileNote]:
         """Note the known copies of what a run's bytes are now as copies of this run: whose they were has others."""
@@ -157,16 +164,16 @@ class Decider:
 
     def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
-        replaced = self.store.full_rows([old.run_id])[old.run_id]
-        new_id = outcome.row.run_id
-        retired = replaced.model_copy(update={"superseded_by": new_id})
         return record.model_copy(
             update={
-                "rows": [retired, outcome.row],
+                "rows": [self._retired(old, outcome.row.run_id), outcome.row],
                 "files": [*record.files, *map(forgotten, self._left_alone(old, outcome))],
                 "note": f"its start time changed; it was run {old.run_id}",
             }
         )
+
+    def _retired(self, old: KnownRun, successor: str) -> ManifestRow:
+        return self.store.full_rows([old.run_id])[old.run_id].model_copy(update={"superseded_by": successor})
 
     def _left_alone(self, old: KnownRun, outcome: Staged) -> list[FileNote]:
         """List the copies of a run over whose file another measurement was saved: they are all there is of it now.
@@ -178,18 +185,17 @@ class Decider:
             return []
         copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
         digests = {note.source_sha256 for note in copies}
-        if not digests or self._begins_as(old, outcome):
+        if not digests or self._begins_as(old, outcome.temporary):
             return []
         version = old.source_sha256 if old.source_sha256 in digests else min(digests)
         return [note for note in copies if note.source_sha256 == version]
 
-    def _begins_as(self, old: KnownRun, outcome: Staged) -> bool:
+    def _begins_as(self, old: KnownRun, parquet: Path) -> bool:
         """Tell whether what is staged begins with all rows of a run."""
         from ingestd.stage.parquet import read_run, same_cells  # noqa: PLC0415  # loads pyarrow
 
         try:
-            before = read_run(self.layout.staged_file(old.proc, old.date_local, old.run_id))
-            after = read_run(outcome.temporary)
+            before, after = read_run(self._place_of(old)), read_run(parquet)
         except (Corrupt, Retry):
             return False
         return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
@@ -206,7 +212,7 @@ class Decider:
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
         if self.originals.holds(self.store.catalog, run, task.now):
-            return self._copy(run, outcome)
+            return self._merged(self._copy(run, outcome), run, placing)
         return self._moved(run, outcome, placing)
 
     def _copy(self, run: KnownRun, outcome: Same) -> Record:
@@ -222,6 +228,27 @@ class Decider:
         before = self.store.catalog.notes.get(task.source_file)
         known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
+
+    def _merged(self, record: Record, run: KnownRun, placing: Placing) -> Record:
+        """Supersede the run that a file was before it had the bytes of `run`, where both are one measurement.
+
+        A copy that was broken off, or edited, is a run of its own until one is put over the other.
+        """
+        start, there = (run.proc, run.start_time_utc, "header"), self.store.catalog.live_at(record.source_file)
+        same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
+        old = next((one for one in same if self._begins_as(one, self._place_of(run))), None)
+        if old is None or self.store.catalog.copies(old, old.source_sha256):  # a copy takes its place
+            return record
+        copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
+        placing.removed.append(self._place_of(old))
+        return record.model_copy(
+            update={
+                "rows": [self._retired(old, run.run_id), *record.rows],
+                "files": [*record.files, *(note.model_copy(update={"run_id": run.run_id}) for note in copies)],
+                "note": f"it was run {old.run_id}, of the same measurement",
+                "superseded_parquet": [self._kept_aside(old, placing)],
+            }
+        )
 
     def _touched(self, run: KnownRun, outcome: Same) -> Record:
         row = self.store.full_rows([run.run_id])[run.run_id].model_copy(update=_state(outcome.task.status))
@@ -241,7 +268,7 @@ class Decider:
         (staged,) = stage.stage_batch([task], self.context)
         match staged:
             case Staged() if staged.row.source_sha256 == outcome.digest:
-                record = self._put(Event.MOVED, staged, placing, run)
+                record = self._merged(self._put(Event.MOVED, staged, placing, run), run, placing)
                 return record.model_copy(update={"note": moved_from(run.source_file)})
             case Refused() if staged.digest in {outcome.digest, ""}:  # settings, or the new name, do not take it
                 return self._decide_refused(staged)

@@ -11,7 +11,7 @@ from ingestd.manifest.store import ManifestStore
 
 def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_ms: float) -> None:
     """Write the log line of a decision; warn of what its content lacks and of raw files that it tells are lost."""
-    row = record.rows[-1] if record.rows else None
+    row = next((row for row in record.rows if row.run_id == record.run_id), None)
     run = None if row or not record.run_id else store.catalog.run(record.run_id)
     context = {
         "seq": record.seq,

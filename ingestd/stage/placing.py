@@ -132,7 +132,7 @@ class Placing:
 
         Old data is durable under its second name before the first rename: a power cut may not find it gone under both.
         """
-        if not self.renamed:
+        if not self.touched:
             return
         below = f"{stage_root}/"
         content = {

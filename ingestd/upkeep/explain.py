@@ -282,7 +282,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
         return _moved_away(store, story)
     live = [row for row in story.rows if row.live]
     if not live:
-        return "It was superseded: its start time changed, and another run stands for it now."
+        return "It was superseded: another run stands for it now."
     return _is_run(run or live[0], raw)
 
 
@@ -327,7 +327,7 @@ def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow
 
 def _is_run(row: ManifestRow, raw: RawFile, lost: LostFile | None = None) -> str:
     if not row.live:
-        return f"It was run {row.run_id}, superseded by {row.superseded_by}: its start time changed."
+        return f"It was run {row.run_id}, superseded by {row.superseded_by}, which stands for it now."
     where = ""
     if lost is not None:
         where = f" {_and_lost(lost)}"

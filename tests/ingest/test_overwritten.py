@@ -166,3 +166,79 @@ def test_a_refusal_that_another_process_overtook(archive: Archive, before: bytes
     assert (done.records, done.again) == ([], read)
     assert archive.backfill() == []
     assert not archive.notes()
+
+
+def one_measurement_twice(archive: Archive, other: bytes) -> dict[str, str]:
+    """Ingest a run at A and, at B, what was made of a copy of it; return the id of each."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(B, other)
+    assert archive.backfill() == [("ingested", B)]
+    return {name: row.run_id for name, row in archive.live().items()}
+
+
+PARTS = {"broken off": RUN.but(rows=2).data, "cut": RUN.data[:-9], "edited": RUN.but(chip=5).data}
+
+
+@pytest.mark.parametrize("how", ["copied", "moved", "by force"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_copy_that_becomes_whole_counts_no_more(archive: Archive, part: str, how: str) -> None:
+    """A copy that was broken off was a run of its own: it is superseded when all of it is there, its data is kept."""
+    ids = one_measurement_twice(archive, PARTS[part])
+    if how == "moved":
+        archive.move(A, B)
+    else:
+        archive.copy(A, B)
+    archive.backfill(force=how == "by force")
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A]}
+    assert list(archive.live()) == [B if how == "moved" else A]
+    assert archive.report.lost == []
+    (kept,) = (name for record in archive.fresh for name in record.superseded_parquet)
+    assert (archive.layout.stage_root / kept).exists()
+    archive.put(B, RUN.but(chip=70).data)
+    assert archive.backfill() == [("edited" if how == "moved" else "ingested", B)]
+
+
+def test_copies_of_a_part_are_copies_of_the_whole(archive: Archive) -> None:
+    """A copy stopped twice on its way, and was copied at the first stop: all of it is one measurement in the end."""
+    ids = one_measurement_twice(archive, RUN.but(rows=1).data)
+    archive.copy(B, C)
+    assert archive.backfill() == [("duplicate", C)]
+    archive.put(B, RUN.but(rows=2).data)
+    assert archive.backfill() == [("updated", B)]
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B)]
+    assert archive.notes()[C].run_id == ids[A]
+    archive.touch(C)
+    assert archive.backfill() == [("unchanged", C)]
+
+
+def test_a_part_of_which_there_is_a_copy_goes_there(archive: Archive) -> None:
+    """What was at the path is in another file still: that is the run's from now on."""
+    ids = one_measurement_twice(archive, RUN.but(rows=2).data)
+    archive.copy(B, C)
+    archive.backfill()
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B), ("moved", C)]
+    assert {name: row.run_id for name, row in archive.live().items()} == {A: ids[A], C: ids[B]}
+
+
+def test_a_corrected_copy_put_over_its_original_is_the_run(archive: Archive) -> None:
+    """Copied, corrected and renamed over the original, with looks between: the corrected one counts, alone."""
+    ids = one_measurement_twice(archive, RUN.but(chip=67).data)
+    archive.move(B, A)
+    assert archive.backfill() == [("moved", A)]
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[B]: None, ids[A]: ids[B]}
+    assert (archive.history(67), archive.history(72)) == ([A], [])
+    archive.put(A, RUN.but(chip=68).data)
+    assert archive.backfill() == [("edited", A)]
+
+
+@pytest.mark.parametrize("other", [RUN.but(sample=2), RUN.but(start=None, rows=2)], ids=["other rows", "no start"])
+def test_what_only_may_be_the_same_measurement_goes_on_counting(archive: Archive, other: Measurement) -> None:
+    """With other rows, or without a start time, what was at the path may be another measurement."""
+    ids = one_measurement_twice(archive, other.data)
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B)]
+    assert live_samples(archive).keys() == set(ids.values())
+    assert [file.run_id for file in archive.report.lost] == [ids[B]]

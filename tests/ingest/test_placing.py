@@ -297,3 +297,32 @@ def test_a_superseded_run_is_staged_until_its_successor_is_recorded(
     assert not old.parent.exists()
     assert [row.live for row in archive.rows()] == [False, True]
     assert verify(archive.settings).clean
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_part_of_a_run_is_staged_until_the_whole_is_recorded(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """A batch that only takes Parquet away keeps it first, and is ended, or taken back, by the next start."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put("B.csv", RUN.but(rows=2).data)
+    archive.backfill()
+    old, append = archive.staged(archive.live()["B.csv"]), log.append
+    archive.copy(A, "B.csv")
+
+    def appended(*given: Any) -> Any:
+        assert old.exists()
+        if recorded:
+            append(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(log, "append", appended)
+        backfill(archive.settings, Options(engine=inline, clock=archive.now, histories=False))
+    assert old.exists()
+    backfill(archive.settings, Options(engine=inline, clock=archive.now))
+    assert not old.parent.exists()
+    assert [row.source_file for row in archive.rows() if row.live] == [A]
+    assert len(archive.aside()) == 1
+    assert verify(archive.settings).clean

@@ -277,7 +277,8 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if note is not None and note.outcome == "queued":
         return _queued(store, note, raw, run)
     if note is not None and note.outcome == "duplicate":
-        return f"It is {fate_of_copy(store.catalog, note)}."
+        fate = fate_of_copy(store.catalog, note)
+        return f"It is {fate}." if raw.exists else f"It is gone, and was {fate}."
     if not story.rows:
         return _moved_away(store, story)
     live = [row for row in story.rows if row.live]

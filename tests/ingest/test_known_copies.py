@@ -68,6 +68,15 @@ def test_force_leaves_a_copy_of_what_was_edited_since_a_copy(copied: Archive) ->
     assert ", before its edit: counted once, there" in told(copied)
 
 
+def test_a_copy_that_was_deleted_is_told_as_gone(copied: Archive) -> None:
+    """`explain` says what it was, not that it is there."""
+    copied.delete(B)
+    assert copied.backfill() == []
+    (run,) = copied.rows()
+    verdict = f"It is gone, and was a copy of {A} (run {run.run_id}): counted once, there."
+    assert explain(copied.settings, B, copied.now()).verdict == verdict
+
+
 def test_the_copy_put_back_over_its_edited_original_undoes_the_edit(copied: Archive) -> None:
     """The bytes of a known copy, at the original's own path, are that run as it was."""
     copied.put(A, RUN.but(chip=67).data)

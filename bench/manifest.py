@@ -10,6 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -128,11 +129,10 @@ def bare_compaction(folder: Path) -> float:
 
 def history(folder: Path) -> float:
     """Bring the history of one chip up to date."""
-    layout = layout_of(folder)
+    layout = replace(layout_of(folder), histories_dir=folder / "fresh")
 
     def work() -> None:
-        view = read_view(layout, [CHIP])
-        write_histories(view, [CHIP], folder / "fresh", "America/Santiago", parquet_path=lambda *parts: str(parts))
+        write_histories(read_view(layout, [CHIP]), [CHIP], "America/Santiago", layout)
 
     return _timed(work)
 

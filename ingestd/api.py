@@ -109,10 +109,8 @@ def build_chip_history(chip: str, data_root: Place = None, *, config: Place = No
         Corrupt, Retry: as `load_manifest`.
     """
     settings = _settings(data_root, config)
-    layout = settings.layout
-    return chip_histories.build_chip_history(
-        _manifest(layout, all_versions=False), chip, settings.time.local_tz, parquet_path=layout.staged_name
-    )
+    runs = _manifest(settings.layout, all_versions=False)
+    return chip_histories.build_chip_history(runs, chip, settings.time.local_tz, settings.layout)
 
 
 def stage_run(source: str | Path, data_root: Place = None, *, config: Place = None) -> ManifestRow:

@@ -215,12 +215,7 @@ class Ingest:
         stale, through = sorted(self.store.catalog.stale_chips), self.store.next_seq - 1
         if not stale:
             return []
-        changes = update_histories(
-            self.layout,
-            self.settings.time.local_tz,
-            stale,
-            lock_timeout_s=self.settings.manifest.lock_timeout_s,
-        )
+        changes = update_histories(self.settings, stale)
         with self.store.transaction():
             record = Record(
                 seq=self.store.next_seq, at=self.clock(), event=Event.HISTORIES, chips=stale, through=through

@@ -132,17 +132,12 @@ class Layout:
         return self.rejects_dir / below
 
     def history_file(self, chip_name: str) -> Path:
-        """Locate the history of a chip."""
-        return history_path(self.histories_dir, chip_name)
+        """Locate the history of a chip; no chip name leads out of the folder of the histories."""
+        return self.histories_dir / (files.safe_name(chip_name) + HISTORY_SUFFIX)
 
     def relative(self, path: Path | str) -> str:
         """Show a path relative to the data root where it lies below it."""
         return str(path).removeprefix(f"{self.data_root}/")
-
-
-def history_path(directory: Path, chip_name: str) -> Path:
-    """Name the history file of a chip; no chip name leads out of `directory`."""
-    return directory / (files.safe_name(chip_name) + HISTORY_SUFFIX)
 
 
 def partition(proc: str, day: date, run_id: str) -> str:

@@ -10,22 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from layouts import layout_of
 
-from ingestd.layout import EVENTS_PER_FOLDER, Layout
+from ingestd.layout import EVENTS_PER_FOLDER
 
 ROOT = Path("/data")
-LAYOUT = Layout(
-    data_root=ROOT,
-    raw_root=ROOT / "01_raw",
-    stage_root=ROOT / "02_stage",
-    manifest_path=ROOT / "02_stage/_manifest/manifest.parquet",
-    wal_dir=ROOT / "02_stage/_manifest/wal",
-    events_dir=ROOT / "02_stage/_manifest/events",
-    rejects_dir=ROOT / "02_stage/_rejects",
-    histories_dir=ROOT / "histories",
-    metadata_dir=ROOT / "metadata",
-    log_file=ROOT / "02_stage/_manifest/ingestd.log",
-)
+LAYOUT = layout_of(ROOT)
 DAY = date(2025, 9, 23)
 REFUSED = [
     "",

@@ -53,8 +53,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
         rows = read_view(layout, columns=["chip_name"])
         for name in chip:
             require_chip(rows, name)
-    timeout_s = settings.manifest.lock_timeout_s
-    changes = update_histories(layout, settings.time.local_tz, chip or None, lock_timeout_s=timeout_s)
+    changes = update_histories(settings, chip or None)
     if as_json:
         histories = [
             {"chip": change.chip, "path": str(change.path), "runs": change.runs, "changed": change.changed}

@@ -106,9 +106,7 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     """Write what is missing or old of all histories and metadata files; return the days written."""
     from ingestd.histories.chip import update_histories  # noqa: PLC0415  # loads polars: not for --help
 
-    timeout_s = settings.manifest.lock_timeout_s
-    changes = update_histories(settings.layout, settings.time.local_tz, lock_timeout_s=timeout_s)
-    written = {change.chip for change in changes if change.changed}
+    written = {change.chip for change in update_histories(settings) if change.changed}
     found.histories = sorted({*found.histories, *written})
     return [export.path.parent.name for export in write_metadata(settings) if export.changed]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,12 +16,10 @@ from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
-from ingestd.layout import HISTORY_SUFFIX, Layout, history_path
+from ingestd.layout import HISTORY_SUFFIX, Layout
 from ingestd.manifest.view import read_view
+from ingestd.settings import Settings
 from ingestd.words import shown
-
-ParquetPath = Callable[[str, date, str], str]
-"""(proc, date_local, run_id) -> path of the run's Parquet relative to the data root, POSIX."""
 
 HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "seq": pl.Int64(),
@@ -72,7 +69,7 @@ class HistoryChange:
     changed: bool
 
 
-def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath) -> pl.DataFrame:
+def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl.DataFrame:
     """Make the history of one chip from its manifest rows, in any order; superseded rows are left out.
 
     Columns are `HISTORY_SCHEMA`; date and time are those of `tz`; `seq` counts from 1 by start time, file index
@@ -82,19 +79,17 @@ def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: P
     Raises:
         UsageError: there is no time zone `tz`.
     """
-    return _histories(rows, tz, parquet_path).drop("chip_name")
+    return _histories(rows, tz, layout).drop("chip_name")
 
 
-def build_chip_history(
-    manifest: pl.DataFrame | pl.LazyFrame, chip_name: str, tz: str, *, parquet_path: ParquetPath
-) -> pl.DataFrame:
+def build_chip_history(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str, tz: str, layout: Layout) -> pl.DataFrame:
     """Make the history of the chip `chip_name`, as `history_frame` does.
 
     Raises:
         UsageError: the manifest has no run of that chip; the nearest chip names are in the message.
     """
     require_chip(manifest, chip_name)
-    return history_frame(manifest.lazy().filter(pl.col("chip_name") == chip_name), tz, parquet_path=parquet_path)
+    return history_frame(manifest.lazy().filter(pl.col("chip_name") == chip_name), tz, layout)
 
 
 def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
@@ -108,69 +103,61 @@ def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
         raise unknown("chip", chip_name, names)
 
 
-def render_histories(
-    manifest: pl.DataFrame | pl.LazyFrame, tz: str, *, parquet_path: ParquetPath
-) -> Iterator[tuple[str, bytes]]:
+def render_histories(manifest: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> Iterator[tuple[str, bytes]]:
     """Render the history file of every chip with a live run; the same rows give the same bytes. Format: see `cells`.
 
     Yields (chip, bytes) in order of chip name, a few chips in memory at a time.
     """
-    for by_chip in _cells_by_chip(manifest, tz, parquet_path):
+    for by_chip in _cells_by_chip(manifest, tz, layout):
         for chip, cells in by_chip.items():
             yield chip, join_cells(cells)
 
 
 def write_histories(
-    manifest: pl.DataFrame | pl.LazyFrame,
-    chips: Iterable[str] | None,
-    directory: Path,
-    tz: str,
-    *,
-    parquet_path: ParquetPath,
+    manifest: pl.DataFrame | pl.LazyFrame, chips: Iterable[str] | None, tz: str, layout: Layout
 ) -> list[HistoryChange]:
     """Bring the history files of `chips` up to date with the manifest; files whose bytes stay are not touched.
 
     Each file is replaced atomically. A chip that has a history but no live run any more keeps a file with the header
     line only; one that has neither gets none. With `chips` None every chip is meant: those of the manifest, and the
-    histories of ours in `directory` whose chip has no live run. Changes come in order of chip name.
+    histories of ours whose chip has no live run. Changes come in order of chip name.
 
     Raises:
         UsageError: there is no time zone `tz`.
         Retry: the disk refuses a write.
     """
     wanted = None if chips is None else set(chips)
-    files.remove_leftovers(directory / HISTORY_SUFFIX)
+    files.remove_leftovers(layout.histories_dir / HISTORY_SUFFIX)
     rows = manifest.lazy() if wanted is None else manifest.lazy().filter(pl.col("chip_name").is_in(list(wanted)))
     changes: list[HistoryChange] = []
-    for by_chip in _cells_by_chip(rows, tz, parquet_path):
-        changes += _write([_History(chip, history_path(directory, chip), cells) for chip, cells in by_chip.items()])
+    for by_chip in _cells_by_chip(rows, tz, layout):
+        changes += _write([_History(chip, layout.history_file(chip), cells) for chip, cells in by_chip.items()])
     if wanted is None:
         current = {change.path for change in changes}
-        left = [_History(_chip_of(path), path, None) for path in own_histories(directory) if path not in current]
+        own = own_histories(layout.histories_dir)
+        left = [_History(_chip_of(path), path, None) for path in own if path not in current]
     else:
         gone = wanted - {change.chip for change in changes}
-        left = [_History(chip, history_path(directory, chip), None) for chip in gone]
+        left = [_History(chip, layout.history_file(chip), None) for chip in gone]
     return sorted([*changes, *_write(left)], key=lambda change: change.chip)
 
 
-def update_histories(
-    layout: Layout, tz: str, chips: Sequence[str] | None = None, *, lock_timeout_s: float
-) -> list[HistoryChange]:
+def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
     """Bring the histories of `chips` (None: of all) up to date with the manifest, as `write_histories` does.
 
     Others may do the same meanwhile: each holds the lock of the histories from its look at the manifest on, so that
     none is replaced by an older one. Whoever may only read the manifest's folder, and writes elsewhere, needs no lock.
 
     Raises:
-        LockHeld: another process held that lock for longer than `lock_timeout_s`.
+        LockHeld: another process held that lock for longer than `manifest.lock_timeout_s`.
         Corrupt: manifest or log is damaged.
         Retry: the disk refuses a write.
     """
+    layout = settings.layout
     lock = files.Lock(layout.histories_lock_path, refusal="another ingestd process ({holder}) is writing histories")
     writable = os.access(layout.histories_lock_path.parent, os.W_OK)
-    with lock.held(lock_timeout_s) if writable else nullcontext():
-        rows = read_view(layout, chips)
-        return write_histories(rows, chips, layout.histories_dir, tz, parquet_path=layout.staged_name)
+    with lock.held(settings.manifest.lock_timeout_s) if writable else nullcontext():
+        return write_histories(read_view(layout, chips), chips, settings.time.local_tz, layout)
 
 
 def load_history(path: Path) -> pl.DataFrame:
@@ -201,7 +188,7 @@ def load_history(path: Path) -> pl.DataFrame:
     return typed
 
 
-def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: ParquetPath) -> pl.DataFrame:
+def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl.DataFrame:
     start = local_start(tz)
     runs = in_run_order(live_runs(rows).select(_NEEDED).collect(), "chip_name")
     columns = {
@@ -212,17 +199,15 @@ def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: Parquet
         "day_folder": pl.col("source_file").str.extract(r"(?s)(?:^|/)([^/]+)/[^/]*$").fill_null(""),
         "chip_group": pl.col("chip_group").fill_null(""),
     }
-    named = _with_parquet_path(runs, parquet_path).with_columns(**columns)
+    named = _with_parquet_path(runs, layout).with_columns(**columns)
     return named.select("chip_name", *HISTORY_SCHEMA)
 
 
-def _cells_by_chip(
-    rows: pl.DataFrame | pl.LazyFrame, tz: str, parquet_path: ParquetPath
-) -> Iterator[dict[str, pl.DataFrame]]:
+def _cells_by_chip(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> Iterator[dict[str, pl.DataFrame]]:
     """Make the CSV cells of each chip's history, of several chips at once, in order of chip name."""
     runs = live_runs(rows)
     for chips in _groups_of_chips(runs):
-        histories = _histories(runs.filter(pl.col("chip_name").is_in(chips)), tz, parquet_path)
+        histories = _histories(runs.filter(pl.col("chip_name").is_in(chips)), tz, layout)
         cells = text_cells(histories.drop("chip_name")).hstack([histories["chip_name"]])
         parts = cells.partition_by("chip_name", include_key=False, as_dict=True)
         yield {str(chip): part for (chip,), part in parts.items()}
@@ -242,10 +227,10 @@ def _groups_of_chips(runs: pl.LazyFrame) -> Iterator[list[str]]:
         yield chips
 
 
-def _with_parquet_path(runs: pl.DataFrame, parquet_path: ParquetPath) -> pl.DataFrame:
+def _with_parquet_path(runs: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     # One call a folder, not a run: a million runs share a few thousand folders.
     folders = runs.select("proc", "date_local").unique(maintain_order=True)
-    paths = [parquet_path(proc, day, _ANY_RUN).rpartition(_ANY_RUN) for proc, day in folders.iter_rows()]
+    paths = [layout.staged_name(proc, day, _ANY_RUN).rpartition(_ANY_RUN) for proc, day in folders.iter_rows()]
     ends = {"head": [head for head, _, _ in paths], "tail": [tail for _, _, tail in paths]}
     around = folders.hstack(pl.DataFrame(ends, schema={"head": pl.String, "tail": pl.String}))
     joined = runs.join(around, on=["proc", "date_local"], how="left", maintain_order="left")

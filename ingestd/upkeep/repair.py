@@ -304,8 +304,7 @@ class _Job:
             with ingest.store.transaction():
                 pass  # a torn end of the log is set aside and cut
             ingest.refresh_histories()
-            timeout_s = self.settings.manifest.lock_timeout_s
-            update_histories(self.layout, self.settings.time.local_tz, lock_timeout_s=timeout_s)
+            update_histories(self.settings)
             ingest.compact()
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]

@@ -295,7 +295,7 @@ def _history_findings(
         chip for chip, path in paths.items() if chip not in stale and (only is None or layout.relative(path) in only)
     }
     rows = now.runs.lazy().filter(pl.col("chip_name").is_in(list(looked_at)))
-    for chip, text in render_histories(rows, settings.time.local_tz, parquet_path=layout.staged_name):
+    for chip, text in render_histories(rows, settings.time.local_tz, layout):
         looked_at.remove(chip)
         yield from _compared(settings, chip, paths[chip], text)
     for chip in sorted(looked_at):  # all runs of these were superseded: a history that is not there need not be

@@ -6,14 +6,16 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from layouts import layout_of
 
+from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.table import rows_frame
 
@@ -65,9 +67,9 @@ def manifest_of() -> MakeManifest:
 
 
 @pytest.fixture(scope="session")
-def parquet_path() -> Callable[[str, date, str], str]:
-    """The path of a staged run below the data root."""
-    return lambda proc, day, run: f"02_stage/raw_measurements/proc={proc}/date={day}/run_id={run}/part-000.parquet"
+def layout() -> Layout:
+    """A data root that is not there: what stands in a history is a matter of names."""
+    return layout_of(Path("/data"))
 
 
 def legacy_rows(lab: Path) -> list[tuple[str, dict[str, str]]]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ingestd.histories.chip import (
     write_histories,
 )
 from ingestd.histories.runs import unknown
+from ingestd.layout import Layout
 
 TZ = "America/Santiago"
 HEADER = (
@@ -35,16 +37,15 @@ HEADER = (
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 MakeManifest = Callable[..., pl.DataFrame]
-ParquetPath = Callable[[str, date, str], str]
 
 
 def cells(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
 
 
-def test_a_history_line_by_line(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_a_history_line_by_line(manifest_of: MakeManifest, layout: Layout) -> None:
     """The file is exactly this: contract columns, local time, header digits, Parquet path."""
-    frame = history_frame(manifest_of({}), TZ, parquet_path=parquet_path)
+    frame = history_frame(manifest_of({}), TZ, layout)
     run = frame["run_id"].item()
     assert (
         render_csv(frame)
@@ -59,10 +60,10 @@ def test_a_history_line_by_line(manifest_of: MakeManifest, parquet_path: Parquet
 
 
 def test_legacy_histories_come_out_cell_for_cell(
-    lab: Path, legacy_manifest: pl.DataFrame, parquet_path: ParquetPath, tmp_path: Path
+    lab: Path, legacy_manifest: pl.DataFrame, layout: Layout, tmp_path: Path
 ) -> None:
     """From the same runs ingestd makes the lab's five old histories again, but for the differences its README names."""
-    write_histories(legacy_manifest, None, tmp_path, TZ, parquet_path=parquet_path)
+    write_histories(legacy_manifest, None, TZ, replace(layout, histories_dir=tmp_path))
     old_files = sorted((lab / "legacy_histories").iterdir())
     assert len(old_files) == 5
     assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in old_files]
@@ -77,7 +78,7 @@ def test_legacy_histories_come_out_cell_for_cell(
         assert ours == [list(row.values()) for row in old]
 
 
-def test_runs_are_ordered_by_start_then_index_then_file(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_runs_are_ordered_by_start_then_index_then_file(manifest_of: MakeManifest, layout: Layout) -> None:
     """Runs of one instant go by file index, unknown ones last, then by source file; `seq` counts from 1."""
     runs = [
         {"source_file": "d/c.csv", "file_idx": None},
@@ -86,25 +87,25 @@ def test_runs_are_ordered_by_start_then_index_then_file(manifest_of: MakeManifes
         {"source_file": "d/z.csv", "file_idx": 2},
         {"source_file": "d/later.csv", "file_idx": 1, "start": "1758632155.29"},
     ]
-    frame = history_frame(manifest_of(*runs), TZ, parquet_path=parquet_path)
+    frame = history_frame(manifest_of(*runs), TZ, layout)
     assert frame["source_file"].to_list() == ["d/z.csv", "d/a.csv", "d/b.csv", "d/c.csv", "d/later.csv"]
     assert frame["seq"].to_list() == [1, 2, 3, 4, 5]
 
 
 @given(data=st.data())
-def test_input_order_does_not_matter(manifest_of: MakeManifest, parquet_path: ParquetPath, data: st.DataObject) -> None:
+def test_input_order_does_not_matter(manifest_of: MakeManifest, layout: Layout, data: st.DataObject) -> None:
     """Any order of the manifest's rows gives the same bytes."""
     indices = data.draw(st.lists(st.none() | st.integers(0, 2), min_size=1, max_size=6))
     runs = [{"source_file": f"d/{name}.csv", "file_idx": idx} for name, idx in enumerate(indices)]
     shuffled = data.draw(st.permutations(runs))
-    first, second = (history_frame(manifest_of(*rows), TZ, parquet_path=parquet_path) for rows in (runs, shuffled))
+    first, second = (history_frame(manifest_of(*rows), TZ, layout) for rows in (runs, shuffled))
     assert render_csv(first) == render_csv(second)
 
 
-def test_superseded_runs_are_left_out(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_superseded_runs_are_left_out(manifest_of: MakeManifest, layout: Layout) -> None:
     """A row that another superseded is no line of a history."""
     runs = manifest_of({"source_file": "d/a.csv", "superseded_by": "f" * 20}, {"source_file": "d/b.csv"})
-    assert history_frame(runs, TZ, parquet_path=parquet_path)["source_file"].to_list() == ["d/b.csv"]
+    assert history_frame(runs, TZ, layout)["source_file"].to_list() == ["d/b.csv"]
 
 
 @pytest.mark.parametrize(
@@ -120,15 +121,15 @@ def test_superseded_runs_are_left_out(manifest_of: MakeManifest, parquet_path: P
     ],
 )
 def test_start_time_keeps_the_digits_of_the_header(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, start: str, origin: str, text: str
+    manifest_of: MakeManifest, layout: Layout, start: str, origin: str, text: str
 ) -> None:
     """Epoch seconds are the header's own digits; any other start is the float as Python prints it."""
     begun = datetime(2025, 9, 23, 12, 55, 55, 282112, tzinfo=UTC)
     rows = manifest_of({"start": start, "start_time_utc": begun, "start_time_origin": origin})
-    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == text
+    assert history_frame(rows, TZ, layout)["start_time"].item() == text
 
 
-def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, layout: Layout) -> None:
     """A parameter whose name or text looks like a start time line is not mistaken for it."""
     note = 'x, "Start time": "1758632155.2820"'
     header = {
@@ -137,7 +138,7 @@ def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, p
         "metadata": {"Start time": "1758632155.2821116"},
     }
     rows = manifest_of({"parameters": json.dumps(header)})
-    assert history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].item() == "1758632155.2821116"
+    assert history_frame(rows, TZ, layout)["start_time"].item() == "1758632155.2821116"
 
 
 @given(
@@ -152,11 +153,11 @@ def test_start_time_is_not_taken_from_another_value(manifest_of: MakeManifest, p
 @example([datetime(2025, 9, 23, 17, 2, 8 + n, 109940, tzinfo=UTC) for n in range(2)])
 @example([datetime(2025, 9, 23, 17, 2, 8, tzinfo=UTC), datetime(1971, 1, 1, microsecond=500000, tzinfo=UTC)])
 def test_start_without_header_is_printed_as_python_does(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: list[datetime]
+    manifest_of: MakeManifest, layout: Layout, begun: list[datetime]
 ) -> None:
     """Without a header's start the text is `repr(start.timestamp())`, however many runs there are."""
     rows = manifest_of(*({"start_time_utc": one, "start_time_origin": "mtime"} for one in begun))
-    found = history_frame(rows, TZ, parquet_path=parquet_path)["start_time"].to_list()
+    found = history_frame(rows, TZ, layout)["start_time"].to_list()
     assert found == [repr(one.timestamp()) for one in sorted(begun)]
 
 
@@ -164,20 +165,19 @@ def test_start_without_header_is_printed_as_python_does(
     st.datetimes(datetime(2005, 1, 1), datetime(2024, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001  # bounds are naive
     st.sampled_from([TZ, "UTC", "Europe/Berlin", "Asia/Kathmandu"]),
 )
-def test_date_and_time_are_local(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, begun: datetime, tz: str
-) -> None:
+def test_date_and_time_are_local(manifest_of: MakeManifest, layout: Layout, begun: datetime, tz: str) -> None:
     """Date and time are those of the zone given, summer time included, fractions of a second dropped."""
-    frame = history_frame(manifest_of({"start_time_utc": begun}), tz, parquet_path=parquet_path)
+    frame = history_frame(manifest_of({"start_time_utc": begun}), tz, layout)
     local = begun.astimezone(ZoneInfo(tz))
     assert (frame["date"].item(), frame["time_hms"].item()) == (local.date(), local.strftime("%H:%M:%S"))
 
 
-def test_parquet_path_uses_the_date_of_the_partition(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_parquet_path_uses_the_date_of_the_partition(manifest_of: MakeManifest, layout: Layout) -> None:
     """The path follows the manifest's `date_local` and each row's own run id, whatever zone the history shows."""
     rows = manifest_of({"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "proc": "IVg"})
-    frame = history_frame(rows, "Asia/Tokyo", parquet_path=parquet_path)
-    expected = [parquet_path(proc, date(2025, 9, 23), run) for proc, run in frame.select("proc", "run_id").iter_rows()]
+    frame = history_frame(rows, "Asia/Tokyo", layout)
+    day, runs = date(2025, 9, 23), frame.select("proc", "run_id").iter_rows()
+    expected = [f"02_stage/raw_measurements/proc={proc}/date={day}/run_id={run}/part-000.parquet" for proc, run in runs]
     assert frame["parquet_path"].to_list() == expected
     assert len(set(expected)) == 2
 
@@ -191,21 +191,19 @@ def test_parquet_path_uses_the_date_of_the_partition(manifest_of: MakeManifest, 
         ("n\nl/a\n.csv", "n\nl"),
     ],
 )
-def test_day_folder_is_the_last_folder(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, source: str, folder: str
-) -> None:
+def test_day_folder_is_the_last_folder(manifest_of: MakeManifest, layout: Layout, source: str, folder: str) -> None:
     """`day_folder` is the folder the raw file lies in; empty directly below the raw root."""
-    frame = history_frame(manifest_of({"source_file": source}), TZ, parquet_path=parquet_path)
+    frame = history_frame(manifest_of({"source_file": source}), TZ, layout)
     assert frame["day_folder"].item() == folder
 
 
 @pytest.mark.parametrize(("light", "cell"), [(True, "true"), (False, "false"), (None, "")])
 def test_unknown_values_are_empty_cells(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, light: bool | None, cell: str
+    manifest_of: MakeManifest, layout: Layout, light: bool | None, cell: str
 ) -> None:
     """Light is true, false or, when unknown, empty; so is an unknown file index."""
     rows = manifest_of({"has_light": light, "file_idx": None, "chip_group": None})
-    (row,) = cells(render_csv(history_frame(rows, TZ, parquet_path=parquet_path)))
+    (row,) = cells(render_csv(history_frame(rows, TZ, layout)))
     assert (row["has_light"], row["file_idx"], row["chip_group"]) == (cell, "", "")
 
 
@@ -231,11 +229,11 @@ def test_any_text_survives_the_file(
     assert load_history(path).equals(frame.with_columns(pl.col("start_time").cast(pl.Float64)))
 
 
-def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest, layout: Layout) -> None:
     """A misspelt chip is a usage error that offers the chips that are meant."""
     rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
     with pytest.raises(UsageError, match="no run of chip alison72") as caught:
-        build_chip_history(rows, "alison72", TZ, parquet_path=parquet_path)
+        build_chip_history(rows, "alison72", TZ, layout)
     assert caught.value.next_step == "did you mean Alisson72?"
 
 
@@ -252,16 +250,16 @@ def test_suggestions_are_what_may_be_meant_and_nothing_else() -> None:
         assert not any(one in step for one in ids)
 
 
-def test_one_chip_of_many(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_one_chip_of_many(manifest_of: MakeManifest, layout: Layout) -> None:
     """A chip's history holds that chip only, from a lazy manifest as well."""
     rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
     for manifest in (rows, rows.lazy()):
-        frame = build_chip_history(manifest, "Berta3", TZ, parquet_path=parquet_path)
+        frame = build_chip_history(manifest, "Berta3", TZ, layout)
         assert frame["source_file"].to_list() == ["d/b.csv"]
 
 
-def test_an_unknown_zone_is_named(manifest_of: MakeManifest, parquet_path: ParquetPath) -> None:
+def test_an_unknown_zone_is_named(manifest_of: MakeManifest, layout: Layout) -> None:
     """A zone that does not exist is a usage error, also when there is nothing to convert."""
     for rows in (manifest_of({}), manifest_of()):
         with pytest.raises(UsageError, match="no time zone named America/Santigo"):
-            history_frame(rows, "America/Santigo", parquet_path=parquet_path)
+            history_frame(rows, "America/Santigo", layout)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from ingestd.errors import UsageError
 from ingestd.histories.chip import write_histories
 from ingestd.histories.compare import Comparison, Difference, compare_histories
+from ingestd.layout import Layout
 
 TZ = "America/Santiago"
 QUEUED = "Alisson_25_sept/It2025-09-25_10.csv"
@@ -334,11 +334,9 @@ def test_the_result_is_json_and_speech(tmp_path: Path) -> None:
     assert lines[-1] == "1 of 1 histories differ: 1 chip, 30 runs in OLD, 0 in NEW, 0 agree"
 
 
-def test_the_lab_cut_over(
-    lab: Path, legacy_manifest: pl.DataFrame, parquet_path: Callable[[str, date, str], str], tmp_path: Path
-) -> None:
+def test_the_lab_cut_over(lab: Path, legacy_manifest: pl.DataFrame, layout: Layout, tmp_path: Path) -> None:
     """The lab's five old histories agree with ours, row for row, but for what its README names."""
-    write_histories(legacy_manifest, None, tmp_path / "new", TZ, parquet_path=parquet_path)
+    write_histories(legacy_manifest, None, TZ, replace(layout, histories_dir=tmp_path / "new"))
     old = lab / "legacy_histories"
     comparison = compare_histories(old, tmp_path / "new", waiting={QUEUED: "queued"})
     assert comparison.same
@@ -360,10 +358,10 @@ def test_the_lab_cut_over(
 
 
 def test_one_altered_digit_in_the_lab_is_found(
-    lab: Path, legacy_manifest: pl.DataFrame, parquet_path: Callable[[str, date, str], str], tmp_path: Path
+    lab: Path, legacy_manifest: pl.DataFrame, layout: Layout, tmp_path: Path
 ) -> None:
     """A single digit changed in one of the lab's old files is the one difference found."""
-    write_histories(legacy_manifest, None, tmp_path / "new", TZ, parquet_path=parquet_path)
+    write_histories(legacy_manifest, None, TZ, replace(layout, histories_dir=tmp_path / "new"))
     (tmp_path / "old").mkdir()
     for path in (lab / "legacy_histories").iterdir():
         altered = path.read_bytes().replace(b"1760533665.0351331", b"1760533665.0351330")

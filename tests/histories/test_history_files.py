@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +15,40 @@ from ingestd.histories import chip as chip_histories
 from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import EMPTY_HISTORY as HEADER
 from ingestd.histories.chip import history_frame, load_history, render_histories, write_histories
-from ingestd.layout import history_path
+from ingestd.layout import Layout
 
 TZ = "America/Santiago"
 
 MakeManifest = Callable[..., pl.DataFrame]
-ParquetPath = Callable[[str, date, str], str]
 
 
-def test_only_changed_histories_are_written(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
-) -> None:
+@pytest.fixture
+def layout(layout: Layout, tmp_path: Path) -> Layout:
+    """The histories stand in a folder of the test's own."""
+    return replace(layout, histories_dir=tmp_path)
+
+
+def test_only_changed_histories_are_written(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """A second pass touches nothing; a new run of one chip rewrites that chip's file alone."""
     runs: list[dict[str, Any]] = [{"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"}]
-    first = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    first = write_histories(manifest_of(*runs), None, TZ, layout)
     assert [(change.chip, change.runs, change.changed) for change in first] == [
         ("Alisson72", 1, True),
         ("Berta3", 1, True),
     ]
     before = {path: path.stat() for path in tmp_path.iterdir()}
-    second = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    second = write_histories(manifest_of(*runs), None, TZ, layout)
     assert [change.changed for change in second] == [False, False]
     assert {path: path.stat().st_ino for path in tmp_path.iterdir()} == {p: s.st_ino for p, s in before.items()}
     runs.append({"source_file": "d/c.csv", "chip_name": "Berta3", "file_idx": 20})
-    third = write_histories(manifest_of(*runs), None, tmp_path, TZ, parquet_path=parquet_path)
+    third = write_histories(manifest_of(*runs), None, TZ, layout)
     assert [(change.runs, change.changed) for change in third] == [(1, False), (2, True)]
 
 
 @pytest.mark.parametrize("together", [1, 3, 100])
 def test_how_many_are_made_at_once_does_not_show(
     manifest_of: MakeManifest,
-    parquet_path: ParquetPath,
+    layout: Layout,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     together: int,
@@ -53,26 +56,22 @@ def test_how_many_are_made_at_once_does_not_show(
     """Chips of one run and of several, in groups or all at once: the same files, the same answer, in order of chip."""
     runs = [{"source_file": f"d/{n}.csv", "chip_name": f"Berta{n % 4}", "file_idx": n} for n in range(9)]
     rows = manifest_of(*runs, {"source_file": "d/x.csv", "chip_name": None})
-    expected = {
-        f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, parquet_path=parquet_path) for n in range(4)
-    }
+    expected = {f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, layout) for n in range(4)}
     monkeypatch.setattr(chip_histories, "RUNS_TOGETHER", together)
     monkeypatch.setattr(chip_histories, "FILES_TOGETHER", 2)
-    changes = write_histories(rows, None, tmp_path, TZ, parquet_path=parquet_path)
+    changes = write_histories(rows, None, TZ, layout)
     assert [(change.chip, change.runs) for change in changes] == [
         (name, len(frame)) for name, frame in expected.items()
     ]
-    for name, text in render_histories(rows, TZ, parquet_path=parquet_path):
-        assert history_path(tmp_path, name).read_bytes() == text == render_csv(expected.pop(name))
+    for name, text in render_histories(rows, TZ, layout):
+        assert layout.history_file(name).read_bytes() == text == render_csv(expected.pop(name))
     assert not expected
 
 
-def test_chips_named_are_the_only_ones_written(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
-) -> None:
+def test_chips_named_are_the_only_ones_written(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """With chips given no other chip's file appears; a chip never seen gets no file."""
     rows = manifest_of({"source_file": "d/a.csv"}, {"source_file": "d/b.csv", "chip_name": "Berta3"})
-    changes = write_histories(rows, ["Berta3", "Nobody1", "Berta3"], tmp_path, TZ, parquet_path=parquet_path)
+    changes = write_histories(rows, ["Berta3", "Nobody1", "Berta3"], TZ, layout)
     assert [(change.chip, change.runs, change.changed) for change in changes] == [
         ("Berta3", 1, True),
         ("Nobody1", 0, False),
@@ -82,52 +81,49 @@ def test_chips_named_are_the_only_ones_written(
 
 @pytest.mark.parametrize("chips", [["Berta3"], None])
 def test_a_chip_without_live_runs_keeps_the_header(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path, chips: list[str] | None
+    manifest_of: MakeManifest, layout: Layout, tmp_path: Path, chips: list[str] | None
 ) -> None:
     """When a chip's last run went to another chip, its history is the header line, once."""
-    write_histories(manifest_of({"chip_name": "Berta3"}), None, tmp_path, TZ, parquet_path=parquet_path)
+    write_histories(manifest_of({"chip_name": "Berta3"}), None, TZ, layout)
     corrected = manifest_of({})
-    changes = write_histories(corrected, chips, tmp_path, TZ, parquet_path=parquet_path)
+    changes = write_histories(corrected, chips, TZ, layout)
     assert [(change.runs, change.changed) for change in changes if change.chip == "Berta3"] == [(0, True)]
     assert (tmp_path / "Berta3_history.csv").read_bytes() == HEADER
-    again = write_histories(corrected, chips, tmp_path, TZ, parquet_path=parquet_path)
+    again = write_histories(corrected, chips, TZ, layout)
     assert not any(change.changed for change in again)
     assert load_history(tmp_path / "Berta3_history.csv").is_empty()
 
 
-def test_no_chips_named_is_no_work(manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path) -> None:
+def test_no_chips_named_is_no_work(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """An empty list of chips means none, not all."""
-    assert write_histories(manifest_of({}), [], tmp_path, TZ, parquet_path=parquet_path) == []
+    assert write_histories(manifest_of({}), [], TZ, layout) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_histories_of_another_program_are_left_alone(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
-) -> None:
+def test_histories_of_another_program_are_left_alone(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """A history of the lab's old script, for a chip without runs here, is not emptied."""
     old = tmp_path / "Alisson01_history.csv"
     old.write_bytes(HEADER.replace(b",chip_group,chip_number,run_id,parquet_path", b"") + b"1,2\n")
     before = old.read_bytes()
-    changes = write_histories(manifest_of({}), None, tmp_path, TZ, parquet_path=parquet_path)
+    changes = write_histories(manifest_of({}), None, TZ, layout)
     assert [change.chip for change in changes] == ["Alisson72"]
     assert old.read_bytes() == before
 
 
-def test_no_chip_name_leads_out_of_the_folder(
-    manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path
-) -> None:
+def test_no_chip_name_leads_out_of_the_folder(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """A chip named like a path gives one file in the histories folder."""
     folder = tmp_path / "a" / "histories"
+    layout = replace(layout, histories_dir=folder)
     for name in ("../../../x", "/etc/passwd", "..", "a\x00b"):
-        assert history_path(folder, name).parent == folder
-    write_histories(manifest_of({"chip_name": "../../x"}), None, folder, TZ, parquet_path=parquet_path)
+        assert layout.history_file(name).parent == folder
+    write_histories(manifest_of({"chip_name": "../../x"}), None, TZ, layout)
     assert [path.parent for path in tmp_path.rglob("*.csv")] == [folder]
 
 
-def test_no_live_chip_run_is_no_history(manifest_of: MakeManifest, parquet_path: ParquetPath, tmp_path: Path) -> None:
+def test_no_live_chip_run_is_no_history(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
     """Runs without a chip, and superseded ones, make no file."""
     rows = manifest_of({"chip_name": None}, {"superseded_by": "f" * 20, "source_file": "d/b.csv"})
-    assert write_histories(rows, None, tmp_path, TZ, parquet_path=parquet_path) == []
+    assert write_histories(rows, None, TZ, layout) == []
     assert list(tmp_path.iterdir()) == []
 
 

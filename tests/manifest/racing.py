@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from samples_of_rows import a_record, a_row, layout_of
+from layouts import layout_of
+from samples_of_rows import a_record, a_row
 
 from ingestd.manifest.store import ManifestStore
 

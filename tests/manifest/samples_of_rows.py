@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,24 +14,6 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 
 NOON = datetime(2025, 9, 23, 12, tzinfo=UTC)
-
-
-def layout_of(root: Path) -> Layout:
-    """Lay a data root out below `root`, at the default places."""
-    stage = root / "02_stage"
-    manifest = stage / "_manifest"
-    return Layout(
-        data_root=root,
-        raw_root=root / "01_raw",
-        stage_root=stage,
-        manifest_path=manifest / "manifest.parquet",
-        wal_dir=manifest / "wal",
-        events_dir=manifest / "events",
-        rejects_dir=stage / "_rejects",
-        histories_dir=root / "histories",
-        metadata_dir=root / "metadata",
-        log_file=manifest / "ingestd.log",
-    )
 
 
 def a_row(number: int, **changes: Any) -> ManifestRow:

@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from samples_of_rows import NOON, a_note, a_record, a_row, layout_of
+from layouts import layout_of
+from samples_of_rows import NOON, a_note, a_record, a_row
 
 from ingestd.manifest import log
 from ingestd.manifest.record import Event, FileNote, Record, encode

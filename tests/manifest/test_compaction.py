@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples_of_rows import NOON, a_note, a_record, a_row, append_runs, knows, layout_of, runs_in
+from layouts import layout_of
+from samples_of_rows import NOON, a_note, a_record, a_row, append_runs, knows, runs_in
 
 from ingestd import files
 from ingestd.errors import Retry

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from layouts import layout_of
 from racing import append_rows
-from samples_of_rows import a_note, a_record, a_row, append_runs, knows, layout_of, runs_in
+from samples_of_rows import a_note, a_record, a_row, append_runs, knows, runs_in
 
 from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.layout import Layout

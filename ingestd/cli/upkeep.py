@@ -193,7 +193,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
       ingestd rebuild-manifest --from stage
     """
     from ingestd.files import is_gone  # noqa: PLC0415  # not for --help
-    from ingestd.upkeep.repair import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.upkeep.rebuild import rebuild_manifest as rebuild  # noqa: PLC0415  # loads polars: not for --help
 
     with _without_service(settings, "`ingestd rebuild-manifest`"):
         rows, aside, found = rebuild(settings, from_raw=source == "raw")

@@ -1,177 +1,73 @@
-"""Write table and log anew from what is left: the old ones are moved aside, never deleted."""
+"""Make the manifest anew from the stage, or from the raw files: `ingestd rebuild-manifest`."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from ingestd import files
-from ingestd.layout import Layout
-from ingestd.manifest import log, table
-from ingestd.manifest.packed import PackedRows
-from ingestd.manifest.record import FileNote, SegmentHead
-from ingestd.manifest.row import ManifestRow
-from ingestd.manifest.store import ManifestStore
-from ingestd.manifest.view import read_view
+from ingestd.backfill import EngineOf, Options, backfill, engine_of
+from ingestd.errors import Corrupt, UsageError
+from ingestd.ingest import Clock, opened, utc_now
+from ingestd.report import Report
 from ingestd.settings import Settings
-from ingestd.traces import write_traces
-from ingestd.upkeep.salvage import Salvage, sound_records
-from ingestd.upkeep.staged import StageContent, place_of_row, rows_of_stage
-from ingestd.upkeep.told import Told
+from ingestd.upkeep.aside import aside_folder, set_aside
+from ingestd.upkeep.half_done import end_half_done, locked
+from ingestd.upkeep.restore import keep_unstaged, recorded_rows, write_manifest
+from ingestd.upkeep.salvage import salvage
+from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
+from ingestd.upkeep.told import read_told
 
 
-def aside_folder(layout: Layout, now: datetime) -> Path:
-    """Name the folder this repair sets things aside in: one of its own, also where another began in the same second."""
-    return files.free_path(layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
+class Rebuilt(NamedTuple):
+    """What a rebuild did: `rows` from the stage, the folder the old manifest is kept in, the backfill that followed."""
+
+    rows: int
+    aside: Path
+    report: Report | None = None
 
 
-def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Move files or folders below `folder`, under their path relative to the data root; return (from, to) pairs.
+def rebuild_manifest(
+    settings: Settings, *, from_raw: bool, clock: Clock = utc_now, engine: EngineOf = engine_of
+) -> Rebuilt:
+    """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
 
-    What was moved there before stays: the name of the later one has a number at its end.
-    """
-    moved = []
-    with files.world(folder):
-        for path in paths:
-            if not files.exists(path):
-                continue
-            target = _aside(layout, path, folder)
-            files.make_folders(target.parent)
-            shutil.move(path, target)
-            moved.append((path, target))
-        # What was moved to another disk was copied: its bytes, and all folders below it, are to be durable too.
-        files.flush_file_systems(place for pair in moved for place in (pair[0].parent, pair[1].parent))
-    return moved
+    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row, and those
+    whose Parquet is gone the one they had. The old table and log are kept aside. `engine` opens what stages.
 
-
-def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows:
-    """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
-
-    That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
-    superseded.
-    """
-    rows = rows_of_stage(stage, told)
-    kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
-    for run_id, known in found.rows.items():
-        staged = rows.get(run_id)
-        if staged is None:
-            rows.put(known)
-        elif known.live and not staged.live and (run_id, known.source_sha256) in kept_aside:
-            rows.put(known.model_copy(update={"superseded_by": staged.superseded_by}))
-        elif not staged.live or staged.ingested_at_utc <= known.ingested_at_utc:
-            rows.put(known)
-    told.bring_up_to_date(rows, found.decided_by)
-    return rows
-
-
-def keep_unstaged(rows: PackedRows, found: Salvage, told: Told) -> None:
-    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones.
-
-    That an older version of a run was kept does not tell that it was superseded; an event does.
-    """
-    for run_id, known in found.rows.items():
-        staged = rows.get(run_id)
-        if staged is None or not staged.live:
-            rows.put(known)
-    told.bring_up_to_date(rows, found.decided_by)
-
-
-def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:
-    """Find the staged rows that the manifest should have and has not: an older copy of it was put back, say.
-
-    What stands in a place that is `half_done` is for the next start. A row counts when it was staged later than the
-    manifest's of the same run, or when nothing the manifest knows stands in its place: no live run has its raw file's
-    path or bytes.
-    """
-    catalog, lost = store.catalog, PackedRows()
-    times = read_view(store.layout, columns=["run_id", "ingested_at_utc"])
-    ingested = dict(zip(times["run_id"].to_list(), times["ingested_at_utc"].to_list(), strict=True))
-    for run_id, row in stage.live.items():
-        if run_id in ingested:
-            newer = row.ingested_at_utc > ingested[run_id]
-        else:
-            newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
-        if newer and place_of_row(store.layout, row) not in half_done:
-            lost.put(row)
-    return lost
-
-
-def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
-    """Return the row with its raw file's mtime of now, where the bytes are the same: a touch is not in the stage."""
-    if not row.live:
-        return row
-    path = layout.raw_file(row.source_file)
-    try:
-        status = path.lstat()
-    except OSError:
-        return row
-    if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
-        return row
-    if files.sha256_of(path) != row.source_sha256:
-        return row
-    return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
-
-
-def write_manifest(
-    settings: Settings, found: Salvage, rows: Iterable[ManifestRow], notes: Sequence[FileNote], folder: Path
-) -> None:
-    """Replace table and log, of which `found` was left, by these rows and notes.
-
-    Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
-    the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
-    are written again; what people read of the old log's decisions, which a kill may have kept from being written, is
-    written first.
+    Raises:
+        Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
+        UsageError: there is no stage.
+        LockHeld: another process holds the manifest's lock too long.
+        Retry: the disk refused.
     """
     layout = settings.layout
-    set_aside(layout, [layout.wal_dir] if files.is_file(layout.wal_dir) else [], folder)
-    old_numbers = log.segments_there(layout.wal_dir)
-    old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
-    keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
-    known = {note.source_file: note for note in notes}
-    write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
-    frame = table.rows_frame(rows).sort(table.SORTED_BY)
-    noted = table.overlay_notes(table.notes_frame([]), list(notes))
-    table.write_table(layout.known_files_path, noted)
-    table.write_table(layout.manifest_path, frame)
-    log.create(
-        layout.wal_dir,
-        SegmentHead(
-            segment=_free_segment(found.last_segment, old_numbers),
-            next_seq=found.last_seq + 1,
-            compacted_rows=frame.height,
-            compacted_files=noted.height,
-            stale_chips=dict.fromkeys(frame["chip_name"].drop_nulls().unique().sort(), found.last_seq),
-        ),
-    )
-    with files.world(layout.wal_dir):
-        for path in old_segments:
-            path.unlink()
-        files.flush_path(layout.wal_dir)
+    if not files.is_dir(layout.stage_root):
+        raise UsageError(
+            "there is no stage here that a manifest could be made from",
+            place=str(layout.stage_root),
+            next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
+        )
+    folder = aside_folder(layout, clock())
+    with locked(layout, settings.manifest.lock_timeout_s):
+        _refuse_damaged(read_stage(layout))
+        told, found = read_told(layout), salvage(layout)
+        end_half_done(layout, recorded_rows(layout, found, told), lambda path: set_aside(layout, [path], folder))
+        rows = rows_of_stage(read_stage(layout), told)
+        keep_unstaged(rows, found, told)
+        write_manifest(settings, found, told, rows, folder)
+    if from_raw:
+        return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
+    with opened(settings, clock) as ingest:
+        ingest.refresh_histories()
+    return Rebuilt(len(rows), folder)
 
 
-def _free_segment(last: int, old: Sequence[int]) -> int:
-    """Number the new segment: behind the last, or where a stray file has the greatest number, the first free one."""
-    if last < log.LAST_SEGMENT:
-        return last + 1
-    used = set(old)
-    return next(number for number in range(1, log.LAST_SEGMENT) if number not in used)
-
-
-def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Keep the bytes of files below `folder` as well, durably; return (file, copy) pairs.
-
-    A folder that stands in such a file's place is moved there.
-    """
-    set_aside(layout, [path for path in paths if files.is_dir(path)], folder)
-    with files.world(folder):
-        present = [path for path in paths if files.exists(path)]
-        copies = [(path, _aside(layout, path, folder)) for path in present]
-        made = [folder for path, copy in copies for folder in files.preserve(path, copy)]
-        files.flush_paths([*(copy.parent for _, copy in copies), *made])
-    return copies
-
-
-def _aside(layout: Layout, path: Path, folder: Path) -> Path:
-    return files.free_path(folder / layout.relative(path).lstrip("/"))
+def _refuse_damaged(stage: StageContent) -> None:
+    for path, error in stage.damaged.items():
+        others = f" (and {len(stage.damaged) - 1} more)" if len(stage.damaged) > 1 else ""
+        raise Corrupt(
+            f"{error.message}{others}; its run would be lost",
+            place=str(path),
+            next_step="`ingestd repair --apply` first: it stages it again from its raw file",
+        )

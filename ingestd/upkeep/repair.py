@@ -6,16 +6,14 @@ of them and from the rows inside the staged Parquet; Parquet that is missing is 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ingestd import files
 from ingestd.asked import raw_file_is_gone
 from ingestd.backfill import EngineOf, Options, backfill, engine_of
-from ingestd.errors import Corrupt, IngestdError, UsageError
+from ingestd.errors import Corrupt, IngestdError
 from ingestd.histories.chip import update_histories
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.layout import Layout
@@ -23,26 +21,16 @@ from ingestd.manifest import log
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import Event, Record
-from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore, manifest_lock
-from ingestd.report import Report
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
+from ingestd.upkeep.aside import aside_folder, keep_copies, set_aside
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
-from ingestd.upkeep.rebuild import (
-    aside_folder,
-    checked_state,
-    keep_copies,
-    keep_unstaged,
-    lost_rows,
-    restored_rows,
-    set_aside,
-    write_manifest,
-)
-from ingestd.upkeep.salvage import Salvage, restored_notes, salvage
-from ingestd.upkeep.staged import StageContent, place_of_row, places_in, read_stage, rows_of_stage
-from ingestd.upkeep.told import Told, read_told
+from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
+from ingestd.upkeep.salvage import salvage
+from ingestd.upkeep.staged import StageContent, place_of_row, places_in, read_stage
+from ingestd.upkeep.told import read_told
 from ingestd.upkeep.verify import verify
 
 OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
@@ -78,14 +66,6 @@ class Repair:
     undecided: list[str] = field(default_factory=list)
     more_may_follow: bool = False
     stopped_by: IngestdError | None = None
-
-
-class Rebuilt(NamedTuple):
-    """What a rebuild did: `rows` from the stage, the folder the old manifest is kept in, the backfill that followed."""
-
-    rows: int
-    aside: Path
-    report: Report | None = None
 
 
 def repair(
@@ -165,9 +145,9 @@ class _Job:
         with locked(layout, self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
             told = read_told(layout)
-            end_half_done(layout, _recorded(layout, found, told), self._set_aside)
+            end_half_done(layout, recorded_rows(layout, found, told), self._set_aside)
             rows = restored_rows(found, read_stage(layout), told)
-            write_manifest(self.settings, found, _checked(layout, rows), restored_notes(found, told), self.folder)
+            write_manifest(self.settings, found, told, rows, self.folder)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 
@@ -311,32 +291,6 @@ class _Job:
         self.done.undecided = [finding.path for finding in found if finding.kind == "raw-undecided"]
 
 
-def _recorded(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
-    """Ask what is left of a manifest, and the events, which runs were recorded.
-
-    Where the manifest lost a run, its row is that of the Parquet which an event tells of, be it kept aside for the
-    batch that was broken off.
-    """
-
-    def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
-        rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
-        for run_id in (set(run_ids) - rows.keys()) & told.fates.keys():
-            fate, own = told.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
-            kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
-            for path in [*layout.staged_root.glob(own), *kept]:
-                with contextlib.suppress(Corrupt):
-                    row = read_row(path)
-                    if (row.run_id, row.source_sha256) == (run_id, fate.source_sha256):
-                        rows[run_id] = fate.applied(row)
-        return rows
-
-    return recorded
-
-
-def _checked(layout: Layout, rows: PackedRows) -> Iterator[ManifestRow]:
-    return (checked_state(layout, row) for row in rows.values())
-
-
 def _refusals(layout: Layout) -> list[Corrupt]:
     """Tell why the manifest cannot be opened although each file of it reads well: a segment is missing, say."""
     try:
@@ -344,49 +298,3 @@ def _refusals(layout: Layout) -> list[Corrupt]:
     except Corrupt as error:
         return [error]
     return []
-
-
-def rebuild_manifest(
-    settings: Settings, *, from_raw: bool, clock: Clock = utc_now, engine: EngineOf = engine_of
-) -> Rebuilt:
-    """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
-
-    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row, and those
-    whose Parquet is gone the one they had. The old table and log are kept aside. `engine` opens what stages.
-
-    Raises:
-        Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
-        UsageError: there is no stage.
-        LockHeld: another process holds the manifest's lock too long.
-        Retry: the disk refused.
-    """
-    layout = settings.layout
-    if not files.is_dir(layout.stage_root):
-        raise UsageError(
-            "there is no stage here that a manifest could be made from",
-            place=str(layout.stage_root),
-            next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
-        )
-    folder = aside_folder(layout, clock())
-    with locked(layout, settings.manifest.lock_timeout_s):
-        _refuse_damaged(read_stage(layout))
-        told, found = read_told(layout), salvage(layout)
-        end_half_done(layout, _recorded(layout, found, told), lambda path: set_aside(layout, [path], folder))
-        rows = rows_of_stage(read_stage(layout), told)
-        keep_unstaged(rows, found, told)
-        write_manifest(settings, found, _checked(layout, rows), restored_notes(found, told), folder)
-    if from_raw:
-        return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
-    with opened(settings, clock) as ingest:
-        ingest.refresh_histories()
-    return Rebuilt(len(rows), folder)
-
-
-def _refuse_damaged(stage: StageContent) -> None:
-    for path, error in stage.damaged.items():
-        others = f" (and {len(stage.damaged) - 1} more)" if len(stage.damaged) > 1 else ""
-        raise Corrupt(
-            f"{error.message}{others}; its run would be lost",
-            place=str(path),
-            next_step="`ingestd repair --apply` first: it stages it again from its raw file",
-        )

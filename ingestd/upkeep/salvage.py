@@ -13,7 +13,6 @@ from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote, Record, decode_records, split
-from ingestd.upkeep.told import Told
 
 _EVENT_NAME = re.compile(r"(\d{9,})-")
 
@@ -97,13 +96,6 @@ def _records(directory: Path, found: Salvage) -> Iterator[Record]:
                 found.damages.append(error)
             except ValueError:
                 found.damages.append(log.corrupt(path, f"@{offset}: a record that cannot be understood"))
-
-
-def restored_notes(found: Salvage, told: Told) -> list[FileNote]:
-    """Complete the notes with what the event JSONs tell: where they are lost, a copy would count as a run."""
-    notes = dict(found.notes)
-    notes.update((path, note) for path, (seq, note) in told.notes.items() if seq > found.noted_by.get(path, 0))
-    return [note for note in notes.values() if note.outcome != "forgotten"]
 
 
 def _last_event(events_dir: Path) -> int:

@@ -23,7 +23,8 @@ from ingestd.files import flush_path, scan_csvs
 from ingestd.manifest.record import Record
 from ingestd.settings import load_settings
 from ingestd.upkeep.findings import Finding
-from ingestd.upkeep.repair import Repair, rebuild_manifest, repair
+from ingestd.upkeep.rebuild import rebuild_manifest
+from ingestd.upkeep.repair import Repair, repair
 from ingestd.upkeep.verify import verify
 
 FULL = os.environ.get("RELIABILITY") == "full"

@@ -17,7 +17,7 @@ from measurement import BROKEN
 from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
 from ingestd.stage.parquet import read_row
-from ingestd.upkeep.repair import rebuild_manifest
+from ingestd.upkeep.rebuild import rebuild_manifest
 
 KILLED = """
 import os, signal, sys

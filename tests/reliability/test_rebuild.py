@@ -22,8 +22,8 @@ from ingestd.errors import Corrupt
 from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
-from ingestd.upkeep.rebuild import keep_copies, set_aside
-from ingestd.upkeep.repair import rebuild_manifest
+from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.upkeep.rebuild import rebuild_manifest
 from ingestd.upkeep.staged import UNKNOWN_RUN
 
 pytestmark = pytest.mark.usefixtures("damage_counted")

@@ -1,0 +1,165 @@
+"""A manifest restored from what is left of it, what the stage holds and what the events tell; then written anew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from ingestd import files
+from ingestd.errors import Corrupt
+from ingestd.layout import Layout
+from ingestd.manifest import log, table
+from ingestd.manifest.packed import PackedRows
+from ingestd.manifest.record import FileNote, SegmentHead
+from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.view import read_view
+from ingestd.settings import Settings
+from ingestd.stage.parquet import read_row
+from ingestd.traces import write_traces
+from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.upkeep.salvage import Salvage, sound_records
+from ingestd.upkeep.staged import StageContent, place_of_row, rows_of_stage
+from ingestd.upkeep.told import Told
+
+
+def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows:
+    """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
+
+    That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
+    superseded.
+    """
+    rows = rows_of_stage(stage, told)
+    kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
+    for run_id, known in found.rows.items():
+        staged = rows.get(run_id)
+        if staged is None:
+            rows.put(known)
+        elif known.live and not staged.live and (run_id, known.source_sha256) in kept_aside:
+            rows.put(known.model_copy(update={"superseded_by": staged.superseded_by}))
+        elif not staged.live or staged.ingested_at_utc <= known.ingested_at_utc:
+            rows.put(known)
+    told.bring_up_to_date(rows, found.decided_by)
+    return rows
+
+
+def restored_notes(found: Salvage, told: Told) -> list[FileNote]:
+    """Complete the notes with what the event JSONs tell: where they are lost, a copy would count as a run."""
+    notes = dict(found.notes)
+    notes.update((path, note) for path, (seq, note) in told.notes.items() if seq > found.noted_by.get(path, 0))
+    return [note for note in notes.values() if note.outcome != "forgotten"]
+
+
+def keep_unstaged(rows: PackedRows, found: Salvage, told: Told) -> None:
+    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones.
+
+    That an older version of a run was kept does not tell that it was superseded; an event does.
+    """
+    for run_id, known in found.rows.items():
+        staged = rows.get(run_id)
+        if staged is None or not staged.live:
+            rows.put(known)
+    told.bring_up_to_date(rows, found.decided_by)
+
+
+def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:
+    """Find the staged rows that the manifest should have and has not: an older copy of it was put back, say.
+
+    What stands in a place that is `half_done` is for the next start. A row counts when it was staged later than the
+    manifest's of the same run, or when nothing the manifest knows stands in its place: no live run has its raw file's
+    path or bytes.
+    """
+    catalog, lost = store.catalog, PackedRows()
+    times = read_view(store.layout, columns=["run_id", "ingested_at_utc"])
+    ingested = dict(zip(times["run_id"].to_list(), times["ingested_at_utc"].to_list(), strict=True))
+    for run_id, row in stage.live.items():
+        if run_id in ingested:
+            newer = row.ingested_at_utc > ingested[run_id]
+        else:
+            newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
+        if newer and place_of_row(store.layout, row) not in half_done:
+            lost.put(row)
+    return lost
+
+
+def recorded_rows(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
+    """Return what finds, by run id, the rows that were recorded, as far as a manifest's rest and the events tell.
+
+    Where the manifest lost a run, its row is that of the Parquet which an event tells of, be it kept aside for the
+    batch that was broken off.
+    """
+
+    def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
+        rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
+        for run_id in (set(run_ids) - rows.keys()) & told.fates.keys():
+            fate, own = told.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
+            kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
+            for path in [*layout.staged_root.glob(own), *kept]:
+                with contextlib.suppress(Corrupt):
+                    row = read_row(path)
+                    if (row.run_id, row.source_sha256) == (run_id, fate.source_sha256):
+                        rows[run_id] = fate.applied(row)
+        return rows
+
+    return recorded
+
+
+def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
+    """Return the row with its raw file's mtime of now, where the bytes are the same: a touch is not in the stage."""
+    if not row.live:
+        return row
+    path = layout.raw_file(row.source_file)
+    try:
+        status = path.lstat()
+    except OSError:
+        return row
+    if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
+        return row
+    if files.sha256_of(path) != row.source_sha256:
+        return row
+    return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
+
+
+def write_manifest(settings: Settings, found: Salvage, told: Told, rows: PackedRows, folder: Path) -> None:
+    """Replace table and log, of which `found` was left, by these rows, and the notes of what is left and was `told`.
+
+    Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
+    the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
+    are written again; what people read of the old log's decisions, which a kill may have kept from being written, is
+    written first.
+    """
+    layout = settings.layout
+    set_aside(layout, [layout.wal_dir] if files.is_file(layout.wal_dir) else [], folder)
+    old_numbers = log.segments_there(layout.wal_dir)
+    old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
+    keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    notes = restored_notes(found, told)
+    known = {note.source_file: note for note in notes}
+    write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
+    frame = table.rows_frame(checked_state(layout, row) for row in rows.values()).sort(table.SORTED_BY)
+    noted = table.overlay_notes(table.notes_frame([]), notes)
+    table.write_table(layout.known_files_path, noted)
+    table.write_table(layout.manifest_path, frame)
+    log.create(
+        layout.wal_dir,
+        SegmentHead(
+            segment=_free_segment(found.last_segment, old_numbers),
+            next_seq=found.last_seq + 1,
+            compacted_rows=frame.height,
+            compacted_files=noted.height,
+            stale_chips=dict.fromkeys(frame["chip_name"].drop_nulls().unique().sort(), found.last_seq),
+        ),
+    )
+    with files.world(layout.wal_dir):
+        for path in old_segments:
+            path.unlink()
+        files.flush_path(layout.wal_dir)
+
+
+def _free_segment(last: int, old: Sequence[int]) -> int:
+    """Number the new segment: behind the last, or where a stray file has the greatest number, the first free one."""
+    if last < log.LAST_SEGMENT:
+        return last + 1
+    used = set(old)
+    return next(number for number in range(1, log.LAST_SEGMENT) if number not in used)

@@ -22,6 +22,7 @@ from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.reader import still_lent
 from ingestd.raw.run import parse_run
@@ -66,14 +67,14 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
     """
     layout = _settings(data_root, config).layout
     rows = _manifest(layout, all_versions=True)
-    row = rows.row(by_predicate=pl.col("run_id") == run_id_of(run_id, rows["run_id"]), named=True)
-    if row["superseded_by"] is not None:
+    (row,) = rows_of(rows.filter(run_id=run_id_of(run_id, rows["run_id"])))
+    if not row.live:
         raise UsageError(
-            f"run {row['run_id']} was superseded: the start time in {shown(row['source_file'], 200)} was edited",
-            next_step=f"load run {row['superseded_by']}",
+            f"run {row.run_id} was superseded: the start time in {shown(row.source_file, 200)} was edited",
+            next_step=f"load run {row.superseded_by}",
         )
     # Not with polars: it passes over the checksums of the pages, so a bit that rotted gives other values.
-    return _frame(read_run(layout.staged_file(row["proc"], row["date_local"], row["run_id"])))
+    return _frame(read_run(layout.staged_file(row)))
 
 
 def load_history(chip: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:

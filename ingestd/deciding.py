@@ -117,9 +117,9 @@ class Decider:
         """Record a row with its Parquet: what was staged before under the same run is kept aside when it was edited."""
         row, kept = outcome.row, []
         old = old or self.store.catalog.run(row.run_id)
-        target = self.layout.staged_file(row.proc, row.date_local, row.run_id)
+        target = self.layout.staged_file(row)
         if old is not None and not old.superseded_by:
-            was = self._place_of(old)
+            was = self.layout.staged_file(old)
             if event in {Event.EDITED, Event.SUPERSEDED}:
                 kept.append(self._kept_aside(old, placing))
             else:  # kept until the record is durable
@@ -139,12 +139,9 @@ class Decider:
         )
 
     def _kept_aside(self, old: KnownRun, placing: Placing) -> str:
-        aside = self.layout.superseded_file(old.proc, old.date_local, old.run_id, old.source_sha256)
-        placing.kept.append(Kept(self._place_of(old), aside, old.source_sha256))
+        aside = self.layout.superseded_file(old, old.source_sha256)
+        placing.kept.append(Kept(self.layout.staged_file(old), aside, old.source_sha256))
         return aside.relative_to(self.layout.stage_root).as_posix()
-
-    def _place_of(self, run: KnownRun) -> Path:
-        return self.layout.staged_file(run.proc, run.date_local, run.run_id)
 
     def _joined(self, row: ManifestRow) -> list[FileNote]:
         """Note the known copies of what a run's bytes are now as copies of this run: whose they were has others."""
@@ -195,7 +192,7 @@ class Decider:
         from ingestd.stage.parquet import read_run, same_cells  # noqa: PLC0415  # loads pyarrow
 
         try:
-            before, after = read_run(self._place_of(old)), read_run(parquet)
+            before, after = read_run(self.layout.staged_file(old)), read_run(parquet)
         except (Corrupt, Retry):
             return False
         return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
@@ -236,11 +233,11 @@ class Decider:
         """
         start, there = (run.proc, run.start_time_utc, "header"), self.store.catalog.live_at(record.source_file)
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
-        old = next((one for one in same if self._begins_as(one, self._place_of(run))), None)
+        old = next((one for one in same if self._begins_as(one, self.layout.staged_file(run))), None)
         if old is None or self.store.catalog.copies(old, old.source_sha256):  # a copy takes its place
             return record
         copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
-        placing.removed.append(self._place_of(old))
+        placing.removed.append(self.layout.staged_file(old))
         return record.model_copy(
             update={
                 "rows": [self._retired(old, run.run_id), *record.rows],

@@ -289,7 +289,7 @@ def take_back(
     with files.world(layout.stage_root):
         for target, run_id in changed.items():
             row = rows.get(run_id)
-            if row is None or not row.live or layout.staged_file(row.proc, row.date_local, row.run_id) != target:
+            if row is None or not row.live or layout.staged_file(row) != target:
                 remove(target.parent)
         for kept, run_id in replaced.items():
             row = rows.get(run_id)

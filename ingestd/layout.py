@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from ingestd import files
 
@@ -17,7 +18,19 @@ EVENTS_PER_FOLDER = 1000
 LONGEST_REJECT = 1500
 """Bytes of a reject's path below `_rejects`; a system takes 4,095 of the whole path."""
 
+_ANY_RUN = "0" * 20
 _STAGED = re.compile(rf"proc=[^/]+/date=\d{{4}}-\d\d-\d\d/run_id=([0-9a-f]{{20}})/{re.escape(PART_NAME)}")
+
+
+class StagedRun(Protocol):
+    """What tells where a run's Parquet is: a row of the manifest, or as much of one."""
+
+    @property
+    def proc(self) -> str: ...
+    @property
+    def date_local(self) -> date: ...
+    @property
+    def run_id(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +97,18 @@ class Layout:
         """Locate a raw file by its path relative to the raw root."""
         return self.raw_root / source_file
 
-    def staged_file(self, proc: str, day: date, run_id: str) -> Path:
+    def staged_file(self, run: StagedRun) -> Path:
         """Locate the Parquet of a run."""
-        return Path(self._staged(proc, day, run_id))
+        return Path(self._staged(run.proc, run.date_local, run.run_id))
 
-    def staged_name(self, proc: str, day: date, run_id: str) -> str:
+    def staged_name(self, run: StagedRun) -> str:
         """Name the Parquet of a run as people read it: relative to the data root."""
-        return self.relative(self._staged(proc, day, run_id))
+        return self.relative(self._staged(run.proc, run.date_local, run.run_id))
+
+    def staged_name_around_id(self, proc: str, day: date) -> tuple[str, str]:
+        """Return what stands before and after the run id in the `staged_name` of every run of a procedure and day."""
+        before, _, after = self.relative(self._staged(proc, day, _ANY_RUN)).rpartition(_ANY_RUN)
+        return before, after
 
     def _staged(self, proc: str, day: date, run_id: str) -> str:
         return f"{self.stage_root}/{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
@@ -102,9 +120,9 @@ class Layout:
         found = _STAGED.fullmatch(path.relative_to(self.staged_root).as_posix())
         return found and found[1]
 
-    def superseded_file(self, proc: str, day: date, run_id: str, digest: str) -> Path:
+    def superseded_file(self, run: StagedRun, digest: str) -> Path:
         """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""
-        return self.superseded_root / partition(proc, day, run_id) / f"{digest[:16]}.parquet"
+        return self.superseded_root / partition(run.proc, run.date_local, run.run_id) / f"{digest[:16]}.parquet"
 
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
         """List the runs of a procedure and day of which a replaced version with this SHA-256 is kept."""

@@ -85,7 +85,7 @@ def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostF
 
 
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
-    parquet = store.layout.staged_file(row.proc, row.date_local, row.run_id)
+    parquet = store.layout.staged_file(row)
     kept = "whose Parquet is gone too" if is_gone(parquet) else "kept staged"
     copy = _copy_of(store, row)
     if copy is not None:

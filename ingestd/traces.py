@@ -80,7 +80,7 @@ def _event(layout: Layout, record: Record) -> dict[str, Any]:
         values = dict(vars(row))
         values["parameters"] = json.loads(row.parameters)
         if row.live:
-            values["parquet"] = layout.staged_name(row.proc, row.date_local, row.run_id)
+            values["parquet"] = layout.staged_name(row)
         content["rows"].append(values)
     return content
 

@@ -147,7 +147,7 @@ class Archive:
 
     def staged(self, row: ManifestRow) -> Path:
         """Locate a row's Parquet."""
-        return self.layout.staged_file(row.proc, row.date_local, row.run_id)
+        return self.layout.staged_file(row)
 
     def aside(self) -> list[str]:
         """Return the first 16 digits of the SHA-256 of every version kept in `_superseded`."""

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from ingestd.layout import Layout
+
+
+class Run(NamedTuple):
+    """As much of a run as tells where its Parquet is."""
+
+    proc: str
+    date_local: date
+    run_id: str
 
 
 def layout_of(root: Path) -> Layout:

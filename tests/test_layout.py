@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from layouts import layout_of
+from layouts import Run, layout_of
 
 from ingestd.layout import EVENTS_PER_FOLDER
 
@@ -49,11 +49,11 @@ def test_no_name_leads_out(name: str) -> None:
     assert _inside(LAYOUT.history_file(name), LAYOUT.histories_dir)
     assert LAYOUT.history_file(name).parent == LAYOUT.histories_dir
     assert _inside(LAYOUT.event_file(DAY, 7, name), LAYOUT.events_dir)
-    run_id = "0123456789abcdef0123"
-    staged = LAYOUT.staged_file(name, DAY, run_id)
+    run = Run(name, DAY, "0123456789abcdef0123")
+    staged = LAYOUT.staged_file(run)
     assert _inside(staged, LAYOUT.staged_root)
     assert len(staged.relative_to(LAYOUT.staged_root).parts) == 4
-    assert _inside(LAYOUT.superseded_file(name, DAY, run_id, "f" * 64), LAYOUT.superseded_root)
+    assert _inside(LAYOUT.superseded_file(run, "f" * 64), LAYOUT.superseded_root)
     for path in (LAYOUT.reject_file(name), LAYOUT.history_file(name), staged):
         assert all(len(os.fsencode(part)) <= 255 for part in path.parts)
 
@@ -75,11 +75,11 @@ def test_rejects_of_different_files_have_different_places(names: list[str]) -> N
     ("made", "expected"),
     [
         (
-            LAYOUT.staged_file("ITS", DAY, "0a" * 10),
+            LAYOUT.staged_file(Run("ITS", DAY, "0a" * 10)),
             f"02_stage/raw_measurements/proc=ITS/date=2025-09-23/run_id={'0a' * 10}/part-000.parquet",
         ),
         (
-            LAYOUT.superseded_file("ITS", DAY, "0a" * 10, "f" * 64),
+            LAYOUT.superseded_file(Run("ITS", DAY, "0a" * 10), "f" * 64),
             f"02_stage/_superseded/proc=ITS/date=2025-09-23/run_id={'0a' * 10}/{'f' * 16}.parquet",
         ),
         (LAYOUT.reject_file("2025-09-23/It_1.csv"), "02_stage/_rejects/2025-09-23/It_1.csv.json"),
@@ -118,7 +118,7 @@ def test_paths_are_shown_below_the_data_root() -> None:
 @example("x" * 5000)
 def test_the_run_of_a_staged_file_is_told_by_its_path(proc: str) -> None:
     """Of every path that `staged_file` makes the run is known, whatever the procedure is called."""
-    assert LAYOUT.run_of(LAYOUT.staged_file(proc, DAY, "0123456789abcdef0123")) == "0123456789abcdef0123"
+    assert LAYOUT.run_of(LAYOUT.staged_file(Run(proc, DAY, "0123456789abcdef0123"))) == "0123456789abcdef0123"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from layouts import Run
 
 from ingestd.backfill import backfill
 from ingestd.settings import load_settings
@@ -25,7 +26,7 @@ def staged(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> pl
     backfill(settings)
     runs = pl.read_parquet(settings.layout.manifest_path).filter(pl.col("proc") == "ITS")
     first = runs.row(0, named=True)
-    folder = settings.layout.staged_file("ITS", first["date_local"], first["run_id"]).parent
+    folder = settings.layout.staged_file(Run("ITS", first["date_local"], first["run_id"])).parent
     folder.rename(folder.with_name(f"run_id={DIGITS}"))
     return runs.select(pl.col("run_id").replace(first["run_id"], DIGITS), "rows").sort("run_id")
 

@@ -51,7 +51,6 @@ RUNS_TOGETHER: Final = 50_000
 FILES_TOGETHER: Final = 256
 """How many histories are flushed to the disk together."""
 
-_ANY_RUN: Final = "0" * 20
 _ALWAYS: Final = {"seq", "date", "start_time"}
 _NEEDED: Final = (
     *("chip_name", "run_id", "source_file", "proc", "date_local", "start_time_utc", "start_time_origin", "file_idx"),
@@ -230,9 +229,8 @@ def _groups_of_chips(runs: pl.LazyFrame) -> Iterator[list[str]]:
 def _with_parquet_path(runs: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     # One call a folder, not a run: a million runs share a few thousand folders.
     folders = runs.select("proc", "date_local").unique(maintain_order=True)
-    paths = [layout.staged_name(proc, day, _ANY_RUN).rpartition(_ANY_RUN) for proc, day in folders.iter_rows()]
-    ends = {"head": [head for head, _, _ in paths], "tail": [tail for _, _, tail in paths]}
-    around = folders.hstack(pl.DataFrame(ends, schema={"head": pl.String, "tail": pl.String}))
+    names = [layout.staged_name_around_id(proc, day) for proc, day in folders.iter_rows()]
+    around = folders.hstack(pl.DataFrame(names, schema={"head": pl.String, "tail": pl.String}, orient="row"))
     joined = runs.join(around, on=["proc", "date_local"], how="left", maintain_order="left")
     return joined.with_columns(pl.concat_str("head", "run_id", "tail").alias("parquet_path")).drop("head", "tail")
 

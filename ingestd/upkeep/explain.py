@@ -231,7 +231,7 @@ def _named(event: dict[str, Any]) -> Iterator[Any]:
 
 
 def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:
-    path = layout.staged_file(row.proc, row.date_local, row.run_id)
+    path = layout.staged_file(row)
     try:
         same = read_row(path).source_sha256 == row.source_sha256
     except Corrupt as error:

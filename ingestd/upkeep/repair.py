@@ -29,7 +29,7 @@ from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
 from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
-from ingestd.upkeep.staged import StageContent, place_of_row, places_in, read_stage
+from ingestd.upkeep.staged import StageContent, places_in, read_stage
 from ingestd.upkeep.told import read_told
 from ingestd.upkeep.verify import verify
 
@@ -212,7 +212,7 @@ class _Job:
             catalog = ManifestStore(self.layout).catalog
             place_of = places_in(self.layout, catalog)
             stage = read_stage(self.layout, place_of, [path for path in paths if files.exists(path)])
-            orphans = (place_of_row(self.layout, row) for row in stage.live.values() if place_of(row.run_id) is None)
+            orphans = (self.layout.staged_file(row) for row in stage.live.values() if place_of(row.run_id) is None)
             return set_aside(self.layout, [*stage.damaged, *stage.strays, *orphans], self.folder)
 
     def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
@@ -225,7 +225,7 @@ class _Job:
             if run is None or run.superseded_by or row.run_id in stage.live:
                 continue
             if row.source_sha256 == run.source_sha256:
-                found[row.run_id] = (path, self.layout.staged_file(row.proc, row.date_local, row.run_id))
+                found[row.run_id] = (path, self.layout.staged_file(row))
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
 
     def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:
@@ -247,7 +247,7 @@ class _Job:
             lost = {run.run_id for run in runs if run.source_file not in sources}
             self.done.left += [finding for finding in damages if finding.run_id in lost]
         if self._step("stage-again", "stage again from the raw files", sources):
-            staged = [self.layout.staged_file(run.proc, run.date_local, run.run_id) for run in runs]
+            staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 

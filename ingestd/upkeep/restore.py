@@ -20,7 +20,7 @@ from ingestd.stage.parquet import read_row
 from ingestd.traces import write_traces
 from ingestd.upkeep.aside import keep_copies, set_aside
 from ingestd.upkeep.salvage import Salvage, sound_records
-from ingestd.upkeep.staged import StageContent, place_of_row, rows_of_stage
+from ingestd.upkeep.staged import StageContent, rows_of_stage
 from ingestd.upkeep.told import Told
 
 
@@ -78,7 +78,7 @@ def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[P
             newer = row.ingested_at_utc > ingested[run_id]
         else:
             newer = not catalog.live_at(row.source_file) and catalog.live_with(row.source_sha256) is None
-        if newer and place_of_row(store.layout, row) not in half_done:
+        if newer and store.layout.staged_file(row) not in half_done:
             lost.put(row)
     return lost
 

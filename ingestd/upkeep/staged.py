@@ -40,13 +40,8 @@ class StageContent:
         if earlier is not None and earlier.ingested_at_utc > row.ingested_at_utc:
             row, earlier = earlier, row
         if earlier is not None:
-            self.strays.append(place_of_row(layout, earlier))
+            self.strays.append(layout.staged_file(earlier))
         self.live.put(row)
-
-
-def place_of_row(layout: Layout, row: ManifestRow) -> Path:
-    """Locate the Parquet of a row."""
-    return layout.staged_file(row.proc, row.date_local, row.run_id)
 
 
 def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
@@ -54,7 +49,7 @@ def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
 
     def place_of(run_id: str) -> Path | None:
         run = catalog.run(run_id)
-        return layout.staged_file(run.proc, run.date_local, run_id) if run and not run.superseded_by else None
+        return layout.staged_file(run) if run and not run.superseded_by else None
 
     return place_of
 
@@ -80,7 +75,7 @@ def live_rows(
         row = _row(path, content)
         if row is None:
             continue
-        own, known = place_of_row(layout, row), place_of(row.run_id)
+        own, known = layout.staged_file(row), place_of(row.run_id)
         if path != own or (known is not None and known != own and files.exists(known)):
             content.strays.append(path)
         else:

@@ -34,7 +34,6 @@ from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import (
     StageContent,
     live_rows,
-    place_of_row,
     places_in,
     read_stage,
     retired_rows,
@@ -99,7 +98,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     compared += [leftover(layout, path) for path in leftovers(layout)]
     if deep:
         for row in now.rows():
-            if layout.staged_file(row.proc, row.date_local, row.run_id) not in damaged:
+            if layout.staged_file(row) not in damaged:
                 compared += _deep(settings, row, found, done)
     done.findings += _confirmed(settings, compared, found)
     return done
@@ -165,7 +164,7 @@ def _found_again(
 ) -> set[Finding]:
     layout = settings.layout
     rows = list(now.rows({finding.run_id for finding in findings if finding.run_id}))
-    places = {place_of_row(layout, row) for row in rows}
+    places = {layout.staged_file(row) for row in rows}
     places |= {layout.data_root / finding.path for finding in findings if finding.kind.startswith("parquet-")}
     present = sorted(path for path in places if files.exists(path))
     stage = read_stage(layout, places_in(layout, now.store.catalog), present)
@@ -230,7 +229,7 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
     known, damaged = set(), set(map(layout.run_of, stage.damaged))
     for row in live:
         known.add(row.run_id)
-        path = layout.staged_name(row.proc, row.date_local, row.run_id)
+        path = layout.staged_name(row)
         staged = stage.live.get(row.run_id)
         if staged is None:
             if row.run_id not in damaged:
@@ -242,13 +241,13 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
             yield Finding(
                 "damage",
                 "parquet-differs",
-                layout.relative(place_of_row(layout, staged)),
+                layout.staged_name(staged),
                 f"its row and the manifest's differ in {names}",
                 row.run_id,
             )
     for run_id, row in stage.live.items():
         if run_id not in known:
-            path = layout.staged_name(row.proc, row.date_local, run_id)
+            path = layout.staged_name(row)
             yield Finding("damage", "parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
@@ -327,7 +326,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
     status = found.get(row.source_file)
     if status is None or (status.size, status.mtime_ns) != (row.source_size, row.source_mtime_ns):
         return
-    path = layout.staged_file(row.proc, row.date_local, row.run_id)
+    path = layout.staged_file(row)
     try:
         read = files.read_raw(layout.raw_file(row.source_file), row.source_size)
         if read is None or read.before != status or read.after != status:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from layouts import Run
 
 from ingestd.backfill import Options, backfill
 from ingestd.engine import InlineEngine
@@ -91,7 +92,7 @@ def _read_raw(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _staged(settings: Settings) -> list[tuple[str, Path]]:
     rows = read_view(settings.layout).select("source_file", "proc", "date_local", "run_id").iter_rows()
-    return [(source_file, settings.layout.staged_file(*key)) for source_file, *key in rows]
+    return [(source_file, settings.layout.staged_file(Run(*key))) for source_file, *key in rows]
 
 
 def test_every_header_line_is_in_the_parquet(backfilled: Archive, lab: Path) -> None:

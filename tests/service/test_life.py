@@ -136,7 +136,7 @@ def test_a_manifest_that_another_process_has_at_the_start(tmp_path: Path) -> Non
         service.kill()
         (run,) = service.rows()
         (left,) = [path for path in service.layout.temporary_root.iterdir() if path.is_dir()]
-        staged = service.layout.staged_file(run.proc, run.date_local, run.run_id)
+        staged = service.layout.staged_file(run)
         placed = str(staged.relative_to(service.layout.stage_root))
         (left / NOTE_NAME).write_text(json.dumps({"placed": [placed], "removed": [], "kept": []}))
         with manifest_lock(service.layout).held():

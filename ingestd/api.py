@@ -22,7 +22,7 @@ from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
-from ingestd.manifest.table import rows_of
+from ingestd.manifest.table import LIVE, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.reader import still_lent
 from ingestd.raw.run import parse_run
@@ -211,7 +211,7 @@ def _settings(data_root: Place, config: Place) -> Settings:
 def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:
     require_manifest(layout)
     rows = read_view(layout)
-    return rows if all_versions else rows.filter(pl.col("superseded_by").is_null())
+    return rows if all_versions else rows.filter(LIVE)
 
 
 def _settled_stat(settings: Settings, name: str) -> files.FileStat:

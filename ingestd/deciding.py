@@ -118,7 +118,7 @@ class Decider:
         row, kept = outcome.row, []
         old = old or self.store.catalog.run(row.run_id)
         target = self.layout.staged_file(row)
-        if old is not None and not old.superseded_by:
+        if old is not None and old.live:
             was = self.layout.staged_file(old)
             if event in {Event.EDITED, Event.SUPERSEDED}:
                 kept.append(self._kept_aside(old, placing))

@@ -15,8 +15,9 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
-from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+from ingestd.histories.runs import in_run_order, local_start, start_time_text, unknown
 from ingestd.layout import HISTORY_SUFFIX, Layout
+from ingestd.manifest.table import LIVE
 from ingestd.manifest.view import read_view
 from ingestd.settings import Settings
 from ingestd.words import shown
@@ -189,7 +190,7 @@ def load_history(path: Path) -> pl.DataFrame:
 
 def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl.DataFrame:
     start = local_start(tz)
-    runs = in_run_order(live_runs(rows).select(_NEEDED).collect(), "chip_name")
+    runs = in_run_order(rows.lazy().filter(LIVE).select(_NEEDED).collect(), "chip_name")
     columns = {
         "seq": pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("chip_name"),
         "date": start.dt.date(),
@@ -204,7 +205,7 @@ def _histories(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl
 
 def _cells_by_chip(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> Iterator[dict[str, pl.DataFrame]]:
     """Make the CSV cells of each chip's history, of several chips at once, in order of chip name."""
-    runs = live_runs(rows)
+    runs = rows.lazy().filter(LIVE)
     for chips in _groups_of_chips(runs):
         histories = _histories(runs.filter(pl.col("chip_name").is_in(chips)), tz, layout)
         cells = text_cells(histories.drop("chip_name")).hstack([histories["chip_name"]])

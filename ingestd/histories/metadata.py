@@ -14,7 +14,8 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.cells import render_csv
-from ingestd.histories.runs import in_run_order, live_runs, local_start, start_time_text, unknown
+from ingestd.histories.runs import in_run_order, local_start, start_time_text, unknown
+from ingestd.manifest.table import LIVE
 from ingestd.raw.header import START_TIME_LABEL
 
 FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
@@ -50,7 +51,7 @@ def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFra
         Corrupt: the header kept in a manifest row is no JSON of the manifest's form.
     """
     start = local_start(tz)
-    runs = in_run_order(live_runs(day_rows).select(_NEEDED).collect())
+    runs = in_run_order(day_rows.lazy().filter(LIVE).select(_NEEDED).collect())
     blocks: dict[str, dict[str, list[str | None]]] = {"parameters": {}, "metadata": {}}
     for index, (run_id, text) in enumerate(runs.select("run_id", "parameters").iter_rows()):
         header = _header(run_id, text)
@@ -95,7 +96,7 @@ def export_metadata(
     """
     if (directory is None) == (out_csv is None):
         raise UsageError("one place to write to is needed", next_step="give --out-csv FILE or a folder, not both")
-    runs = live_runs(manifest).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
+    runs = manifest.lazy().filter(LIVE).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
     runs = _matching(runs, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
     if out_csv is not None:
         check(out_csv)

@@ -1,4 +1,4 @@
-"""What every export says of a run: which rows are live, their order, their local time, the start time as written."""
+"""What every export says of runs: their order, their local time, the start time as written; and which are unknown."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from ingestd.words import closest, shown
 _HEADER_START: Final = rf'(?i)[{{,]\s*"{START_TIME_LABEL}"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
 """A header number further than this from the start time is no epoch time (`20251013` is an ISO 8601 date)."""
-
-
-def live_runs(manifest: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
-    """Keep the rows that stand for their measurement: those no later row superseded."""
-    return manifest.lazy().filter(pl.col("superseded_by").is_null())
 
 
 def in_run_order(runs: pl.DataFrame, *first: str) -> pl.DataFrame:

@@ -15,6 +15,7 @@ import polars as pl
 from ingestd.files import FileStat, Stamps
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
+from ingestd.manifest.table import LIVE
 
 
 class KnownRun(NamedTuple):
@@ -31,6 +32,11 @@ class KnownRun(NamedTuple):
     start_time_origin: StartTimeOrigin
     chip_name: str | None
     superseded_by: str | None
+
+    @property
+    def live(self) -> bool:
+        """Whether this run stands for its measurement, as `ManifestRow.live`."""
+        return self.superseded_by is None
 
 
 def known_run(row: ManifestRow) -> KnownRun:
@@ -55,7 +61,7 @@ class Catalog:
         for note in self.duplicates():
             self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
         self.stale_chips = dict(stale_chips)
-        live = base.filter(pl.col("superseded_by").is_null())
+        live = base.filter(LIVE)
         self._seen = Stamps(
             live["source_file"].to_list(),
             zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
@@ -146,16 +152,16 @@ class Catalog:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
         ids = (self.notes[path].run_id for path in sorted(self._copies.get(digest, ())))
         runs = (self.run(run_id) for run_id in ids if run_id)
-        return next((run for run in runs if run is not None and run.superseded_by is None), None)
+        return next((run for run in runs if run is not None and run.live), None)
 
     def overwritten(self) -> dict[KnownRun, FileNote]:
         """Find the live runs at whose path another run's bytes are, and the note that says so."""
         notes = {note.source_file: note for note in self.notes.values() if note.names_occupant}
         if not notes:
             return {}
-        kept = self._base.filter(pl.col("superseded_by").is_null(), pl.col("source_file").is_in(list(notes)))
+        kept = self._base.filter(LIVE, pl.col("source_file").is_in(list(notes)))
         runs = [run for run in map(KnownRun._make, kept.iter_rows()) if run.run_id not in self.rows]
-        runs += [run for run in self._known.values() if run.superseded_by is None and run.source_file in notes]
+        runs += [run for run in self._known.values() if run.live and run.source_file in notes]
         return {run: notes[run.source_file] for run in runs if notes[run.source_file].run_id != run.run_id}
 
     def overwritten_at(self, source_file: str) -> dict[KnownRun, FileNote]:
@@ -238,7 +244,7 @@ class Catalog:
         for run_id in self._listed.get((column, value), ()):
             yield self._known[run_id]
         for run in self._compacted(column, value):
-            if run.superseded_by is None and run.run_id not in self.rows:
+            if run.live and run.run_id not in self.rows:
                 yield run
 
     def _compacted(self, column: str, value: str | int) -> Iterator[KnownRun]:

@@ -22,6 +22,9 @@ VERSION_KEY = "ingestd.schema_version"
 SORTED_BY = ("start_time_utc", "run_id")
 """The columns that the rows of `manifest.parquet` are sorted by."""
 
+LIVE = pl.col("superseded_by").is_null()
+"""Keeps the rows that stand for their measurement: those that no later row superseded."""
+
 _TOGETHER = 500
 """How many rows are turned into dicts at a time, which take several times their memory."""
 

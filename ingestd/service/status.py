@@ -23,6 +23,7 @@ from ingestd.layout import Layout
 from ingestd.lost import lost_files
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.table import LIVE
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import MAX_HEADER_BYTES, Glance, glance
 from ingestd.raw.settling import (
@@ -177,7 +178,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         except Retry as error:
             troubles = _with(troubles, error, now)
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
-    live = view.filter(pl.col("superseded_by").is_null())
+    live = view.filter(LIVE)
     undecided = store.catalog.undecided(scan.files)
     waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
     rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}

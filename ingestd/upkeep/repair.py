@@ -222,7 +222,7 @@ class _Job:
         for path in stage.strays:
             row = read_row(path)
             run = catalog.run(row.run_id)
-            if run is None or run.superseded_by or row.run_id in stage.live:
+            if run is None or not run.live or row.run_id in stage.live:
                 continue
             if row.source_sha256 == run.source_sha256:
                 found[row.run_id] = (path, self.layout.staged_file(row))
@@ -241,7 +241,7 @@ class _Job:
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id} - adopted
         damaged = [self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"]
         wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
-        runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and not run.superseded_by]
+        runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and run.live]
         sources = sorted({run.source_file for run in runs if self._has_raw_file(catalog, run)})
         if not self.apply:
             lost = {run.run_id for run in runs if run.source_file not in sources}

@@ -49,7 +49,7 @@ def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
 
     def place_of(run_id: str) -> Path | None:
         run = catalog.run(run_id)
-        return layout.staged_file(run) if run and not run.superseded_by else None
+        return layout.staged_file(run) if run and run.live else None
 
     return place_of
 

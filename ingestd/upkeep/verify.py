@@ -21,7 +21,7 @@ from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
-from ingestd.manifest.table import look_anew, rows_of
+from ingestd.manifest.table import LIVE, look_anew, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
 from ingestd.settings import Settings
@@ -118,7 +118,7 @@ class _Manifest:
     def read(cls, layout: Layout) -> _Manifest:
         store, rows = ManifestStore(layout), read_view(layout)
         chips = rows["chip_name"].drop_nulls().unique().to_list()
-        return cls(store, rows.filter(pl.col("superseded_by").is_null()), chips)
+        return cls(store, rows.filter(LIVE), chips)
 
     def rows(self, run_ids: Collection[str] | None = None) -> Iterator[ManifestRow]:
         """Read the live rows, or those of `run_ids`."""

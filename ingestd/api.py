@@ -133,7 +133,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
-        if not catalog.is_current(name, status.size, status.mtime_ns):
+        if not catalog.is_current(name, status.stamp):
             writers = read_writers([status], visible=settings.settle.writers_visible)
             seen = Observation(abs(time.time() - status.mtime_ns / 1e9), writers.writer_of(status))
             with _all_let_go():

@@ -375,7 +375,7 @@ class _Run:
             except OSError as error:
                 self._out_of_reach(name, error)
                 continue
-            if not catalog.is_current(name, status.size, status.mtime_ns):
+            if not catalog.is_current(name, status.stamp):
                 pending[name] = status
                 same = same and status == before
         return pending, same

@@ -203,7 +203,7 @@ class Decider:
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
             return self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
         run = catalog.live_with(outcome.digest)
-        decided = note is None and catalog.is_current(task.source_file, task.status.size, task.status.mtime_ns)
+        decided = note is None and catalog.is_current(task.source_file, task.status.stamp)
         if run is None or decided:
             return None
         if run.source_file == task.source_file:

@@ -99,6 +99,6 @@ def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:
     for note in store.catalog.copies(known_run(row), row.source_sha256):
         with contextlib.suppress(OSError):
             status = state_below(store.layout.raw_root, note.source_file)
-            if status and store.catalog.is_current(note.source_file, status.size, status.mtime_ns):
+            if status and store.catalog.is_current(note.source_file, status.stamp):
                 return note.source_file
     return None

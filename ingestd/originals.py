@@ -42,7 +42,7 @@ class Originals:
                 continue
             with contextlib.suppress(OSError):  # a copy that went out of reach stays one
                 status = self._state(note.source_file)
-                if status and (status.size, status.mtime_ns) == (note.source_size, note.source_mtime_ns):
+                if status and status.stamp == note.stamp:
                     yield Same(self._task(note.source_file, status, now), note.source_sha256)
 
     def sees(self, source_file: str) -> bool:
@@ -73,9 +73,9 @@ class Originals:
             status = self._state(run.source_file)
             if status is None:
                 return False
-            if (status.size, status.mtime_ns) == (run.source_size, run.source_mtime_ns):
+            if status.stamp == run.stamp:
                 return True
-            if catalog.is_current(run.source_file, status.size, status.mtime_ns) and _covered(catalog, run):
+            if catalog.is_current(run.source_file, status.stamp) and _covered(catalog, run):
                 return False
             others = catalog.digests_of_size(status.size) - {run.source_sha256}
             if others and files.sha256_of(path) in others:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd.files.durable import retry_from, world
-from ingestd.files.stamps import Stamps
+from ingestd.files.stamps import Stamp, Stamps
 from ingestd.files.there import exists, is_dir
 
 
@@ -25,6 +25,11 @@ class FileStat(NamedTuple):
     inode: int
     device: int
     uid: int
+
+    @property
+    def stamp(self) -> Stamp:
+        """Size and mtime."""
+        return self.size, self.mtime_ns
 
 
 def stat_of(status: os.stat_result) -> FileStat:

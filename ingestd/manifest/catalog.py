@@ -12,7 +12,7 @@ from zlib import crc32
 
 import polars as pl
 
-from ingestd.files import FileStat, Stamps
+from ingestd.files import FileStat, Stamp, Stamps
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.manifest.table import LIVE
@@ -32,6 +32,11 @@ class KnownRun(NamedTuple):
     start_time_origin: StartTimeOrigin
     chip_name: str | None
     superseded_by: str | None
+
+    @property
+    def stamp(self) -> Stamp:
+        """Size and mtime (ns) of the raw file, as `ManifestRow.stamp`."""
+        return self.source_size, self.source_mtime_ns
 
     @property
     def live(self) -> bool:
@@ -67,7 +72,7 @@ class Catalog:
             zip(live["source_size"].to_list(), live["source_mtime_ns"].to_list(), strict=True),
         )
         for note in self.notes.values():
-            self._seen[note.source_file] = (note.source_size, note.source_mtime_ns)
+            self._seen[note.source_file] = note.stamp
 
     def rebase(self, base: pl.DataFrame) -> None:
         """Take the table that holds every row and note now, as a compaction leaves it: what is known stays the same."""
@@ -80,9 +85,9 @@ class Catalog:
 
     # ---- questions --------------------------------------------------------------------------------------------------
 
-    def is_current(self, source_file: str, size: int, mtime_ns: int) -> bool:
+    def is_current(self, source_file: str, stamp: Stamp) -> bool:
         """Tell whether the file in this state was decided already, so that nobody needs to open it."""
-        return self._seen.get(source_file) == (size, mtime_ns)
+        return self._seen.get(source_file) == stamp
 
     def run_files(self) -> Stamps:
         """Return the state of every raw file that is a run's, and of which nothing else is noted."""
@@ -201,7 +206,7 @@ class Catalog:
             for place in _places(new):
                 self._listed.setdefault(place, set()).add(row.run_id)
         if row.live and row.source_file not in self._seen:
-            self._seen[row.source_file] = (row.source_size, row.source_mtime_ns)
+            self._seen[row.source_file] = row.stamp
         else:
             self._look_again(row.source_file)
         if old is not None and old.source_file != row.source_file:
@@ -222,10 +227,9 @@ class Catalog:
     def _look_again(self, path: str) -> None:
         """Settle in which state a path is current: its note's, else its last live row's, as after opening."""
         if (note := self.notes.get(path)) is not None:
-            self._seen[path] = (note.source_size, note.source_mtime_ns)
+            self._seen[path] = note.stamp
         elif runs := self.live_at(path):
-            last = max(runs, key=lambda run: (run.start_time_utc, run.run_id))
-            self._seen[path] = (last.source_size, last.source_mtime_ns)
+            self._seen[path] = max(runs, key=lambda run: (run.start_time_utc, run.run_id)).stamp
         else:
             self._seen.pop(path, None)
 

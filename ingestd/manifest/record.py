@@ -75,6 +75,11 @@ class FileNote(BaseModel):
     code: str | None = None
 
     @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and mtime (ns) of the file when it was noted."""
+        return self.source_size, self.source_mtime_ns
+
+    @property
     def names_occupant(self) -> bool:
         """Whether the bytes at the path are those of run `run_id`, whatever other run was made from it."""
         return self.outcome in {"duplicate", "occupied"}

@@ -77,6 +77,11 @@ class ManifestRow(BaseModel):
     ingested_at_utc: UtcDatetime
 
     @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and mtime (ns) of the raw file when it was staged, or touched since."""
+        return self.source_size, self.source_mtime_ns
+
+    @property
     def live(self) -> bool:
         """Whether this row stands for its measurement (no later row superseded it)."""
         return self.superseded_by is None

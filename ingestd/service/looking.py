@@ -80,7 +80,7 @@ class Looker:
             self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic())
             return None
         state = stat_of(status)
-        decided = self._ingest.store.catalog.is_current(name, state.size, state.mtime_ns)
+        decided = self._ingest.store.catalog.is_current(name, state.stamp)
         if decided or not stat.S_ISREG(status.st_mode):
             self._list.done(name)
             return None

@@ -268,7 +268,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     before = store.catalog.occupant(story.source_file)
     run = next((row for row in story.rows if before is not None and row.run_id == before.run_id), None)
     now = raw.content
-    if now is not None and not store.catalog.is_current(story.source_file, now.size, now.mtime_ns):
+    if now is not None and not store.catalog.is_current(story.source_file, (now.size, now.mtime_ns)):
         return _undecided(store, now, run, known=bool(note or run))
     if raw.problem and not story.rows and note is None:
         return _unread(raw)

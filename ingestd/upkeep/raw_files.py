@@ -44,7 +44,7 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
     yield from _same_starts(runs)
     for name, status in found.items():
         note = catalog.notes.get(name)
-        if not catalog.is_current(name, status.size, status.mtime_ns):
+        if not catalog.is_current(name, status.stamp):
             known = catalog.is_known(name)
             what = "changed since it was decided" if known else "not decided yet"
             message = f"{what}: `ingestd status` tells what it waits for"

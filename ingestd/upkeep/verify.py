@@ -324,7 +324,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
     """Compare one run's raw file with what is staged: the bytes' hash, every header line, every cell."""
     layout = settings.layout
     status = found.get(row.source_file)
-    if status is None or (status.size, status.mtime_ns) != (row.source_size, row.source_mtime_ns):
+    if status is None or status.stamp != row.stamp:
         return
     path = layout.staged_file(row)
     try:

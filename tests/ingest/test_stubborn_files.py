@@ -46,7 +46,7 @@ def test_an_mtime_beyond_all_clocks_is_taken(archive: Archive, data: bytes, firs
         pytest.skip("the file system holds no such time")
     assert archive.backfill() != []
     assert archive.backfill() == []
-    assert ManifestStore(archive.layout).catalog.is_current(A, len(data), 2**63 - 1)
+    assert ManifestStore(archive.layout).catalog.is_current(A, (len(data), 2**63 - 1))
     archive.put(B, LATER.data)
     assert archive.backfill() == [("ingested", B)]
 

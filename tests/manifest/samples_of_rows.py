@@ -70,7 +70,7 @@ def runs_in(layout: Layout) -> list[int]:
 def knows(store: ManifestStore, *numbers: int) -> bool:
     """Tell whether the store takes the raw files of these runs for current."""
     rows = map(a_row, numbers)
-    return all(store.catalog.is_current(row.source_file, row.source_size, row.source_mtime_ns) for row in rows)
+    return all(store.catalog.is_current(row.source_file, row.stamp) for row in rows)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

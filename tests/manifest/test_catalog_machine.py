@@ -178,7 +178,7 @@ class CatalogMachine(RuleBasedStateMachine):
                         size,
                         state,
                     )
-                    assert store.catalog.is_current(path, size, state) == expected
+                    assert store.catalog.is_current(path, (size, state)) == expected
 
     def _check_contents(self, store: ManifestStore) -> None:
         live = [row for row in self.rows.values() if row.live]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,21 +35,13 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class RunValues:
-    """The fields of a run's manifest row that its header and table decide; None where they tell nothing.
+    """The fields of a run's manifest row that header, table and path decide, by name; None where they tell nothing.
 
-    `fields` has every name of `PARAMETER_FIELDS`, each in the unit its name ends with. `warnings` are this module's
+    Among them is every name of `PARAMETER_FIELDS`, each in the unit its name ends with. `warnings` are this module's
     own; those of the header and the table are not repeated.
     """
 
-    file_idx: int | None
-    chip_group: str | None
-    chip_number: int | None
-    chip_name: str | None
-    has_light: bool | None
-    procedure_version: str | None
-    duration_s: float | None
-    fields: Mapping[str, float | None]
-    summary: str
+    fields: Mapping[str, Any]
     warnings: tuple[str, ...]
 
 
@@ -61,34 +53,19 @@ def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_
     """
     warnings: list[str] = []
     texts = _texts(run_header, procedure)
-    fields = _numbers(run_header, texts, warnings)
+    numbers = _numbers(run_header, texts, warnings)
     group, number = _chip(run_header, texts, procedure, source_file, warnings)
-    chip_name = None if group is None else f"{group}{number}"
-    has_light = _has_light(procedure, fields["laser_voltage_v"], table)
-    file_idx = _file_idx(source_file)
-    version = _text(texts, "procedure_version") or None
-    duration_s = _duration(procedure, table)
-    printed = {
-        "chip_name": chip_name,
+    fields = {
+        **numbers,
         "chip_group": group,
         "chip_number": number,
-        "has_light": has_light,
-        "file_idx": file_idx,
-        "procedure_version": version,
-        "duration_s": duration_s,
+        "chip_name": None if group is None else f"{group}{number}",
+        "has_light": _has_light(procedure, numbers["laser_voltage_v"], table),
+        "file_idx": _file_idx(source_file),
+        "procedure_version": _text(texts, "procedure_version") or None,
+        "duration_s": _duration(procedure, table),
     }
-    return RunValues(
-        file_idx=file_idx,
-        chip_group=group,
-        chip_number=number,
-        chip_name=chip_name,
-        has_light=has_light,
-        procedure_version=version,
-        duration_s=duration_s,
-        fields=fields,
-        summary=render_summary(procedure, {**printed, **fields}),
-        warnings=tuple(warnings),
-    )
+    return RunValues(fields | {"summary": render_summary(procedure, fields)}, tuple(warnings))
 
 
 def header_json(header: Header) -> str:

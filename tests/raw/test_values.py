@@ -62,6 +62,11 @@ def rejected(
     return raised.value
 
 
+def chip_of(run: RunValues) -> tuple[str | None, int | None, str | None]:
+    """Return the chip's group, number and name."""
+    return run.fields["chip_group"], run.fields["chip_number"], run.fields["chip_name"]
+
+
 def read(file: Path, root: Path) -> RunValues:
     """Return the values of a real file, its table read cell by cell."""
     data = file.read_bytes()
@@ -79,32 +84,31 @@ def test_every_real_run_agrees_with_the_labs_histories(lab: Path) -> None:
     for history in sorted((lab / "legacy_histories").glob("*.csv")):
         for line in csv.DictReader(history.read_text("utf-8").splitlines()):
             run = read(root / line["source_file"].removeprefix("raw_data/"), root)
-            assert json.dumps(run.has_light) == line["has_light"]
-            assert str(run.file_idx) == line["file_idx"]
-            assert f"{run.chip_name}_history" == history.stem
+            assert json.dumps(run.fields["has_light"]) == line["has_light"]
+            assert str(run.fields["file_idx"]) == line["file_idx"]
+            assert f"{run.fields['chip_name']}_history" == history.stem
             assert run.warnings == ()
 
 
 def test_real_runs_have_their_parameters_and_duration(lab: Path) -> None:
     """A real `It` fills every field its header tells, and lasts from its first to its last time stamp."""
     run = read(lab / "01_raw" / "Alisson_25_sept" / "It2025-09-25_11.csv", lab / "01_raw")
-    assert {name: value for name, value in run.fields.items() if value is not None} == {
+    assert {name: run.fields[name] for name in PARAMETER_FIELDS if run.fields[name] is not None} == {
         "laser_voltage_v": 3.09,
         "laser_wavelength_nm": 405.0,
         "laser_period_s": 120.0,
         "vg_v": -1.5,
         "vds_v": 0.1,
     }
-    assert tuple(run.fields) == PARAMETER_FIELDS
-    assert run.procedure_version == "2.2.0"
-    assert run.duration_s == 180.0306
+    assert run.fields["procedure_version"] == "2.2.0"
+    assert run.fields["duration_s"] == 180.0306
 
 
 def test_laser_calibrations_have_no_chip(lab: Path) -> None:
     """A procedure without a chip takes none, not even from its file's name."""
     run = read(lab / "01_raw" / "Alisson_25_sept" / "LaserCalibration2025-09-25_3.csv", lab / "01_raw")
-    assert (run.chip_group, run.chip_number, run.chip_name, run.file_idx) == (None, None, None, 3)
-    assert values_of({}, "LaserCalibration", "Alisson67_015.csv").chip_name is None
+    assert (chip_of(run), run.fields["file_idx"]) == ((None, None, None), 3)
+    assert values_of({}, "LaserCalibration", "Alisson67_015.csv").fields["chip_name"] is None
 
 
 @pytest.mark.parametrize(
@@ -128,13 +132,13 @@ def test_light_is_told_by_the_laser(laser: str | None, recorded: list[float | No
     """Light from 0.1 V on, set or recorded; dark where either is known and below; unknown where neither is."""
     parameters = CHIP if laser is None else {**CHIP, "Laser voltage": laser}
     run = values_of(parameters, vl_v=recorded)
-    assert run.has_light is has_light
-    assert run.summary[0] == {True: "💡", False: "🌙", None: "❗"}[has_light]
+    assert run.fields["has_light"] is has_light
+    assert run.fields["summary"][0] == {True: "💡", False: "🌙", None: "❗"}[has_light]
 
 
 def test_a_procedure_without_light_tells_none() -> None:
     """Where the procedures table says that light is never told, it stays unknown."""
-    assert values_of({**CHIP, "Laser voltage": "5 V"}, "Tt").has_light is None
+    assert values_of({**CHIP, "Laser voltage": "5 V"}, "Tt").fields["has_light"] is None
 
 
 @pytest.mark.parametrize(
@@ -151,12 +155,12 @@ def test_a_procedure_without_light_tells_none() -> None:
 )
 def test_duration_is_last_minus_first_finite_time(times: list[float | None], duration: float | None) -> None:
     """The duration is told by the first and last finite time; none where there is none or it has no finite span."""
-    assert values_of(CHIP, t_s=times).duration_s == duration
+    assert values_of(CHIP, t_s=times).fields["duration_s"] == duration
 
 
 def test_a_procedure_without_time_has_no_duration() -> None:
     """A voltage sweep has no time column, so its duration is unknown."""
-    assert values_of(CHIP, "IVg", vg_v=[0.0, 1.0], i_a=[0.0, 1.0]).duration_s is None
+    assert values_of(CHIP, "IVg", vg_v=[0.0, 1.0], i_a=[0.0, 1.0]).fields["duration_s"] is None
 
 
 @pytest.mark.parametrize(
@@ -172,7 +176,7 @@ def test_a_procedure_without_time_has_no_duration() -> None:
 )
 def test_the_file_index_is_the_number_at_the_end(source_file: str, file_idx: int | None) -> None:
     """The number after the last underscore of the file name, as far as it fits a whole number column."""
-    assert values_of(CHIP, source_file=source_file).file_idx == file_idx
+    assert values_of(CHIP, source_file=source_file).fields["file_idx"] == file_idx
 
 
 def test_labels_are_found_however_spaced_and_in_the_metadata_too() -> None:
@@ -180,13 +184,13 @@ def test_labels_are_found_however_spaced_and_in_the_metadata_too() -> None:
     parameters = {"Chip  group name": "Alisson", "Chip number ": "67", "VG": ""}
     procedure = REGISTRY.procedures["ITS"]
     run = interpret(header(parameters, {"VG": "2 V"}), procedure, staged(procedure), "a.csv")
-    assert (run.chip_name, run.fields["vg_v"]) == ("Alisson67", 2.0)
+    assert (run.fields["chip_name"], run.fields["vg_v"]) == ("Alisson67", 2.0)
 
 
 def test_a_parameter_without_a_finite_number_stays_empty_with_a_warning() -> None:
     """`nan` and `inf` are kept as text in the header's JSON alone, and people are told; unset ones are silent."""
     run = values_of({**CHIP, "VG": "inf V", "VDS": "None", "Laser voltage": ""})
-    assert set(run.fields.values()) == {None}
+    assert {run.fields[name] for name in PARAMETER_FIELDS} == {None}
     assert [warning[:3] for warning in run.warnings] == ["VG:"]
 
 
@@ -203,14 +207,14 @@ def test_a_wrong_unit_names_its_parameter() -> None:
 def test_the_file_name_completes_a_chip(parameters: dict[str, str]) -> None:
     """`Alisson67_015.csv` tells the chip where the header does not contradict it, and a warning says so."""
     run = values_of(parameters, source_file="day/Alisson67_015.csv")
-    assert (run.chip_group, run.chip_number, run.chip_name) == ("Alisson", 67, "Alisson67")
+    assert chip_of(run) == ("Alisson", 67, "Alisson67")
     assert "file name" in run.warnings[0]
 
 
 def test_the_header_outranks_the_file_name() -> None:
     """A complete chip in the header counts, whatever the file is called."""
     run = values_of(CHIP, source_file="Beta12_1.csv")
-    assert (run.chip_name, run.warnings) == ("Alisson67", ())
+    assert (run.fields["chip_name"], run.warnings) == ("Alisson67", ())
 
 
 @pytest.mark.parametrize("source_file", ["It2025_3.csv", "ITS7_3.csv", "It2025-09-25_10.csv", "67_1.csv", "Beta67.csv"])
@@ -249,16 +253,16 @@ def test_a_bad_chip_is_refused(label: str, text: str) -> None:
 @pytest.mark.parametrize("group", ["A", "../etc", "a/b", "Ålesund λ", "=1+1", "A" * 100])
 def test_odd_but_printable_groups_are_kept(group: str) -> None:
     """Any printable group is the lab's own business; file names are made safe elsewhere."""
-    assert values_of({**CHIP, "Chip group name": f" {group} "}).chip_name == f"{group}67"
+    assert values_of({**CHIP, "Chip group name": f" {group} "}).fields["chip_name"] == f"{group}67"
 
 
 def test_an_optional_chip_may_be_missing_or_warns_when_half() -> None:
     """A procedure whose chip is optional is staged without one; half a chip is none, with a warning."""
     assert values_of({}, "Pt").warnings == ()
     run = values_of({"Chip number": "67"}, "Pt")
-    assert (run.chip_group, run.chip_number) == (None, None)
+    assert chip_of(run) == (None, None, None)
     assert "half a chip" in run.warnings[0]
-    assert values_of(CHIP, "Pt").chip_name == "Alisson67"
+    assert values_of(CHIP, "Pt").fields["chip_name"] == "Alisson67"
 
 
 HEADER_TEXTS = st.dictionaries(
@@ -295,5 +299,5 @@ def test_any_header_gives_values_or_a_reject(texts: dict[str, str], source_file:
         run = values_of(texts, "Pt", source_file)
     except Reject:
         return
-    assert (run.chip_group is None) == (run.chip_number is None) == (run.chip_name is None)
-    assert run.summary.isprintable()
+    assert len({part is None for part in chip_of(run)}) == 1
+    assert run.fields["summary"].isprintable()

@@ -95,7 +95,7 @@ def run(data: bytes) -> None:
     _check_cells(data, found.header, found.procedure, found.table)
     with suppress(Reject):
         values = interpret(found.header, found.procedure, found.table, "2025-09-23/It_1.csv")
-        values.summary.encode("utf-8")
+        values.fields["summary"].encode("utf-8")
         _check_printable(values.warnings)
 
 

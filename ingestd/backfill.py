@@ -24,7 +24,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
 from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.settings import Settings
-from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting
+from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting, in_batches
 from ingestd.writers import Writers, read_writers
 
 LOOKS = 3
@@ -269,21 +269,9 @@ class _Run:
             self._commit(outcomes)
 
     def _batches(self, pending: dict[str, FileStat], writers: Writers, steady_s: float) -> Iterator[list[StageTask]]:
-        limit_files = self.settings.stage.batch_files
-        limit_bytes = self.settings.stage.batch_mib * 2**20
-        batch: list[StageTask] = []
-        size = 0
-        for name, status in pending.items():
-            task = self._task(name, status, writers, steady_s)
-            if task is None:
-                continue
-            if batch and (len(batch) >= limit_files or size + status.size > limit_bytes):
-                self.ingest.workspace.keep()
-                yield batch
-                batch, size = [], 0
-            batch.append(task)
-            size += status.size
-        if batch:
+        stage = self.settings.stage
+        tasks = (self._task(name, status, writers, steady_s) for name, status in pending.items())
+        for batch in in_batches(filter(None, tasks), limit_files=stage.batch_files, limit_mib=stage.batch_mib):
             self.ingest.workspace.keep()
             yield batch
 

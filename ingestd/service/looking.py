@@ -116,16 +116,3 @@ class Looker:
             wait_s -= self._look_s
         if self._list.wait(name, verdict, track, due=time.monotonic() + max(0.01, wait_s)):
             self.news.append((name, verdict))
-
-
-def in_parts(tasks: Sequence[StageTask], limit: float) -> list[list[StageTask]]:
-    """Cut a batch so that the raw bytes of a part stay below `limit`, one file at least."""
-    parts: list[list[StageTask]] = []
-    size = 0
-    for task in tasks:
-        if not parts or size + task.status.size > limit:
-            parts.append([])
-            size = 0
-        parts[-1].append(task)
-        size += task.status.size
-    return parts

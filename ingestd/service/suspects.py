@@ -82,7 +82,7 @@ class Suspects:
 
     # ---- staging ----------------------------------------------------------------------------------------------------
 
-    def set_apart(self, tasks: Sequence[StageTask]) -> Sequence[StageTask]:
+    def set_apart(self, tasks: list[StageTask]) -> list[StageTask]:
         """Keep the tasks of suspects until no other file is due; return the others."""
         if not self.names:
             return tasks

@@ -19,7 +19,7 @@ from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
-from ingestd.service.looking import Looker, in_parts
+from ingestd.service.looking import Looker
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
@@ -27,7 +27,7 @@ from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on
 from ingestd.service.suspects import Suspects
 from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
-from ingestd.stage.run import Failed, Outcome, Waiting, discard, load, stage_batch
+from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, load, stage_batch
 from ingestd.words import count
 
 IDLE_TURN_S = 5.0
@@ -237,9 +237,10 @@ class Worker:
             if tasks:
                 check_space(self._ingest.settings)
                 self._ingest.workspace.keep()
-            for part in in_parts(self._suspects.set_apart(tasks), stage.batch_mib * 2**20):
-                with self._suspects.noted(part):
-                    outcomes = stage_batch(part, self._ingest.context)
+            tasks = self._suspects.set_apart(tasks)
+            for batch in in_batches(tasks, limit_files=stage.batch_files, limit_mib=stage.batch_mib):
+                with self._suspects.noted(batch):
+                    outcomes = stage_batch(batch, self._ingest.context)
                 self._beat()
                 self._answer(outcomes, began)
         except (Retry, LockHeld, OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -141,6 +141,20 @@ def load() -> None:
     """Load what staging needs now, so that the first file does not wait for it."""
     from ingestd.raw import run, values  # noqa: F401, PLC0415
     from ingestd.stage import parquet  # noqa: F401, PLC0415
+
+
+def in_batches(tasks: Iterable[StageTask], *, limit_files: int, limit_mib: float) -> Iterator[list[StageTask]]:
+    """Cut tasks into batches of so many files and so many MiB of raw bytes at most, one file at least."""
+    batch: list[StageTask] = []
+    size = 0
+    for task in tasks:
+        if batch and (len(batch) >= limit_files or size + task.status.size > limit_mib * 2**20):
+            yield batch
+            batch, size = [], 0
+        batch.append(task)
+        size += task.status.size
+    if batch:
+        yield batch
 
 
 def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outcome]:

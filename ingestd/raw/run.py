@@ -33,7 +33,7 @@ class RawRun:
 def parse_run(data: bytes, registry: Registry) -> RawRun:
     """Parse a raw file's bytes: header, then the procedure of its class, then the table.
 
-    Raises `Reject`, and nothing else, for any bytes: whatever `parse_head` and `parse_table` find.
+    Raises `Reject`, and nothing else, for any bytes: whatever `parse_head` and `parse_tables` find.
     """
     (run,) = parse_bodies([parse_head(data, registry)])
     if isinstance(run, Reject):

@@ -75,21 +75,13 @@ class Body:
     procedure: Procedure
 
 
-def parse_table(data: bytes, header: Header, procedure: Procedure) -> Table:
-    """Parse the rows of `data`, whose header is `header`, into the columns of `procedure`.
-
-    An incomplete last line is left out with a warning; blank lines too. Raises `Reject`, and nothing else:
-    MISSING_COLUMN, DUPLICATE_COLUMN, NUL_BYTES, LONE_CARRIAGE_RETURN, BAD_ENCODING, SECOND_HEADER, ROW_TOO_SHORT,
-    ROW_TOO_LONG, BAD_CELL, TOO_LARGE.
-    """
-    (found,) = parse_tables([Body(data, header, procedure)])
-    if isinstance(found, Reject):
-        raise found
-    return found
-
-
 def parse_tables(bodies: Sequence[Body]) -> list[Table | Reject]:
-    """Parse the rows of several files: for each what `parse_table` returns, or the `Reject` it raises."""
+    """Parse the rows of several files, each into the columns of its procedure, or say why it is refused.
+
+    An incomplete last line is left out with a warning; blank lines too. A refusal is one of MISSING_COLUMN,
+    DUPLICATE_COLUMN, NUL_BYTES, LONE_CARRIAGE_RETURN, BAD_ENCODING, SECOND_HEADER, ROW_TOO_SHORT, ROW_TOO_LONG,
+    BAD_CELL, TOO_LARGE. What comes out of a file does not depend on the others.
+    """
     found: dict[int, Table | Reject] = {}
     rows: dict[int, _Rows] = {}
     for position, body in enumerate(bodies):

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ingestd.errors import Reject
-from ingestd.raw.header import parse_header
+from ingestd.raw.header import Header, parse_header
 from ingestd.raw.procedures import Procedure
-from ingestd.raw.table import Table, parse_table
+from ingestd.raw.table import Body, Table, parse_tables
 
 KINDS = Procedure.model_validate(
     {
@@ -28,6 +28,14 @@ KINDS = Procedure.model_validate(
 )
 HEAD = "#Procedure: <Kinds>\n#Parameters:\n#Data:\n"
 INT64_MAX = 2**63 - 1
+
+
+def parse_table(data: bytes, header: Header, procedure: Procedure) -> Table:
+    """Parse the rows of one file, or raise its reject."""
+    (found,) = parse_tables([Body(data, header, procedure)])
+    if isinstance(found, Reject):
+        raise found
+    return found
 
 
 def parsed(body: str | bytes, columns: str = "A (V),N,Note") -> Table:

@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kinds import HEAD, INT64_MAX, KINDS, cells, parsed, rejected
+from kinds import HEAD, INT64_MAX, KINDS, cells, parse_table, parsed, rejected
 
 from ingestd.errors import RejectCode
 from ingestd.raw import table as table_module
 from ingestd.raw.header import parse_header
 from ingestd.raw.procedures import Registry
-from ingestd.raw.table import parse_table
 
 
 def bits(values: list[float | None]) -> list[bytes | None]:

@@ -16,7 +16,7 @@ from ingestd.errors import Reject, RejectCode
 from ingestd.raw import table as table_module
 from ingestd.raw.header import glance, parse_header
 from ingestd.raw.reader import read_cells, still_lent
-from ingestd.raw.table import READ_TOGETHER, Body, Table, parse_table, parse_tables
+from ingestd.raw.table import READ_TOGETHER, Body, Table, parse_tables
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,8 @@ def told(found: Table | Reject) -> object:
 
 def read_alone(body: Body) -> Table | Reject:
     """Parse one body by itself."""
-    try:
-        return parse_table(body.data, body.header, body.procedure)
-    except Reject as reject:
-        return reject
+    (found,) = parse_tables([body])
+    return found
 
 
 rows_of_bytes = st.lists(st.sampled_from([b"1.5,2,x\r\n", b",,\n", b"-0.0,,\n", b"nan,3,\r\n"]), max_size=5).map(

@@ -34,7 +34,7 @@ from ingestd.raw.header import Header, glance, parse_header
 from ingestd.raw.procedures import Procedure
 from ingestd.raw.run import parse_run
 from ingestd.raw.start_time import start_time
-from ingestd.raw.table import Table, parse_table
+from ingestd.raw.table import Body, parse_tables
 from ingestd.raw.units import to_unit, unit_of
 from ingestd.raw.values import header_json, interpret
 from ingestd.service.logline import json_line, parse_line
@@ -103,10 +103,9 @@ def table(data: bytes) -> None:
     """Read rows of numbers, whole numbers, text and an unknown column: cells as `float` and `int`, or a `Reject`."""
     whole = KINDS_HEAD + data
     head = parse_header(whole)
-    try:
-        found: Table = parse_table(whole, head, KINDS)
-    except Reject as reject:
-        _check_reject(reject, whole)
+    (found,) = parse_tables([Body(whole, head, KINDS)])
+    if isinstance(found, Reject):
+        _check_reject(found, whole)
         return
     found.table.validate(full=True)
     assert found.rows == found.table.num_rows == glance(whole).rows

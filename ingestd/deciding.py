@@ -180,7 +180,7 @@ class Decider:
         """
         if old.source_sha256 == outcome.row.source_sha256:
             return []
-        copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
+        copies = [note for note in self.store.catalog.noted_as("duplicate") if note.run_id == old.run_id]
         digests = {note.source_sha256 for note in copies}
         if not digests or self._begins_as(old, outcome.temporary):
             return []
@@ -236,7 +236,7 @@ class Decider:
         old = next((one for one in same if self._begins_as(one, self.layout.staged_file(run))), None)
         if old is None or self.store.catalog.copies(old, old.source_sha256):  # a copy takes its place
             return record
-        copies = [note for note in self.store.catalog.duplicates() if note.run_id == old.run_id]
+        copies = [note for note in self.store.catalog.noted_as("duplicate") if note.run_id == old.run_id]
         placing.removed.append(self.layout.staged_file(old))
         return record.model_copy(
             update={

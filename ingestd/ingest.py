@@ -123,7 +123,7 @@ class Ingest:
         """
         catalog, many = self.store.catalog, self.settings.stage.batch_files
         saw = scan.saw if scan is not None else self.originals.sees
-        notes = list(catalog.duplicates() if gone is None else catalog.copies_of_runs_at(gone))
+        notes = catalog.noted_as("duplicate") if gone is None else list(catalog.copies_of_runs_at(gone))
         orphaned = self.originals.orphaned(catalog, notes, saw, self.clock())
         while batch := list(islice(orphaned, many)):
             yield batch

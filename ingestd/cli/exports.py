@@ -117,8 +117,8 @@ def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = 
     from ingestd.histories.compare import compare_histories as compare  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.manifest.store import ManifestStore  # noqa: PLC0415  # loads polars: not for --help
 
-    notes = ManifestStore(settings.layout).catalog.notes.values()
-    waiting = {note.source_file: note.outcome for note in notes if note.outcome == "queued"}
+    queued = ManifestStore(settings.layout).catalog.noted_as("queued")
+    waiting = {note.source_file: note.outcome for note in queued}
     result = compare(old, new, waiting=waiting)
     code = exits.OK if result.same else exits.NOT_ALL_WELL
     if as_json:

@@ -206,7 +206,7 @@ def _catalog(settings: Settings) -> Catalog:
 
 
 def _rejected(catalog: Catalog) -> list[str]:
-    return sorted(note.source_file for note in catalog.notes.values() if note.outcome == "rejected")
+    return sorted(note.source_file for note in catalog.noted_as("rejected"))
 
 
 def _named(layout: Layout, given: str, catalog: Catalog) -> str:

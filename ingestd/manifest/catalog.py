@@ -13,7 +13,7 @@ from zlib import crc32
 import polars as pl
 
 from ingestd.files import FileStat, Stamp, Stamps
-from ingestd.manifest.record import Event, FileNote, Record
+from ingestd.manifest.record import Event, FileNote, NoteOutcome, Record
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.manifest.table import LIVE
 
@@ -63,7 +63,7 @@ class Catalog:
         self.rebase(base)
         self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
         self._copies: dict[str, set[str]] = {}  # hash -> paths that are known as copies with these bytes
-        for note in self.duplicates():
+        for note in self.noted_as("duplicate"):
             self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
         self.stale_chips = dict(stale_chips)
         live = base.filter(LIVE)
@@ -176,9 +176,9 @@ class Catalog:
             return {}
         return {run: note for run in self.live_at(source_file) if run.run_id != note.run_id}
 
-    def duplicates(self) -> Iterator[FileNote]:
-        """List the files known as copies of a run."""
-        return (note for note in list(self.notes.values()) if note.outcome == "duplicate")
+    def noted_as(self, outcome: NoteOutcome) -> list[FileNote]:
+        """List the notes with this outcome, such as `rejected`."""
+        return [note for note in self.notes.values() if note.outcome == outcome]
 
     # ---- changes ----------------------------------------------------------------------------------------------------
 

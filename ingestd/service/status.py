@@ -188,9 +188,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
         for one in lost
     ]
-    rejected = [
-        note for note in store.catalog.notes.values() if note.outcome == "rejected" and scan.saw(note.source_file)
-    ]
+    rejected = [note for note in store.catalog.noted_as("rejected") if scan.saw(note.source_file)]
     safe_reason = unseen or _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,

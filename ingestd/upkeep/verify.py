@@ -258,7 +258,7 @@ def _gone(layout: Layout, row: ManifestRow) -> str:
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
     layout = store.layout
-    rejected = {layout.reject_file(note.source_file): note for note in _rejected(store)}
+    rejected = {layout.reject_file(note.source_file): note for note in store.catalog.noted_as("rejected")}
     present = set(files.all_below(layout.rejects_dir, ".json"))
     for path, note in sorted(rejected.items()):
         if path not in present:
@@ -268,10 +268,6 @@ def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
             yield Finding("damage", "reject-damaged", layout.relative(path), message)
     for path in sorted(present - rejected.keys()):
         yield Finding("damage", "reject-stray", layout.relative(path), "this file is not rejected (any more)")
-
-
-def _rejected(store: ManifestStore) -> Iterator[FileNote]:
-    return (note for note in store.catalog.notes.values() if note.outcome == "rejected")
 
 
 def _tells_why(layout: Layout, note: FileNote) -> bool:

@@ -156,7 +156,7 @@ class CatalogMachine(RuleBasedStateMachine):
     def _check_paths(self, store: ManifestStore) -> None:
         notes = {path: note for path, note in self.notes.items() if note.outcome != "forgotten"}
         assert store.catalog.notes == notes
-        assert {note.source_file for note in store.catalog.duplicates()} == {
+        assert {note.source_file for note in store.catalog.noted_as("duplicate")} == {
             path for path, note in notes.items() if note.outcome == "duplicate"
         }
         run_files = store.catalog.run_files()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from ingestd.cli import app, exits
-from ingestd.cli.config_text import config_toml, configuration_md
+from ingestd.cli.config_text import COMPUTED, choices_of, config_toml, example, meaning_of, toml
 from ingestd.cli.report import JSON_KEYS
 from ingestd.service.status import Health
+from ingestd.settings import CONFIG_VARIABLE, ENV_PREFIX, SYSTEM_CONFIG, environment_name, sections
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -68,6 +70,58 @@ JSON_HEAD = """\
 """
 
 
+CONFIGURATION = """\
+# Configuration
+
+Every setting is listed here, once. This page is generated from the code (`make docs`), and a test holds it true.
+
+A value comes from the first of these that gives one:
+
+1. a command-line option, such as `--workers 2`,
+2. the environment, such as `{prefix}STAGE__WORKERS=2`: `{prefix}`, the section, two underscores, the key,
+3. the config file,
+4. the default.
+
+The config file is the one named by `--config`, else by `{variable}`, else `./config.toml`, else
+`{system}`. One that is named and not there is an error. So is an unknown key, in the file or in the
+environment: the message names it and the nearest known one.
+
+Relative paths count from the folder of the config file, or from the current folder when there is none; those given as
+options count from the current folder. `~` is the home folder.
+
+Nothing is ever written below `paths.raw_root`: a path that leads into it, links followed, is refused before anything
+starts, and so is a raw root inside a folder that ingestd tidies up (`raw_measurements`, `_superseded` and `_tmp` of the
+stage, `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `metadata_dir`).
+
+    ingestd config generate    # print a config file with every setting, commented out
+    ingestd config validate    # check the config file and the environment
+    ingestd config show        # every setting in force, and where it came from"""
+
+PROCEDURES = """\
+## [procedures.NAME]
+
+A table adds a procedure, or overrides single keys of one that ingestd knows. `ingestd config generate` shows an
+example, and the reject of a file with an unknown procedure prints the table to add for it. After the change restart the
+service, which keeps the settings it was started with (`sudo systemctl restart ingestd`), then
+`ingestd rejects retry --all`. Runs that are staged already stay as the old table made them, until
+`ingestd backfill --force` stages them again.
+
+| key | meaning |
+|---|---|
+| `classes` | class names in the header: `#Procedure: <package.module.IVg>` counts as `IVg` |
+| `uses` | groups of columns and parameters to take in: `version`, `chip`, `laser`, `environment` |
+| `chip` | `"required"`: a run without a chip is rejected; `"optional"`; `"none"`: the procedure has no chip |
+| `light` | `"laser"`: told by the laser voltage, else by the column `vl_v`; `"none"`: never told |
+| `duration` | the column whose last minus first value is `duration_s`; left out where there is none |
+| `summary` | the line in the history; `{placeholders}` are manifest fields, `{light}` is an icon |
+| `columns.NAME` | a data column: `accepts` (spellings), `required`, `dtype` (`"float64"`, `"int64"`, `"string"`) |
+| `parameters."LABEL"` | a header parameter: the manifest `field` it fills, and that field's `unit` |
+"""
+
+UNITS = {"_s": "seconds", "_mib": "MiB", "_days": "days"}
+"""Ending of a key -> its unit."""
+
+
 def texts() -> dict[str, str]:
     """Return every generated file: its path in the repository -> its text."""
     return {
@@ -75,6 +129,39 @@ def texts() -> dict[str, str]:
         "docs/configuration.md": configuration_md(),
         "docs/commands.md": commands_md(),
     }
+
+
+def configuration_md() -> str:
+    """Write `docs/configuration.md`: every setting in a table a section."""
+    parts = [CONFIGURATION.format(variable=CONFIG_VARIABLE, system=SYSTEM_CONFIG, prefix=ENV_PREFIX)]
+    for name, model in sections().items():
+        rows = [
+            f"| `{key}` | {type_of(field)} | {default_of(name, key, field)} | {unit(key)} "
+            f"| {meaning_of(key, field)} | `{environment_name(name, key)}` |"
+            for key, field in model.model_fields.items()
+        ]
+        head = "| key | type | default | unit | meaning | environment |\n|---|---|---|---|---|---|"
+        parts.append("\n".join([f"## [{name}]", "", model.__doc__ or "", "", head, *rows]))
+    return "\n\n".join([*parts, PROCEDURES])
+
+
+def type_of(field: FieldInfo) -> str:
+    """Say of which type a setting is."""
+    if choices_of(field):
+        return "text"
+    text = str(field.annotation)
+    names = {"Path": "path", "float": "number", "int": "whole number", "bool": "true or false"}
+    return next((words for name, words in names.items() if re.search(rf"\b{name}\b", text)), "text")
+
+
+def default_of(section: str, key: str, field: FieldInfo) -> str:
+    """Write the default of a setting, or how it is worked out."""
+    return COMPUTED.get(f"{section}.{key}") or f"`{toml(example(section, key, field))}`"
+
+
+def unit(key: str) -> str:
+    """Tell the unit of a setting by the ending of its key; empty where it has none."""
+    return next((words for ending, words in UNITS.items() if key.endswith(ending)), "")
 
 
 def commands_md() -> str:

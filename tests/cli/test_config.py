@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from commands import Folder
 
-from ingestd.cli.config_text import EXAMPLES, config_toml, configuration_md, example
+from ingestd.cli.config_text import EXAMPLES, config_toml, example
 from ingestd.settings import environment_name, load_settings, sections, setting_keys
 
 HALL = """
@@ -72,10 +72,11 @@ def test_generated_config_uncommented_is_the_default(tmp_path: Path) -> None:
     assert settings.layout.log_file == plain.layout.log_file
 
 
-def test_a_default_of_the_machine_is_no_number_in_the_generated_config() -> None:
+def test_a_default_of_the_machine_is_no_number_in_the_generated_config(repository: Path) -> None:
     """The workers' line says that its number is an example, and how the default comes about."""
     assert "\n# workers = 4  # an example; by default the CPUs at hand, at most 6\n" in config_toml()
-    assert "| `workers` | whole number | the CPUs at hand, at most 6 |" in configuration_md()
+    page = make_docs(repository).texts()["docs/configuration.md"]
+    assert "| `workers` | whole number | the CPUs at hand, at most 6 |" in page
 
 
 def test_example_procedure_of_the_generated_config_is_valid(tmp_path: Path) -> None:

@@ -226,8 +226,8 @@ def _settled_stat(settings: Settings, name: str) -> files.FileStat:
 
 def _raise_unless_decided(outcome: Outcome, name: str) -> None:
     match outcome:
-        case Failed(message=message, place=place, next_step=step):
-            raise Retry(message, place=place or name, next_step=step)
+        case Failed(retry=retry):
+            raise Retry(retry.message, place=retry.place or name, next_step=retry.next_step)
         case Waiting(verdict=verdict) if verdict.state is not State.QUEUED:
             raise Retry(
                 f"{verdict.state.value}: {verdict.reason}", place=name, next_step="stage it when the run is over"

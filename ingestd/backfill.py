@@ -176,7 +176,9 @@ class _Run:
                 self._out_of_reach(name, error)
 
     def _out_of_reach(self, name: str, error: OSError) -> None:
-        retry = retry_from(error, self.settings.layout.raw_file(name))
+        self._note_failed(name, retry_from(error, self.settings.layout.raw_file(name)))
+
+    def _note_failed(self, name: str, retry: Retry) -> None:
         self.report.failed.append(FailedFile(name, retry.message, retry.place, retry.next_step))
 
     def _wait_until(self, moment: float) -> None:
@@ -309,9 +311,8 @@ class _Run:
     def _fail(self, outcome: Failed) -> None:
         """Note a file that could not be staged; where writing failed, others would fail as well."""
         if outcome.ours:
-            raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
-        name = outcome.task.source_file
-        self.report.failed.append(FailedFile(name, outcome.message, outcome.place, outcome.next_step))
+            raise outcome.retry
+        self._note_failed(outcome.task.source_file, outcome.retry)
 
     def _promote_copies(self, scan: Scan) -> None:
         """Where an original is gone its copy takes its place."""

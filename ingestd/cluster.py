@@ -155,12 +155,12 @@ class DaskEngine:
             return self._answer(batch, self._submit(batch), tries=tries - 1)
 
     def _gave_up(self, task: StageTask, error: Exception) -> Failed:
-        return Failed(
-            task,
+        retry = Retry(
             f"several workers died staging it (out of memory?): {error}",
-            str(self._context.raw_root / task.source_file),
-            "give the workers more memory; it is tried again next time",
+            place=str(self._context.raw_root / task.source_file),
+            next_step="give the workers more memory; it is tried again next time",
         )
+        return Failed(task, retry)
 
 
 def _blind_to(raw_root: Path, temporary: Path) -> str:

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
-from ingestd.errors import NoWorkers
+from ingestd.errors import NoWorkers, Retry
 from ingestd.stage.run import ALLOW_MORE, Failed, Outcome, StageContext, StageTask, discard, load, stage_batch
 
 PARENT_CHECK_S = 1.0
@@ -176,12 +176,12 @@ class ProcessEngine:
         return processes
 
     def _died(self, task: StageTask) -> Failed:
-        return Failed(
-            task,
+        retry = Retry(
             "the process that staged only this file died (out of memory?)",
-            str(self._context.raw_root / task.source_file),
-            "free some memory, or lower stage.workers; where there is enough, please report it with the file",
+            place=str(self._context.raw_root / task.source_file),
+            next_step="free some memory, or lower stage.workers; where there is enough, please report it with the file",
         )
+        return Failed(task, retry)
 
     def _begin(self, batch: list[StageTask]) -> Future[list[Outcome]]:
         """Begin to stage a batch; where the pool is broken, its answer is that."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from structlog.stdlib import BoundLogger
 
 from ingestd.engine import GivenUp, ProcessEngine
-from ingestd.errors import Retry
+from ingestd.errors import Retry, without_frames
 from ingestd.files import Scan
 from ingestd.ingest import Ingest
 from ingestd.service.messages import Answered, Message
@@ -123,8 +123,7 @@ class Suspects:
             pass
         except Retry as error:  # no process can be run: none of these files is to blame, the others go on
             for task in left:
-                failed = Failed(task, error.message, error.place, error.next_step)
-                self._inbox.put(Answered(failed, time.monotonic()))
+                self._inbox.put(Answered(Failed(task, without_frames(error)), time.monotonic()))
         except Exception as error:  # a process that cannot be begun must cost these files, never the service
             for task in left:
                 self._inbox.put(Answered(failed_by_fault(task, error), time.monotonic()))

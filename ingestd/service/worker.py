@@ -273,15 +273,15 @@ class Worker:
         """Raise where writing failed: other files would fail as well."""
         for outcome in outcomes:
             if isinstance(outcome, Failed) and outcome.ours:
-                raise Retry(outcome.message, place=outcome.place, next_step=outcome.next_step)
+                raise outcome.retry
 
     def _retry_later(self, outcome: Failed) -> None:
-        name = outcome.task.source_file
+        name, retry = outcome.task.source_file, outcome.retry
         if name not in self._list.entries:
             self._list.hint(name, time.monotonic())
-        problem, step = outcome.message, goes_on(outcome.next_step)
-        if self._list.retry(name, problem, step, time.monotonic()):
-            self._log.warning("retrying", source_file=name, problem=problem, place=outcome.place, next_step=step)
+        step = goes_on(retry.next_step)
+        if self._list.retry(name, retry.message, step, time.monotonic()):
+            self._log.warning("retrying", source_file=name, problem=retry.message, place=retry.place, next_step=step)
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:

@@ -116,9 +116,7 @@ class Failed:
     """The world is at fault. `ours`: writing failed, or a thread is refused, so other files will fail as well."""
 
     task: StageTask
-    message: str
-    place: str
-    next_step: str
+    retry: Retry
     ours: bool = False
 
 
@@ -169,7 +167,7 @@ def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outco
         retry = files.retry_from(error, context.temporary)
         _unlink(written)
         return [
-            _failed(outcome.task, retry, ours=True) if isinstance(outcome, Staged) else outcome for outcome in outcomes
+            Failed(outcome.task, retry, ours=True) if isinstance(outcome, Staged) else outcome for outcome in outcomes
         ]
     return outcomes
 
@@ -179,13 +177,12 @@ def _staging(task: StageTask, context: StageContext) -> Staging:
     try:
         return (yield from _steps(task, context))
     except OSError as error:
-        return _failed(task, files.retry_from(error, context.raw_root / task.source_file))
+        return Failed(task, files.retry_from(error, context.raw_root / task.source_file))
     except MemoryError:
-        retry = Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers")
-        return _failed(task, retry)
+        return Failed(task, Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers"))
     except Exception as error:  # a fault of ours must cost one file, never the run
         if _NO_THREAD.match(str(error)):
-            return _failed(task, Retry(f"no thread can be begun: {error}", next_step=ALLOW_MORE), ours=True)
+            return Failed(task, Retry(f"no thread can be begun: {error}", next_step=ALLOW_MORE), ours=True)
         return failed_by_fault(task, error)
 
 
@@ -259,7 +256,7 @@ def _write(reading: _Reading, run: RawRun, row: ManifestRow, context: StageConte
         write_run(temporary, run.table, row, run.header.text)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        return _failed(task, files.retry_from(error, temporary), ours=True)
+        return Failed(task, files.retry_from(error, temporary), ours=True)
     grown = (
         prior is not None
         and len(reading.data) > prior.size
@@ -339,17 +336,13 @@ def reason_of(reject: Reject) -> Reason:
     )
 
 
-def _failed(task: StageTask, retry: Retry, *, ours: bool = False) -> Failed:
-    return Failed(task, retry.message, retry.place, retry.next_step, ours)
-
-
 def failed_by_fault(task: StageTask, error: Exception) -> Failed:
     """Answer for a file on which ingestd itself failed: the others go on."""
     retry = Retry(
         f"ingestd itself failed on this file: {type(error).__name__}: {error}",
         next_step="please report it with the file; the other files are not affected",
     )
-    return _failed(task, retry)
+    return Failed(task, retry)
 
 
 def discard(outcomes: Iterable[Outcome]) -> None:

@@ -19,7 +19,7 @@ from ingestd import files
 from ingestd.asked import require_manifest, run_id_of, source_file_of
 from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
 from ingestd.histories import chip as chip_histories
-from ingestd.ingest import opened
+from ingestd.ingest import opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.table import LIVE, rows_of
@@ -135,7 +135,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         catalog = ingest.store.catalog
         if not catalog.is_current(name, status.stamp):
             writers = read_writers([status], visible=settings.settle.writers_visible)
-            seen = Observation(abs(time.time() - status.mtime_ns / 1e9), writers.writer_of(status))
+            seen = Observation(abs(status.age_s(utc_now())), writers.writer_of(status))
             with _all_let_go():
                 (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             done = ingest.commit([outcome])
@@ -218,7 +218,7 @@ def _settled_stat(settings: Settings, name: str) -> files.FileStat:
     path = settings.layout.raw_file(name)
     with files.world(path):
         status = files.stat_of(path.lstat())
-    young_s = settings.settle.settle_s - abs(time.time() - status.mtime_ns / 1e9)
+    young_s = settings.settle.settle_s - abs(status.age_s(utc_now()))
     if young_s > 0:
         time.sleep(young_s)  # a file changed in the meantime is told by its bytes not being as expected
     return status

@@ -278,7 +278,7 @@ class _Run:
             yield batch
 
     def _task(self, name: str, status: FileStat, writers: Writers, steady_s: float) -> StageTask | None:
-        seen = Observation(max(abs(self._age(status)), steady_s), writers.writer_of(status))
+        seen = Observation(max(abs(status.age_s(self.options.clock())), steady_s), writers.writer_of(status))
         verdict = judge_outside(seen, self.ingest.context.patience)
         if verdict.state is State.SETTLED:
             return self.ingest.task_for(name, status, seen, force=self.options.force)
@@ -289,12 +289,8 @@ class _Run:
         return None
 
     def _wait(self, name: str, verdict: Verdict, status: FileStat, rows: int = 0) -> None:
-        age_s = self._age(status)
+        age_s = status.age_s(self.options.clock())
         self._waiting[name] = WaitingFile(name, verdict.state, verdict.reason, verdict.code, age_s, rows)
-
-    def _age(self, status: FileStat) -> float:
-        """Seconds since the last change; negative for an mtime in the future."""
-        return self.options.clock().timestamp() - status.mtime_ns / 1e9
 
     def _account(self, outcome: Outcome) -> None:
         name = outcome.task.source_file

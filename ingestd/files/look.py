@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ class FileStat(NamedTuple):
     def stamp(self) -> Stamp:
         """Size and mtime."""
         return self.size, self.mtime_ns
+
+    def age_s(self, now: datetime) -> float:
+        """Tell for how many seconds the file has not changed; negative for an mtime in the future."""
+        return now.timestamp() - self.mtime_ns / 1e9
 
 
 def stat_of(status: os.stat_result) -> FileStat:

@@ -100,8 +100,7 @@ class Looker:
 
     def _track(self, name: str, status: FileStat, seen_at: float) -> Track:
         sample = Sample(status.size, status.mtime_ns, status.inode)
-        age = self._ingest.clock().timestamp() - status.mtime_ns / 1e9
-        return observe(self._list.entries[name].track, sample, seen_at, age)
+        return observe(self._list.entries[name].track, sample, seen_at, status.age_s(self._ingest.clock()))
 
     def not_over(self, outcome: Waiting) -> None:
         """Keep a file that turned out, when it was read, to be running; a queued one is decided and not waited for."""

@@ -281,7 +281,7 @@ def _waiting(
     writers = read_writers(asked, visible=settings.settle.writers_visible)
     waiting = []
     for name, status in sorted(found.items()):
-        age = now.timestamp() - status.mtime_ns / 1e9
+        age = status.age_s(now)
         if name not in undecided:
             if name in rowless:
                 waiting.append(_part(name, _rowless(settings, status, writers, age, rowless[name]), age, rows=0))

@@ -168,7 +168,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
         return RawFile(path, exists=exists, problem=retry.message, next_step=retry.next_step)
     if read is None:
         return RawFile(path, problem="no regular file", passed_over=True)
-    age = now.timestamp() - read.before.mtime_ns / 1e9
+    age = read.before.age_s(now)
     looked = glance(read.data)
     writers = read_writers([read.before], visible=settings.settle.writers_visible)
     seen = Observation(abs(age), writers.writer_of(read.before))

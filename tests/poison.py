@@ -22,9 +22,7 @@ HUNG = "Hung"
 class PoisonRegistry(Registry):
     """The procedures in force, and three classes: no process survives one, some processes come past the others."""
 
-    def procedure_for(
-        self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] | None = None
-    ) -> Procedure:
+    def procedure_for(self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] = ()) -> Procedure:
         """Answer as every registry does, unless the class is one of those.
 
         `POISON` kills; `STUCK` keeps a process that has no parent, `HUNG` one that has.

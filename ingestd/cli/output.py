@@ -153,12 +153,12 @@ _NO_BREAK = "\u00a0"
 """A blank at which no line is broken; one of a text itself is escaped by `shown`."""
 
 
-def complain(message: str, *, place: str = "", next_step: str = "", kind: str = "error") -> None:
-    """Print what went wrong on stderr: kind, place, message, and what to do next in a line of its own."""
+def complain(message: str, *, place: str, next_step: str) -> None:
+    """Print what went wrong on stderr: place, message, and what to do next in a line of its own."""
     with contextlib.suppress(OSError):  # of stdout, which is told when the command ends
         sys.stdout.flush()
-    said = _placed(typed(message), place)
-    _print(sys.stderr, (f"{kind}: ", "bold red" if kind == "error" else "bold yellow"), (said, ""))
+    said = f"{place}: {typed(message)}" if place else typed(message)
+    _print(sys.stderr, ("error: ", "bold red"), (said, ""))
     for number, line in enumerate(map(typed, next_step.splitlines())):
         _print(sys.stderr, (line if number else f"  next: {line}", ""))
 
@@ -166,10 +166,6 @@ def complain(message: str, *, place: str = "", next_step: str = "", kind: str = 
 def note(text: str) -> None:
     """Print one line on stderr: what a person wants to know and a program reading stdout does not."""
     _print(sys.stderr, (typed(text), ""))
-
-
-def _placed(message: str, place: str) -> str:
-    return f"{place}: {message}" if place else message
 
 
 def _print(stream: TextIO, *parts: tuple[str, str]) -> None:

@@ -215,17 +215,14 @@ def _lives(pid: int, process: str) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Give the block a temporary file to write; put it in the place of `path` when the block ends well.
-
-    With `flush=False` the replacement is still atomic but may be undone by a power cut: for what can be made anew.
-    """
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the block a temporary file to write; put it in the place of `path`, durably, when the block ends well."""
     with world(path):
         touched = make_folders(path.parent)
         temporary = temporary_beside(path)
         try:
             yield temporary
-            _put_in_place({path: temporary}, touched, flush=flush)
+            _put_in_place({path: temporary}, touched, flush=True)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -251,8 +248,8 @@ def remove_leftovers(path: Path) -> None:
 def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
     """Replace `path` by `data`; return False and change nothing when it holds exactly these bytes already.
 
-    `flush` as in `replacing`. Bytes that are there already are flushed as well: who wrote them may have been killed
-    before that.
+    With `flush=False` the replacement is still atomic but may be undone by a power cut: for what can be made anew.
+    Bytes that are there already are flushed as well: who wrote them may have been killed before that.
     """
     return bool(write_all_atomic({path: data}, flush=flush))
 
@@ -261,6 +258,7 @@ def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> s
     """Replace each path by its bytes, flushed together; return those that did not hold them already.
 
     The paths are on one file system. Each replacement is atomic by itself; when the disk refuses, some may be done.
+    `flush` as in `write_atomic`.
     """
     temporaries: dict[Path, Path] = {}
     touched: list[Path] = []

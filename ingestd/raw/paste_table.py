@@ -23,16 +23,13 @@ class Filled(NamedTuple):
 
 
 def paste_table(
-    procedure_class: str,
-    written: Sequence[str],
-    taken: Collection[str] = (),
-    parameters: Mapping[str, Filled] | None = None,
+    procedure_class: str, written: Sequence[str], *, taken: Collection[str], parameters: Mapping[str, Filled]
 ) -> str:
     """Return a `[procedures.NAME]` table in TOML that accepts `procedure_class` and the column labels `written`.
 
     NAME is none of the procedure names `taken`, which it would override. `parameters` are the labels of the header that
-    other procedures know, with the fields they fill there; None where the header is not known. The table is always
-    valid as it stands, whatever the labels hold; people adjust it to say more.
+    other procedures know, with the fields they fill there. The table is always valid as it stands, whatever the labels
+    hold; people adjust it to say more.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "", procedure_class)[:50]
     name = name if name[:1].isalpha() else f"P{name}"
@@ -40,9 +37,9 @@ def paste_table(
         name = f"{name}_new"
     accepted = _printable(procedure_class) or name
     first: dict[Filled, str] = {}
-    for label, field in (parameters or {}).items():
+    for label, field in parameters.items():
         first.setdefault(field, label)
-    laser = parameters is None or any(field.group == "laser" for field in first)
+    laser = any(field.group == "laser" for field in first)
     own = {label: field for field, label in first.items() if field.group is None}
     told = "".join(
         f"  {label}={{{field.name}}} {field.unit or ''}".rstrip() for label, field in own.items() if label.isalnum()

@@ -244,9 +244,7 @@ class Registry:
             raise all_at_once(mistakes)
         return cls(procedures)
 
-    def procedure_for(
-        self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] | None = None
-    ) -> Procedure:
+    def procedure_for(self, procedure_class: str, written: Sequence[str] = (), labels: Iterable[str] = ()) -> Procedure:
         """Return the procedure of the header's class (its last dotted part counts).
 
         Raises Reject `unknown-procedure`, whose next step prints the config table to add; `written`, the labels of the
@@ -257,7 +255,7 @@ class Registry:
         if procedure is not None:
             return procedure
         known = sorted(self._by_class)
-        own = paste_table(name, written, taken=self.procedures, parameters=self._known(labels))
+        own = paste_table(name, written, taken=self.procedures, parameters=self.known_parameters(labels))
         raise Reject(
             RejectCode.UNKNOWN_PROCEDURE,
             f"no procedure accepts the class '{shown(name)}'{_nearest(name, known)}",
@@ -278,10 +276,8 @@ class Registry:
             f"# Otherwise, a procedure of its own, to be adjusted:\n{own}"
         )
 
-    def _known(self, labels: Iterable[str] | None) -> dict[str, Filled] | None:
+    def known_parameters(self, labels: Iterable[str]) -> dict[str, Filled]:
         """Find the header labels that some procedure knows, and the field it fills with each."""
-        if labels is None:
-            return None
         known = {label: one for procedure in self.procedures.values() for label, one in procedure.parameters.items()}
         groups = {
             parameter["field"]: group

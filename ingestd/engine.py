@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from ingestd.errors import NoWorkers, Retry
-from ingestd.stage.run import ALLOW_MORE, Failed, Outcome, StageContext, StageTask, discard, load, stage_batch
+from ingestd.stage.run import ALLOW_MORE, Failed, Outcome, StageContext, StageTask, discard, preload, stage_batch
 
 PARENT_CHECK_S = 1.0
 """How often a worker looks whether its parent still lives, in seconds."""
@@ -260,7 +260,7 @@ def _prepare(context: StageContext, threads: int, parent: int) -> None:
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
     pa.set_cpu_count(threads)
-    load()
+    preload()
     gc.freeze()  # what is loaded now stays: no collection need look at it again
     atexit.register(_end_at_once)
     _context = context

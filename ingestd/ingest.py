@@ -162,7 +162,7 @@ class Ingest:
                         done.again.append(outcome)
                     else:
                         done.failed.append(decision)
-                with placing.done(self.layout.stage_root, self.context.temporary):
+                with placing.in_place(self.layout.stage_root, self.context.temporary):
                     self.store.commit()
         except BaseException:
             stage.discard(decidable)
@@ -174,7 +174,7 @@ class Ingest:
     def _decided(self, outcome: Outcome, placing: Placing) -> Record | Failed | None:
         """Decide about one file; a fault of ours costs that file, never the batch."""
         try:
-            with placing.whole():
+            with placing.all_or_nothing():
                 return self._decider.decide(outcome, placing)
         except (IngestdError, OSError):
             raise

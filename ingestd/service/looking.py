@@ -93,7 +93,7 @@ class Looker:
         seen = Observation(track.unchanged_s(now), writer)
         verdict = judge_outside(seen, self._patience)
         if verdict.state is State.SETTLED:
-            self._list.watch(name, track)
+            self._list.keep_track(name, track)
             return self._ingest.task_for(name, status, seen)
         self._wait(name, verdict, seen, track)
         return None

@@ -58,7 +58,7 @@ class Suspects:
                 next_step="nothing: each is staged by itself, in a process of its own",
             )
 
-    def keep(self, scan: Scan) -> None:
+    def clear_after(self, scan: Scan) -> None:
         """Clear those that a scan, if it saw all, found decided or gone: the wait list has the others."""
         if not scan.unreadable:
             self._clear(self.names - self._list.entries.keys())

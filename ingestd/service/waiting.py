@@ -74,7 +74,7 @@ class WaitList:
         self._set(name, Entry(due, verdict.state, track, told))
         return news
 
-    def watch(self, name: str, track: Track) -> None:
+    def keep_track(self, name: str, track: Track) -> None:
         """Keep the track of a file that is being staged."""
         self.entries[name] = replace(self.entries[name], track=track)
 

@@ -27,7 +27,7 @@ from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on
 from ingestd.service.suspects import Suspects
 from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
-from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, load, stage_batch
+from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, preload, stage_batch
 from ingestd.words import count
 
 IDLE_TURN_S = 5.0
@@ -82,7 +82,7 @@ class Worker:
     def run(self) -> None:
         """Take turns until asked to stop; then write histories and compact. What ends it otherwise is in `failure`."""
         try:
-            load()
+            preload()
             self._suspects.tell(self._log)
             while not self.stopping.is_set():
                 self.turn(self._wait_s())
@@ -209,7 +209,7 @@ class Worker:
         fresh, now = store.catalog.undecided(found.files), time.monotonic()
         for name in fresh:
             self._list.hint(name, now)
-        self._suspects.keep(found)
+        self._suspects.clear_after(found)
         self.folders = found.folders
         tell = self._log.debug if asked.routine and not fresh else self._log.info
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))

@@ -83,7 +83,7 @@ class Placing:
         return [*(target for _, target in self.renamed), *self.removed]
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def all_or_nothing(self) -> Iterator[None]:
         """Take back what the block added when it fails: half a decision puts nothing in place."""
         lists: tuple[list[Any], ...] = (self.kept, self.renamed, self.removed)
         lengths = [len(one) for one in lists]
@@ -95,7 +95,7 @@ class Placing:
             raise
 
     @contextmanager
-    def done(self, stage_root: Path, workspace: Path) -> Iterator[None]:
+    def in_place(self, stage_root: Path, workspace: Path) -> Iterator[None]:
         """Put the batch's Parquet in place, durably, for the block; when the disk refuses, undo it.
 
         Whatever else breaks it off leaves its note: how far it came is for the next start to find out from the log.

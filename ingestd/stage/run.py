@@ -135,7 +135,7 @@ class _Reading:
         self.digest = hashlib.sha256(self.data).hexdigest()
 
 
-def load() -> None:
+def preload() -> None:
     """Load what staging needs now, so that the first file does not wait for it."""
     from ingestd.raw import run, values  # noqa: F401, PLC0415
     from ingestd.stage import parquet  # noqa: F401, PLC0415

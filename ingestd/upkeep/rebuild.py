@@ -12,11 +12,11 @@ from ingestd.ingest import Clock, opened, utc_now
 from ingestd.report import Report
 from ingestd.settings import Settings
 from ingestd.upkeep.aside import aside_folder, set_aside
+from ingestd.upkeep.events import read_events
 from ingestd.upkeep.half_done import end_half_done, locked
 from ingestd.upkeep.restore import keep_unstaged, recorded_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
-from ingestd.upkeep.told import read_told
 
 
 class Rebuilt(NamedTuple):
@@ -51,11 +51,11 @@ def rebuild_manifest(
     folder = aside_folder(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
         _refuse_damaged(read_stage(layout))
-        told, found = read_told(layout), salvage(layout)
-        end_half_done(layout, recorded_rows(layout, found, told), lambda path: set_aside(layout, [path], folder))
-        rows = rows_of_stage(read_stage(layout), told)
-        keep_unstaged(rows, found, told)
-        write_manifest(settings, found, told, rows, folder)
+        events, found = read_events(layout), salvage(layout)
+        end_half_done(layout, recorded_rows(layout, found, events), lambda path: set_aside(layout, [path], folder))
+        rows = rows_of_stage(read_stage(layout), events)
+        keep_unstaged(rows, found, events)
+        write_manifest(settings, found, events, rows, folder)
     if from_raw:
         return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
     with opened(settings, clock) as ingest:

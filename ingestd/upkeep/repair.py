@@ -25,12 +25,12 @@ from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.aside import aside_folder, keep_copies, set_aside
+from ingestd.upkeep.events import read_events
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
 from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, places_in, read_stage
-from ingestd.upkeep.told import read_told
 from ingestd.upkeep.verify import verify
 
 OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
@@ -130,7 +130,7 @@ class _Job:
         self.manifest_is_broken = bool(damages)
         if damages:
             causes = "; ".join(f"{Path(error.place).name}: {error.message}" for error in damages)
-            rows = restored_rows(found, read_stage(self.layout), read_told(self.layout))
+            rows = restored_rows(found, read_stage(self.layout), read_events(self.layout))
             message = (
                 f"restore the manifest ({causes}): {len(found.rows)} runs from what is "
                 f"sound of table and log, {len(rows)} with those the stage knows"
@@ -144,10 +144,10 @@ class _Job:
         layout = self.layout
         with locked(layout, self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
-            told = read_told(layout)
-            end_half_done(layout, recorded_rows(layout, found, told), self._set_aside)
-            rows = restored_rows(found, read_stage(layout), told)
-            write_manifest(self.settings, found, told, rows, self.folder)
+            events = read_events(layout)
+            end_half_done(layout, recorded_rows(layout, found, events), self._set_aside)
+            rows = restored_rows(found, read_stage(layout), events)
+            write_manifest(self.settings, found, events, rows, self.folder)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 

@@ -19,18 +19,18 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.traces import write_traces
 from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.upkeep.events import Events
 from ingestd.upkeep.salvage import Salvage, sound_records
 from ingestd.upkeep.staged import StageContent, rows_of_stage
-from ingestd.upkeep.told import Told
 
 
-def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows:
+def restored_rows(found: Salvage, stage: StageContent, events: Events) -> PackedRows:
     """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
 
     That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
     superseded.
     """
-    rows = rows_of_stage(stage, told)
+    rows = rows_of_stage(stage, events)
     kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
     for run_id, known in found.rows.items():
         staged = rows.get(run_id)
@@ -40,18 +40,18 @@ def restored_rows(found: Salvage, stage: StageContent, told: Told) -> PackedRows
             rows.put(known.model_copy(update={"superseded_by": staged.superseded_by}))
         elif not staged.live or staged.ingested_at_utc <= known.ingested_at_utc:
             rows.put(known)
-    told.bring_up_to_date(rows, found.decided_by)
+    events.bring_up_to_date(rows, found.decided_by)
     return rows
 
 
-def restored_notes(found: Salvage, told: Told) -> list[FileNote]:
+def restored_notes(found: Salvage, events: Events) -> list[FileNote]:
     """Complete the notes with what the event JSONs tell: where they are lost, a copy would count as a run."""
     notes = dict(found.notes)
-    notes.update((path, note) for path, (seq, note) in told.notes.items() if seq > found.noted_by.get(path, 0))
+    notes.update((path, note) for path, (seq, note) in events.notes.items() if seq > found.noted_by.get(path, 0))
     return [note for note in notes.values() if note.outcome != "forgotten"]
 
 
-def keep_unstaged(rows: PackedRows, found: Salvage, told: Told) -> None:
+def keep_unstaged(rows: PackedRows, found: Salvage, events: Events) -> None:
     """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones.
 
     That an older version of a run was kept does not tell that it was superseded; an event does.
@@ -60,7 +60,7 @@ def keep_unstaged(rows: PackedRows, found: Salvage, told: Told) -> None:
         staged = rows.get(run_id)
         if staged is None or not staged.live:
             rows.put(known)
-    told.bring_up_to_date(rows, found.decided_by)
+    events.bring_up_to_date(rows, found.decided_by)
 
 
 def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:
@@ -83,7 +83,7 @@ def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[P
     return lost
 
 
-def recorded_rows(layout: Layout, found: Salvage, told: Told) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
+def recorded_rows(layout: Layout, found: Salvage, events: Events) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
     """Return what finds, by run id, the rows that were recorded, as far as a manifest's rest and the events tell.
 
     Where the manifest lost a run, its row is that of the Parquet which an event tells of, be it kept aside for the
@@ -92,8 +92,8 @@ def recorded_rows(layout: Layout, found: Salvage, told: Told) -> Callable[[Seque
 
     def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
         rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
-        for run_id in (set(run_ids) - rows.keys()) & told.fates.keys():
-            fate, own = told.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
+        for run_id in (set(run_ids) - rows.keys()) & events.fates.keys():
+            fate, own = events.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
             kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
             for path in [*layout.staged_root.glob(own), *kept]:
                 with contextlib.suppress(Corrupt):
@@ -121,8 +121,8 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
     return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
 
 
-def write_manifest(settings: Settings, found: Salvage, told: Told, rows: PackedRows, folder: Path) -> None:
-    """Replace table and log, of which `found` was left, by these rows, and the notes of what is left and was `told`.
+def write_manifest(settings: Settings, found: Salvage, events: Events, rows: PackedRows, folder: Path) -> None:
+    """Replace table and log, of which `found` was left, by these rows, with the notes that it and the `events` have.
 
     Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
     the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
@@ -134,7 +134,7 @@ def write_manifest(settings: Settings, found: Salvage, told: Told, rows: PackedR
     old_numbers = log.segments_there(layout.wal_dir)
     old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
     keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
-    notes = restored_notes(found, told)
+    notes = restored_notes(found, events)
     known = {note.source_file: note for note in notes}
     write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
     frame = table.rows_frame(checked_state(layout, row) for row in rows.values()).sort(table.SORTED_BY)

@@ -13,7 +13,7 @@ from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_row
-from ingestd.upkeep.told import Told
+from ingestd.upkeep.events import Events
 
 UNKNOWN_RUN = "unknown"
 """Stands in `superseded_by` of a run whose successor nothing tells any more."""
@@ -102,7 +102,7 @@ def _row(path: Path, content: StageContent) -> ManifestRow | None:
         return None
 
 
-def rows_of_stage(content: StageContent, told: Told) -> PackedRows:
+def rows_of_stage(content: StageContent, events: Events) -> PackedRows:
     """Put the manifest together from the stage: live rows, and the runs that a later start time superseded.
 
     What superseded a run is not in its Parquet: an event tells it; else, among the versions of one file that are kept
@@ -111,7 +111,7 @@ def rows_of_stage(content: StageContent, told: Told) -> PackedRows:
     rows = content.live.copy()
     by_path: dict[str, list[ManifestRow]] = {}
     for row in content.retired:
-        if row.run_id not in content.live and not _replaced(row, content, told):
+        if row.run_id not in content.live and not _replaced(row, content, events):
             by_path.setdefault(row.source_file, []).append(row)
     for row in content.live.values() if by_path else ():
         if row.source_file in by_path:
@@ -121,13 +121,13 @@ def rows_of_stage(content: StageContent, told: Told) -> PackedRows:
         for position, row in enumerate(versions):
             if row.run_id not in content.live:
                 rows.put(_retired(row, [*versions[position + 1 :], *reversed(versions[:position])]))
-    told.bring_up_to_date(rows)
+    events.bring_up_to_date(rows)
     return rows
 
 
-def _replaced(row: ManifestRow, content: StageContent, told: Told) -> bool:
+def _replaced(row: ManifestRow, content: StageContent, events: Events) -> bool:
     """Tell whether another kept version of the same run is the one that was told of last."""
-    fate = told.fates.get(row.run_id)
+    fate = events.fates.get(row.run_id)
     if fate is None or fate.source_sha256 == row.source_sha256:
         return False
     return any((one.run_id, one.source_sha256) == (row.run_id, fate.source_sha256) for one in content.retired)

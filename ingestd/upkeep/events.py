@@ -33,7 +33,7 @@ class Fate(NamedTuple):
 
 
 @dataclass(slots=True)
-class Told:
+class Events:
     """The last note of each path, with its record's number, and the fate of each run."""
 
     notes: dict[str, tuple[int, FileNote]] = field(default_factory=dict)
@@ -48,27 +48,27 @@ class Told:
                     rows.put(new)
 
 
-def read_told(layout: Layout) -> Told:
+def read_events(layout: Layout) -> Events:
     """Read every event JSON there is; one that is torn or of another kind is passed over.
 
     Raises:
         Retry: a folder or file of them cannot be read: what they tell would seem never said.
     """
-    told = Told()
-    for event in _events(layout):
+    events = Events()
+    for event in _event_files(layout):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             seq = int(event["seq"])
             for note in FILE_NOTES.validate_python(event.get("files", [])):
-                if seq > told.notes.get(note.source_file, (0, note))[0]:
-                    told.notes[note.source_file] = (seq, note)
+                if seq > events.notes.get(note.source_file, (0, note))[0]:
+                    events.notes[note.source_file] = (seq, note)
             for row in event["rows"]:
                 fate = Fate(seq, str(row["source_sha256"]), int(row["source_mtime_ns"]), row.get("superseded_by"))
-                if row["run_id"] not in told.fates or seq > told.fates[row["run_id"]].seq:
-                    told.fates[row["run_id"]] = fate
-    return told
+                if row["run_id"] not in events.fates or seq > events.fates[row["run_id"]].seq:
+                    events.fates[row["run_id"]] = fate
+    return events
 
 
-def _events(layout: Layout) -> Iterator[dict[str, Any]]:
+def _event_files(layout: Layout) -> Iterator[dict[str, Any]]:
     for path in files.all_below(layout.events_dir, ".json"):
         with files.world(path), contextlib.suppress(ValueError, FileNotFoundError):  # torn; deleted as old meanwhile
             yield parse_trace(path.read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -63,6 +63,12 @@ def closest(wanted: str, known: Iterable[str], *, count: int = 1, cutoff: float 
 
 
 _COMPARED: Final = 10_000
+
+
+def nearest(wanted: str, known: Sequence[str]) -> str:
+    """Say, as the end of a sentence, which name was meant perhaps, or which are known."""
+    close = closest(wanted, known)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def shown_value(value: object) -> str:

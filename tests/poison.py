@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from unittest import mock
 
-from ingestd.raw.procedures import Procedure, Registry
+from ingestd.raw.procedure import Procedure
+from ingestd.raw.procedures import Registry
 
 POISON = "Poison"
 STUCK = "Stuck"

@@ -10,7 +10,8 @@ import pyarrow as pa
 from ingestd.errors import Reject
 from ingestd.raw.header import Header, parse_header
 from ingestd.raw.lines import AS_WRITTEN, Tally, parse_field
-from ingestd.raw.procedures import Procedure, Registry
+from ingestd.raw.procedure import Procedure
+from ingestd.raw.procedures import Registry
 from ingestd.raw.table import Body, Table, parse_tables
 from ingestd.words import count
 

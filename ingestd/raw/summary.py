@@ -10,7 +10,7 @@ from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.words import shown
 
 if TYPE_CHECKING:
-    from ingestd.raw.procedures import Procedure
+    from ingestd.raw.procedure import Procedure
 
 UNKNOWN = "?"
 """Printed where a value is not known."""

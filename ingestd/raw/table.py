@@ -27,7 +27,7 @@ from ingestd.raw.lines import (
     refuse_nul,
     text_end,
 )
-from ingestd.raw.procedures import EXTRA_COLUMN, Procedure
+from ingestd.raw.procedure import EXTRA_COLUMN, Procedure
 from ingestd.raw.reader import read_cells
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 

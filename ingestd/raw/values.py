@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header
-from ingestd.raw.procedures import Procedure
+from ingestd.raw.procedure import Procedure
 from ingestd.raw.summary import render_summary
 from ingestd.raw.units import to_unit, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, shown

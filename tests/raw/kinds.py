@@ -8,7 +8,7 @@ import pytest
 
 from ingestd.errors import Reject
 from ingestd.raw.header import Header, parse_header
-from ingestd.raw.procedures import Procedure
+from ingestd.raw.procedure import Procedure
 from ingestd.raw.table import Body, Table, parse_tables
 
 KINDS = Procedure.model_validate(

@@ -17,7 +17,8 @@ from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import parse_header
 from ingestd.raw.paste_table import paste_table
-from ingestd.raw.procedures import Registry, packaged_file
+from ingestd.raw.procedure_tables import packaged_file
+from ingestd.raw.procedures import Registry
 from ingestd.raw.units import unit_of
 
 REGISTRY = Registry.load()

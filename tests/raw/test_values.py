@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header, parse_header
-from ingestd.raw.procedures import Procedure, Registry
+from ingestd.raw.procedure import Procedure
+from ingestd.raw.procedures import Registry
 from ingestd.raw.values import RunValues, header_json, interpret
 
 REGISTRY = Registry.load()

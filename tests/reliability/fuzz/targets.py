@@ -31,7 +31,7 @@ from ingestd.manifest.record import (
 )
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header, glance, parse_header
-from ingestd.raw.procedures import Procedure
+from ingestd.raw.procedure import Procedure
 from ingestd.raw.run import parse_run
 from ingestd.raw.start_time import start_time
 from ingestd.raw.table import Body, parse_tables

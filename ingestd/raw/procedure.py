@@ -1,0 +1,213 @@
+"""One procedure: what its columns and header parameters are called, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from ingestd.errors import Reject, RejectCode
+from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.raw.paste_table import RESERVED_COLUMNS, accepts_table
+from ingestd.raw.summary import check_template
+from ingestd.raw.units import disagreeing_unit, label_key, unit_of
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE, nearest, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXTRA_COLUMN = "extra"
+"""The map column, written label -> cell text, that holds every column no spelling fits."""
+
+TEXT_FIELDS = ("procedure_version", "chip_group", "chip_number")
+"""Manifest fields a parameter may fill beside the float fields of `PARAMETER_FIELDS`."""
+
+
+def _known_field(field: str) -> str:
+    known = (*PARAMETER_FIELDS, *TEXT_FIELDS)
+    if field not in known:
+        raise ValueError(f"{field!r} is no manifest field a parameter can fill{nearest(field, known)}")
+    return field
+
+
+def _printable_label(label: str) -> str:
+    if not label_key(label) or not label.isprintable():
+        raise ValueError(f"the label '{shown(label)}' is empty or has control characters")
+    return label
+
+
+def _column_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name, re.ASCII):
+        raise ValueError("the name of a column has small letters, digits and _, begins with a letter, 64 at most")
+    return name
+
+
+def _procedure_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name, re.ASCII):
+        raise ValueError("the name of a procedure has letters, digits and _, begins with a letter, 64 at most")
+    return name
+
+
+def _known_placeholders(template: str) -> str:
+    check_template(template)
+    return template
+
+
+Label = Annotated[str, AfterValidator(_printable_label)]
+ColumnName = Annotated[str, AfterValidator(_column_name)]
+ProcedureName = Annotated[str, AfterValidator(_procedure_name)]
+
+
+class Column(BaseModel):
+    """One data column: the spellings taken for it, whether a file must have it, and its staged type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accepts: Annotated[tuple[Label, ...], Field(min_length=1)]
+    required: StrictBool = False
+    dtype: Literal["float64", "int64", "string"] = "float64"
+
+
+class Parameter(BaseModel):
+    """One header parameter: the manifest field it fills and that field's unit (None for a text or a whole number)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    field: Annotated[str, AfterValidator(_known_field)]
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _unit_is_the_fields(self) -> Parameter:
+        unit = unit_of(self.field) if self.field in PARAMETER_FIELDS else None
+        if self.unit != unit:
+            wanted = f"unit = {unit!r}" if unit else "no unit"
+            raise ValueError(f"the manifest keeps {self.field} with {wanted}, not {self.unit!r}")
+        return self
+
+
+class Procedure(BaseModel):
+    """One procedure, as a table of `procedures.toml` describes it; the comments there explain every key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ProcedureName
+    classes: Annotated[tuple[Label, ...], Field(min_length=1)]
+    columns: Annotated[dict[ColumnName, Column], Field(min_length=1)]
+    parameters: dict[Label, Parameter] = {}
+    summary: Annotated[str, AfterValidator(_known_placeholders)]
+    chip: Literal["required", "optional", "none"]
+    light: Literal["laser", "none"]
+    duration: str | None = None
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Procedure:
+        owner: dict[str, str] = {}
+        for name, column in self.columns.items():
+            if name in RESERVED_COLUMNS:
+                raise ValueError(f"columns.{name}: the name is ingestd's own; choose another")
+            for label in column.accepts:
+                if (other := owner.setdefault(label_key(label), name)) != name:
+                    raise ValueError(f"columns.{name}: {label!r} is already accepted by {other}")
+                if unit := disagreeing_unit(label, name):
+                    raise ValueError(
+                        f"columns.{name}: {label!r} is not in {unit}, and columns are not converted; "
+                        f"give it a column whose name ends in its own unit"
+                    )
+        if self.duration is not None and self._dtype_of(self.duration) in (None, "string"):
+            raise ValueError(f"duration: {self.duration!r} is not one of its number columns")
+        return self
+
+    def _dtype_of(self, name: str) -> str | None:
+        column = self.columns.get(name)
+        return None if column is None else column.dtype
+
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """The one schema of every staged part of this procedure.
+
+        The columns in table order, all nullable, each with its unit as field metadata where the name ends in one; then
+        `extra`, a map from written label to cell text.
+        """
+        import pyarrow as pa  # noqa: PLC0415  # whoever only reads the settings need not wait for it
+
+        types = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
+        fields = []
+        for name, column in self.columns.items():
+            unit = unit_of(name)
+            fields.append(pa.field(name, types[column.dtype], metadata={"unit": unit} if unit else None))
+        return pa.schema([*fields, pa.field(EXTRA_COLUMN, pa.map_(pa.string(), pa.string()))])
+
+    def field_of(self, label: str) -> str | None:
+        """Return the manifest field that the header parameter `label` fills, None where it fills none."""
+        return self._fields.get(label_key(label))
+
+    @cached_property
+    def _fields(self) -> dict[str, str]:
+        return {label_key(label): parameter.field for label, parameter in self.parameters.items()}
+
+    @cached_property
+    def _canonical(self) -> dict[str, str]:
+        return {label_key(label): name for name, column in self.columns.items() for label in column.accepts}
+
+    def match_columns(self, written: Sequence[str]) -> dict[int, str]:
+        """Return the canonical name of each 0-based position of the column line that a spelling fits.
+
+        Positions left out are extra columns. Raises Reject: `duplicate-column` where two labels mean one column,
+        `missing-column` where a required one is absent.
+        """
+        matched: dict[int, str] = {}
+        first: dict[str, int] = {}
+        for position, label in enumerate(written):
+            name = self._canonical.get(label_key(label))
+            if name is None:
+                continue
+            if name in first:
+                raise self._duplicate(name, written, first[name], position)
+            first[name] = position
+            matched[position] = name
+        missing = [name for name, column in self.columns.items() if column.required and name not in first]
+        if missing:
+            raise self._missing(missing, written, [label for at, label in enumerate(written) if at not in matched])
+        return matched
+
+    def _duplicate(self, name: str, written: Sequence[str], one: int, other: int) -> Reject:
+        labels = f"'{shown(written[one])}' and '{shown(written[other])}'"
+        return Reject(
+            RejectCode.DUPLICATE_COLUMN,
+            f"columns {one + 1} and {other + 1} ({labels}) both mean {name} of procedure {self.name}",
+            expected=f"one column for {name}",
+            found=_listed(written),
+            next_step=f"take one spelling out of accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
+            f"a column that no spelling fits is kept under its written name; {AFTER_CONFIG}",
+        )
+
+    def _missing(self, missing: Sequence[str], written: Sequence[str], left: Sequence[str]) -> Reject:
+        wanted = "; ".join(f"{name} as {' or '.join(map(repr, self.columns[name].accepts))}" for name in missing)
+        name = missing[0]
+        place = f"[procedures.{self.name}.columns.{name}] of {CONFIG_FILE}"
+        own = self.columns[name].accepts
+        likely = [label for label in left if label and label.isprintable() and not disagreeing_unit(label, name)]
+        if len(missing) == len(likely) == 1:
+            step = (
+                f"if '{shown(likely[0])}' is that column, add this table to {CONFIG_FILE}; {AFTER_CONFIG}:\n\n"
+                f"{accepts_table(self.name, name, [*own, likely[0]])}"
+            )
+        else:
+            step = (
+                f"add its spelling to those above, as accepts in {place} (columns are not converted), "
+                f"or set required = false there; {AFTER_CONFIG}"
+            )
+        return Reject(
+            RejectCode.MISSING_COLUMN,
+            f"the column line lacks what procedure {self.name} needs: {wanted}",
+            expected=wanted,
+            found=_listed(written),
+            next_step=step,
+        )
+
+
+def _listed(written: Sequence[str]) -> str:
+    return shown(", ".join(repr(label) for label in written), 300)

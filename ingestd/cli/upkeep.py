@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,14 +63,10 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
     done = checks.verify(settings, deep=deep)
     code = exits.OK if done.clean else exits.NOT_ALL_WELL
     if as_json:
-        say_json({**_plain(done), "clean": done.clean, "exit_code": code})
+        say_json({**asdict(done), "clean": done.clean, "exit_code": code})
     else:
         _tell_verification(done, deep=deep)
     raise typer.Exit(code)
-
-
-def _plain(value: object) -> dict[str, object]:
-    return dataclasses.asdict(value)  # type: ignore[call-overload,no-any-return]  # every caller passes a dataclass
 
 
 def _tell_verification(done: Verification, *, deep: bool) -> None:
@@ -118,7 +114,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
     code = exits.COULD_NOT_RUN if done.stopped_by else exits.NOT_ALL_WELL if open_damage else exits.OK
     if as_json:
         stopped = done.stopped_by and report.error_as_json(done.stopped_by)
-        say_json({**_plain(dataclasses.replace(done, stopped_by=None)), "stopped_by": stopped, "exit_code": code})
+        say_json({**asdict(replace(done, stopped_by=None)), "stopped_by": stopped, "exit_code": code})
     else:
         _tell_repair(done, deep=deep)
     raise typer.Exit(code)
@@ -228,7 +224,7 @@ def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
 
     story = stories.explain(settings, asked, utc_now())
     if as_json:
-        content = _plain(story)
+        content = asdict(story)
         content["raw"] = story.raw.as_json()
         content["note"] = story.note.model_dump(mode="json") if story.note else None
         content["rows"] = [row.model_dump(mode="json") for row in story.rows]

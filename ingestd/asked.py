@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.errors import UsageError
+from ingestd.histories.unknown import unknown
 from ingestd.layout import Layout
 from ingestd.words import shown
 
@@ -36,8 +37,6 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
             f"{len(found)} runs have an id that begins with {wanted}",
             next_step="give more digits: " + ", ".join(sorted(found)[:_NAMED]) + (", ..." if found[_NAMED:] else ""),
         )
-    from ingestd.histories.runs import unknown  # noqa: PLC0415  # loads the exports, for a mistake alone
-
     raise unknown("id", wanted, ids)
 
 

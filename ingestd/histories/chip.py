@@ -15,7 +15,8 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
-from ingestd.histories.runs import in_run_order, local_start, start_time_text, unknown
+from ingestd.histories.runs import in_run_order, local_start, start_time_text
+from ingestd.histories.unknown import unknown
 from ingestd.layout import HISTORY_SUFFIX, Layout
 from ingestd.manifest.table import LIVE
 from ingestd.manifest.view import read_view

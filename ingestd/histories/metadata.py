@@ -14,7 +14,8 @@ import polars as pl
 from ingestd import files
 from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.cells import render_csv
-from ingestd.histories.runs import in_run_order, local_start, start_time_text, unknown
+from ingestd.histories.runs import in_run_order, local_start, start_time_text
+from ingestd.histories.unknown import unknown
 from ingestd.manifest.table import LIVE
 from ingestd.raw.header import START_TIME_LABEL
 

@@ -1,17 +1,13 @@
-"""What every export says of runs: their order, their local time, the start time as written; and which are unknown."""
+"""What every export says of runs: their order, their local time, the start time as written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date
 from typing import Final
 
 import polars as pl
 
-from ingestd.errors import UsageError
 from ingestd.raw.header import START_TIME_LABEL
 from ingestd.raw.start_time import no_zone_named
-from ingestd.words import closest, shown
 
 _HEADER_START: Final = rf'(?i)[{{,]\s*"{START_TIME_LABEL}"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
@@ -51,31 +47,3 @@ def start_time_text() -> pl.Expr:
     sign = pl.when(microseconds < 0).then(pl.lit("-")).otherwise(pl.lit(""))
     fraction = pl.when(digits == "").then(pl.lit("0")).otherwise(digits)
     return pl.when(told).then(header).otherwise(pl.concat_str(sign, whole.cast(pl.String), pl.lit("."), fraction))
-
-
-def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:
-    """Describe a `kind` (`chip`, `procedure`, `date`, or `id` of a run) no run has, with the nearest some run has.
-
-    Near is a chip or procedure of nearly the same spelling, the one that differs in case alone where there is one; an
-    id with a digit or two wrong; for a date the days next to it.
-    """
-    names = sorted(known)
-    return UsageError(f"the manifest has no run of {kind} {shown(wanted)}", next_step=_instead(kind, wanted, names))
-
-
-def _instead(kind: str, wanted: str, names: list[str]) -> str:
-    if not names:
-        return "no run is known yet: `ingestd backfill` stages what lies in 01_raw"
-    if kind == "date":
-        days = sorted(names, key=lambda name: abs(date.fromisoformat(name) - date.fromisoformat(wanted)))
-        return "the nearest days with runs: " + ", ".join(sorted(days[:3]))
-    if near := [name for name in names if name.casefold() == wanted.casefold()] or _closest(kind, wanted, names):
-        return "did you mean " + " or ".join(map(shown, near)) + "?"
-    if kind == "id":
-        return "`ingestd status` shows the last runs, the manifest all (`ingestd.load_manifest()`)"
-    return "known are, among others: " + ", ".join(map(shown, names[:5]))
-
-
-def _closest(kind: str, wanted: str, names: list[str]) -> list[str]:
-    cutoff = 0.85 if kind == "id" else 0.5  # half the digits of any two ids are alike
-    return closest(wanted, names, count=5, cutoff=cutoff)

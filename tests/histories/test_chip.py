@@ -26,7 +26,7 @@ from ingestd.histories.chip import (
     load_history,
     write_histories,
 )
-from ingestd.histories.runs import unknown
+from ingestd.histories.unknown import unknown
 from ingestd.layout import Layout
 
 TZ = "America/Santiago"

@@ -88,7 +88,7 @@ class Ingest:
             registry=settings.registry,
             zone=settings.zone,
             patience=settings.patience,
-            limit=settings.max_file_bytes,
+            max_file_bytes=settings.max_file_bytes,
         )
         self.originals = Originals(self.layout, self.context)
         self._decider = Decider(self.layout, store, self.context, self.originals)

@@ -64,14 +64,17 @@ class StageTask:
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What every task of a process shares. `temporary` is the folder that Parquet is first written to."""
+    """What every task of a process shares.
+
+    `temporary` is the folder that Parquet is first written to; a raw file of more than `max_file_bytes` is refused.
+    """
 
     raw_root: Path
     temporary: Path
     registry: Registry
     zone: ZoneInfo
     patience: Patience
-    limit: int
+    max_file_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +203,10 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
     from ingestd.raw.run import parse_head  # noqa: PLC0415  # loads pyarrow
 
     path = context.raw_root / task.source_file
-    if task.status.size > context.limit:
-        return _too_large(task, path, context.limit)
+    if task.status.size > context.max_file_bytes:
+        return _too_large(task, path, context.max_file_bytes)
     try:
-        read = files.read_raw(path, context.limit)
+        read = files.read_raw(path, context.max_file_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
     if read is None:

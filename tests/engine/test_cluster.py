@@ -185,7 +185,7 @@ def test_a_worker_that_does_not_see_the_data_root_is_named(tmp_path: Path, sampl
         registry=Registry.load(),
         zone=ZoneInfo("UTC"),
         patience=Patience(),
-        limit=1,
+        max_file_bytes=1,
     )
     with (
         pytest.raises(UsageError, match=r"cannot read .*elsewhere") as error,

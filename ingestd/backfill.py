@@ -71,7 +71,7 @@ class Options:
 
     `force` stages again what is staged; `histories` and `compact` may be left to another command; `only` limits it to
     these files. `stop` is asked between batches; `on_progress` and `on_record` are told of each file and decision.
-    `engine` opens what stages: what the settings name, or `InlineEngine` within this process.
+    `engine` opens what stages.
     """
 
     force: bool = False

@@ -55,29 +55,6 @@ class Engine(Protocol):
         ...
 
 
-class InlineEngine:
-    """Stages in the calling process, one batch after the other: for a few files, and where no process may be started.
-
-    A file that kills the process takes the caller with it; `ProcessEngine` is safe from that.
-    """
-
-    def __init__(self, context: StageContext) -> None:
-        self._context = context
-
-    def __enter__(self) -> InlineEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Hold nothing, free nothing."""
-
-    def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches, each when its answer is asked for."""
-        for batch in batches:
-            if stop():
-                break
-            yield stage_batch(batch, self._context)
-
-
 class ProcessEngine:
     """Spawned worker processes (never forked: polars deadlocks in a forked child). Use it as a context manager.
 

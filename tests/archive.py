@@ -12,10 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from inline import inline
 from measurement import Measurement
 
 from ingestd.backfill import Options, backfill, dry_run
-from ingestd.engine import InlineEngine
 from ingestd.files import scan_csvs, stat_of
 from ingestd.histories.chip import load_history
 from ingestd.layout import Layout
@@ -113,7 +113,7 @@ class Archive:
         """Backfill while files are left undecided: that every one is accounted for is not checked."""
         before = _raw_state(self.raw)
         records: list[Record] = []
-        given = {"engine": lambda context, _: InlineEngine(context), "clock": self.now, **options}
+        given = {"engine": inline, "clock": self.now, **options}
         self.reports.append(backfill(self.settings, Options(on_record=records.append, **given)))
         self.records += records
         self.fresh = records

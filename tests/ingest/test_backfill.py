@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from archive import Archive
+from inline import FIND_INLINE, InlineEngine, inline
 from measurement import BROKEN, Measurement
 from powerless import powerless
 
 from ingestd.backfill import Options, backfill, dry_run
-from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
 from ingestd.ingest import utc_now
 from ingestd.raw.settling import State
@@ -25,11 +25,13 @@ from ingestd.stage.run import Outcome, StageTask
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)
 A, B = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv"
-WATCHED = """
+WATCHED = (
+    FIND_INLINE
+    + """
 import sys
 from pathlib import Path
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
+from inline import inline
 from ingestd.settings import load_settings
 
 settings = load_settings(Path(sys.argv[1]), {"paths": {"data_root": Path(sys.argv[2])}})
@@ -42,10 +44,11 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 for _ in range(2):
-    report = backfill(settings, Options(engine=lambda context, _: InlineEngine(context)))
+    report = backfill(settings, Options(engine=inline))
     print(sorted(set(opened)), sum(report.events.values()), len(report.waiting))
     opened.clear()
 """
+)
 
 
 def every_kind(archive: Archive) -> None:
@@ -111,7 +114,7 @@ def test_only_the_files_asked_for(archive: Archive) -> None:
     """`only` leaves every other file for a later run."""
     archive.put(A, RUN.data)
     archive.put(B, OTHER.data)
-    report = backfill(archive.settings, Options(only=frozenset({B}), engine=lambda context, _: InlineEngine(context)))
+    report = backfill(archive.settings, Options(only=frozenset({B}), engine=inline))
     assert sum(report.events.values()) == 1
     assert list(archive.live()) == [B]
 
@@ -125,13 +128,13 @@ def test_a_stop_keeps_what_was_committed(tmp_path: Path) -> None:
     options = Options(
         stop=lambda: bool(told),
         on_record=told.append,
-        engine=lambda context, _: InlineEngine(context),
+        engine=inline,
         clock=archive.now,
     )
     report = backfill(archive.settings, options)
     assert report.interrupted
     assert archive.history(72) == ["day/It_0.csv", "day/It_1.csv"]
-    report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=archive.now))
+    report = backfill(archive.settings, Options(engine=inline, clock=archive.now))
     assert not report.interrupted
     assert len(archive.history(72)) == 6
 
@@ -174,7 +177,7 @@ def test_a_file_open_for_writing_is_running(archive: Archive) -> None:
     ) as recorder:
         assert recorder.stdout is not None
         assert recorder.stdout.readline() == "open\n"
-        report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+        report = backfill(archive.settings, Options(engine=inline))
         (waiting,) = report.waiting
         assert (waiting.source_file, waiting.state) == (A, State.RUNNING)
         assert f"(pid {recorder.pid}) has it open for writing" in waiting.reason
@@ -188,7 +191,7 @@ def test_an_incomplete_last_line_is_waited_for(archive: Archive) -> None:
     path = archive.put(A, RUN.but(tail="1.5,3.4e-0").data)
     changed = path.stat().st_mtime
     soon = archive.now().fromtimestamp(changed + 29, archive.now().tzinfo)
-    report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context), clock=lambda: soon))
+    report = backfill(archive.settings, Options(engine=inline, clock=lambda: soon))
     (waiting,) = report.waiting
     assert (waiting.state, waiting.rows) == (State.RUNNING, 3)
     assert "last line is incomplete" in waiting.reason
@@ -312,19 +315,22 @@ def test_what_is_no_regular_file_is_passed_over_and_named(archive: Archive) -> N
     assert sorted(archive.report.passed_over) == ["dangling.csv", "fifo.csv", "link.csv", "loop.csv", "socket.csv"]
 
 
-UNREADABLE = """
+UNREADABLE = (
+    FIND_INLINE
+    + """
 import sys
 from pathlib import Path
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
+from inline import inline
 from ingestd.settings import load_settings
 
 settings = load_settings(Path(sys.argv[1]), {"paths": {"data_root": Path(sys.argv[2])}})
-report = backfill(settings, Options(engine=lambda context, _: InlineEngine(context)))
+report = backfill(settings, Options(engine=inline))
 for failed in report.failed:
     print(failed.source_file, failed.message, sep="|")
 print(len(report.rejected), sum(report.events.values()))
 """
+)
 
 
 def test_a_file_nobody_lets_us_read_is_tried_again_and_never_rejected(archive: Archive) -> None:
@@ -341,7 +347,7 @@ def test_a_file_nobody_lets_us_read_is_tried_again_and_never_rejected(archive: A
     )
     assert done.stdout.splitlines() == [f"{A}|Permission denied", "0 1"], done.stderr
     path.chmod(0o644)
-    report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+    report = backfill(archive.settings, Options(engine=inline))
     assert report.failed == []
     assert sorted(archive.live()) == [A, B]
     assert A not in archive.notes()

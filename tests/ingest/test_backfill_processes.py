@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 from archive import Archive
+from inline import FIND_INLINE, inline
 from measurement import BROKEN, Measurement
 from mounts import fill
 from poison import POISON, PoisonRegistry
 from waiting import wait_until
 
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine, ProcessEngine
+from ingestd.engine import ProcessEngine
 from ingestd.manifest.record import Event, Record
 from ingestd.report import Report
 from ingestd.settings import Settings
@@ -31,11 +32,13 @@ from ingestd.stage.run import StageContext
 
 RUN = Measurement()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-BACKFILL = """
+BACKFILL = (
+    FIND_INLINE
+    + """
 import json, os, sys
 from pathlib import Path
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
+from inline import inline
 from ingestd.settings import load_settings
 
 config, root, workers = sys.argv[1:4]
@@ -43,19 +46,20 @@ settings = load_settings(
     Path(config), {"paths": {"data_root": Path(root)}, "stage": {"workers": int(workers) or None, "batch_files": 8}}
 )
 records = []
-inline = {} if int(workers) else {"engine": lambda context, _: InlineEngine(context)}
+chosen = {} if int(workers) else {"engine": inline}
 
 def tell(record):
     records.append(record.event.value)
 
 if __name__ == "__main__":
-    report = backfill(settings, Options(on_record=tell, **inline))
+    report = backfill(settings, Options(on_record=tell, **chosen))
     stopped = report.stopped_by
     print(json.dumps({
         "events": dict(report.events), "failed": len(report.failed), "rejected": len(report.rejected),
         "stopped_by": stopped and [stopped.message, stopped.place, stopped.next_step],
     }))
 """
+)
 
 
 def many(archive: Archive, count: int) -> list[str]:
@@ -102,7 +106,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
         archive.copy(names[0], "copy.csv")
         archive.put("broken.csv", BROKEN)
         archive.put("queued.csv", RUN.but(rows=0).data)
-        options: dict[str, Any] = {} if workers else {"engine": lambda context, _: InlineEngine(context)}
+        options: dict[str, Any] = {} if workers else {"engine": inline}
         report = backfill(archive.settings, Options(clock=lambda: NOON, **options))
         assert report.events == {"ingested": 40, "duplicate": 1, "rejected": 1, "queued": 1}
         kept = [archive.layout.manifest_path, archive.layout.known_files_path]
@@ -181,7 +185,7 @@ def test_workers_end_with_their_parent_and_the_next_run_goes_on(archive: Archive
     wait_until(lambda: not any(_runs(pid) for pid in workers), "the workers of a dead backfill end")
     assert len(archive.rows()) == 4
     assert len(list(archive.layout.temporary_root.iterdir())) == 2  # the sweep's lock and the dead process's folder
-    report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+    report = backfill(archive.settings, Options(engine=inline))
     assert report.events == {"ingested": 36}
     expect_all(archive, names)
 
@@ -240,7 +244,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on_when_there_is_room(s
     archive = Archive(small_disk)
     names = many(archive, 30)
     filler = fill(small_disk, leave=150_000)
-    report: Report = backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+    report: Report = backfill(archive.settings, Options(engine=inline))
     assert report.stopped_by is not None
     assert "No space left" in report.stopped_by.message
     assert "free some space" in report.stopped_by.next_step
@@ -251,14 +255,14 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on_when_there_is_room(s
 
 
 def _complete(archive: Archive, names: list[str]) -> None:
-    backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+    backfill(archive.settings, Options(engine=inline))
     expect_all(archive, names)
 
 
 def test_a_history_that_cannot_be_written_is_written_by_the_next_run(archive: Archive) -> None:
     """The log takes the new runs, their chip's long history does not fit: nothing is lost, the next run writes it."""
     names = many(archive, 150)
-    backfill(archive.settings, Options(engine=lambda context, _: InlineEngine(context)))
+    backfill(archive.settings, Options(engine=inline))
     late = "late/It_999.csv"
     archive.put(late, RUN.but(start=1758700000.0, sample=999, chip=67).data)
     done = subprocess.run(

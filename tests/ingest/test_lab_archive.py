@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from inline import inline
 from layouts import Run
 
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
 from ingestd.histories.compare import compare_histories
 from ingestd.manifest.view import read_view
 from ingestd.raw.settling import State
@@ -45,7 +45,7 @@ def backfilled(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Archive:
     settings = load_settings(
         folder / "config.toml", {"paths": {"data_root": folder / "data", "raw_root": lab / "01_raw"}}
     )
-    return settings, backfill(settings, Options(engine=lambda context, _: InlineEngine(context)))
+    return settings, backfill(settings, Options(engine=inline))
 
 
 def test_152_runs_are_staged_and_one_file_is_queued(backfilled: Archive) -> None:
@@ -137,6 +137,6 @@ def test_a_second_backfill_of_the_archive_does_nothing(backfilled: Archive) -> N
     settings, _ = backfilled
     kept = [settings.layout.manifest_path, *settings.layout.histories_dir.iterdir()]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
-    report = backfill(settings, Options(engine=lambda context, _: InlineEngine(context)))
+    report = backfill(settings, Options(engine=inline))
     assert (sum(report.events.values()), report.known, report.histories) == (0, 153, [])
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept] == before

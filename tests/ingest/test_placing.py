@@ -11,30 +11,25 @@ from typing import Any
 
 import pytest
 from archive import Archive, digest16
+from inline import inline
 from measurement import Measurement
 
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
 from ingestd.files import durable, stat_of
 from ingestd.ingest import opened
 from ingestd.manifest import log
 from ingestd.manifest.record import Event
 from ingestd.raw.settling import Observation
-from ingestd.settings import Settings, load_settings
+from ingestd.settings import load_settings
 from ingestd.stage.parquet import read_row
 from ingestd.stage.placing import NOTE_NAME
-from ingestd.stage.run import StageContext, stage_batch
+from ingestd.stage.run import stage_batch
 from ingestd.upkeep.verify import verify
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
 B = "2025-09-23/IVg2025-09-23_2.csv"
-
-
-def inline(context: StageContext, _: Settings) -> InlineEngine:
-    """Stage within this process."""
-    return InlineEngine(context)
 
 
 def refuse(*_: object) -> None:

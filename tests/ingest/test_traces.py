@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from archive import Archive
+from inline import inline
 from measurement import BROKEN, Measurement
 
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.layout import EVENTS_PER_FOLDER, Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
@@ -153,15 +153,15 @@ def test_lost_traces_of_another_process_are_made_anew_before_its_records_go(arch
     archive.put(A, RUN.data)
     archive.put("day/broken.csv", BROKEN)
 
-    def inline(**options: Any) -> Options:
-        return Options(engine=lambda context, _: InlineEngine(context), clock=archive.now, **options)
+    def given(**options: Any) -> Options:
+        return Options(engine=inline, clock=archive.now, **options)
 
-    backfill(archive.settings, inline(compact=False))
+    backfill(archive.settings, given(compact=False))
     expected = written(archive.layout.events_dir)
     reject = read_reject(archive.layout, "day/broken.csv")
     shutil.rmtree(archive.layout.events_dir)
     shutil.rmtree(archive.layout.rejects_dir)
-    backfill(archive.settings, inline())
+    backfill(archive.settings, given())
     assert written(archive.layout.events_dir) == expected
     assert read_reject(archive.layout, "day/broken.csv") == reject
 

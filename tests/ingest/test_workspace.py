@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from archive import Archive
+from inline import InlineEngine
 from measurement import Measurement
 
-from ingestd.engine import InlineEngine
 from ingestd.errors import LockHeld, Retry
 from ingestd.files import Lock
 from ingestd.stage.run import Outcome, StageTask

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from archive import Archive
+from inline import inline
 from measurement import BROKEN, Measurement
 
 from ingestd.backfill import Options, backfill, dry_run
-from ingestd.engine import InlineEngine
 from ingestd.errors import Retry
 from ingestd.files import flush_path, scan_csvs
 from ingestd.manifest.record import Record
@@ -104,7 +104,7 @@ def change_everything(archive: Archive) -> None:
 
 def options(archive: Archive) -> Options:
     """Stage within this process, at the archive's own time."""
-    return Options(engine=lambda context, _: InlineEngine(context), clock=archive.now)
+    return Options(engine=inline, clock=archive.now)
 
 
 def mend(archive: Archive, *, apply: bool = True, deep: bool = False) -> Repair:

@@ -12,9 +12,9 @@ import lived
 import pytest
 from archive import Archive
 from crash_cases import PYTHONPATH
+from inline import inline
 from measurement import BROKEN
 
-from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.rebuild import rebuild_manifest
@@ -63,7 +63,7 @@ def of_another_class(data: bytes) -> bytes:
 
 def rebuild(archive: Archive) -> None:
     """Make the manifest anew from the stage, within this process."""
-    rebuild_manifest(archive.settings, from_raw=False, engine=lambda context, _: InlineEngine(context))
+    rebuild_manifest(archive.settings, from_raw=False, engine=inline)
 
 
 def check(archive: Archive) -> None:

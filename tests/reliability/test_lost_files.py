@@ -5,11 +5,11 @@ from __future__ import annotations
 import lived
 import pytest
 from archive import Archive
+from inline import inline
 from lived import PLAIN, RUN
 
 from ingestd.backfill import Options, backfill
 from ingestd.cli.report import exit_code
-from ingestd.engine import InlineEngine
 from ingestd.lost import RESTORE_EMPTIED
 from ingestd.service.status import Health, StatusReport, read_status
 from ingestd.upkeep.explain import explain
@@ -68,7 +68,7 @@ def test_what_is_not_staged_any_more_is_not_called_staged(empty: Archive, run_id
     for _ in range(2):  # before it is decided, and after it
         assert [trouble.message for trouble in status(empty).troubles] == [f"i{told}"]
         assert verdict(empty).startswith(f"I{told}: {RESTORE_EMPTIED}")
-        report = backfill(empty.settings, Options(engine=lambda context, _: InlineEngine(context), clock=empty.now))
+        report = backfill(empty.settings, Options(engine=inline, clock=empty.now))
         assert [file.message for file in report.lost] == [f"i{told}"]
     found = {one.kind: one.message for one in lived.findings(empty)}
     assert set(found) == {"parquet-missing", "raw-emptied"}

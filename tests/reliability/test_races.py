@@ -21,11 +21,11 @@ import polars as pl
 import pytest
 from archive import Archive
 from crash_cases import PYTHONPATH
+from inline import inline
 from lived import FULL
 from measurement import Measurement
 
 from ingestd.backfill import Options, backfill
-from ingestd.engine import InlineEngine
 from ingestd.errors import Corrupt
 from ingestd.histories import chip as chip_histories
 from ingestd.ingest import opened
@@ -291,7 +291,7 @@ def test_a_history_is_never_replaced_by_an_older_one(empty: Archive, monkeypatch
     first, second = (lived.number(sample, chip=60) for sample in range(2))
     empty.put("a/It_1.csv", first.data)
     write, ingested, both = chip_histories.write_histories, threading.Event(), threading.Event()
-    other = Options(engine=lambda context, _: InlineEngine(context), on_record=lambda _: ingested.set())
+    other = Options(engine=inline, on_record=lambda _: ingested.set())
 
     def another() -> None:
         backfill(empty.settings, other)

@@ -233,7 +233,8 @@ class Decider:
         """
         start, there = (run.proc, run.start_time_utc, "header"), self.store.catalog.live_at(record.source_file)
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
-        old = next((one for one in same if self._begins_as(one, self.layout.staged_file(run))), None)
+        whole = placing.parquet_for(self.layout.staged_file(record.rows[0] if record.rows else run))
+        old = next((one for one in same if self._begins_as(one, whole)), None)
         if old is None or self.store.catalog.copies(old, old.source_sha256):  # a copy takes its place
             return record
         copies = [note for note in self.store.catalog.noted_as("duplicate") if note.run_id == old.run_id]

@@ -82,6 +82,10 @@ class Placing:
         """The places where the batch puts Parquet, or takes it away."""
         return [*(target for _, target in self.renamed), *self.removed]
 
+    def parquet_for(self, place: Path) -> Path:
+        """Locate the Parquet that stands in a place once the batch is there: until then it has a temporary name."""
+        return next((temporary for temporary, target in reversed(self.renamed) if target == place), place)
+
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Take back what the block added when it fails: half a decision puts nothing in place."""

@@ -223,6 +223,37 @@ def test_a_part_of_which_there_is_a_copy_goes_there(archive: Archive) -> None:
     assert {name: row.run_id for name, row in archive.live().items()} == {A: ids[A], C: ids[B]}
 
 
+def test_a_part_is_compared_with_what_the_batch_stages(archive: Archive) -> None:
+    """The run grew, or its rows were edited, in the same batch: its Parquet is not in its place yet."""
+    archive.put(A, RUN.but(rows=1).data)
+    archive.backfill()
+    archive.put(B, RUN.but(rows=2, chip=5).data)
+    archive.backfill()
+    ids = {name: row.run_id for name, row in archive.live().items()}
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    assert archive.backfill() == [("updated", A), ("duplicate", B)]
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A]}
+
+
+def test_a_part_of_what_the_run_was_before_the_batch_goes_on_counting(archive: Archive) -> None:
+    """All rows of the run were edited, and that was copied over the part: what the part held is nowhere else."""
+    ids = one_measurement_twice(archive, RUN.but(rows=2).data)
+    archive.put(A, RUN.but(sample=2).data)
+    archive.copy(A, B)
+    assert archive.backfill() == [("edited", A), ("duplicate", B)]
+    assert live_samples(archive).keys() == set(ids.values())
+
+
+def test_a_part_is_superseded_by_a_whole_whose_parquet_was_gone(archive: Archive) -> None:
+    """Moved over the part, the whole is staged anew: that is what the part is compared with."""
+    ids = one_measurement_twice(archive, RUN.but(rows=2).data)
+    archive.staged(archive.live()[A]).unlink()
+    archive.move(A, B)
+    assert archive.backfill() == [("moved", B)]
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A]}
+
+
 def test_a_corrected_copy_put_over_its_original_is_the_run(archive: Archive) -> None:
     """Copied, corrected and renamed over the original, with looks between: the corrected one counts, alone."""
     ids = one_measurement_twice(archive, RUN.but(chip=67).data)

@@ -227,24 +227,24 @@ class Decider:
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
 
     def _merged(self, record: Record, run: KnownRun, placing: Placing) -> Record:
-        """Supersede the run that a file was before it had the bytes of `run`, where both are one measurement.
-
-        A copy that was broken off, or edited, is a run of its own until one is put over the other.
-        """
-        start, there = (run.proc, run.start_time_utc, "header"), self.store.catalog.live_at(record.source_file)
+        """Supersede the runs that a file was, as a broken-off or edited copy, before it had the bytes of `run`."""
+        catalog, start = self.store.catalog, (run.proc, run.start_time_utc, "header")
+        there = catalog.live_at(record.source_file)
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
-        whole = placing.parquet_for(self.layout.staged_file(record.rows[0] if record.rows else run))
-        old = next((one for one in same if self._begins_as(one, whole)), None)
-        if old is None or self.store.catalog.copies(old, old.source_sha256):  # a copy takes its place
+        place = self.layout.staged_file(record.rows[0] if record.rows else run)
+        begun = (one for one in same if self._begins_as(one, placing.parquet_for(place)))
+        parts = [one for one in begun if not self.originals.has_copy(catalog, one)]  # else that takes its place
+        if not parts:
             return record
-        copies = [note for note in self.store.catalog.noted_as("duplicate") if note.run_id == old.run_id]
-        placing.removed.append(self.layout.staged_file(old))
+        ids = [part.run_id for part in parts]
+        copies = (note for note in catalog.noted_as("duplicate") if note.run_id in ids)
+        placing.removed += map(self.layout.staged_file, parts)
         return record.model_copy(
             update={
-                "rows": [self._retired(old, run.run_id), *record.rows],
+                "rows": [*(self._retired(part, run.run_id) for part in parts), *record.rows],
                 "files": [*record.files, *(note.model_copy(update={"run_id": run.run_id}) for note in copies)],
-                "note": f"it was run {old.run_id}, of the same measurement",
-                "superseded_parquet": [self._kept_aside(old, placing)],
+                "note": f"it was run {' and '.join(ids)}, of the same measurement",
+                "superseded_parquet": [self._kept_aside(part, placing) for part in parts],
             }
         )
 

@@ -52,6 +52,17 @@ class Originals:
         except OSError:
             return False
 
+    def has_copy(self, catalog: Catalog, run: KnownRun) -> bool:
+        """Tell whether a known copy of a run is there as it was: one that is out of reach is not known to be gone."""
+        for note in catalog.copies(run, run.source_sha256):
+            try:
+                status = self._state(note.source_file)
+            except OSError:
+                return True
+            if status is not None and status.stamp == note.stamp:
+                return True
+        return False
+
     def _gone(self, run: KnownRun) -> bool:
         """Tell whether a raw file that was not seen is gone for sure: its folder may only be out of reach."""
         try:

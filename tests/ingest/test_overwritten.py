@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from archive import Archive
+from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
 from ingestd.files import stat_of
@@ -221,6 +221,33 @@ def test_a_part_of_which_there_is_a_copy_goes_there(archive: Archive) -> None:
     archive.copy(A, B)
     assert archive.backfill() == [("duplicate", B), ("moved", C)]
     assert {name: row.run_id for name, row in archive.live().items()} == {A: ids[A], C: ids[B]}
+
+
+def test_a_part_of_which_the_copy_is_gone_counts_no_more(archive: Archive) -> None:
+    """A copy that was deleted, or changed, takes nothing's place: what is left of the part is in the whole."""
+    ids = one_measurement_twice(archive, RUN.but(rows=2).data)
+    archive.copy(B, C)
+    archive.backfill()
+    archive.delete(C)
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B)]
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A]}
+    assert archive.report.lost == []
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_all_parts_at_one_path_become_whole(archive: Archive, move: bool) -> None:
+    """One broken copy was put over another, of more rows, before the whole came: neither counts beside it."""
+    ids = one_measurement_twice(archive, RUN.but(rows=2, chip=5).data)
+    archive.put(C, RUN.but(rows=1).data)
+    archive.backfill()
+    archive.move(C, B)
+    assert archive.backfill() == [("moved", B)]
+    (archive.move if move else archive.copy)(A, B)
+    archive.backfill()
+    assert [row.run_id for row in archive.rows() if row.live] == [ids[A]]
+    assert archive.report.lost == []
+    assert {name[:16] for name in archive.aside()} >= {digest16(RUN.but(rows=2, chip=5)), digest16(RUN.but(rows=1))}
 
 
 def test_a_part_is_compared_with_what_the_batch_stages(archive: Archive) -> None:

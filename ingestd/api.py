@@ -70,7 +70,7 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
     (row,) = rows_of(rows.filter(run_id=run_id_of(run_id, rows["run_id"])))
     if not row.live:
         raise UsageError(
-            f"run {row.run_id} was superseded: the start time in {shown(row.source_file, 200)} was edited",
+            f"run {row.run_id} was superseded: another run stands for what was in {shown(row.source_file, 200)}",
             next_step=f"load run {row.superseded_by}",
         )
     # Not with polars: it passes over the checksums of the pages, so a bit that rotted gives other values.

@@ -79,6 +79,19 @@ def test_load_run_never_gives_a_value_that_rotted(lab_folder: Folder) -> None:
     assert refused > (end - 4) // 5 // 2
 
 
+def test_load_run_blames_no_edit_for_a_part_that_became_whole(lab_folder: Folder) -> None:
+    """A copy that was broken off is superseded by the run it is a copy of: nobody edited a start time."""
+    whole = Measurement(sample=5, rows=4)
+    lab_folder.put("a/It_5.csv", whole.data)
+    lab_folder.put("b/It_5.csv", whole.but(rows=2).data)
+    run, part = (ingestd.stage_run(f"{folder}/It_5.csv", root(lab_folder)) for folder in "ab")
+    lab_folder.put("b/It_5.csv", whole.data)
+    assert ingestd.stage_run("b/It_5.csv", root(lab_folder)).run_id == run.run_id
+    with pytest.raises(UsageError, match="another run stands for what was in b/It_5") as raised:
+        ingestd.load_run(part.run_id, root(lab_folder))
+    assert raised.value.next_step == f"load run {run.run_id}"
+
+
 def test_load_run_names_near_ids_and_successors(lab_folder: Folder) -> None:
     """An unknown id names near ones, a superseded one its successor, a lost Parquet the way to get it back."""
     row = ingestd.load_manifest(root(lab_folder)).row(0, named=True)

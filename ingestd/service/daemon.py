@@ -26,21 +26,14 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from ingestd import __version__, files
+from ingestd import __version__
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.late import wait_for_raw_root
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
-from ingestd.service.state import (
-    LOCK_WAIT_S,
-    ServiceState,
-    goes_on,
-    service_lock,
-    this_process,
-    write_state,
-)
+from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, goes_on, service_lock
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -176,18 +169,15 @@ class Daemon:
         self._worker = worker
         self._signals = signals
         self._notifier = notifier
-        self._clock = clock
         self._log: structlog.stdlib.BoundLogger = structlog.get_logger("ingestd")
         self._watch = self._make_watch()
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._steps = ClockSteps(clock)
-        self._started_at = clock()
-        self._pid, self._host = this_process()  # once: a host may be renamed, its name in the lock's file stays
+        self._state = StateFile(settings.layout, clock, started_at=clock())
         self._watching = ""
+        self._doing = ""
         self._limited_scan_at = 0.0
-        self._shown: ServiceState | None = None
-        self._written: ServiceState | None = None
         self._checked_at = 0.0
         self._fed_at = 0.0
 
@@ -223,7 +213,7 @@ class Daemon:
         self._log.info(
             "started",
             version=__version__,
-            pid=self._pid,
+            pid=os.getpid(),
             raw_root=str(layout.raw_root),
             stage_root=str(layout.stage_root),
         )
@@ -340,30 +330,18 @@ class Daemon:
             self._notifier.watchdog()
             self._fed_at = time.monotonic()
 
-    def _show(self, phase: str) -> None:
-        """Write systemd's status line and the state file when something changed, the file until it stands there."""
+    def _show(self, phase: Phase) -> None:
+        """Write systemd's status line and the state file when something changed."""
         view = self._worker.view
-        state = ServiceState.model_validate(
-            {
-                "pid": self._pid,
-                "host": self._host,
-                "version": __version__,
-                "started_at": self._started_at,
-                "updated_at": self._started_at if self._shown is None else self._shown.updated_at,
-                "phase": phase,
-                "doing": view.doing if phase == "running" else phase,
-                "watching": self._watching,
-                "backlog": view.backlog,
-                "troubles": view.troubles,
-                "retrying": view.retrying,
-            }
+        doing = view.doing if phase == "running" else phase
+        if phase == "running" and doing != self._doing:
+            self._doing = doing
+            self._notifier.status(doing)
+        self._state.show(
+            phase,
+            doing,
+            watching=self._watching,
+            backlog=view.backlog,
+            troubles=view.troubles,
+            retrying=view.retrying,
         )
-        if state != self._shown:
-            self._shown = state.model_copy(update={"updated_at": self._clock()})
-            if phase == "running":
-                self._notifier.status(state.doing)
-        layout = self._settings.layout
-        if self._shown != self._written or files.is_gone(layout.service_state_path):
-            with contextlib.suppress(Retry):  # a full disk is shown by the log and STATUS=; it must not end the service
-                write_state(layout, self._shown)
-                self._written = self._shown

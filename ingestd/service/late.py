@@ -10,24 +10,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from datetime import datetime
-from typing import Literal
 
 import structlog
 
-from ingestd import __version__, files
+from ingestd import files
 from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
 from ingestd.ingest import Clock
 from ingestd.layout import Layout
 from ingestd.service.notify import Notifier
-from ingestd.service.state import (
-    LOCK_WAIT_S,
-    ServiceState,
-    Trouble,
-    service_lock,
-    this_process,
-    write_state,
-)
+from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock
 
 LOOK_S = 1.0
 """How often it is looked whether the raw root is there, in seconds."""
@@ -87,54 +79,39 @@ class _Presence:
         self._clock = clock
         self._lock = service_lock(layout)
         self._started_at = clock()
-        self._written: ServiceState | None = None
+        self._state: StateFile | None = None  # while the lock is held
 
-    def show(self, missing: UsageError | Retry | None, phase: Literal["starting", "stopped"] = "starting") -> None:
+    def show(self, missing: UsageError | Retry | None, phase: Phase = "starting") -> None:
         """Take the lock where it is not held, and write the state where it changed.
 
         Raises:
             LockHeld: another process has it.
         """
         with contextlib.suppress(Retry):  # the disk of the stage is away, too, or full: nobody can be told there
-            if self._is_locked():
-                self._write(self._state(missing, phase))
+            state = self._under_lock()
+            if state is None:
+                return
+            if missing:
+                state.show(phase, _sentence(missing), troubles=[_trouble(missing, self._started_at)])
+            else:
+                state.show(phase, "reading the manifest" if phase == "starting" else phase)
 
     def close(self) -> None:
         """Let the lock go."""
         self._lock.release()
 
-    def _is_locked(self) -> bool:
+    def _under_lock(self) -> StateFile | None:
+        """Return what to write the state to, None where there is no folder for it."""
         try:
             self._lock.check()
         except Retry:  # not taken yet; or its disk went, or another was mounted over it
             self._lock.release()
-            self._written = None
         else:
-            return True
+            return self._state
         folder = self._layout.service_lock_path.parent
         with files.world(folder):
             if not files.is_dir(folder):
-                return False
+                return None
         self._lock.acquire(LOCK_WAIT_S)
-        return True
-
-    def _write(self, state: ServiceState) -> None:
-        written = self._written
-        if written is None or state != written.model_copy(update={"updated_at": state.updated_at}):
-            write_state(self._layout, state)
-            self._written = state
-
-    def _state(self, missing: UsageError | Retry | None, phase: Literal["starting", "stopped"]) -> ServiceState:
-        pid, host = this_process()
-        doing = "reading the manifest" if phase == "starting" else phase
-        return ServiceState(
-            pid=pid,
-            host=host,
-            version=__version__,
-            started_at=self._started_at,
-            updated_at=self._clock(),
-            phase=phase,
-            doing=_sentence(missing) if missing else doing,
-            watching="",
-            troubles=[_trouble(missing, self._started_at)] if missing else [],
-        )
+        self._state = StateFile(self._layout, self._clock, self._started_at)
+        return self._state

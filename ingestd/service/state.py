@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ingestd import files
+from ingestd import __version__, files
 from ingestd.errors import Retry
 from ingestd.layout import Layout
 from ingestd.settings import Settings
@@ -21,6 +23,9 @@ SERVICE = "the service"
 
 LOCK_WAIT_S = 2.0
 """How long a start waits for the lock of a service that is just ending, in seconds."""
+
+Phase = Literal["starting", "running", "stopping", "stopped"]
+"""Where in its life a service is."""
 
 
 class Model(BaseModel):
@@ -60,7 +65,7 @@ class ServiceState(Model):
     version: str
     started_at: datetime
     updated_at: datetime
-    phase: Literal["starting", "running", "stopping", "stopped"]
+    phase: Phase
     doing: str
     watching: str
     backlog: int = 0
@@ -111,6 +116,55 @@ def service_lock(layout: Layout, work: str = SERVICE) -> files.Lock:
 def write_state(layout: Layout, state: ServiceState) -> None:
     """Replace the state file; not flushed, because it says nothing that outlives a power cut."""
     files.write_atomic(layout.service_state_path, state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
+
+
+class StateFile:
+    """The state file, as the process that holds the service's lock keeps it; made once the lock is taken.
+
+    Its pid and host are those of that moment, as in the lock's file: a host may be renamed.
+    """
+
+    def __init__(self, layout: Layout, clock: Callable[[], datetime], started_at: datetime) -> None:
+        self._layout = layout
+        self._clock = clock
+        self._started_at = started_at
+        self._pid, self._host = this_process()
+        self._shown: ServiceState | None = None
+        self._written: ServiceState | None = None
+
+    def show(
+        self,
+        phase: Phase,
+        doing: str,
+        *,
+        watching: str = "",
+        backlog: int = 0,
+        troubles: Iterable[Trouble] = (),
+        retrying: Iterable[RetryingFile] = (),
+    ) -> None:
+        """Write the state where it changed, until it stands there.
+
+        A disk that is full or away is passed over: the log and `STATUS=` tell of it, and it must not end the service.
+        """
+        state = ServiceState(
+            pid=self._pid,
+            host=self._host,
+            version=__version__,
+            started_at=self._started_at,
+            updated_at=self._started_at if self._shown is None else self._shown.updated_at,
+            phase=phase,
+            doing=doing,
+            watching=watching,
+            backlog=backlog,
+            troubles=list(troubles),
+            retrying=list(retrying),
+        )
+        if state != self._shown:
+            self._shown = state = state.model_copy(update={"updated_at": self._clock()})
+        if state != self._written or files.is_gone(self._layout.service_state_path):
+            with contextlib.suppress(Retry):
+                write_state(self._layout, state)
+                self._written = state
 
 
 def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None]:

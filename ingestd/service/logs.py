@@ -4,40 +4,30 @@ Ours (structlog) and the libraries' (standard logging, warnings, a thread that d
 entry of each and gives it to every sink. Under systemd and in a pipe a line is one JSON object; on a terminal it is
 what `ingestd tail` shows. The file, where there is one, always holds JSON.
 
-What a line is made of: `ingestd.service.logline`. Lines to log with: `structlog.get_logger("ingestd")`.
+What a line is made of: `ingestd.service.logline`; where it goes: `ingestd.service.sinks`. Lines to log with:
+`structlog.get_logger("ingestd")`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import structlog
-from rich.console import Console
 
-from ingestd.files import is_gone
-from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
-from ingestd.service.stream import Stream
-from ingestd.service.tail import render_line
+from ingestd.service.sinks import Entry, Lines, LogFile, Sink, Terminal
 from ingestd.service.throttle import Throttle
 from ingestd.words import utc_text
 
 OURS = "ingestd"
 """The logger of all our own lines: `structlog.get_logger("ingestd")`."""
-
-PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""Syslog priorities; systemd takes `<N>` at the start of a line as its priority, see sd-daemon(3)."""
-
-Entry = dict[str, Any]
 
 
 def to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -72,7 +62,7 @@ def configure_logs(
     file says by other options where things are. `level` holds for our own lines; a library's are written from warning
     on, from info on with `debug`.
     """
-    sinks: list[Sink] = [_Terminal(stream, typed, zone) if terminal else _Lines(stream, typed, journal=journal)]
+    sinks: list[Sink] = [Terminal(stream, typed, zone) if terminal else Lines(stream, typed, journal=journal)]
     if file is not None:
         # First, since it waits for nobody: a last word is there, whatever the stream does.
         sinks.insert(0, LogFile(file, max_bytes, below))
@@ -138,20 +128,6 @@ def _log_thread_death(died: threading.ExceptHookArgs) -> None:
 # ---- from a record to the sinks -----------------------------------------------------------------------------------
 
 
-class Sink(Protocol):
-    """Where lines go."""
-
-    def write(self, entry: Entry) -> None:
-        """Write one line.
-
-        Raises:
-            OSError, ValueError: it could not be written.
-        """
-
-    def close(self) -> None:
-        """Let go of what is open."""
-
-
 class Pipe(logging.Handler):
     """The one handler: makes an entry of a record once, holds repeated warnings back, and gives it to every sink."""
 
@@ -193,7 +169,7 @@ class Pipe(logging.Handler):
 
     def leave_terminal(self) -> None:
         """Give no more lines to a terminal."""
-        self._sinks = [sink for sink in self._sinks if not isinstance(sink, _Terminal)]
+        self._sinks = [sink for sink in self._sinks if not isinstance(sink, Terminal)]
 
     def close(self) -> None:
         """Close every sink."""
@@ -231,126 +207,3 @@ def _library_fields(record: logging.LogRecord) -> Entry:
     if record.exc_info:
         fields["exception"] = logging.Formatter().formatException(record.exc_info)
     return fields
-
-
-# ---- sinks ----------------------------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """A stream of JSON lines, with a syslog priority before each for the journal."""
-
-    def __init__(self, stream: TextIO, typed: Callable[[str], str], *, journal: bool) -> None:
-        self._stream = Stream(stream)
-        self._typed = typed
-        self._journal = journal
-
-    def write(self, entry: Entry) -> None:
-        prefix = f"<{PRIORITIES[entry['level']]}>" if self._journal else ""
-        self._stream.write(f"{prefix}{json_line(_streamed(entry, self._stream, self._typed))}\n")
-
-    def close(self) -> None:
-        """Leave the stream to its owner."""
-        self._stream.close()
-
-
-class _Terminal:
-    """A terminal: the lines that `ingestd tail` shows."""
-
-    def __init__(self, stream: TextIO, typed: Callable[[str], str], zone: tzinfo | None) -> None:
-        self._stream = Stream(stream)
-        self._typed = typed
-        self._zone = zone
-        self._console = Console(force_terminal=True, highlight=False)
-
-    def write(self, entry: Entry) -> None:
-        line = parse_line(json_line(_streamed(entry, self._stream, self._typed)).encode())
-        with self._console.capture() as shown:
-            self._console.print(render_line(line, self._zone), soft_wrap=True)
-        self._stream.write(shown.get())
-
-    def close(self) -> None:
-        """Leave the stream to its owner."""
-        self._stream.close()
-
-
-def _streamed(entry: Entry, stream: Stream, typed: Callable[[str], str]) -> Entry:
-    """Make the line of a stream: with its commands as they are to be typed, and how many lines were left out."""
-    step = entry.get("next_step")
-    to_type = {"next_step": typed(step)} if isinstance(step, str) else {}
-    return entry | to_type | ({"left_out": stream.left_out} if stream.left_out else {})
-
-
-class LogFile:
-    """A file of JSON lines, each one write, so that a reader sees whole lines; opened anew when it was renamed.
-
-    A line that a full disk cut short is ended before the next one. Never waits, even where the path is a pipe. Nothing
-    is written before there is the folder `below` which it is to lie.
-    """
-
-    def __init__(self, path: Path, max_bytes: int | None, below: Path | None = None) -> None:
-        self.path = path
-        self._to_come = below if below is not None and path.is_relative_to(below) else None
-        self._max_bytes = max_bytes
-        self._descriptor: int | None = None
-        self._torn = False
-
-    def write(self, entry: Entry) -> None:
-        """Append one line.
-
-        Raises:
-            OSError: it could not be written whole; or it was, into a file that is too long and cannot be renamed.
-        """
-        if self._to_come is not None and is_gone(self._to_come):
-            return
-        self._to_come = None  # should it go away from now on, that is told
-        line = json_line(entry).encode() + b"\n"
-        overlong = self._make_room(len(line))
-        descriptor = self._at_hand()
-        whole = b"\n" + line if self._torn else line
-        self._torn = True
-        if os.write(descriptor, whole) < len(whole):
-            raise OSError(errno.ENOSPC, "only a part of the line could be written")
-        self._torn = False
-        if overlong is not None:
-            raise overlong
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _make_room(self, more: int) -> OSError | None:
-        """Rename the file that has no room for so many bytes; return why that was refused: then it grows on."""
-        if self._descriptor is None or self._max_bytes is None:
-            return None
-        here = os.fstat(self._descriptor)
-        if here.st_size > 0 and here.st_size + more > self._max_bytes and self._stands_at_path(here):
-            try:
-                self.path.replace(self.path.with_name(self.path.name + OLDER_SUFFIX))
-            except OSError as error:
-                return OSError(error.errno, f"it is full, goes on growing, and cannot be renamed: {error.strerror}")
-        return None
-
-    def _at_hand(self) -> int:
-        if self._descriptor is not None and not self._stands_at_path(os.fstat(self._descriptor)):
-            self.close()
-        if self._descriptor is None:
-            self._descriptor = self._open()
-        return self._descriptor
-
-    def _stands_at_path(self, here: os.stat_result) -> bool:
-        try:
-            return os.path.samestat(here, self.path.stat())
-        except FileNotFoundError:
-            return False
-
-    def _open(self) -> int:
-        # One level only: where a whole disk is gone, its folders must not be made anew below the empty mount point.
-        self.path.parent.mkdir(exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        descriptor = os.open(self.path, flags, 0o644)
-        status = os.fstat(descriptor)
-        regular = stat.S_ISREG(status.st_mode) and status.st_size > 0
-        self._torn = regular and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
-        return descriptor

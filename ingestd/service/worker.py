@@ -223,7 +223,7 @@ class Worker:
 
     def _stage_due(self) -> None:
         """Stage and commit one batch of the files whose time has come; copies of what is gone when there is none."""
-        self._suspects.decide(self._answer)
+        self._suspects.decide(self._decide)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
         if not names:
@@ -242,7 +242,7 @@ class Worker:
                 with self._suspects.noted(batch):
                     outcomes = stage_batch(batch, self._ingest.context)
                 self._beat()
-                self._answer(outcomes, began)
+                self._decide(outcomes, began)
         except (Retry, LockHeld, OSError):
             discard(outcomes)
             for name in names:
@@ -257,9 +257,10 @@ class Worker:
         self._suspects.finish()
         self._take_messages(0.0)
         if self._suspects.answered:
-            self._guarded("stage", lambda: self._suspects.decide(self._answer))
+            self._guarded("stage", lambda: self._suspects.decide(self._decide))
 
-    def _answer(self, outcomes: Sequence[Outcome], began: float) -> None:
+    def _decide(self, outcomes: Sequence[Outcome], began: float) -> None:
+        """Commit what was staged; look again at what is not over, and try again what failed."""
         self._raise_ours(outcomes)
         self._commit(outcomes, began)
         for outcome in outcomes:

@@ -1,15 +1,15 @@
-"""What a check can find: each kind has a stable name."""
+"""What a check can find: each kind has a stable name, and is damage or a note."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.record import FileNote
 
 Level = Literal["damage", "note"]
-Kind = Literal[
+Damage = Literal[
     "history-differs",
     "history-extra",
     "history-missing",
@@ -24,6 +24,8 @@ Kind = Literal[
     "reject-damaged",
     "reject-missing",
     "reject-stray",
+]
+Note = Literal[
     "duplicate",
     "history-zone",
     "leftover",
@@ -38,6 +40,7 @@ Kind = Literal[
     "rejected",
     "same-start",
 ]
+Kind = Literal[Damage, Note]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,14 @@ class Finding:
     it lies below it.
     """
 
-    level: Level
+    level: Level = field(init=False)
     kind: Kind
     path: str
     message: str
     run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", "damage" if self.kind in get_args(Damage) else "note")
 
 
 def fate_of_copy(catalog: Catalog, note: FileNote) -> str:

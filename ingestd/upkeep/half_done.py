@@ -44,9 +44,7 @@ def end_half_done(
 
 def leftover(layout: Layout, path: Path) -> Finding:
     """Tell of what a killed process left half-made: it is no damage, a later start clears it."""
-    return Finding(
-        "note", "leftover", layout.relative(path), "left by a process that was killed; the next one clears it"
-    )
+    return Finding("leftover", layout.relative(path), "left by a process that was killed; the next one clears it")
 
 
 def leftovers(layout: Layout) -> list[Path]:

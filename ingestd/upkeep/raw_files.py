@@ -30,14 +30,14 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             continue
         above = next((above for above in _upwards(name) if above in closed), None) if closed else None
         if above is None:
-            yield Finding("note", "raw-missing", name, "its raw file is gone; the run stays", run_id)
+            yield Finding("raw-missing", name, "its raw file is gone; the run stays", run_id)
         else:
             closed[above] += 1
     for name, why in scan.unreadable:
         hidden = count(closed[name], "run")
         unseen = f"; whether the raw files of {hidden} are in it is not known" if closed[name] else ""
         message = f"cannot be read ({why}){unseen}: {LET_READ}"
-        yield Finding("note", "raw-unreadable", name or ".", message)
+        yield Finding("raw-unreadable", name or ".", message)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
     for row in _rows(runs, notes.keys()):
         yield _lost("raw-overwritten", overwritten(store, row, notes[row.run_id]))
@@ -48,13 +48,13 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             known = catalog.is_known(name)
             what = "changed since it was decided" if known else "not decided yet"
             message = f"{what}: `ingestd status` tells what it waits for"
-            yield Finding("note", "raw-changed" if known else "raw-undecided", name, message)
+            yield Finding("raw-changed" if known else "raw-undecided", name, message)
         elif note is not None:
             yield from _noted(store, runs, note)
 
 
 def _lost(kind: Literal["raw-emptied", "raw-overwritten"], file: LostFile) -> Finding:
-    return Finding("note", kind, file.source_file, f"{file.message}: {file.next_step}", file.run_id)
+    return Finding(kind, file.source_file, f"{file.message}: {file.next_step}", file.run_id)
 
 
 def _rows(runs: pl.DataFrame, run_ids: Collection[str]) -> Iterator[ManifestRow]:
@@ -75,7 +75,7 @@ def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
     twins = runs.lazy().select("run_id", "source_file", "start_time_origin", first)
     twins = twins.filter(pl.col("run_id") != pl.col("first_run_id"), pl.col("start_time_origin") == "header")
     for run_id, name, twin in twins.select("run_id", "source_file", "first_source_file").collect().iter_rows():
-        yield Finding("note", "same-start", name, f"started at the same microsecond as {twin}", run_id)
+        yield Finding("same-start", name, f"started at the same microsecond as {twin}", run_id)
 
 
 def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator[Finding]:
@@ -85,15 +85,15 @@ def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator
     match note.outcome:
         case "duplicate":
             message = fate_of_copy(store.catalog, note)
-            yield Finding("note", "duplicate", note.source_file, message, note.run_id)
+            yield Finding("duplicate", note.source_file, message, note.run_id)
         case "rejected":
             show = f"`ingestd rejects show {quoted(note.source_file)}`"
             message = f"it cannot be staged ({note.code}): {show} tells why"
             if before is not None:
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
-            yield Finding("note", "rejected", note.source_file, message, note.run_id)
+            yield Finding("rejected", note.source_file, message, note.run_id)
         case "queued" if before is not None:
             yield _lost("raw-emptied", emptied(store, before, queued(note.code).code))
         case "queued":
             message = queued(note.code).reason
-            yield Finding("note", "queued", note.source_file, message, note.run_id)
+            yield Finding("queued", note.source_file, message, note.run_id)

@@ -83,7 +83,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     except Corrupt:
         done.findings += _stage_findings(layout, None, done)[1]
         for error in salvage(layout).damages or [_broken_log(layout)]:
-            done.findings.append(Finding("damage", "manifest", layout.relative(Path(error.place)), error.message))
+            done.findings.append(Finding("manifest", layout.relative(Path(error.place)), error.message))
         return done
     half_done = places_half_done(layout)
     damaged, wrong = _stage_findings(layout, now, done)
@@ -220,9 +220,9 @@ def _stage_findings(
 
 def _content_findings(layout: Layout, stage: StageContent) -> Iterator[Finding]:
     for path, error in stage.damaged.items():
-        yield Finding("damage", "parquet-damaged", layout.relative(path), error.message)
+        yield Finding("parquet-damaged", layout.relative(path), error.message)
     for path in stage.strays:
-        yield Finding("damage", "parquet-stray", layout.relative(path), "stands where no run of the manifest belongs")
+        yield Finding("parquet-stray", layout.relative(path), "stands where no run of the manifest belongs")
 
 
 def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
@@ -233,13 +233,12 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
         staged = stage.live.get(row.run_id)
         if staged is None:
             if row.run_id not in damaged:
-                yield Finding("damage", "parquet-missing", path, _gone(layout, row), row.run_id)
+                yield Finding("parquet-missing", path, _gone(layout, row), row.run_id)
             continue
         differing = differing_fields(staged, row)
         if differing:
             names = ", ".join(differing)
             yield Finding(
-                "damage",
                 "parquet-differs",
                 layout.staged_name(staged),
                 f"its row and the manifest's differ in {names}",
@@ -248,7 +247,7 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
     for run_id, row in stage.live.items():
         if run_id not in known:
             path = layout.staged_name(row)
-            yield Finding("damage", "parquet-orphan", path, "the manifest has no such live run", run_id)
+            yield Finding("parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
 def _gone(layout: Layout, row: ManifestRow) -> str:
@@ -262,12 +261,12 @@ def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
     present = set(files.all_below(layout.rejects_dir, ".json"))
     for path, note in sorted(rejected.items()):
         if path not in present:
-            yield Finding("damage", "reject-missing", layout.relative(path), "a rejected file has no reject JSON")
+            yield Finding("reject-missing", layout.relative(path), "a rejected file has no reject JSON")
         elif not _tells_why(layout, note):
             message = f"does not tell why {note.source_file} is rejected"
-            yield Finding("damage", "reject-damaged", layout.relative(path), message)
+            yield Finding("reject-damaged", layout.relative(path), message)
     for path in sorted(present - rejected.keys()):
-        yield Finding("damage", "reject-stray", layout.relative(path), "this file is not rejected (any more)")
+        yield Finding("reject-stray", layout.relative(path), "this file is not rejected (any more)")
 
 
 def _tells_why(layout: Layout, note: FileNote) -> bool:
@@ -299,7 +298,7 @@ def _history_findings(
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
     for path in own_histories(layout.histories_dir):
         if path not in expected_files and path.read_bytes() != EMPTY_HISTORY:
-            yield Finding("damage", "history-extra", layout.relative(path), "the manifest has no run of its chip")
+            yield Finding("history-extra", layout.relative(path), "the manifest has no run of its chip")
 
 
 def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
@@ -307,13 +306,13 @@ def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterato
     with files.world(path):
         actual = b"a folder" if files.is_dir(path) else path.read_bytes() if files.exists(path) else None
     if actual is None:
-        yield Finding("damage", "history-missing", layout.relative(path), f"chip {chip} has no history")
+        yield Finding("history-missing", layout.relative(path), f"chip {chip} has no history")
     elif actual != text and is_of_another_zone(actual, text, zone):
         message = f"its dates and times are of another zone than {zone}: `ingestd chip-histories` writes it anew"
-        yield Finding("note", "history-zone", layout.relative(path), message)
+        yield Finding("history-zone", layout.relative(path), message)
     elif actual != text:
         message = f"does not say what the manifest says of {chip}"
-        yield Finding("damage", "history-differs", layout.relative(path), message)
+        yield Finding("history-differs", layout.relative(path), message)
 
 
 def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done: Verification) -> Iterator[Finding]:
@@ -328,23 +327,19 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
         if read is None or read.before != status or read.after != status:
             return  # it changed while we looked: a note of the next verification
         if hashlib.sha256(read.data).hexdigest() != row.source_sha256:
-            yield Finding(
-                "damage", "raw-bytes", row.source_file, "its bytes changed although size and mtime did not", row.run_id
-            )
+            yield Finding("raw-bytes", row.source_file, "its bytes changed although size and mtime did not", row.run_id)
             return
         staged = read_run(path)
         run = parse_run(read.data, settings.registry)
         done.cells += run.rows * len(run.header.columns)
         if not same_cells(staged, run.table) or read_header(path) != run.header.text:
-            yield Finding(
-                "damage", "parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id
-            )
+            yield Finding("parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id)
     except Reject as error:  # of the very bytes that were staged: the settings are others now
         message = f"cannot be compared with its Parquet: {error.message}; {OTHER_SETTINGS}"
-        yield Finding("note", "raw-unparsed", row.source_file, message, row.run_id)
+        yield Finding("raw-unparsed", row.source_file, message, row.run_id)
     except Corrupt as error:
         if files.exists(path):
-            yield Finding("damage", "parquet-cells", layout.relative(path), error.message, row.run_id)
+            yield Finding("parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            yield Finding("note", "raw-unreadable", row.source_file, error.strerror or str(error), row.run_id)
+            yield Finding("raw-unreadable", row.source_file, error.strerror or str(error), row.run_id)

@@ -62,6 +62,7 @@ def run(settings: Settings) -> None:
     import structlog  # noqa: PLC0415  # not for --help
 
     from ingestd.service.daemon import Exit, run_service  # noqa: PLC0415  # loads polars, watchdog and the scheduler
+    from ingestd.service.logline import cause  # noqa: PLC0415  # not for --help
     from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415  # loads structlog
 
     logs = configure_logs(
@@ -79,9 +80,7 @@ def run(settings: Settings) -> None:
         code = int(run_service(settings))
     except Retry as error:
         logs.leave_terminal()  # where a person waits: told once, as every command tells it
-        structlog.get_logger("ingestd").error(
-            "failed", problem=error.message, place=error.place, next_step=error.next_step
-        )
+        structlog.get_logger("ingestd").error("failed", **cause(error))
         if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED)

@@ -30,6 +30,7 @@ from ingestd import __version__
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest import Clock, opened, utc_now
 from ingestd.service.late import wait_for_raw_root
+from ingestd.service.logline import cause
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
@@ -248,7 +249,7 @@ class Daemon:
         """End because the worker did; a damage of our own files is for people to mend, so no restart is asked for."""
         failure = self._worker.failure
         if isinstance(failure, IngestdError):
-            self._log.error("failed", problem=failure.message, place=failure.place, next_step=failure.next_step)
+            self._log.error("failed", **cause(failure))
             return Exit.COULD_NOT_RUN
         self._log.error("failed", problem="the worker ended by an error of ingestd itself", exc_info=failure)
         return Exit.FAILED
@@ -292,8 +293,7 @@ class Daemon:
         watching = f"waiting for {error.place}: {error.message}"
         if watching != self._watching:
             self._watching = watching
-            step = goes_on(error.next_step)
-            self._log.error("watch_lost", problem=error.message, place=error.place, next_step=step)
+            self._log.error("watch_lost", **cause(error, goes_on(error.next_step)))
 
     def _describe_watch(self, watch: Watch) -> None:
         every = self._settings.watch.rescan_s

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from datetime import datetime
 
 import structlog
 
@@ -18,6 +17,7 @@ from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
 from ingestd.ingest import Clock
 from ingestd.layout import Layout
+from ingestd.service.logline import cause
 from ingestd.service.notify import Notifier
 from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock
 
@@ -39,7 +39,7 @@ def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier,
     log = structlog.get_logger("ingestd")
     with contextlib.closing(_Presence(layout, clock)) as presence:
         presence.show(missing)  # first: where another service is at work, the log is its own
-        log.error("waiting_for_raw_root", problem=missing.message, place=missing.place, next_step=missing.next_step)
+        log.error("waiting_for_raw_root", **cause(missing))
         notifier.ready(_sentence(missing))
         while not stop.wait(LOOK_S):
             notifier.watchdog()
@@ -67,10 +67,6 @@ def _sentence(missing: UsageError | Retry) -> str:
     return f"waiting for {missing.place}: {missing.message}"
 
 
-def _trouble(missing: UsageError | Retry, since: datetime) -> Trouble:
-    return Trouble(message=missing.message, place=missing.place, next_step=missing.next_step, since=since)
-
-
 class _Presence:
     """What others see of a service that waits: its lock and its state, where there is a folder for them."""
 
@@ -92,7 +88,7 @@ class _Presence:
             if state is None:
                 return
             if missing:
-                state.show(phase, _sentence(missing), troubles=[_trouble(missing, self._started_at)])
+                state.show(phase, _sentence(missing), troubles=[Trouble.of(missing, self._started_at)])
             else:
                 state.show(phase, "reading the manifest" if phase == "starting" else phase)
 

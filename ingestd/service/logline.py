@@ -15,10 +15,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ingestd.errors import IngestdError
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 OLDER_SUFFIX = ".1"
 """Ends the name of the file before the current one, as logrotate's does."""
+
+
+def cause(error: IngestdError, next_step: str | None = None) -> dict[str, str]:
+    """Return the fields of a line that tell of an error; `next_step` takes the place of the error's own."""
+    step = error.next_step if next_step is None else next_step
+    return {"problem": error.message, "place": error.place, "next_step": step}
 
 
 @dataclass(frozen=True, slots=True)

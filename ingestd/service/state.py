@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingestd import __version__, files
-from ingestd.errors import Retry
+from ingestd.errors import IngestdError, Retry
 from ingestd.layout import Layout
 from ingestd.settings import Settings
 
@@ -42,6 +42,12 @@ class Trouble(Model):
     next_step: str
     since: datetime
     tries: int = 1
+
+    @classmethod
+    def of(cls, error: IngestdError, since: datetime, *, next_step: str | None = None, tries: int = 1) -> Trouble:
+        """Make a trouble of an error that came up first at `since`; `next_step` takes the place of the error's own."""
+        step = error.next_step if next_step is None else next_step
+        return cls(message=error.message, place=error.place, next_step=step, since=since, tries=tries)
 
 
 class RetryingFile(Model):

@@ -207,7 +207,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
 
 def _with(troubles: list[Trouble], error: Retry | UsageError, now: datetime) -> list[Trouble]:
     """Add what was seen just now to what the service told, unless it told the same; of the place this is newer."""
-    seen = Trouble(message=error.message, place=error.place, next_step=error.next_step, since=now)
+    seen = Trouble.of(error, now)
     if (seen.message, seen.place) in {(trouble.message, trouble.place) for trouble in troubles}:
         return troubles
     return [*(trouble for trouble in troubles if trouble.place != seen.place), seen]

@@ -19,6 +19,7 @@ from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
+from ingestd.service.logline import cause
 from ingestd.service.looking import Looker
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
@@ -182,16 +183,10 @@ class Worker:
         tries = known.tries + 1 if known else 1
         wait = backoff_s(tries - 1, self._service.retry_s, self._service.retry_max_s)
         step = goes_on(error.next_step)
-        cause = {"problem": error.message, "place": error.place, "next_step": step}
         if known is None or known.message != error.message:
-            self._log.error("trouble", job=job, **cause, retry_s=wait)
-        self._troubles[job] = Trouble(
-            message=error.message,
-            place=error.place,
-            next_step=step,
-            since=known.since if known else self._ingest.clock(),
-            tries=tries,
-        )
+            self._log.error("trouble", job=job, **cause(error, step), retry_s=wait)
+        since = known.since if known else self._ingest.clock()
+        self._troubles[job] = Trouble.of(error, since, next_step=step, tries=tries)
         if job == "stage":
             self._stage_from = time.monotonic() + wait
         else:
@@ -282,7 +277,7 @@ class Worker:
             self._list.hint(name, time.monotonic())
         step = goes_on(retry.next_step)
         if self._list.retry(name, retry.message, step, time.monotonic()):
-            self._log.warning("retrying", source_file=name, problem=retry.message, place=retry.place, next_step=step)
+            self._log.warning("retrying", source_file=name, **cause(retry, step))
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +17,7 @@ from ingestd.histories.runs import in_run_order, local_start, start_time_text
 from ingestd.histories.unknown import unknown
 from ingestd.manifest.table import LIVE
 from ingestd.raw.header import START_TIME_LABEL
+from ingestd.raw.header_json import KeptHeader, read_header_json
 
 FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
 """Columns after those of the header lines, always there, in this order."""
@@ -53,15 +53,16 @@ def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFra
     """
     start = local_start(tz)
     runs = in_run_order(day_rows.lazy().filter(LIVE).select(_NEEDED).collect())
-    blocks: dict[str, dict[str, list[str | None]]] = {"parameters": {}, "metadata": {}}
+    parameters: dict[str, list[str | None]] = {}
+    metadata: dict[str, list[str | None]] = {}
     for index, (run_id, text) in enumerate(runs.select("run_id", "parameters").iter_rows()):
         header = _header(run_id, text)
-        for block, columns in blocks.items():
-            for name, value in header[block].items():
+        for columns, block in ((parameters, header.parameters), (metadata, header.metadata)):
+            for name, value in block.items():
                 columns.setdefault(name, [None] * runs.height)[index] = str(value)
-    blocks["metadata"].pop(START_TIME_LABEL, None)
+    metadata.pop(START_TIME_LABEL, None)
     named: dict[str, list[str | None]] = {}
-    for suffix, columns in ((" (header)", blocks["parameters"]), (" (metadata)", blocks["metadata"])):
+    for suffix, columns in ((" (header)", parameters), (" (metadata)", metadata)):
         for name, values in columns.items():
             named[_free_name(name, suffix, named)] = values
     fixed = runs.select(
@@ -135,11 +136,10 @@ def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
     return MetadataExport(path, rows.height, files.write_atomic(path, data))
 
 
-def _header(run_id: str, text: str) -> dict[str, dict[str, Any]]:
+def _header(run_id: str, text: str) -> KeptHeader:
     try:
-        header = json.loads(text)
-        return {block: dict(header.get(block) or {}) for block in ("parameters", "metadata")}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return read_header_json(text)
+    except ValueError as error:
         raise Corrupt(
             f"the header kept for run {run_id} is damaged ({error})",
             place="manifest, column parameters",

@@ -6,10 +6,9 @@ from typing import Final
 
 import polars as pl
 
-from ingestd.raw.header import START_TIME_LABEL
+from ingestd.raw.header_json import EPOCH_START
 from ingestd.raw.start_time import no_zone_named
 
-_HEADER_START: Final = rf'(?i)[{{,]\s*"{START_TIME_LABEL}"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
 _SAME_INSTANT_S: Final = 1e-3
 """A header number further than this from the start time is no epoch time (`20251013` is an ISO 8601 date)."""
 
@@ -37,7 +36,7 @@ def local_start(tz: str) -> pl.Expr:
 def start_time_text() -> pl.Expr:
     """Write a run's start as epoch seconds: the digits of its header where that gave them, else all there are."""
     microseconds = pl.col("start_time_utc").dt.epoch("us")
-    header = pl.col("parameters").str.extract(_HEADER_START)
+    header = pl.col("parameters").str.extract(EPOCH_START)
     told = (pl.col("start_time_origin") == "header") & (
         (header.cast(pl.Float64, strict=False) - microseconds / 1_000_000).abs() < _SAME_INSTANT_S
     )

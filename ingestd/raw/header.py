@@ -73,7 +73,7 @@ class Header:
     @property
     def start_text(self) -> str | None:
         """The start time as written; None where none is."""
-        return self.metadata.get(START_TIME_LABEL, self.parameters.get(START_TIME_LABEL))
+        return start_text(self.parameters, self.metadata)
 
     def line_of(self, name: str) -> int | None:
         """Return the 1-based line above the table that gives a value of this name first; None when there is none."""
@@ -89,6 +89,11 @@ class Header:
             if name in line and parse_field(line) is None:
                 return number, line
         return None
+
+
+def start_text(parameters: Mapping[str, str], metadata: Mapping[str, str]) -> str | None:
+    """Find the start time as a header writes it; None where it has none."""
+    return metadata.get(START_TIME_LABEL, parameters.get(START_TIME_LABEL))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import StartTimeOrigin
-from ingestd.raw.header import START_TIME_LABEL
+from ingestd.raw.header_json import read_header_json
 from ingestd.words import shown, utc_text
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,9 +68,8 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
 
 
 def tells_start(parameters: str) -> bool:
-    """Tell whether a header has a start time; `parameters` is the manifest's, as `values.header_json` writes it."""
-    content = json.loads(parameters)
-    text = content["metadata"].get(START_TIME_LABEL, content["parameters"].get(START_TIME_LABEL))
+    """Tell whether a header has a start time; `parameters` is the manifest's, as `header_json` writes it."""
+    text = read_header_json(parameters).start_text
     return text is not None and _is_told(text)
 
 

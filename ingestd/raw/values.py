@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -30,7 +29,6 @@ _LONGEST_GROUP: Final = 100
 _FILE_INDEX: Final = re.compile(r"_([0-9]{1,18})$")
 _FILE_CHIP: Final = re.compile(r"(?P<group>[^\W\d_]+)(?P<number>[0-9]{1,9})_[0-9]+")
 _CHIP_NUMBER: Final = re.compile(r"[0-9]{1,18}")
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +64,6 @@ def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_
         "duration_s": _duration(procedure, table),
     }
     return RunValues(fields | {"summary": render_summary(procedure, fields)}, tuple(warnings))
-
-
-def header_json(header: Header) -> str:
-    """Return the manifest's `parameters`: one line of JSON with the class, parameters and metadata as written.
-
-    Order is the header's. Valid UTF-8 whatever the header holds: a lone surrogate becomes a JSON escape.
-    """
-    content = {
-        "procedure": header.procedure_class,
-        "parameters": dict(header.parameters),
-        "metadata": dict(header.metadata),
-    }
-    text = json.dumps(content, ensure_ascii=False)
-    return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _texts(header: Header, procedure: Procedure) -> dict[str, tuple[str, str]]:

@@ -22,6 +22,7 @@ from ingestd.files import FileStat, RawBytes
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.raw.header import MAX_FILE_BYTES, START_TIME_LABEL, glance
+from ingestd.raw.header_json import header_json
 from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Observation, Patience, State, Verdict, judge, judge_outside
 from ingestd.raw.start_time import StartTime, start_time
@@ -269,7 +270,7 @@ def _write(reading: _Reading, run: RawRun, row: ManifestRow, context: StageConte
 
 
 def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
-    from ingestd.raw.values import header_json, interpret  # noqa: PLC0415  # loads pyarrow
+    from ingestd.raw.values import interpret  # noqa: PLC0415  # loads pyarrow
 
     task = reading.task
     values = interpret(run.header, run.procedure, run.table, task.source_file)

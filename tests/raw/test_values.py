@@ -17,7 +17,7 @@ from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header, parse_header
 from ingestd.raw.procedure import Procedure
 from ingestd.raw.procedures import Registry
-from ingestd.raw.values import RunValues, header_json, interpret
+from ingestd.raw.values import RunValues, interpret
 
 REGISTRY = Registry.load()
 CHIP = {"Chip group name": "Alisson", "Chip number": "67"}
@@ -264,27 +264,6 @@ def test_an_optional_chip_may_be_missing_or_warns_when_half() -> None:
     assert chip_of(run) == (None, None, None)
     assert "half a chip" in run.warnings[0]
     assert values_of(CHIP, "Pt").fields["chip_name"] == "Alisson67"
-
-
-HEADER_TEXTS = st.dictionaries(
-    st.text(st.characters(), max_size=8), st.text(st.characters() | st.just("\ud800"), max_size=8)
-)
-
-
-@given(parameters=HEADER_TEXTS, metadata=HEADER_TEXTS)
-def test_the_headers_json_is_one_line_of_utf8(parameters: dict[str, str], metadata: dict[str, str]) -> None:
-    """Whatever a header holds, lone surrogates too, its JSON is one line, encodes, and reads back in written order."""
-    text = header_json(header(parameters, metadata))
-    assert "\n" not in text
-    assert text.encode("utf-8")
-    content = json.loads(text)
-    assert list(content["parameters"].items()) == list(parameters.items())
-    assert content == {"procedure": "lab.It", "parameters": parameters, "metadata": metadata}
-
-
-def test_the_headers_json_stays_readable() -> None:
-    """Letters beyond ASCII are kept as letters."""
-    assert '"λ": "Ångström"' in header_json(header({"λ": "Ångström"}))
 
 
 @given(

@@ -31,12 +31,13 @@ from ingestd.manifest.record import (
 )
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header, glance, parse_header
+from ingestd.raw.header_json import header_json
 from ingestd.raw.procedure import Procedure
 from ingestd.raw.run import parse_run
 from ingestd.raw.start_time import start_time
 from ingestd.raw.table import Body, parse_tables
 from ingestd.raw.units import to_unit, unit_of
-from ingestd.raw.values import header_json, interpret
+from ingestd.raw.values import interpret
 from ingestd.service.logline import json_line, parse_line
 from ingestd.settings import load_settings
 from ingestd.stage.parquet import read_header, read_row, read_run

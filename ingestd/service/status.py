@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ingestd import files
 from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
-from ingestd.files import FileStat, Scan, scan_csvs
+from ingestd.files import FileStat, Scan
 from ingestd.layout import Layout
 from ingestd.lost import lost_files
 from ingestd.manifest.record import FileNote
@@ -164,7 +164,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     scan, unseen, hiding = Scan({}, [], [], [], []), "", True
     try:
         require_raw_root(layout)
-        scan = scan_csvs(layout.raw_root, known=store.catalog.run_files())
+        scan = files.scan_csvs(layout.raw_root, known=store.catalog.run_files())
         troubles += hidden(scan, layout.raw_root, now)
         hiding = bool(scan.unreadable)
     except (Retry, UsageError) as error:

@@ -17,7 +17,6 @@ import structlog
 from ingestd import files
 from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
-from ingestd.files import scan_csvs
 from ingestd.ingest import Ingest
 from ingestd.service.logline import cause
 from ingestd.service.looking import Looker
@@ -199,7 +198,7 @@ class Worker:
         asked, began = self._scan, time.monotonic()
         store = self._ingest.store
         store.refresh()
-        found = scan_csvs(self._ingest.layout.raw_root, self._beat, store.catalog.run_files())
+        found = files.scan_csvs(self._ingest.layout.raw_root, self._beat, store.catalog.run_files())
         store.refresh()
         fresh, now = store.catalog.undecided(found.files), time.monotonic()
         for name in fresh:

@@ -14,7 +14,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
-from ingestd.files import FileStat, is_gone, scan_csvs
+from ingestd.files import FileStat
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.histories.zone import is_of_another_zone
 from ingestd.layout import Layout
@@ -89,7 +89,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     damaged, wrong = _stage_findings(layout, now, done)
     compared = [finding for finding in wrong if layout.data_root / finding.path not in half_done]
     done.runs = now.runs.height
-    scan = scan_csvs(layout.raw_root)
+    scan = files.scan_csvs(layout.raw_root)
     found = scan.files
     done.raw_files = len(found)
     done.findings += raw_findings(now.store, now.runs, scan)
@@ -252,7 +252,7 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
 
 def _gone(layout: Layout, row: ManifestRow) -> str:
     both = ", and so is that raw file: put either back from a backup"
-    return f"the Parquet of {row.source_file} is gone{both if is_gone(layout.raw_file(row.source_file)) else ''}"
+    return f"the Parquet of {row.source_file} is gone{both if files.is_gone(layout.raw_file(row.source_file)) else ''}"
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

@@ -88,7 +88,7 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     """
     layout = _settings(data_root, config).layout
     path = layout.history_file(chip)
-    with files.world(path):
+    with files.as_retry(path):
         there = files.is_file(path)
     if not there:
         chip_histories.require_chip(_manifest(layout, all_versions=False), chip)
@@ -167,7 +167,7 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
     """
     settings, place = _settings(None, config), Path(path)
     limit = settings.max_file_bytes
-    with files.world(place):
+    with files.as_retry(place):
         read = files.read_raw(Path(os.path.realpath(place)), limit)  # realpath stands a loop of links
     if read is None:
         raise UsageError("this is no regular file", place=str(place), next_step="give the path of a raw CSV")
@@ -216,7 +216,7 @@ def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:
 
 def _settled_stat(settings: Settings, name: str) -> files.FileStat:
     path = settings.layout.raw_file(name)
-    with files.world(path):
+    with files.as_retry(path):
         status = files.stat_of(path.lstat())
     young_s = settings.settle.settle_s - abs(status.age_s(utc_now()))
     if young_s > 0:

@@ -109,7 +109,7 @@ def require_raw_root(layout: Layout) -> None:
         Retry: it is out of reach.
     """
     root = layout.raw_root
-    with files.world(root):
+    with files.as_retry(root):
         why, file = files.why_no_root(root), files.exists(root)
     if why:
         step = "check --data-root, --raw-root or paths.raw_root (`ingestd config show`)"
@@ -123,7 +123,7 @@ def require_manifest(layout: Layout) -> None:
         UsageError: neither manifest nor log are there.
         Retry: they are out of reach.
     """
-    with files.world(layout.manifest_path):
+    with files.as_retry(layout.manifest_path):
         there = files.exists(layout.manifest_path) or files.is_dir(layout.wal_dir)
     if not there:
         raise UsageError(

@@ -286,7 +286,7 @@ def take_back(
     if not changed:
         return
     rows = recorded([*changed.values(), *replaced.values()])
-    with files.world(layout.stage_root):
+    with files.as_retry(layout.stage_root):
         for target, run_id in changed.items():
             row = rows.get(run_id)
             if row is None or not row.live or layout.staged_file(row) != target:

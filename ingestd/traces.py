@@ -47,7 +47,7 @@ def write_traces(
     for start in range(0, len(told), TOGETHER):
         written += _write_some(layout, zone, told[start : start + TOGETHER], notes)
     if durable:
-        with files.world(layout.events_dir):
+        with files.as_retry(layout.events_dir):
             for path in {path.parent: path for path in written}.values():
                 files.remove_leftovers(path)
             files.flush_file_systems([layout.events_dir, layout.rejects_dir])
@@ -91,7 +91,7 @@ def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]
         path = layout.reject_file(source_file)
         note = notes.get(source_file)
         if note is None or note.outcome != "rejected":
-            with files.world(path):
+            with files.as_retry(path):
                 if os.path.lexists(path):
                     check_apart(path, layout)
                     path.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
         Retry: the disk refused.
     """
     path = layout.reject_file(source_file)
-    with files.world(path):
+    with files.as_retry(path):
         try:
             content = parse_trace(path.read_bytes())
             _check_reject(content)

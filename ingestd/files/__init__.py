@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ingestd.files.durable import (
     SYNCFS_FROM,
+    as_retry,
     dead_temporaries,
     flush_file_systems,
     flush_path,
@@ -18,7 +19,6 @@ from ingestd.files.durable import (
     retry_from,
     temporary_beside,
     try_disk,
-    world,
     write_all_atomic,
     write_atomic,
     write_new,
@@ -55,6 +55,7 @@ __all__ = [
     "Stamp",
     "Stamps",
     "all_below",
+    "as_retry",
     "dead_temporaries",
     "exists",
     "flush_file_systems",
@@ -84,7 +85,6 @@ __all__ = [
     "try_root",
     "why_no_root",
     "why_passed_over",
-    "world",
     "write_all_atomic",
     "write_atomic",
     "write_new",

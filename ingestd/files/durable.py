@@ -36,7 +36,7 @@ _TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})[0-9a-f]{8}\.tmp$")
 
 
 @contextlib.contextmanager
-def world(place: str | Path) -> Iterator[None]:
+def as_retry(place: str | Path) -> Iterator[None]:
     """Turn an `OSError` of the block into a `Retry` that names the place and what to look at."""
     try:
         yield
@@ -217,7 +217,7 @@ def _lives(pid: int, process: str) -> bool:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the block a temporary file to write; put it in the place of `path`, durably, when the block ends well."""
-    with world(path):
+    with as_retry(path):
         touched = make_folders(path.parent)
         temporary = temporary_beside(path)
         try:
@@ -240,7 +240,7 @@ def _put_in_place(temporaries: Mapping[Path, Path], touched: Iterable[Path], *, 
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed processes left in the folder of `path`; those of living ones stay."""
-    with world(path.parent):
+    with as_retry(path.parent):
         for leftover in dead_temporaries(path.parent):
             leftover.unlink(missing_ok=True)
 
@@ -264,11 +264,11 @@ def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> s
     touched: list[Path] = []
     try:
         for path, data in contents.items():
-            with world(path):
+            with as_retry(path):
                 if not _holds(path, data):
                     temporaries[path] = temporary_beside(path)
                     touched += _write_with_folders(temporaries[path], data)
-        with world(next(iter(contents), Path())):
+        with as_retry(next(iter(contents), Path())):
             same = [path for path in contents if path not in temporaries]
             if flush:
                 flush_paths([*same, *(path.parent for path in same)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import LockHeld, Retry
-from ingestd.files.durable import make_folders, retry_from, world
+from ingestd.files.durable import as_retry, make_folders, retry_from
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 """A link in a lock's place could lead to a measurement, over which the holder's name would be written."""
@@ -74,7 +74,7 @@ class Lock:
         try:
             descriptor = self._open()
         except FileNotFoundError:
-            with world(self.path):
+            with as_retry(self.path):
                 make_folders(self.path.parent)
                 descriptor = self._open()
         except OSError as error:
@@ -104,7 +104,7 @@ class Lock:
                 if kind == fcntl.LOCK_SH or self._is_there():
                     return descriptor
                 self.release()  # it was deleted while we waited, and another process may hold the one made since
-                with world(self.path):
+                with as_retry(self.path):
                     descriptor = self._open()
 
     def _is_there(self) -> bool:
@@ -158,7 +158,7 @@ class Lock:
 
         Where there is no lock file yet, nothing is held. Errors as `acquire`.
         """
-        with world(self.path):
+        with as_retry(self.path):
             try:
                 descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
             except FileNotFoundError:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ingestd.files.durable import retry_from, world
+from ingestd.files.durable import as_retry, retry_from
 from ingestd.files.stamps import Stamp, Stamps
 from ingestd.files.there import exists, is_dir
 
@@ -334,7 +334,7 @@ def all_below(root: Path, suffix: str) -> list[Path]:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it went away while we looked
             raise error
 
-    with world(root):
+    with as_retry(root):
         found = [
             os.path.join(folder, name)  # noqa: PTH118  # texts are sorted ten times as fast as paths
             for folder, folders, names in os.walk(root, onerror=refuse)

@@ -263,7 +263,7 @@ def _write(histories: Sequence[_History]) -> list[HistoryChange]:
 def own_histories(directory: Path) -> list[Path]:
     """List the histories ingestd wrote: another program's file of the same name pattern is not ours to judge."""
     found = []
-    with files.world(directory):
+    with files.as_retry(directory):
         for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if files.is_dir(directory) else []:
             if files.is_file(path):
                 with path.open("rb") as file:

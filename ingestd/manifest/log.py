@@ -86,7 +86,7 @@ def segments_there(directory: Path) -> list[int]:
     Raises:
         Retry: the folder cannot be read: it is not taken for empty.
     """
-    with files.world(directory):
+    with files.as_retry(directory):
         names = [path.name for path in directory.iterdir()] if files.is_dir(directory) else []
     return sorted(number for name in names if (number := segment_number(name)) is not None)
 
@@ -199,7 +199,7 @@ def _refuse_damage(path: Path, frames: Frames, offset: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    with files.world(path):
+    with files.as_retry(path):
         try:
             file = path.open("rb")
         except FileNotFoundError as error:
@@ -256,7 +256,7 @@ def torn_segment(directory: Path) -> Path | None:
     if not numbers:
         return None
     path = segment_path(directory, numbers[-1])
-    with files.world(path):
+    with files.as_retry(path):
         return path if split(path.read_bytes()).torn_at is not None else None
 
 
@@ -273,7 +273,7 @@ def mend(directory: Path, known: Position | None = None) -> Path | None:
     if not numbers:
         return None
     path = segment_path(directory, numbers[-1])
-    with files.world(path):
+    with files.as_retry(path):
         if known is not None and known.segment == numbers[-1] and _is_whole_up_to(path, known.offset):
             return None
         data = path.read_bytes()
@@ -313,7 +313,7 @@ def append(directory: Path, position: Position, records: Sequence[Record]) -> Po
     """
     path = f"{os.fspath(directory)}/{_name(position.segment)}"
     data = b"".join(map(encode, records))
-    with files.world(path):
+    with files.as_retry(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             _write_all(descriptor, data, position.offset)
@@ -336,7 +336,7 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 def drop(directory: Path, before: int) -> None:
     """Delete the sealed segments below number `before`, oldest first."""
-    with files.world(directory):
+    with files.as_retry(directory):
         for number in segments(directory):
             if number < before:
                 segment_path(directory, number).unlink()

@@ -264,7 +264,7 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
 
     `rows` is how many rows the table holds, None when only some were read. What is out of reach is a `Retry`.
     """
-    with files.world(layout.manifest_path):
+    with files.as_retry(layout.manifest_path):
         table_there, notes_there = files.exists(layout.manifest_path), files.exists(layout.known_files_path)
     if found is None and table_there:
         raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
@@ -301,7 +301,7 @@ def _tables(layout: Layout) -> Tables:
 
 
 def _state(path: Path) -> files.FileStat | None:
-    with files.world(path):
+    with files.as_retry(path):
         try:
             return files.stat_of(path.stat())
         except FileNotFoundError:

@@ -105,7 +105,7 @@ class _Presence:
         else:
             return self._state
         folder = self._layout.service_lock_path.parent
-        with files.world(folder):
+        with files.as_retry(folder):
             if not files.is_dir(folder):
                 return None
         self._lock.acquire(LOCK_WAIT_S)

@@ -21,7 +21,7 @@ def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str
         return []
     oldest = today - timedelta(days=keep_days)
     gone: list[str] = []
-    with files.world(events_dir):
+    with files.as_retry(events_dir):
         if not files.is_dir(events_dir):
             return gone
         for folder in sorted(events_dir.iterdir()):

@@ -91,7 +91,7 @@ def check_space(settings: Settings) -> None:
         Retry: it has less than `service.free_mib`.
     """
     root, wanted = settings.layout.stage_root, settings.service.free_mib
-    with files.world(root):
+    with files.as_retry(root):
         free = files.free_bytes(root)
     if free < wanted * 2**20:
         raise Retry(  # the words stay the same while the number of bytes changes: told once

@@ -84,7 +84,7 @@ def _last_lines(path: Path, last: int, wanted: Wanted, end: int | None = None) -
 
 def _lines_backwards(path: Path, until: int | None) -> Iterator[bytes]:
     """Yield the lines of a file before byte `until`, last first; an incomplete last line is a line too."""
-    with files.world(path):
+    with files.as_retry(path):
         try:
             log = path.open("rb")
         except FileNotFoundError:
@@ -122,7 +122,7 @@ def follow_log(
         Retry: the log cannot be read.
     """
     wanted = Wanted(level, chip)
-    with files.world(path):
+    with files.as_retry(path):
         follower = _Follower(path)
         try:
             yield from _last_lines(path, last, wanted, follower.open_at_end())

@@ -179,7 +179,7 @@ class Watch:
 
     def _identity(self) -> tuple[int, int]:
         files.try_root(self.root)
-        with files.world(self.root):
+        with files.as_retry(self.root):
             status = self.root.stat()
         return status.st_dev, status.st_ino
 

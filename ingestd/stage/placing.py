@@ -106,7 +106,7 @@ class Placing:
         """
         folders: list[Path] = []
         fresh: list[Path] = []
-        with files.world(stage_root):
+        with files.as_retry(stage_root):
             self._leave_note(stage_root, workspace)
             try:
                 for temporary, target in self.renamed:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ingestd.errors import LockHeld, Retry
-from ingestd.files import Lock, exists, is_dir, make_folders, world
+from ingestd.files import Lock, as_retry, exists, is_dir, make_folders
 from ingestd.stage.placing import is_under_way
 
 LOCK_NAME = "owner.lock"
@@ -46,7 +46,7 @@ class Workspace:
             Retry: the stage is gone as a whole. Its disk may not be mounted, and nothing is made in its place.
         """
         root = self.folder.parent
-        with world(root):
+        with as_retry(root):
             if self._stands():
                 return
             if self._identity() != self._stage:
@@ -85,7 +85,7 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
 
     Folders whose owner died are deleted first, `on_dead` being called with each: nothing in them was decided.
     """
-    with world(root):
+    with as_retry(root):
         make_folders(root)
         with sweep_lock(root).held():
             _sweep(root, on_dead)
@@ -127,7 +127,7 @@ def sweep_lock(root: Path) -> Lock:
 
 def dead_workspaces(root: Path) -> list[Path]:
     """List the folders whose owner died; nothing is touched."""
-    with world(root):
+    with as_retry(root):
         return [folder for folder in sorted(root.iterdir()) if _is_dead(folder)] if is_dir(root) else []
 
 

@@ -22,7 +22,7 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
     What was moved there before stays: the name of the later one has a number at its end.
     """
     moved = []
-    with files.world(folder):
+    with files.as_retry(folder):
         for path in paths:
             if not files.exists(path):
                 continue
@@ -41,7 +41,7 @@ def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tup
     A folder that stands in such a file's place is moved there.
     """
     set_aside(layout, [path for path in paths if files.is_dir(path)], folder)
-    with files.world(folder):
+    with files.as_retry(folder):
         present = [path for path in paths if files.exists(path)]
         copies = [(path, _aside(layout, path, folder)) for path in present]
         made = [folder for path, copy in copies for folder in files.preserve(path, copy)]

@@ -70,5 +70,5 @@ def read_events(layout: Layout) -> Events:
 
 def _event_files(layout: Layout) -> Iterator[dict[str, Any]]:
     for path in files.all_below(layout.events_dir, ".json"):
-        with files.world(path), contextlib.suppress(ValueError, FileNotFoundError):  # torn; deleted as old meanwhile
+        with files.as_retry(path), contextlib.suppress(ValueError, FileNotFoundError):  # torn; deleted as old meanwhile
             yield parse_trace(path.read_bytes())

@@ -208,7 +208,7 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
     names = {source_file, moved_from(source_file), *run_ids}
     wanted = [json.dumps(name, ensure_ascii=False).encode() for name in sorted(names)]
     for path in files.all_below(layout.events_dir, ".json"):
-        with files.world(path):
+        with files.as_retry(path):
             try:
                 data = path.read_bytes()
             except FileNotFoundError:

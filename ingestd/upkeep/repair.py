@@ -231,7 +231,7 @@ class _Job:
     def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:
         places = [place for _, place in astray.values()]
         if self._step("put-back", "put Parquet that was moved back in its place", places):
-            with files.world(self.layout.staged_root):
+            with files.as_retry(self.layout.staged_root):
                 for path, (_, place) in astray.items():
                     files.preserve(moved[path], place)
                 files.flush_paths({place.parent for place in places})

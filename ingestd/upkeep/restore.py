@@ -151,7 +151,7 @@ def write_manifest(settings: Settings, found: Salvage, events: Events, rows: Pac
             stale_chips=dict.fromkeys(frame["chip_name"].drop_nulls().unique().sort(), found.last_seq),
         ),
     )
-    with files.world(layout.wal_dir):
+    with files.as_retry(layout.wal_dir):
         for path in old_segments:
             path.unlink()
         files.flush_path(layout.wal_dir)

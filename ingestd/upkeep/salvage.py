@@ -81,7 +81,7 @@ def _records(directory: Path, found: Salvage) -> Iterator[Record]:
     for number in log.segments_there(directory):
         path = log.segment_path(directory, number)
         found.last_segment = number
-        with files.world(path):
+        with files.as_retry(path):
             frames = split(path.read_bytes())
         found.damages += [log.corrupt(path, f"@{damage.offset}: {damage.cause}") for damage in frames.damages]
         for offset, payload in frames.payloads:

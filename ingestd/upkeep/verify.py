@@ -303,7 +303,7 @@ def _history_findings(
 
 def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterator[Finding]:
     layout, zone = settings.layout, settings.time.local_tz
-    with files.world(path):
+    with files.as_retry(path):
         actual = b"a folder" if files.is_dir(path) else path.read_bytes() if files.exists(path) else None
     if actual is None:
         yield Finding("history-missing", layout.relative(path), f"chip {chip} has no history")

@@ -28,14 +28,14 @@ show() { # show STATUS COMMAND...: print the command, run it, and insist on its 
 
 say() { printf '\n# %s\n' "$*"; }
 
-printf '# Two days of simulated measurements lie in %s. Stage them all.\n' "$DEMO/01_raw"
-printf '# (Exit status 1 tells that some file needs a person; the others are staged.)\n'
+printf '# %s holds two days of simulated measurements. Stage them all.\n' "$DEMO/01_raw"
+printf '# (Exit status 1 means that some file needs attention; the others are staged.)\n'
 show 1 ingestd backfill --data-root "$DEMO"
 
 say "What exactly is wrong with the rejected file?"
 show 0 ingestd rejects show 2026-03-12/IV2026-03-12_3.csv --data-root "$DEMO"
 
-say "Mend it as it says (24,8 should read 24.8), and run backfill again: only that file is opened."
+say "Correct the row (24,8 should read 24.8) and run backfill again: only that file is opened."
 mended="$DEMO/01_raw/2026-03-12/IV2026-03-12_3.csv"
 printf '\n$ %s\n' "sed -i s/,24,8,/,24.8,/ $mended"
 sed 's/,24,8,/,24.8,/' "$mended" > "$DEMO/mended" && touch -t 202603132300 "$DEMO/mended" && mv "$DEMO/mended" "$mended"
@@ -44,7 +44,7 @@ show 0 ingestd backfill --data-root "$DEMO"
 say "What was measured on chip Biotite3? (seq, date, time, procedure, summary)"
 show 0 cut -d , -f 1-5 "$DEMO/histories/Biotite3_history.csv"
 
-say "Where is the Parquet? A folder a procedure, a day and a run; and one table of all runs."
+say "Where is the Parquet? One folder per procedure, day and run, and one table of all runs."
 printf '\n$ %s\n' "find $DEMO/02_stage -name '*.parquet' | grep -e proc=IV/ -e manifest.parquet | sort"
 find "$DEMO/02_stage" -name '*.parquet' | grep -e proc=IV/ -e manifest.parquet | sort
 

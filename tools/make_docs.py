@@ -21,21 +21,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 INTRODUCTION = """\
 # Commands
 
-This page is generated from the commands' own help (`make docs`), and a test holds it true. Every example runs as it
-stands in a folder with a data root `data`; the file and chip names are those of the sample data.
+This page is generated from the commands' own help (`make docs`), and a test keeps it up to date. Every example runs as
+shown in a folder with a data root `data`; the file and chip names are those of the sample data.
 
-The examples are of a data root that `ingestd backfill` was run on: until then there is no manifest to tell of, and only
-`backfill`, `stage-all`, `full-pipeline`, `run`, `status`, `verify` and `config` have something to do. `tail` shows
-the log of a service that has run.
+The examples assume that `ingestd backfill` was run on the data root. Before that there is no manifest, and only
+`backfill`, `stage-all`, `full-pipeline`, `run`, `status`, `verify` and `config` have something to do. `tail` needs the
+log of a service that has run.
 
 Every command takes `--help`, or `-h` for short, and every one but `config generate` takes `--config` and `--data-root`;
-`docs/configuration.md` tells where settings come from. A setting given as an option counts for that one command only:
-give it again, or write it into the config file. What `--json` prints stands below for `backfill` and its like, in
-`docs/formats.md` for all others.
+[configuration.md](configuration.md) says where settings come from. A setting given as an option applies to that command
+only: repeat it, or write it into the config file. What `--json` prints is described below for `backfill` and similar
+commands, and in [formats.md](formats.md) for all others.
 
-Results go to stdout, progress and errors to stderr. With `--json` stdout holds one JSON object and nothing else;
-where a command could not begin (exit code 2) it is empty, and stderr tells why. On a terminal `backfill` shows a
-progress bar with rate and time left; in a pipe nothing that differs from run to run.
+Results go to stdout, progress and errors to stderr. With `--json`, stdout holds one JSON object and nothing else. If a
+command could not begin (exit code 2), stdout is empty and stderr says why. On a terminal, `backfill` shows a progress
+bar with rate and time left; in a pipe, it prints nothing that differs from run to run.
 
 ## Exit codes
 
@@ -44,18 +44,19 @@ progress bar with rate and time left; in a pipe nothing that differs from run to
 """
 
 EXIT_CODES = {
-    exits.OK: "all good; files that wait for their run to end are good",
+    exits.OK: "all good; files whose run is not over are good",
     exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed, lost their measurement or "
     "could not be reached; "
-    "`rebuild-manifest`: made, and some raw files are rejected or failed; `status`: something needs a person; "
-    "`verify`, `repair`: something is damaged; `compare-histories`: some differences are not explained; "
-    "`run`: the disk refused at the start, another service works on this data root, a stop took too long, or ingestd "
-    "itself failed",
+    "`rebuild-manifest`: done, but some raw files are rejected or failed; `status`: something needs a person; "
+    "`verify`: something is damaged; `repair`: something is damaged, or the plan waits for `--apply`; "
+    "`compare-histories`: some differences are not explained; "
+    "`run`: a disk error at the start, another service on this data root, a stop that took too long, or an error in "
+    "ingestd itself",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
-    "the message says which and what to do",
+    "the message says what it is and what to do",
     int(Health.SERVICE_DOWN): "`status`: the service is not running, and nothing else is wrong",
     exits.INTERRUPTED: "stopped by Ctrl-C; what was staged is in the manifest",
-    exits.OUTPUT_CLOSED: "whoever read the output went away, as `| head` does; the work itself was done",
+    exits.OUTPUT_CLOSED: "the reader of the output closed it, as `| head` does; the work itself was done",
     exits.TERMINATED: "stopped by SIGTERM, as by Ctrl-C",
 }
 
@@ -63,7 +64,7 @@ JSON_HEAD = """\
 ## The JSON of `backfill`
 
 `backfill`, `stage-all`, `full-pipeline` (which adds `metadata`: the days written) and `rejects retry` (which adds
-`retried`: file -> what became of it; its lists are of these files alone) print one object with these keys:
+`retried`: file -> what became of it, and lists only these files) print one object with these keys:
 
 | key | meaning |
 |---|---|
@@ -73,9 +74,9 @@ JSON_HEAD = """\
 CONFIGURATION = """\
 # Configuration
 
-Every setting is listed here, once. This page is generated from the code (`make docs`), and a test holds it true.
+Every setting is listed here once. This page is generated from the code (`make docs`), and a test keeps it up to date.
 
-A value comes from the first of these that gives one:
+A value comes from the first of these that sets it:
 
 1. a command-line option, such as `--workers 2`,
 2. the environment, such as `{prefix}STAGE__WORKERS=2`: `{prefix}`, the section, two underscores, the key,
@@ -83,15 +84,15 @@ A value comes from the first of these that gives one:
 4. the default.
 
 The config file is the one named by `--config`, else by `{variable}`, else `./config.toml`, else
-`{system}`. One that is named and not there is an error. So is an unknown key, in the file or in the
-environment: the message names it and the nearest known one.
+`{system}`. It is an error if a file that is named does not exist. An unknown key in the file or in the
+environment is also an error; the message names the nearest known key.
 
-Relative paths count from the folder of the config file, or from the current folder when there is none; those given as
-options count from the current folder. `~` is the home folder.
+Paths in the config file are relative to its folder; if there is no config file, to the current folder. Paths given as
+options are relative to the current folder. `~` is the home folder.
 
-Nothing is ever written below `paths.raw_root`: a path that leads into it, links followed, is refused before anything
-starts, and so is a raw root inside a folder that ingestd tidies up (`raw_measurements`, `_superseded` and `_tmp` of the
-stage, `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `metadata_dir`).
+Nothing is ever written below `paths.raw_root`. A setting whose path leads into it, even through links, is refused
+before anything starts. So is a raw root inside a folder that ingestd manages (`raw_measurements`, `_superseded` and
+`_tmp` of the stage, `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `metadata_dir`).
 
     ingestd config generate    # print a config file with every setting, commented out
     ingestd config validate    # check the config file and the environment
@@ -100,20 +101,23 @@ stage, `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `met
 PROCEDURES = """\
 ## [procedures.NAME]
 
-A table adds a procedure, or overrides single keys of one that ingestd knows. `ingestd config generate` shows an
-example, and the reject of a file with an unknown procedure prints the table to add for it. After the change restart the
-service, which keeps the settings it was started with (`sudo systemctl restart ingestd`), then
-`ingestd rejects retry --all`. Runs that are staged already stay as the old table made them, until
+A table adds a procedure, or overrides single keys of one that ingestd knows (a list is replaced as a whole).
+`ingestd config generate` shows an example, and the reject of a file with an unknown procedure prints the table to add.
+
+After the change, restart the service, which reads its settings only when it starts (`sudo systemctl restart ingestd`),
+then run `ingestd rejects retry --all`. Runs that are already staged stay as the old table made them until
 `ingestd backfill --force` stages them again.
+
+The values of a data column are not converted: its name ends in the unit that they are written in.
 
 | key | meaning |
 |---|---|
 | `classes` | class names in the header: `#Procedure: <package.module.IVg>` counts as `IVg` |
-| `uses` | groups of columns and parameters to take in: `version`, `chip`, `laser`, `environment` |
+| `uses` | groups of columns and parameters to include: `version`, `chip`, `laser`, `environment` |
 | `chip` | `"required"`: a run without a chip is rejected; `"optional"`; `"none"`: the procedure has no chip |
-| `light` | `"laser"`: told by the laser voltage, else by the column `vl_v`; `"none"`: never told |
-| `duration` | the column whose last minus first value is `duration_s`; left out where there is none |
-| `summary` | the line in the history; `{placeholders}` are manifest fields, `{light}` is an icon |
+| `light` | `"laser"`: `has_light` follows from the laser voltage, else from the column `vl_v`; `"none"`: it is null |
+| `duration` | the column whose last minus first value is `duration_s`; leave it out if there is none |
+| `summary` | the text in the history; `{placeholders}` are manifest fields, `{light}` is an icon |
 | `columns.NAME` | a data column: `accepts` (spellings), `required`, `dtype` (`"float64"`, `"int64"`, `"string"`) |
 | `parameters."LABEL"` | a header parameter: the manifest `field` it fills, and that field's `unit` |
 """

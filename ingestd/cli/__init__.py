@@ -109,14 +109,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def ingestd(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", hidden=True, help="Print the traceback of an error.")] = False,
 ) -> None:
     """Stage a lab's raw CSV runs as Parquet, with one manifest and chip histories.
 
-    Exit codes: 0 all good, 1 done, but something wants a look (each command says what), 2 could not run, 3 `status`:
-    no service runs, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 all good, 1 done, but something needs attention (each command says what), 2 could not run, 3 `status`:
+    no service is running, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
 
 

@@ -22,14 +22,14 @@ commands = typer.Typer()
 config_ = typer.Typer(no_args_is_help=True, help="Show, check or generate the settings.")
 commands.add_typer(config_, name="config")
 
-File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The config file; the one in force unless given.")]
+File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The config file; by default the one in force.")]
 
 
 @config_.command("show")
 def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
     """Show every setting in force.
 
-    Each with its value and where it came from: default, config file, environment or option.
+    It lists each setting with its value and where that comes from: default, config file, environment or option.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
 def validate(file: File = None, config: Config = None, data_root: DataRoot = None) -> None:
     """Check the config file.
 
-    Every key, value and procedure, and the INGESTD_... variables of the environment.
+    It checks every key, value and procedure, and the INGESTD_... variables of the environment.
 
     \b
     Examples:
@@ -87,7 +87,7 @@ def validate(file: File = None, config: Config = None, data_root: DataRoot = Non
 def generate() -> None:
     """Print a config file to start from.
 
-    Every setting stands in it at its default, commented out, with its meaning.
+    It contains every setting at its default, commented out, with its meaning.
 
     \b
     Example:

@@ -22,15 +22,15 @@ COMPUTED: Final = {"stage.workers": "the CPUs at hand, at most 6"}
 """How that default is worked out."""
 
 _HEAD: Final = """\
-The settings of ingestd, each at its default and commented out: take the # away from a line to change it. Where
-the default depends on the machine, the line says so and shows an example.
-Command-line options outrank the environment (INGESTD_SECTION__KEY, such as INGESTD_STAGE__WORKERS=2), and that
-outranks this file. Relative paths count from the folder of this file. `ingestd config show` tells what is in force.
+The settings of ingestd, each at its default and commented out: remove the # from a line to change it. If a default
+depends on the machine, the line says so and shows an example.
+Command-line options take precedence over the environment (INGESTD_SECTION__KEY, such as INGESTD_STAGE__WORKERS=2), and
+that over this file. Relative paths start at the folder of this file. `ingestd config show` prints what is in force.
 """
 
 _PROCEDURE: Final = """\
-# A procedure of the lab's own, or a change of one that ingestd knows. The packaged procedures.toml tells what each key
-# means (`ingestd config show` prints its path); the reject of an unknown procedure prints the table to add.
+# A new procedure, or a change of one that ingestd knows. The packaged procedures.toml explains each key
+# (`ingestd config show` prints its path). The reject of an unknown procedure prints the table to add.
 # [procedures.Hall]
 # classes = ["Hall"]
 # uses = ["version", "chip", "environment"]

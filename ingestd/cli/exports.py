@@ -23,11 +23,11 @@ commands = typer.Typer()
 OutCsv = Annotated[
     Path | None,
     typer.Option(
-        "--out-csv", metavar="FILE", parser=a_path, help="Write one file of all the runs meant, not one a day."
+        "--out-csv", metavar="FILE", parser=a_path, help="Write one file of all selected runs, not one per day."
     ),
 ]
 Old = Annotated[Path, typer.Argument(metavar="OLD", help="A history, or a folder of *_history.csv.")]
-New = Annotated[Path, typer.Argument(metavar="NEW", help="The same, of the other side.")]
+New = Annotated[Path, typer.Argument(metavar="NEW", help="The same for the new side.")]
 
 
 @commands.command()
@@ -35,7 +35,7 @@ New = Annotated[Path, typer.Argument(metavar="NEW", help="The same, of the other
 def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = False) -> None:
     """Write the history of every chip from the manifest.
 
-    With --chip only those named. A file whose content stays the same is not touched.
+    With --chip, only the chips named. A file whose content stays the same is not touched.
 
     \b
     Examples:
@@ -80,9 +80,9 @@ def export_metadata(
 ) -> None:
     """Write every day's metadata.csv.
 
-    It has one row a run and one column a header line. With --out-csv all runs meant go into that one file, which may
-    lie neither among the raw files nor among ingestd's own; folders are made below paths.metadata_dir, elsewhere its
-    folder must be there. A day's file always holds the whole day, so --proc and --chip go with --out-csv.
+    It has one row per run and one column per header line. With --out-csv, all selected runs go into that one file. It
+    may be neither among the raw files nor among ingestd's own, and its folder must exist unless it is below
+    paths.metadata_dir. A day's file always holds the whole day, so --proc and --chip need --out-csv.
 
     \b
     Examples:
@@ -105,8 +105,8 @@ def export_metadata(
 def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = False) -> None:
     """Compare old histories with new ones.
 
-    For the cut-over from earlier histories: known differences are named and counted, all others listed one by one.
-    Runs that wait as `queued` in the data root in force are no difference.
+    For the cut-over from earlier histories: known differences are named and counted, all others are listed one by one.
+    Runs that wait as `queued` in the current data root do not count as a difference.
 
     Exit codes: 0 all differences are explained, 1 some are not, 2 could not compare.
 

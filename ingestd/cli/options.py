@@ -35,7 +35,7 @@ Config = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
-Chips = Annotated[list[str] | None, typer.Option("--chip", metavar="NAME", help="Only this chip; may be repeated.")]
+Chips = Annotated[list[str] | None, typer.Option("--chip", metavar="NAME", help="Only this chip; can be repeated.")]
 Chip = Annotated[str | None, typer.Option("--chip", metavar="NAME", help="Only runs of this chip.")]
 Proc = Annotated[str | None, typer.Option("--proc", metavar="NAME", help="Only runs of this procedure.")]
 
@@ -90,16 +90,16 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
         "engine",
         Annotated[
             Literal["processes", "dask"] | None,
-            typer.Option("--engine", help="Where to stage: processes of its own, or a Dask cluster."),
+            typer.Option("--engine", help="Where to stage: in its own processes or on a Dask cluster."),
         ],
     ),
     "scheduler": (
         "stage",
         "scheduler",
-        Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The Dask cluster's scheduler.")],
+        Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler.")],
     ),
     "workers": ("stage", "workers", _number("--workers", "Processes that stage in parallel.")),
-    "polars_threads": ("stage", "polars_threads", _number("--polars-threads", "Threads of each of them.")),
+    "polars_threads": ("stage", "polars_threads", _number("--polars-threads", "Threads of each worker process.")),
 }
 """Option -> the section and key it sets, and how it is typed."""
 

@@ -35,7 +35,7 @@ AFTER_CARET = 40
 LONGEST_RAW_LINE = 1 << 20
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="The raw file: a path, or its path below the raw root.")]
-Files = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="The raw files, as `show` takes them.")]
+Files = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="The raw files, named as for `show`.")]
 All = Annotated[bool, typer.Option("--all", help="Retry every rejected file.")]
 
 
@@ -44,7 +44,7 @@ All = Annotated[bool, typer.Option("--all", help="Retry every rejected file.")]
 def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
     """List every rejected file.
 
-    One line each: file, reject code, line, what is wrong. Those whose file was deleted since are only counted.
+    One line each: file, reject code, line, what is wrong. Those whose file is gone are only counted.
 
     \b
     Examples:
@@ -75,9 +75,9 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
 @rejects.command("show")
 @with_settings("raw_root", "stage_root", "manifest_path")
 def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None:
-    """Tell why a file is rejected.
+    """Show why a file is rejected.
 
-    What is wrong, in which line, what was expected and found, and what to do next.
+    What is wrong, on which line, what was expected and found, and what to do next.
 
     \b
     Example:
@@ -133,11 +133,12 @@ def _is_binary(reject: dict[str, Any]) -> bool:
 @rejects.command("retry")
 @with_settings(*STAGING, "history_out")
 def retry_rejects(settings: Settings, files: Files = None, every: All = False, as_json: AsJson = False) -> None:
-    """Stage rejected files anew.
+    """Try to stage rejected files again.
 
-    After a change of settings or of ingestd. A file that changed needs no retry: it is looked at again anyway.
+    Use it after a change of settings or an upgrade. A file that changed needs no retry: it is looked at again anyway.
+    The reject of a file that is gone is forgotten.
 
-    Exit codes as `ingestd backfill`, for these files alone.
+    Exit codes as for `ingestd backfill`, but only for these files.
 
     \b
     Examples:

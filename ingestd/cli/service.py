@@ -41,19 +41,17 @@ _FIRST = ("retrying", "running", "queued")
 @commands.command()
 @with_settings(*PATHS)
 def run(settings: Settings) -> None:
-    """Run the service, in the foreground.
+    """Run the service in the foreground.
 
-    It watches 01_raw and stages every run as soon as it is over.
+    It watches 01_raw and stages every run as soon as it is over. If 01_raw is not there yet (a share that is late), the
+    service waits for it.
 
-    SIGTERM, Ctrl-C or the end of its terminal finishes the run in hand, writes histories, compacts the log and ends; a
-    second SIGTERM or Ctrl-C ends at once, which is safe. One service a data root; every other command but
-    `repair --apply` and `rebuild-manifest` may run beside it.
+    On SIGTERM, Ctrl-C or when its terminal is closed, it finishes the current run, writes the histories, compacts the
+    log and ends. A second SIGTERM or Ctrl-C ends it at once, which is safe. Only one service can run on a data root.
+    Every other command but `repair --apply` and `rebuild-manifest` may run beside it.
 
-    A 01_raw that is not there yet (a share that is late) is waited for.
-
-    Exit codes: 0 stopped, 1 the disk refused at the start, another service on this data root, a stop that took too
-    long, or an error of ingestd itself (systemd starts it again), 2 a person is needed: a wrong setting, a damaged
-    manifest.
+    Exit codes: 0 stopped, 1 a disk error at the start, another service on this data root, a stop that took too long, or
+    an error in ingestd itself (systemd starts it again), 2 a person is needed: a wrong setting, a damaged manifest.
 
     \b
     Example:
@@ -95,9 +93,10 @@ def run(settings: Settings) -> None:
 @commands.command()
 @with_settings(*PATHS)
 def status(settings: Settings, as_json: AsJson = False) -> None:
-    """Tell how the service is, and what waits.
+    """Show the state of the service, and what is waiting.
 
-    Which files wait and why, the last runs, rejects, troubles. It works with the service down too.
+    It lists the files that wait and why, the last runs, rejects and troubles, and says whether it is safe to power off.
+    It works with the service down too.
 
     Exit codes: 0 all is well, 1 something needs a person (rejects, retries, troubles), 2 could not run, 3 the service
     is not running.
@@ -188,20 +187,20 @@ def _tell_waiting(waiting: list[WaitingPart]) -> None:
         say(f"{len(pending):,} files  pending: {taken}; `--json` lists all", lead="waiting   ", style="bold")
 
 
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing lines as they come, until Ctrl-C.")]
-Lines = Annotated[int, typer.Option("--lines", "-n", min=0, metavar="N", help="Begin with the last N lines.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new lines until Ctrl-C.")]
+Lines = Annotated[int, typer.Option("--lines", "-n", min=0, metavar="N", help="Start with the last N lines.")]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
-    typer.Option("--level", help="Only lines at least this severe."),
+    typer.Option("--level", help="Only lines of this level or above."),
 ]
 
 
 @commands.command()
 @with_settings("stage_root", "manifest_path", "local_tz")
 def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: Level = None, chip: Chip = None) -> None:
-    """Show the service's log, for people.
+    """Show the service's log in readable form.
 
-    A line a decision: local time, what was decided, which file and chip.
+    One line per decision: local time, what was decided, which file and chip.
 
     \b
     Examples:

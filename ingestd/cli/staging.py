@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Force = Annotated[bool, typer.Option("--force", help="Stage again what is staged already, from the same raw files.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be looked at; open and write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Stage again what is already staged, from the same raw files.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be looked at; open and write nothing.")]
 
 
 @commands.command()
@@ -32,12 +32,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be look
 def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, as_json: AsJson = False) -> None:
     """Stage every finished run that is not staged yet.
 
-    Then write the histories that changed and compact the manifest. What waits, was rejected or failed is listed
-    with its reason and what to do. Running it again looks only at what is new or changed. Ctrl-C (or SIGTERM) finishes
-    the files in hand first: what was staged is in the manifest.
+    Then write the histories that changed and compact the log. Files that wait, were rejected or failed are listed with
+    the reason and what to do. A second backfill looks only at what is new or changed. Ctrl-C (or SIGTERM) finishes the
+    current files first, so what was staged is in the manifest.
 
-    Exit codes: 0 all good (waiting files are), 1 some files are rejected, failed, lost their measurement or could not
-    be reached, 2 could not run, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 all good (waiting files are good), 1 some files are rejected, failed, lost their measurement or could
+    not be reached, 2 could not run, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
     \b
     Examples:
@@ -51,11 +51,11 @@ def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, 
 @commands.command()
 @with_settings(*STAGING)
 def stage_all(settings: Settings, dry_run: DryRun = False, force: Force = False, as_json: AsJson = False) -> None:
-    """Do what backfill does, without the histories.
+    """Do what backfill does, but write no histories.
 
     The next `ingestd backfill` or `ingestd chip-histories` writes them.
 
-    Exit codes as `ingestd backfill`.
+    Exit codes as for `ingestd backfill`.
 
     \b
     Example:
@@ -82,9 +82,9 @@ def _stage(settings: Settings, *, dry_run: bool, force: bool, as_json: bool, his
 def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = False) -> None:
     """Do what backfill does, and export metadata.
 
-    All histories and every day's metadata.csv are brought up to date, also where an earlier one was deleted.
+    All histories and every day's metadata.csv are brought up to date, even if they were deleted.
 
-    Exit codes as `ingestd backfill`.
+    Exit codes as for `ingestd backfill`.
 
     \b
     Example:

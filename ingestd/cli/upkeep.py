@@ -28,14 +28,14 @@ commands = typer.Typer()
 SHOWN_PATHS = 5
 
 Deep = Annotated[bool, typer.Option("--deep", help="Read every raw file again; compare every cell and header line.")]
-RepairDeep = Annotated[bool, typer.Option("--deep", help="Mend what only `verify --deep` sees, too.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without it the repair is only planned and shown.")]
+RepairDeep = Annotated[bool, typer.Option("--deep", help="Also mend what only `verify --deep` finds.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Carry out the plan. Without it, the plan is only shown.")]
 From = Annotated[
     Literal["stage", "raw"],
     typer.Option("--from", help="`stage`: from the rows inside the staged Parquet; `raw`: then stage all files again."),
 ]
 Asked = Annotated[
-    str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id or its first 6 digits or more.")
+    str, typer.Argument(metavar="FILE|RUN_ID", help="A raw file's path, or a run id or at least its first 6 digits.")
 ]
 
 
@@ -44,10 +44,9 @@ Asked = Annotated[
 def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> None:
     """Check what is staged, and change nothing.
 
-    Raw files, manifest, staged Parquet and histories are compared with each other.
+    Compare raw files, manifest, staged Parquet and histories with each other. The service may be running.
 
-    Works beside the running service. Notes are for you to know (a raw file that is gone, a copy, a reject); damage is
-    what `ingestd repair` mends.
+    Notes are for your information (a raw file that is gone, a copy, a reject); damage is what `ingestd repair` mends.
 
     Exit codes: 0 nothing is damaged, 1 something is, 2 could not run.
 
@@ -93,11 +92,11 @@ def _tell_verification(done: Verification, *, deep: bool) -> None:
 def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, as_json: AsJson = False) -> None:
     """Mend what `ingestd verify` calls damage.
 
-    It shows the plan; with --apply it carries it out. Nothing is deleted.
+    It shows the plan; with --apply, it carries it out. Nothing is deleted. With --apply, no service may be running.
 
-    What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`; the manifest is restored from what is
-    left of it and from the staged Parquet; missing Parquet is staged again from the raw files. Where a run is lost with
-    its row and its Parquet, the next `ingestd backfill` stages it from its raw file. With --apply no service may run.
+    What is damaged or belongs to no run is moved to `_manifest/aside/<time>/`. The manifest is restored from what is
+    left of it and from the staged Parquet. Missing Parquet is staged again from the raw files. A run that lost both its
+    row and its Parquet is staged from its raw file by the next `ingestd backfill`.
 
     Exit codes: 0 nothing is damaged (any more), 1 damage is left, or the plan waits for --apply, 2 could not run.
 
@@ -177,12 +176,12 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
 @commands.command()
 @with_settings(*STAGING, "history_out")
 def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson = False) -> None:
-    """Make the manifest anew.
+    """Make the manifest again from the stage or the raw files.
 
-    It has the same rows as before, but for the time of ingest. The old one is kept in `_manifest/aside/<time>/`. No
-    service may run meanwhile.
+    It has the same rows as before, except for the time of ingest. The old one is kept in `_manifest/aside/<time>/`. No
+    service may be running.
 
-    Exit codes: 0 done, 1 done and some raw files are rejected or failed, 2 could not run.
+    Exit codes: 0 done, 1 done, but some raw files are rejected or failed, 2 could not run.
 
     \b
     Example:
@@ -212,7 +211,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
 def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
     """Tell the whole story of one raw file or run.
 
-    The raw file, the decisions about it, its Parquet, its manifest row and its history line.
+    It shows the raw file, the decisions about it, its Parquet, its manifest row and its history line.
 
     \b
     Examples:
@@ -288,9 +287,9 @@ def _local(moment: datetime, zone: ZoneInfo) -> str:
 @commands.command()
 @with_settings("stage_root", "manifest_path")
 def compact(settings: Settings, as_json: AsJson = False) -> None:
-    """Take the write-ahead log into manifest.parquet.
+    """Compact the write-ahead log into manifest.parquet.
 
-    The service and every backfill do it as well.
+    The service and every backfill also do this by themselves.
 
     \b
     Example:

@@ -48,16 +48,17 @@ class Section(BaseModel):
 
 
 class Paths(Section):
-    """Where things are. All but `data_root` follow from it unless set."""
+    """Where things are. All paths but `data_root` follow from it unless set."""
 
     data_root: Annotated[
         Place, Field(description="The folder that holds 01_raw, 02_stage, histories and metadata.")
     ] = Path("data")
     raw_root: Annotated[
-        Place | None, Field(description="The instrument program's CSVs; only ever read. `data_root`/01_raw unless set.")
+        Place | None,
+        Field(description="The instrument program's CSVs; never written to. `data_root`/01_raw unless set."),
     ] = None
     stage_root: Annotated[
-        Place | None, Field(description="Staged Parquet, rejects, manifest. `data_root`/02_stage unless set.")
+        Place | None, Field(description="Staged Parquet, rejects and manifest. `data_root`/02_stage unless set.")
     ] = None
     manifest_path: Annotated[
         Place | None,
@@ -81,12 +82,14 @@ class Paths(Section):
 
 
 class Time(Section):
-    """How local times are meant."""
+    """How local times are interpreted."""
 
     local_tz: Annotated[
         str,
         AfterValidator(_time_zone),
-        Field(description="Time zone of dates, histories and start times without a zone; never the machine's own."),
+        Field(
+            description="Time zone of dates, histories and start times without a zone. The machine's zone is ignored."
+        ),
     ] = "America/Santiago"
 
 
@@ -95,22 +98,24 @@ class Settle(Section):
 
     settle_s: Annotated[
         float,
-        Field(ge=0, le=3600, description="Seconds a file nobody has open for writing must stay unchanged."),
+        Field(ge=0, le=3600, description="Seconds a file that nobody has open for writing must stay unchanged."),
     ] = 0.5
     quiet_s: Annotated[
         float,
         Field(
             ge=0,
             le=86400,
-            description="Seconds without a change that stand for 'nobody is writing' where that cannot be seen "
-            "(network shares, files of another user), and before an incomplete last line is given up.",
+            description="Seconds without a change after which a file counts as no longer being written, where ingestd "
+            "cannot see who has it open (network shares, files of another user); and after which an incomplete last "
+            "line is left out.",
         ),
     ] = 30.0
     writers_visible: Annotated[
         bool,
         Field(
-            description="Whether a process that has a raw file open is one of this machine. False where measurements "
-            "come over a Samba or NFS export of this machine, or from outside ingestd's container: `quiet_s` counts."
+            description="Whether ingestd can see the processes that write raw files. Set it to false if measurements "
+            "come over a Samba or NFS export of this machine, or from outside ingestd's container; then `quiet_s` "
+            "applies."
         ),
     ] = True
 
@@ -121,11 +126,12 @@ class Stage(Section):
     engine: Annotated[
         Literal["processes", "dask"],
         Field(
-            description="Where a backfill stages: processes of its own, or an existing Dask cluster (`ingestd[dask]`)."
+            description="Where a backfill stages: in its own processes or on an existing Dask cluster "
+            "(`ingestd[dask]`)."
         ),
     ] = "processes"
     scheduler: Annotated[
-        str, Field(description="Address of the Dask scheduler, such as tcp://nas:8786; for the `dask` engine only.")
+        str, Field(description="Address of the Dask scheduler, such as tcp://nas:8786; only for the `dask` engine.")
     ] = ""
     workers: Annotated[
         int | None,
@@ -136,14 +142,18 @@ class Stage(Section):
     ] = 1
     batch_files: Annotated[
         int,
-        Field(ge=1, le=4096, description="Files committed together at most: one flush of the disk and the log each."),
+        Field(
+            ge=1,
+            le=4096,
+            description="Maximum number of files committed together, with one flush of the disk and one of the log.",
+        ),
     ] = 64
     batch_mib: Annotated[
-        float, Field(gt=0, le=4096, description="MiB of raw files in one batch at most; bounds a worker's memory.")
+        float, Field(gt=0, le=4096, description="Maximum MiB of raw files in one batch; bounds a worker's memory.")
     ] = 16.0
     max_file_mib: Annotated[
         float,
-        Field(gt=0, le=1024, description="MiB of the largest raw file taken; a larger one is rejected, not read."),
+        Field(gt=0, le=1024, description="Maximum MiB of a raw file; a larger one is rejected without being parsed."),
     ] = 512.0
 
 
@@ -152,7 +162,9 @@ class Manifest(Section):
 
     lock_timeout_s: Annotated[
         float,
-        Field(gt=0, le=86400, description="Seconds to wait for another ingestd process that appends or compacts."),
+        Field(
+            gt=0, le=86400, description="Seconds to wait for another ingestd process to finish an append or compaction."
+        ),
     ] = 60.0
 
 
@@ -161,11 +173,11 @@ class Watch(Section):
 
     mode: Annotated[
         Literal["inotify", "scan"],
-        Field(description="`inotify`: the kernel's hints and scans; `scan`: scans only, for network shares."),
+        Field(description="`inotify`: the kernel's hints plus scans; `scan`: scans only, for network shares."),
     ] = "inotify"
     rescan_s: Annotated[
         float,
-        Field(ge=0.2, le=86400, description="Seconds between two scans of `raw_root`, whatever the hints said."),
+        Field(ge=0.2, le=86400, description="Seconds between two scans of `raw_root`, whatever the hints say."),
     ] = 300.0
 
 
@@ -174,7 +186,7 @@ class Histories(Section):
 
     debounce_s: Annotated[
         float,
-        Field(ge=0, le=3600, description="Seconds to gather changes of a chip before its history is written."),
+        Field(ge=0, le=3600, description="Seconds to collect changes of a chip before its history is written."),
     ] = 0.5
 
 
@@ -182,20 +194,26 @@ class Service(Section):
     """The life of `ingestd run`."""
 
     stop_s: Annotated[
-        float, Field(gt=0, le=3600, description="Seconds a stop may take: the run in hand, histories, compaction.")
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="Seconds a stop may take to finish the current run, the histories and a compaction.",
+        ),
     ] = 30.0
     compact_s: Annotated[float, Field(gt=0, le=86400, description="Seconds between two compactions.")] = 600.0
     compact_records: Annotated[
-        int, Field(ge=1, description="Records in the log that call for a compaction before its time.")
+        int, Field(ge=1, description="Number of records in the log that triggers a compaction before its time.")
     ] = 1000
     free_mib: Annotated[
-        float, Field(ge=0, description="MiB that must stay free on the stage's disk; below it the service waits.")
+        float, Field(ge=0, description="MiB that must stay free on the stage's disk; with less, the service waits.")
     ] = 100.0
     retry_s: Annotated[
-        float, Field(gt=0, le=3600, description="Seconds before the first retry of a file the world kept from us.")
+        float,
+        Field(gt=0, le=3600, description="Seconds before the first retry after a disk, network or permission error."),
     ] = 1.0
     retry_max_s: Annotated[
-        float, Field(gt=0, le=86400, description="Seconds between retries at most; the wait doubles up to here.")
+        float, Field(gt=0, le=86400, description="Maximum seconds between two retries; the wait doubles up to it.")
     ] = 60.0
 
 
@@ -203,7 +221,7 @@ class Events(Section):
     """The event JSONs."""
 
     keep_days: Annotated[
-        int, Field(ge=0, description="Days to keep event JSONs; 0 keeps them for ever. The manifest is not affected.")
+        int, Field(ge=0, description="Days to keep event JSONs; 0 keeps them forever. The manifest is not affected.")
     ] = 0
 
 
@@ -211,12 +229,12 @@ class Log(Section):
     """The service's log."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="The least severe lines that are written.")
+        Literal["debug", "info", "warning", "error"], Field(description="Lowest level that is logged.")
     ] = "info"
     file: Annotated[
         Place | None,
         Field(
-            description="The log file, one JSON a line, that `ingestd tail` shows; may be rotated by logrotate. "
+            description="The log file that `ingestd tail` shows, one JSON object per line; logrotate may rotate it. "
             "`ingestd.log` beside the manifest unless set."
         ),
     ] = None
@@ -225,7 +243,7 @@ class Log(Section):
         Field(
             gt=0,
             le=65536,
-            description="MiB from which the log file is renamed to `.1` and begun anew; a `file` you set is left to "
-            "logrotate.",
+            description="MiB at which the log file is renamed to `.1` and a new one is started. A `file` you set is "
+            "left to logrotate.",
         ),
     ] = 16.0

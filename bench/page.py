@@ -39,22 +39,22 @@ Measured by `make bench BENCH="--full --write"`, which wrote this page. {told}
 
 ![Cost of a run over the archive's size](plots/growth.png)
 
-Compared cases ran in turns, each in a process of its own, files in the page cache; the best of {rounds} rounds
-counts. Appends to the log and to SQLite ran in one process, in turns of {TURN}; the median counts.
-The archive is synthetic (`bench/corpus.py`): IVg, ITS and IV runs, median 26 kB, mean 125 kB; where only the number of
-files matters they are a fiftieth of that size.
+Compared cases ran in alternation, each in a process of its own, with the files in the page cache; the best of {rounds}
+rounds counts. Appends to the log and to SQLite ran in one process, in turns of {TURN}; the median counts.
+The archive is synthetic (`bench/corpus.py`): IVg, ITS and IV runs, median 26 kB, mean 125 kB. Where only the number of
+files matters, the files are a fiftieth of that size.
 
 - *The floor* (`bench/floor.py`): two processes that only read, parse with `pyarrow.csv`, write zstd Parquet and rename,
-  with pyarrow's defaults. No check, no hash, no flush, no log. *Without dictionaries* it leaves out what pyarrow does
-  by default and floats gain nothing from.
-- *The obvious script* (`bench/obvious.py`): `polars.read_csv(comment_prefix="#")`, `write_parquet`, one JSON a run, one
-  manifest at the end, two processes. It parses and writes the same data as the floor; how far the floor, which does
-  nothing else, is ahead of it is as far as any program gets with these parsers.
-- *SQLite* appends to a log that grows, as ingestd's does, until it has its full size; then it writes over it, and a
-  flush has no new size to note. ingestd's log stays a text that `tail -f` follows, which a file of fixed size is not;
-  the disk for its first MiB is kept when it begins, so that its appends need not find room, as SQLite's must.
-- *A bare callback* (`bench/watcher.py`): watchdog, `pyarrow.csv`, one flushed Parquet a file; it sees the same files in
-  the same run.
-- ingestd does all it does always: every check, SHA-256, staged Parquet flushed before it is renamed, folders flushed
-  before the log record, the log record flushed before the event JSON, histories, compaction.
+  with pyarrow's defaults. No check, no hash, no flush, no log. *Without dictionaries*, it omits the dictionary encoding
+  that pyarrow applies by default and that floats do not benefit from.
+- *The obvious script* (`bench/obvious.py`): two processes, `polars.read_csv(comment_prefix="#")`, `write_parquet`, one
+  JSON per run, one manifest at the end. It parses and writes the same data as the floor. The floor does nothing else,
+  so no program with these parsers gets further ahead of the script than the floor does.
+- *SQLite* appends to a growing log, as ingestd does. Once its log has the full size, SQLite overwrites it, and a flush
+  has no new size to record. ingestd's log stays a text that `tail -f` can follow, which a file of fixed size is not.
+  ingestd reserves the disk space of the log's first MiB in advance, so its appends need not find room; SQLite's must.
+- *A bare callback* (`bench/watcher.py`): watchdog, `pyarrow.csv`, one flushed Parquet per file. It sees the same files
+  in the same run.
+- ingestd does everything it always does: every check, SHA-256, staged Parquet flushed before it is renamed, folders
+  flushed before the log record, the log record flushed before the event JSON, histories, compaction.
 """

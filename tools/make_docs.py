@@ -44,7 +44,7 @@ bar with rate and time left; in a pipe, it prints nothing that differs from run 
 """
 
 EXIT_CODES = {
-    exits.OK: "all good; files whose run is not over are good",
+    exits.OK: "all good; some files may still wait for their run to end",
     exits.NOT_ALL_WELL: "staging: some files are rejected (now or earlier), failed, lost their measurement or "
     "could not be reached; "
     "`rebuild-manifest`: done, but some raw files are rejected or failed; `status`: something needs a person; "

@@ -36,7 +36,7 @@ def backfill(settings: Settings, dry_run: DryRun = False, force: Force = False, 
     the reason and what to do. A second backfill looks only at what is new or changed. Ctrl-C (or SIGTERM) finishes the
     current files first, so what was staged is in the manifest.
 
-    Exit codes: 0 all good (waiting files are good), 1 some files are rejected, failed, lost their measurement or could
+    Exit codes: 0 all good (files may still wait), 1 some files are rejected, failed, lost their measurement or could
     not be reached, 2 could not run, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
     \b

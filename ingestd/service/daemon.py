@@ -34,7 +34,7 @@ from ingestd.service.logline import cause
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
-from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, goes_on, service_lock
+from ingestd.service.state import LOCK_WAIT_S, Phase, ServiceState, StateFile, goes_on, service_lock
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -175,9 +175,8 @@ class Daemon:
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._steps = ClockSteps(clock)
-        self._state = StateFile(settings.layout, clock, started_at=clock())
+        self._state = StateFile(settings.layout, clock, started_at=clock(), tell=self._tell)
         self._watching = ""
-        self._doing = ""
         self._limited_scan_at = 0.0
         self._checked_at = 0.0
         self._fed_at = 0.0
@@ -333,15 +332,15 @@ class Daemon:
     def _show(self, phase: Phase) -> None:
         """Write systemd's status line and the state file when something changed."""
         view = self._worker.view
-        doing = view.doing if phase == "running" else phase
-        if phase == "running" and doing != self._doing:
-            self._doing = doing
-            self._notifier.status(doing)
         self._state.show(
             phase,
-            doing,
+            view.doing if phase == "running" else phase,
             watching=self._watching,
             backlog=view.backlog,
             troubles=view.troubles,
             retrying=view.retrying,
         )
+
+    def _tell(self, state: ServiceState) -> None:
+        if state.phase == "running":
+            self._notifier.status(state.doing)

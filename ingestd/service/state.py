@@ -127,13 +127,21 @@ def write_state(layout: Layout, state: ServiceState) -> None:
 class StateFile:
     """The state file, as the process that holds the service's lock keeps it; made once the lock is taken.
 
-    Its pid and host are those of that moment, as in the lock's file: a host may be renamed.
+    Its pid and host are those of that moment, as in the lock's file: a host may be renamed. `tell` is given a state
+    that changed, before it is written: the disk may hang.
     """
 
-    def __init__(self, layout: Layout, clock: Callable[[], datetime], started_at: datetime) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        clock: Callable[[], datetime],
+        started_at: datetime,
+        tell: Callable[[ServiceState], None] = lambda _: None,
+    ) -> None:
         self._layout = layout
         self._clock = clock
         self._started_at = started_at
+        self._tell = tell
         self._pid, self._host = this_process()
         self._shown: ServiceState | None = None
         self._written: ServiceState | None = None
@@ -167,6 +175,7 @@ class StateFile:
         )
         if state != self._shown:
             self._shown = state = state.model_copy(update={"updated_at": self._clock()})
+            self._tell(state)
         if state != self._written or files.is_gone(self._layout.service_state_path):
             with contextlib.suppress(Retry):
                 write_state(self._layout, state)

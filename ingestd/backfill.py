@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ingestd.cluster import DaskEngine
-from ingestd.deciding import forgotten_by, looking_order
+from ingestd.deciding import forgotten_by
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
@@ -21,6 +21,7 @@ from ingestd.ingest import Clock, Ingest, opened, utc_now
 from ingestd.lost import lost_files
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
+from ingestd.order import looking_order
 from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
 from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.settings import Settings

@@ -5,14 +5,13 @@ The rules: content first, then the path, then new; see "Which measurement a file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.layout import Layout
-from ingestd.manifest.catalog import Catalog, KnownRun, known_run
+from ingestd.manifest.catalog import KnownRun, known_run
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -330,43 +329,6 @@ class Decider:
         if left is not None and (left.outcome, left.run_id) == ("occupied", row.run_id):
             cleared.append(forgotten(left))
         return cleared
-
-
-# ---- the order of decisions ------------------------------------------------------------------------------------------
-#
-# A copy is told from its original by the bytes the original had when it was staged: it must be decided before an edit
-# of the original is. Bytes that are new under two names (hard links) are the original's: it is decided before the link.
-
-
-def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
-    """Sort files, whose content is not known yet, by what their path and size tell: copies, then edits, then the rest.
-
-    A file of a size that a run has may be its copy, a new path rather than one that a run was made from.
-    """
-
-    def turn(name: str) -> tuple[int, str]:
-        edited = bool(catalog.live_at(name))
-        if catalog.count_of_size(found[name].size):
-            return (1 if edited else 0), name
-        return (2 if edited else 3), name
-
-    return sorted(found, key=turn)
-
-
-def in_turn(catalog: Catalog, outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Sort what was staged together by content: copies of runs, then edits of runs, then the rest."""
-
-    def turn(outcome: Outcome) -> int:
-        if isinstance(outcome, Same):
-            return 0
-        if not isinstance(outcome, Staged):
-            return 2
-        digest = outcome.row.source_sha256
-        if catalog.live_with(digest) or catalog.edited_original_of(digest):
-            return 0  # it was not compared before it was parsed
-        return 1 if outcome.task.prior is not None else 2
-
-    return sorted(outcomes, key=turn)
 
 
 # ---- what is known of a path -----------------------------------------------------------------------------------------

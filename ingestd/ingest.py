@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from ingestd import files
-from ingestd.deciding import Decider, forgotten, in_turn, prior_of
+from ingestd.deciding import Decider, forgotten, prior_of
 from ingestd.errors import Corrupt, IngestdError, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import update_histories
@@ -23,6 +23,7 @@ from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
+from ingestd.order import in_turn
 from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings

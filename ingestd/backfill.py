@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -16,9 +16,11 @@ from ingestd.cluster import DaskEngine
 from ingestd.deciding import forgotten_by
 from ingestd.engine import Engine, ProcessEngine
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
+from ingestd.fate import Fate
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
 from ingestd.ingest import Clock, Ingest, opened, utc_now
-from ingestd.lost import lost_files
+from ingestd.ledger import Ledger
+from ingestd.lost import LostFile, lost_files
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
 from ingestd.order import looking_order
@@ -100,158 +102,160 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
     try_root(settings.layout.raw_root)  # before anything is made below a root that is mistyped or not mounted
     with opened(settings, options.clock) as ingest:
         with options.engine(ingest.context, settings) as engine:
-            run = _Run(ingest, engine, options)
-            run.stage_everything()
-        if run.report.stopped_by is None or isinstance(run.report.stopped_by, NoWorkers):
-            run.finish()
-        return run.report
+            known = None if options.force else ingest.store.catalog.run_files()
+            scan = scan_csvs(settings.layout.raw_root, known=known)
+            report = _Run(ingest, engine, options, scan).stage_everything()
+        if report.stopped_by is None or isinstance(report.stopped_by, NoWorkers):
+            _finish(ingest, options, report)
+        return report
 
 
 def dry_run(settings: Settings, *, force: bool = False) -> Report:
     """Tell what a backfill, with `force` or without, would look at; open no raw file and write nothing."""
     catalog = ManifestStore(settings.layout).catalog
     scan = scan_csvs(settings.layout.raw_root, known=None if force else catalog.run_files())
-    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan), scanned=scan.count)
     undecided = catalog.undecided(scan.files)
+    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
     for name in sorted(scan.files if force else undecided):
         report.to_do[name] = "unchanged" if name not in undecided else "changed" if catalog.is_known(name) else "new"
-    report.known = report.scanned - len(report.to_do)
+    to_do = len(report.to_do)
+    report.fates = Counter({Fate.TO_DO: to_do, Fate.KNOWN: scan.count - to_do})
     return report
 
 
-class _Run:
-    """One backfill under way."""
+def _finish(ingest: Ingest, options: Options, report: Report) -> None:
+    """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
+    try:
+        if options.histories:
+            report.histories = ingest.refresh_histories()
+        if options.compact:
+            ingest.compact()
+    except Retry as error:
+        report.stopped_by = report.stopped_by or error
 
-    def __init__(self, ingest: Ingest, engine: Engine, options: Options) -> None:
+
+class _Run:
+    """One backfill under way: passes over those files of a scan that need a look, and what becomes of each."""
+
+    def __init__(self, ingest: Ingest, engine: Engine, options: Options, scan: Scan) -> None:
         self.ingest = ingest
         self.settings = ingest.settings
         self.engine = engine
         self.options = options
-        self.report = Report()
-        self._waiting: dict[str, WaitingFile] = {}
-        self._again: dict[str, FileStat | None] = {}  # None: in whatever state it was
-        self._late: set[str] = set()  # looked at, although nothing about them had changed
-        self._occupied: dict[str, Event] = {}  # what was decided of files that may hold another run's bytes
+        self.scan = scan
+        self.ledger = Ledger(scan)
+        self.report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
+        self._again: dict[str, FileStat | None] = {}  # worth another look; None: in whatever state it was
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
 
-    def stage_everything(self) -> None:
-        """Scan, stage and commit, and look again at what was too young or changed meanwhile."""
-        known = None if self.options.force else self.ingest.store.catalog.run_files()
-        scan = scan_csvs(self.settings.layout.raw_root, known=known)
-        scanned_at = time.monotonic()
-        self.report.scanned = scan.count
-        self.report.passed_over, self.report.unreachable = _passed_over(scan), _unreachable(scan)
-        to_do = self._to_do(scan.files)
-        self._total = len(to_do)
+    def stage_everything(self) -> Report:
+        """Stage and commit what is settled, give copies the place of originals that are gone, and sum up."""
         try:
-            self._stage(to_do, steady_s=0.0)
-            for _ in range(LOOKS - 1):
-                if not self._again or self.options.stop():
-                    break
-                self._wait_until(scanned_at + self.settings.settle.settle_s)
-                pending, same = self._look_again()
-                for name in self._again:
-                    self._waiting.pop(name, None)
-                self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
+            self._stage_in_passes(scanned_at=time.monotonic())
             if self.options.only is None and not self.options.stop():
-                self._promote_copies(scan)
-            self._fail_unseen(scan)
+                self._promote_copies()
+            self._fail_unseen()
         except Retry as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
-        try:
-            self._sum_up(scan, to_do)
-        except (Retry, Corrupt) as error:  # the manifest was left amid a commit, and cannot be read again
-            self.report.stopped_by = self.report.stopped_by or error
-            self.report.waiting = [self._waiting[name] for name in sorted(self._waiting)]
-            self.report.left = self._total - self._done
+        self._sum_up()
+        return self.report
 
-    def _fail_unseen(self, scan: Scan) -> None:
-        """Note the files asked for by name that no scan comes to, and that are not gone."""
-        for name in sorted(name for name in self.options.only or () if not scan.saw(name)):
-            try:
-                exists(self.settings.layout.raw_file(name))
-            except OSError as error:
-                self._out_of_reach(name, error)
+    def _stage_in_passes(self, scanned_at: float) -> None:
+        """Stage and commit, and look again at what was too young or changed meanwhile."""
+        to_do = self._to_do()
+        self._total = len(to_do)
+        self._stage(to_do, steady_s=0.0)
+        for _ in range(LOOKS - 1):
+            if not self._again or self.options.stop():
+                return
+            self._wait_until(scanned_at + self.settings.settle.settle_s)
+            for name in filter(self._again.__contains__, self.ledger.names(Fate.WAITING)):
+                self.ledger.put(name, Fate.TO_DO)
+            pending, same = self._look_again()
+            self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
 
-    def _out_of_reach(self, name: str, error: OSError) -> None:
-        self._note_failed(name, retry_from(error, self.settings.layout.raw_file(name)))
-
-    def _note_failed(self, name: str, retry: Retry) -> None:
-        self.report.failed.append(FailedFile(name, retry.message, retry.place, retry.next_step))
+    def _to_do(self) -> dict[str, FileStat]:
+        """Pick the files that need a look, in the order in which they must be decided."""
+        catalog, options, found = self.ingest.store.catalog, self.options, self.scan.files
+        wanted = dict(found) if options.force else catalog.undecided(found)
+        if options.only is not None:
+            wanted = {name: status for name, status in wanted.items() if name in options.only}
+        for note in catalog.notes.values():
+            name = note.source_file
+            if name not in found or name in wanted:
+                continue
+            if note.outcome == "rejected":
+                self.ledger.put(name, Fate.REJECTED_BEFORE)
+            elif note.outcome == "queued":
+                self._wait(name, queued(note.code), found[name], fate=Fate.WAITING_BEFORE)
+        for name in wanted:
+            self.ledger.put(name, Fate.TO_DO)
+        return {name: wanted[name] for name in looking_order(catalog, wanted)}
 
     def _wait_until(self, moment: float) -> None:
         """Wait, on the monotonic clock, unless a stop is asked for."""
         while (left := moment - time.monotonic()) > 0 and not self.options.stop():
             time.sleep(min(left, STOP_HEARD_S))
 
-    def _sum_up(self, scan: Scan, to_do: Mapping[str, FileStat]) -> None:
-        """Sort the files that are not staged into the report's lists."""
-        report, store, only = self.report, self.ingest.store, self.options.only
-        looked_at = to_do.keys() | self._late
-        report.known -= sum(map(scan.saw, self._late - to_do.keys()))
-        rowless = {name: file.code for name, file in self._waiting.items() if file.state is State.QUEUED}
-        moving = {status.size for status in store.catalog.undecided(scan.files).values()}
-        lost = lost_files(store, rowless, scan.saw, moving)
-        report.lost = [file for file in lost if only is None or file.source_file in only]
-        gone = {file.source_file for file in report.lost}
-        report.waiting = [self._waiting[name] for name in sorted(self._waiting) if name not in gone]
-        report.failed += map(self._fail_of, self._never_still())
-        report.rejected_before.sort()
-        unseen: Set[str] = set()
-        if report.interrupted or report.stopped_by is not None:
-            unseen = to_do.keys() - self._waiting.keys() - self._occupied.keys()
-            undecided = store.catalog.undecided(to_do).keys() - {file.source_file for file in report.failed}
-            report.left = self._total - self._done if self.options.force else len(undecided - self._waiting.keys())
-        report.known_listed = len({*report.rejected_before, *rowless, *gone} - looked_at)
-        self._sum_up_lost(gone, unseen)
+    def _promote_copies(self) -> None:
+        """Where an original is gone its copy takes its place."""
+        for copies in self.ingest.orphaned_copies(self.scan):
+            self._commit(copies)
+            if self.options.stop():
+                return
 
-    def _sum_up_lost(self, gone: Set[str], unseen: Set[str]) -> None:
-        """Have each lost file count once: as staged, failed or, if it is `unseen`, left; else as lost."""
-        report = self.report
-        events = {name: self._occupied[name] for name in gone & self._occupied.keys()}
-        report.lost_events = Counter(event for event in events.values() if not event.stages)
-        others = {name for name, event in events.items() if event.stages} | {file.source_file for file in report.failed}
-        report.lost_alone = len(gone - others - unseen)
+    def _fail_unseen(self) -> None:
+        """Note the files asked for by name that no scan comes to, and that are not gone."""
+        for name in sorted(name for name in self.options.only or () if not self.scan.saw(name)):
+            try:
+                exists(self.settings.layout.raw_file(name))
+            except OSError as error:
+                self._out_of_reach(name, error)
 
-    def _never_still(self) -> list[str]:
-        """List the files that were decided by nobody although they were looked at again and again."""
-        if self.report.interrupted or self.report.stopped_by is not None:
-            return []
-        pending, _ = self._look_again()
-        return sorted(pending.keys() - self._waiting.keys())
+    # ---- the end ----------------------------------------------------------------------------------------------------
 
-    def _fail_of(self, name: str) -> FailedFile:
+    def _sum_up(self) -> None:
+        """Give each file that is still to do its fate, call lost what is, and fill the report from the ledger."""
+        report, ledger = self.report, self.ledger
+        try:
+            self._end_what_is_to_do()
+            report.lost = self._lost_files()
+        except (Retry, Corrupt) as error:  # the manifest was left amid a commit, and cannot be read again
+            report.stopped_by = report.stopped_by or error
+            for name in ledger.names(Fate.TO_DO):
+                ledger.put(name, Fate.LEFT)
+        for file in report.lost:
+            ledger.lose(file.source_file)
+        report.fates = ledger.sums()
+        report.waiting = sorted(ledger.told(WaitingFile), key=lambda file: file.source_file)
+        report.rejected, report.failed = ledger.told(RejectedFile), ledger.told(FailedFile)
+        report.rejected_before = ledger.names(Fate.REJECTED_BEFORE)
+
+    def _end_what_is_to_do(self) -> None:
+        """Give a fate to what was decided by nobody here: it never stood still, is left, or another was faster."""
+        catalog, ledger, early = self.ingest.store.catalog, self.ledger, self.report.ended_early
+        if not early:
+            pending, _ = self._look_again()
+            for name in filter(pending.__contains__, ledger.names(Fate.TO_DO)):
+                ledger.tell(Fate.FAILED, self._never_still(name))
+        for name in ledger.names(Fate.TO_DO):
+            status = self.scan.files.get(name)
+            decided = status is not None and catalog.is_current(name, status.stamp) and not self.options.force
+            ledger.put(name, Fate.LEFT if early and not decided else Fate.OVERTAKEN)
+
+    def _never_still(self, name: str) -> FailedFile:
         place = str(self.settings.layout.raw_file(name))
         return FailedFile(name, "it was in another state at every look", place, "run the same command again")
 
-    def finish(self) -> None:
-        """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
-        try:
-            if self.options.histories:
-                self.report.histories = self.ingest.refresh_histories()
-            if self.options.compact:
-                self.ingest.compact()
-        except Retry as error:
-            self.report.stopped_by = self.report.stopped_by or error
-
-    def _to_do(self, found: dict[str, FileStat]) -> dict[str, FileStat]:
-        """Pick the files that need a look, in the order in which they must be decided."""
-        catalog, options = self.ingest.store.catalog, self.options
-        wanted = dict(found) if options.force else catalog.undecided(found)
-        if options.only is not None:
-            wanted = {name: status for name, status in wanted.items() if name in options.only}
-        self.report.known = self.report.scanned - len(wanted)
-        for note in catalog.notes.values():
-            if note.source_file not in found or note.source_file in wanted:
-                continue
-            if note.outcome == "rejected":
-                self.report.rejected_before.append(note.source_file)
-            elif note.outcome == "queued":
-                self._wait(note.source_file, queued(note.code), found[note.source_file])
-        return {name: wanted[name] for name in looking_order(catalog, wanted)}
+    def _lost_files(self) -> list[LostFile]:
+        store, only = self.ingest.store, self.options.only
+        rowless = {file.source_file: file.code for file in self.ledger.told(WaitingFile) if file.state is State.QUEUED}
+        moving = {status.size for status in store.catalog.undecided(self.scan.files).values()}
+        lost = lost_files(store, rowless, self.scan.saw, moving)
+        return [file for file in lost if only is None or file.source_file in only]
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 
@@ -289,16 +293,15 @@ class _Run:
         self._advance(name)
         return None
 
-    def _wait(self, name: str, verdict: Verdict, status: FileStat, rows: int = 0) -> None:
+    def _wait(self, name: str, verdict: Verdict, status: FileStat, *, rows: int = 0, fate: Fate = Fate.WAITING) -> None:
         age_s = status.age_s(self.options.clock())
-        self._waiting[name] = WaitingFile(name, verdict.state, verdict.reason, verdict.code, age_s, rows)
+        self.ledger.tell(fate, WaitingFile(name, verdict.state, verdict.reason, verdict.code, age_s, rows))
 
     def _account(self, outcome: Outcome) -> None:
         name = outcome.task.source_file
-        self._waiting.pop(name, None)
         match outcome:
             case Waiting():
-                self._wait(name, outcome.verdict, outcome.task.status, outcome.rows)
+                self._wait(name, outcome.verdict, outcome.task.status, rows=outcome.rows)
                 if outcome.rows == 0 and outcome.verdict.state is State.RUNNING:
                     self._again[name] = outcome.task.status
             case Failed():
@@ -311,13 +314,11 @@ class _Run:
             raise outcome.retry
         self._note_failed(outcome.task.source_file, outcome.retry)
 
-    def _promote_copies(self, scan: Scan) -> None:
-        """Where an original is gone its copy takes its place."""
-        for copies in self.ingest.orphaned_copies(scan):
-            self._late.update(copy.task.source_file for copy in copies)
-            self._commit(copies)
-            if self.options.stop():
-                return
+    def _out_of_reach(self, name: str, error: OSError) -> None:
+        self._note_failed(name, retry_from(error, self.settings.layout.raw_file(name)))
+
+    def _note_failed(self, name: str, retry: Retry) -> None:
+        self.ledger.tell(Fate.FAILED, FailedFile(name, retry.message, retry.place, retry.next_step))
 
     def _advance(self, name: str) -> None:
         self._done = min(self._done + 1, self._total)
@@ -328,20 +329,22 @@ class _Run:
         for outcome in done.again:
             self._again[outcome.task.source_file] = outcome.task.status
         for record in done.records:
-            self.report.events[record.event] += 1
-            if record.event is Event.REJECTED and record.reason is not None:
-                self.report.rejected.append(RejectedFile(record.source_file, record.reason))
-            self.report.note_warnings(record)
-            self.options.on_record(record)
-            for name in forgotten_by(record):
-                self._late.add(name)
-                self._again[name] = None
-            note = self.ingest.store.catalog.notes.get(record.source_file)
-            if note is not None and note.names_occupant:
-                self._occupied[record.source_file] = record.event
+            self._note(record)
         for failed in done.failed:
             self._fail(failed)
         self._bound_log()
+
+    def _note(self, record: Record) -> None:
+        self.report.events[record.event] += 1
+        self.report.note_warnings(record)
+        if record.event is Event.REJECTED and record.reason is not None:
+            self.ledger.tell(Fate.REJECTED, RejectedFile(record.source_file, record.reason))
+        elif record.event is not Event.QUEUED:  # that it waits is told already
+            self.ledger.put(record.source_file, Fate(record.event.value))
+        self.options.on_record(record)
+        for name in forgotten_by(record):
+            self.ledger.put(name, Fate.TO_DO)
+            self._again[name] = None
 
     def _bound_log(self) -> None:
         if self.options.compact and self.ingest.store.pending >= self._compact_at:

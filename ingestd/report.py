@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ingestd.errors import Corrupt, Retry
+from ingestd.fate import Fate
 from ingestd.lost import LostFile
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.raw.settling import State
@@ -49,22 +50,17 @@ class FailedFile:
 class Report:
     """What one backfill saw and did.
 
-    `events` counts decisions by event. `known` files needed no look; `known_listed` of them are in one of the lists.
-    `to_do` is set by a dry run only: file -> `new`, `changed`, or with `force` `unchanged`. `rejected_before` was
-    refused by an earlier run and has not changed. `lost` are raw files of runs that were emptied or overwritten;
-    `lost_alone` counts those files that are not staged, failed or left as well, and `lost_events` what of the `events`
-    was decided about them. `warnings` has what people should know about the content of what was staged, by file.
-    `passed_over` maps names that are no raw files (links, devices, unreadable folders) to the reason; `unreachable` are
-    those of them that may hide a measurement. `left` counts the files that a stop left for the next run.
+    `fates` counts the files that were found by what became of each; the lists below tell of some of them. `events`
+    counts decisions: there may be several of one file. `to_do` is set by a dry run only: file -> `new`, `changed`, or
+    with `force` `unchanged`. `rejected_before` was refused by an earlier run and has not changed. `lost` are raw files
+    of runs that were emptied or overwritten, whatever their fate. `warnings` has what people should know about the
+    content of what was staged, by file. `passed_over` maps names that are no raw files (links, devices, unreadable
+    folders) to the reason; `unreachable` are those of them that may hide a measurement.
     """
 
-    scanned: int = 0
-    known: int = 0
-    known_listed: int = 0
-    lost_alone: int = 0
-    lost_events: Counter[Event] = field(default_factory=Counter)
-    to_do: dict[str, str] = field(default_factory=dict)
+    fates: Counter[Fate] = field(default_factory=Counter)
     events: Counter[Event] = field(default_factory=Counter)
+    to_do: dict[str, str] = field(default_factory=dict)
     waiting: list[WaitingFile] = field(default_factory=list)
     rejected: list[RejectedFile] = field(default_factory=list)
     rejected_before: list[str] = field(default_factory=list)
@@ -74,9 +70,33 @@ class Report:
     passed_over: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
     histories: list[str] = field(default_factory=list)
-    left: int = 0
     interrupted: bool = False
     stopped_by: Retry | Corrupt | None = None
+
+    @property
+    def scanned(self) -> int:
+        """How many raw files were found."""
+        return self.fates.total()
+
+    @property
+    def known(self) -> int:
+        """How many of them were decided before and are unchanged, so that they were not opened."""
+        return sum(number for fate, number in self.fates.items() if fate.unopened)
+
+    @property
+    def staged(self) -> int:
+        """How many of them had their content staged."""
+        return sum(number for fate, number in self.fates.items() if fate.stages)
+
+    @property
+    def left(self) -> int:
+        """How many of them an early end left for the next run."""
+        return self.fates[Fate.LEFT]
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether a stop, or something that ailed more than one file, ended it."""
+        return self.interrupted or self.stopped_by is not None
 
     def note_warnings(self, record: Record) -> None:
         """Take in what a decision that stages a file warns of, in place of what an earlier one did."""

@@ -175,7 +175,7 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
         if state not in {"rejected", "failed", *(file.state.value for file in found.waiting)}:
             say(name, lead=f"{state:<10}")
     tried = sum(state not in {"failed", "not tried"} for state in states.values())
-    say(f"{count(tried, 'file')} retried, {report.staged(found)} staged")
+    say(f"{count(tried, 'file')} retried, {found.staged} staged")
     report.tell_stop(found)
     raise typer.Exit(code)
 

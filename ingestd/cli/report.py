@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingestd.cli import exits
 from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say, say_below, say_more
+from ingestd.fate import Fate
 from ingestd.words import count, quoted
 
 if TYPE_CHECKING:
@@ -16,20 +17,29 @@ if TYPE_CHECKING:
     from ingestd.lost import LostFile
     from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 
-STAGED_EVENTS = {
-    "ingested": "new",
-    "updated": "grown",
-    "edited": "edited",
-    "superseded": "with another start time",
-    "restaged": "staged again",
+STAGED = {
+    Fate.INGESTED: "new",
+    Fate.UPDATED: "grown",
+    Fate.EDITED: "edited",
+    Fate.SUPERSEDED: "with another start time",
+    Fate.RESTAGED: "staged again",
 }
-"""Event that put a file's content into the stage -> what the file was, in words."""
+"""Fate of a file whose content was staged -> what the file was, in words."""
 
-OTHER_EVENTS = {
-    "moved": "moved: same run, new path",
-    "duplicate": "with the bytes of a run that is staged already: no second row",
-    "unchanged": "looked at again: same content",
+SUMS = {
+    "moved: same run, new path": (Fate.MOVED,),
+    "with the bytes of a run that is staged already: no second row": (Fate.DUPLICATE,),
+    "looked at again: same content": (Fate.UNCHANGED,),
+    "known already and unchanged: not opened": (Fate.KNOWN,),
+    "waiting: not over yet; looked at again next time": (Fate.WAITING, Fate.WAITING_BEFORE),
+    "rejected: see above, or `ingestd rejects list`": (Fate.REJECTED,),
+    "rejected earlier and not changed since: `ingestd rejects list`": (Fate.REJECTED_BEFORE,),
+    "failed: see above; tried again next time": (Fate.FAILED,),
+    "not looked at yet: the same command goes on there": (Fate.LEFT,),
+    "lost: the raw file of a run was emptied or overwritten, see above": (Fate.LOST, Fate.LOST_BEFORE),
+    "decided meanwhile by another ingestd, or gone since": (Fate.OVERTAKEN,),
 }
+"""What became of the files that were not staged, in words -> the fates that are counted there together."""
 
 Item = TypeVar("Item")
 
@@ -78,7 +88,6 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
         "raw_root": str(layout.raw_root),
         "manifest": str(layout.manifest_path),
         "histories_dir": str(layout.histories_dir),
-        "staged": staged(report),
         "events": {event.value: number for event, number in sorted(report.events.items())},
         "waiting": [asdict(file) for file in report.waiting],
         "rejected": [{"source_file": file.source_file, **file.reason.model_dump()} for file in report.rejected],
@@ -93,11 +102,6 @@ def as_json(report: Report, layout: Layout, code: int, *, dry_run: bool = False)
 def error_as_json(error: IngestdError) -> dict[str, str]:
     """Give what ended a command early as values for `json.dumps`."""
     return {"message": error.message, "place": error.place, "next_step": error.next_step}
-
-
-def staged(report: Report) -> int:
-    """Count the files whose content was staged."""
-    return sum(number for event, number in report.events.items() if event.stages)
 
 
 def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
@@ -164,25 +168,14 @@ def _tell_passed_over(report: Report) -> None:
 
 
 def _sums(report: Report) -> Iterator[tuple[int, str]]:
-    events = {event.value: number for event, number in report.events.items()}
-    kinds = ", ".join(f"{events[event]:,} {words}" for event, words in STAGED_EVENTS.items() if event in events)
-    yield staged(report), f"staged ({kinds})" if kinds else "staged"
-    lost = {event.value: number for event, number in report.lost_events.items()}
+    fates = report.fates
+    kinds = ", ".join(f"{fates[fate]:,} {words}" for fate, words in STAGED.items() if fates[fate])
+    yield report.staged, f"staged ({kinds})" if kinds else "staged"
     if report.warnings:
         yield len(report.warnings), "of them with warnings: see above, or `ingestd explain FILE`"
-    rows = [(events.get(event, 0) - lost.get(event, 0), words) for event, words in OTHER_EVENTS.items()]
-    rows += [
-        (report.known - report.known_listed, "known already and unchanged: not opened"),
-        (len(report.waiting), "waiting: not over yet; looked at again next time"),
-        (len(report.rejected), "rejected: see above, or `ingestd rejects list`"),
-        (len(report.rejected_before), "rejected earlier and not changed since: `ingestd rejects list`"),
-        (len(report.failed), "failed: see above; tried again next time"),
-        (report.left, "not looked at yet: the same command goes on there"),
-        (report.lost_alone, "lost: the raw file of a run was emptied or overwritten, see above"),
-    ]
-    rest = report.scanned - staged(report) - sum(number for number, _ in rows)
-    rows.append((max(rest, 0), "decided meanwhile by another ingestd, or gone since"))
-    yield from ((number, words) for number, words in rows if number)
+    for words, together in SUMS.items():
+        if number := sum(fates[fate] for fate in together):
+            yield number, words
 
 
 def _list(items: Iterable[Item], tell_one: Callable[[Item], None], all_of_them: str) -> None:

@@ -17,7 +17,8 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.cli.output import LONG_LIST
-from ingestd.cli.report import JSON_KEYS, STAGED_EVENTS, tell
+from ingestd.cli.report import JSON_KEYS, STAGED, SUMS, tell
+from ingestd.fate import Fate
 from ingestd.manifest.record import Event
 from ingestd.report import Report
 from ingestd.settings import load_settings
@@ -180,9 +181,9 @@ def test_a_name_that_is_no_utf8_makes_the_exit_code_1(folder: Folder) -> None:
 def test_what_another_process_decided_meanwhile_is_counted(capsys: pytest.CaptureFixture[str], folder: Folder) -> None:
     """Beside a service, or another backfill, the sums are still the files that were found."""
     layout = load_settings(flags={"paths": {"data_root": str(folder.path)}}).layout
-    tell(Report(scanned=9, known=2, events=Counter({Event.INGESTED: 3}), rejected_before=["a.csv"]), layout)
+    tell(Report(fates=Counter({Fate.INGESTED: 3, Fate.KNOWN: 2, Fate.OVERTAKEN: 3})), layout)
     assert "\n       3  decided meanwhile by another ingestd, or gone since\n" in capsys.readouterr().out
-    tell(Report(scanned=3, events=Counter({Event.INGESTED: 3})), layout)
+    tell(Report(fates=Counter({Fate.INGESTED: 3})), layout)
     assert "meanwhile" not in capsys.readouterr().out
 
 
@@ -392,6 +393,9 @@ def test_lab_backfill_stages_every_real_run(lab: Path, folder: Folder) -> None:
     assert sum(len(chip["waiting"]) for chip in compared.json["chips"]) == 1
 
 
-def test_every_event_that_stages_a_file_has_its_words() -> None:
-    """The sum of what was staged is made of exactly those that the report names."""
-    assert STAGED_EVENTS.keys() == {event.value for event in Event if event.stages}
+def test_every_fate_of_a_file_is_in_one_sum() -> None:
+    """So the sums are the files that were found; what was staged is made of exactly the events that stage a file."""
+    counted = [fate for together in SUMS.values() for fate in together]
+    assert sorted([*STAGED, *counted, Fate.TO_DO]) == sorted(Fate)
+    assert sorted(STAGED) == sorted(fate for fate in Fate if fate.stages)
+    assert sorted(map(str, STAGED)) == sorted(str(event) for event in Event if event.stages)

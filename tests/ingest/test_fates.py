@@ -1,0 +1,118 @@
+"""What a backfill counts: each file that it found once, by what became of it in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from archive import Archive
+from inline import InlineEngine, inline
+from measurement import BROKEN, Measurement
+
+from ingestd.backfill import Options, backfill
+from ingestd.errors import Retry
+from ingestd.fate import Fate
+from ingestd.manifest.record import Record
+from ingestd.manifest.store import ManifestStore
+from ingestd.stage.run import Outcome, StageTask
+
+RUN = Measurement()
+OTHER = Measurement(start=1758650000.5, chip=70, sample=2)
+A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
+
+
+@pytest.fixture
+def one_by_one(archive: Archive) -> Archive:
+    """A data root where every file is a batch of its own."""
+    archive.settings = archive.settings.model_copy(
+        update={"stage": archive.settings.stage.model_copy(update={"batch_files": 1})}
+    )
+    return archive
+
+
+def test_files_of_many_kinds_count_once_each(archive: Archive) -> None:
+    """New, copied, rejected and queued; then known, and told again where that is so; then all of them by force."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    archive.put(C, BROKEN)
+    archive.put("queued.csv", RUN.but(rows=0, sample=1).data)
+    archive.backfill()
+    assert archive.report.fates == Counter({Fate.INGESTED: 1, Fate.DUPLICATE: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
+    archive.backfill()
+    assert archive.report.fates == Counter({Fate.KNOWN: 2, Fate.REJECTED_BEFORE: 1, Fate.WAITING_BEFORE: 1})
+    assert (archive.report.known, archive.report.scanned) == (4, 4)
+    archive.backfill(force=True)
+    assert archive.report.fates == Counter({Fate.RESTAGED: 1, Fate.UNCHANGED: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
+
+
+class Slow(InlineEngine):
+    """An engine beside which another backfill is done with everything first."""
+
+    def __init__(self, archive: Archive, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]  # the context
+        self._archive = archive
+
+    def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
+        """Stage, and commit nothing before the other did."""
+        staged = list(super().stage(batches, stop))
+        backfill(self._archive.settings, Options(engine=inline, clock=self._archive.now))
+        return iter(staged)
+
+
+def test_what_another_process_decides_first_is_overtaken(archive: Archive) -> None:
+    """It was looked at, and is neither staged here nor known from before."""
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    assert archive.backfill_amid(engine=lambda context, _: Slow(archive, context)) == []
+    assert archive.report.fates == Counter({Fate.OVERTAKEN: 2})
+    assert len(archive.live()) == 2
+
+
+def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:
+    """A copy whose original is overwritten right after it was decided becomes the run: it is staged, no copy."""
+    archive = one_by_one
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.touch(A)
+    archive.copy(A, B)
+
+    def overwrite(record: Record) -> None:
+        if record.event == "duplicate":
+            archive.put(A, OTHER.data)
+
+    report = backfill(archive.settings, Options(engine=inline, clock=archive.now, on_record=overwrite))
+    assert report.events == {"duplicate": 1, "superseded": 1, "ingested": 1}
+    assert report.fates == Counter({Fate.SUPERSEDED: 1, Fate.INGESTED: 1})
+    assert (report.staged, report.scanned) == (2, 2)
+
+
+def test_a_copy_that_is_none_any_more_is_left_by_a_stop(archive: Archive) -> None:
+    """Its original was overwritten and it is to be looked at: the next run does, and this one counts it as left."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    archive.backfill()
+    archive.put(A, OTHER.data)
+    decided: list[Record] = []
+    options = Options(engine=inline, clock=archive.now, on_record=decided.append, stop=lambda: bool(decided))
+    report = backfill(archive.settings, options)
+    assert (report.fates, report.left) == (Counter({Fate.SUPERSEDED: 1, Fate.LEFT: 1}), 1)
+    assert archive.backfill_amid() == [("ingested", B)]
+
+
+def test_what_the_disk_refused_is_left(one_by_one: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By force too, where everything was decided before: what could not be committed is to be looked at again."""
+    archive = one_by_one
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.backfill()
+    commit, commits = ManifestStore.commit, iter([True, False])
+
+    def refuse(store: ManifestStore) -> None:
+        if not next(commits, True):
+            raise Retry("no space left")
+        commit(store)
+
+    monkeypatch.setattr(ManifestStore, "commit", refuse)
+    archive.backfill_amid(force=True)
+    assert archive.report.fates == Counter({Fate.RESTAGED: 1, Fate.LEFT: 1})

@@ -232,7 +232,7 @@ class _Run:
         report.fates = ledger.sums()
         report.waiting = sorted(ledger.told(WaitingFile), key=lambda file: file.source_file)
         report.rejected, report.failed = ledger.told(RejectedFile), ledger.told(FailedFile)
-        report.rejected_before = ledger.names(Fate.REJECTED_BEFORE)
+        report.rejected_before = ledger.names(Fate.REJECTED_BEFORE, Fate.STILL_REJECTED)
 
     def _end_what_is_to_do(self) -> None:
         """Give a fate to what was decided by nobody here: it never stood still, is left, or another was faster."""
@@ -339,6 +339,8 @@ class _Run:
         self.report.note_warnings(record)
         if record.event is Event.REJECTED and record.reason is not None:
             self.ledger.tell(Fate.REJECTED, RejectedFile(record.source_file, record.reason))
+        elif record.event is Event.UNCHANGED and any(note.outcome == "rejected" for note in record.files):
+            self.ledger.put(record.source_file, Fate.STILL_REJECTED)
         elif record.event is not Event.QUEUED:  # that it waits is told already
             self.ledger.put(record.source_file, Fate(record.event.value))
         self.options.on_record(record)

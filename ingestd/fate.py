@@ -22,6 +22,9 @@ class Fate(StrEnum):
     UNCHANGED = "unchanged"
     REJECTED = "rejected"
 
+    STILL_REJECTED = "still-rejected"
+    """Rejected before, and looked at again: its content is the same."""
+
     WAITING = "waiting"
     """Not over yet: queued or running."""
 

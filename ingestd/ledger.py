@@ -43,9 +43,9 @@ class Ledger:
         """List what people are told of files of one kind, in the order in which it came up."""
         return [file for file in self._told.values() if isinstance(file, kind)]
 
-    def names(self, fate: Fate) -> list[str]:
-        """List the files of this fate, which is not `Fate.KNOWN`, by name."""
-        return sorted(name for name, its in self._fates.items() if its is fate)
+    def names(self, *fates: Fate) -> list[str]:
+        """List the files of these fates, which are not `Fate.KNOWN`, by name."""
+        return sorted(name for name, its in self._fates.items() if its in fates)
 
     def sums(self) -> Counter[Fate]:
         """Count the files that the scan found, by fate; those it did not find may have an entry, and do not count."""

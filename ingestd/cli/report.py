@@ -33,7 +33,7 @@ SUMS = {
     "known already and unchanged: not opened": (Fate.KNOWN,),
     "waiting: not over yet; looked at again next time": (Fate.WAITING, Fate.WAITING_BEFORE),
     "rejected: see above, or `ingestd rejects list`": (Fate.REJECTED,),
-    "rejected earlier and not changed since: `ingestd rejects list`": (Fate.REJECTED_BEFORE,),
+    "rejected earlier and not changed since: `ingestd rejects list`": (Fate.REJECTED_BEFORE, Fate.STILL_REJECTED),
     "failed: see above; tried again next time": (Fate.FAILED,),
     "not looked at yet: the same command goes on there": (Fate.LEFT,),
     "lost: the raw file of a run was emptied or overwritten, see above": (Fate.LOST, Fate.LOST_BEFORE),

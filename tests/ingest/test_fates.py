@@ -11,6 +11,7 @@ from inline import InlineEngine, inline
 from measurement import BROKEN, Measurement
 
 from ingestd.backfill import Options, backfill
+from ingestd.cli.report import exit_code
 from ingestd.errors import Retry
 from ingestd.fate import Fate
 from ingestd.manifest.record import Record
@@ -44,6 +45,16 @@ def test_files_of_many_kinds_count_once_each(archive: Archive) -> None:
     assert (archive.report.known, archive.report.scanned) == (4, 4)
     archive.backfill(force=True)
     assert archive.report.fates == Counter({Fate.RESTAGED: 1, Fate.UNCHANGED: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
+
+
+def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:
+    """It is looked at again, has the same content, and is told with the exit code of any reject."""
+    archive.put(C, BROKEN)
+    archive.backfill()
+    archive.touch(C)
+    assert archive.backfill() == [("unchanged", C)]
+    assert archive.report.fates == Counter({Fate.STILL_REJECTED: 1})
+    assert (archive.report.rejected_before, archive.report.known, exit_code(archive.report)) == ([C], 0, 1)
 
 
 class Slow(InlineEngine):

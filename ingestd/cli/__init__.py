@@ -1,7 +1,7 @@
-"""The command line. One file a group of commands, loaded when one of them is asked for.
+"""The command line: one file per group of commands, loaded when one of them is needed.
 
-Heavy libraries (polars, pyarrow, the watcher) are imported inside the commands that need them, so that `--help` and a
-wrong option answer at once.
+Heavy libraries (polars, pyarrow, the watcher) are imported inside the commands that need them, so that `--help` and
+errors in options appear at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COMMANDS: Final = {
 
 
 class _Loaded(Mapping[str, Any]):
-    """All commands by name; the module of one is loaded, and its options are made, when it is looked up."""
+    """All commands by name; looking one up loads its module and makes its options."""
 
     def __getitem__(self, name: str) -> Any:
         return _loaded(name)
@@ -60,7 +60,7 @@ class _Loaded(Mapping[str, Any]):
 
 @cache
 def _loaded(name: str) -> Any:
-    """Make the options of one command, and not those of the others in its module, of a millisecond each."""
+    """Make the options of this command only: those of each other one in its module would take a millisecond."""
     module = import_module(f"{__name__}.{COMMANDS[name]}").commands
     alone = typer.Typer(rich_markup_mode=None)
     alone.registered_commands = [
@@ -71,7 +71,7 @@ def _loaded(name: str) -> Any:
 
 
 class _Commands(TyperGroup):
-    """All commands: an error of any of them becomes a message and an exit code."""
+    """All commands; an error in any of them becomes a message and an exit code."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -86,7 +86,7 @@ class _Commands(TyperGroup):
             with explained(debug=bool(ctx.params.get("debug"))):
                 return super().invoke(ctx)
         finally:
-            remember({})  # of this command alone: another may follow in the process
+            remember({})  # another command may follow in this process
 
 
 app = typer.Typer(
@@ -128,5 +128,5 @@ def main() -> None:
     finally:
         try:
             sys.stdout.flush()
-        except OSError:  # told already
+        except OSError:  # reported already
             forsake_output()

@@ -52,7 +52,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
             }
         )
         return
-    none = f"none; neither ./config.toml nor {SYSTEM_CONFIG} is there"
+    none = f"none; neither ./config.toml nor {SYSTEM_CONFIG} exists"
     say(f"config file: {near(settings.config_file.absolute()) if settings.config_file else none}")
     say(f"packaged procedures: {packaged_file()}")
     say()
@@ -99,7 +99,7 @@ def generate() -> None:
 
 
 def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
-    """List key, value and origin of every setting; an unset one as what it amounts to."""
+    """List key, value and origin of every setting; for an unset one, the value that applies."""
     from ingestd.settings import environment_name, sections  # noqa: PLC0415  # loads pydantic: not for --help
 
     file = tomllib.loads(settings.config_file.read_text("utf-8-sig")) if settings.config_file else {}

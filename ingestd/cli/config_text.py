@@ -1,4 +1,4 @@
-"""The text of `config.toml`, which follows from the settings."""
+"""The text of `config.toml`, made from the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingestd.words import BOUNDS
 WIDTH: Final = 120
 
 EXAMPLES: Final[dict[str, Any]] = {"stage.workers": 4}
-"""What `config generate` shows, as an example, for a key whose default is worked out on the machine."""
+"""What `config generate` shows, as an example, for a key whose default depends on the machine."""
 
 COMPUTED: Final = {"stage.workers": "the CPUs at hand, at most 6"}
 """How that default is worked out."""
@@ -85,12 +85,12 @@ def choices_of(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def example(section: str, key: str, field: FieldInfo) -> Any:
-    """Give the value `config generate` shows: the default, or what an unset key amounts to."""
+    """Give the value `config generate` shows: the default, or what applies when the key is unset."""
     if field.default is not None:
         return field.default
     if f"{section}.{key}" in EXAMPLES:
         return EXAMPLES[f"{section}.{key}"]
-    layout = Settings.model_construct().layout  # of the defaults alone, whatever the environment says
+    layout = Settings.model_construct().layout  # the defaults alone, whatever the environment says
     path = layout.log_file if key == "file" else getattr(layout, key)
     return path.relative_to(layout.data_root.parent).as_posix()
 

@@ -22,22 +22,22 @@ from ingestd.words import closest
 
 OK: Final = 0
 NOT_ALL_WELL: Final = 1
-"""Done, and something wants a look: rejected or failed files, damage, a repair that waits, histories that differ."""
+"""Done, but something needs attention: rejected or failed files, damage, a waiting repair, histories that differ."""
 COULD_NOT_RUN: Final = 2
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C (SIGINT)."""
 OUTPUT_CLOSED: Final = 141
-"""Whoever read our output went away, as `| head` does."""
+"""The reader of our output went away, as `| head` does."""
 TERMINATED: Final = 143
 """Ended by SIGTERM."""
 
 CommandLineError: Final[type[Exception]] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-"""What typer raises for a wrong option or argument, and explains itself; it exports the derived classes only."""
+"""What typer raises, and explains itself, for a wrong option or argument; it exports only the derived classes."""
 
 _PANIC: Final = "PanicException"
-"""What polars raises where its own code fails: no `Exception`, and of a module that cannot be imported."""
+"""What polars raises when its own code fails: not an `Exception`, and from a module that cannot be imported."""
 
 _SIGNAL_CODES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 _SHOW_CURSOR: Final = "\r\x1b[2K\x1b[?25h"
@@ -65,7 +65,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         _traceback_if(debug)
         complain_of(error)
         raise typer.Exit(COULD_NOT_RUN) from None
-    except OSError as error:  # of the disk, wherever it was met: no fault of ours
+    except OSError as error:  # from the disk, wherever it was raised: not our fault
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             forsake_output()
             raise typer.Exit(OUTPUT_CLOSED) from None
@@ -85,22 +85,22 @@ def explained(*, debug: bool) -> Iterator[None]:
         complain(
             f"ingestd itself failed: {type(error).__name__}: {error}",
             place=_innermost(error),
-            next_step="please report it to whoever maintains ingestd here, with the output of the same command begun "
+            next_step="please report it to whoever maintains ingestd here, with the output of the same command run "
             "as `ingestd --debug ...`",
         )
         raise typer.Exit(COULD_NOT_RUN) from None
 
 
 def _commands_beside(error: Any) -> list[str]:
-    """List the commands of the group, such as `config`, to which a command line belongs that typer refused."""
+    """List the commands of the group, such as `config`, in which typer refused a command line."""
     context = getattr(error, "ctx", None)
     return list(getattr(context.command, "commands", ())) if context and context.parent else []
 
 
 def in_house_words(message: str, commands: Sequence[str] = ()) -> str:
-    """Say what is wrong with an option's value as the settings do, where typer has other words for it.
+    """Say what is wrong with an option's value in the words of the settings, where typer's differ.
 
-    Of a command that is none of its group's `commands`, nor like one, say which there are.
+    For a command that is not, and resembles, none of its group's `commands`, list these.
     """
     if commands and re.fullmatch(r"No such command '.*'\.", message, re.DOTALL):
         return f"{message} The commands are {', '.join(map(repr, commands))}."
@@ -118,11 +118,11 @@ _TYPER_S_WORDS: Final = {
     r"^Input should be greater than or equal to (\S+)$": r"must be at least \1",
     r"^\S+ is not in the range x>=(\S+?)\.?$": r"must be at least \1",
 }
-"""What typer, in this version or that, says of a value -> what ingestd says."""
+"""What one typer version or another says about a value -> what ingestd says."""
 
 
 def complain_of(error: IngestdError) -> None:
-    """Print what went wrong on stderr, and what to do; where the world is at fault, to begin again after that."""
+    """Print on stderr what went wrong and what to do; after a `Retry`, that includes running the command again."""
     step = error.next_step
     if isinstance(error, Retry):
         step = f"{step}; then run the same command again" if step else "run the same command again"
@@ -130,7 +130,7 @@ def complain_of(error: IngestdError) -> None:
 
 
 def forsake_output() -> None:
-    """Write no more to a stdout that nobody reads or that takes nothing, not even what is buffered."""
+    """Stop writing to a stdout that nobody reads or that takes nothing; what is buffered is dropped."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -138,7 +138,7 @@ def forsake_output() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Tell whether the reader of stdout or stderr is gone, rather than that of another pipe or connection of ours."""
+    """Tell whether the reader of stdout or stderr is gone, not that of another pipe or connection of ours."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # it has no descriptor, as under tests, or is closed
@@ -152,7 +152,7 @@ def _traceback_if(debug: bool) -> None:
 
 
 def _innermost(error: BaseException) -> str:
-    """Name the line of ingestd's own code that was at work."""
+    """Name the innermost line of ingestd's own code in the traceback."""
     package = Path(__file__).parents[1]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
@@ -176,12 +176,12 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The exit code that tells of the signal; `OK` without one."""
+        """The exit code for the signal received; `OK` without one."""
         return _SIGNAL_CODES[signal.Signals(self._signal)] if self._signal is not None else OK
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals for the block."""
+        """Catch the signals during the block."""
         before = {number: signal.signal(number, self._take) for number in _SIGNAL_CODES}
         try:
             yield self
@@ -193,10 +193,10 @@ class StopRequest:
         # A handler may not use a stream that the interrupted code is writing to, so it writes to the descriptor.
         clear = _SHOW_CURSOR if os.isatty(2) else ""
         if self._signal is not None:
-            _tell(f"{clear}stopped at once; run the same command again to go on\n")
+            _tell(f"{clear}stopped at once; run the same command again to continue\n")
             os._exit(_SIGNAL_CODES[signal.Signals(number)])
         self._signal = number
-        _tell(f"{clear}stopping: finishing what is in hand, then histories and manifest (once more: stop at once)\n")
+        _tell(f"{clear}stopping: finishing the current files, then histories and manifest (again: stop at once)\n")
 
 
 def _tell(text: str) -> None:

@@ -137,10 +137,10 @@ def write_metadata(
     chip: str | None = None,
     out_csv: Path | None = None,
 ) -> list[MetadataExport]:
-    """Write the metadata of every day, or of what the filters leave.
+    """Write the metadata of every day, or of the runs that the filters leave.
 
     Raises:
-        UsageError: no manifest, no run matches, filters that do not go with a day's file, or a file that would replace
+        UsageError: no manifest, no run matches, filters that a day's file does not allow, or a file that would replace
             a raw file or one of ingestd's own.
     """
     from ingestd.apart import check_apart, check_export  # noqa: PLC0415  # not for --help

@@ -1,4 +1,4 @@
-"""Every option that more than one command takes, once; and the settings that follow from them."""
+"""The options that several commands take, each defined once, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def a_path(text: str) -> Path:
-    """Take a path from the command line; an empty one, as of an unset variable, would mean the current folder."""
+    """Take a path from the command line; refuse an empty one (an unset variable): it would mean the current folder."""
     if not text:
         raise typer.BadParameter("an empty text names no path; the current folder is .")
     return Path(text)
@@ -44,7 +44,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{shown(text)!r} is no date like 2025-09-23") from None
+        raise typer.BadParameter(f"{shown(text)!r} is not a date like 2025-09-23") from None
 
 
 Day = Annotated[
@@ -101,7 +101,7 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
     "workers": ("stage", "workers", _number("--workers", "Processes that stage in parallel.")),
     "polars_threads": ("stage", "polars_threads", _number("--polars-threads", "Threads of each worker process.")),
 }
-"""Option -> the section and key it sets, and how it is typed."""
+"""Option -> the section and key it sets, and its declaration for typer."""
 
 EVERYWHERE: Final = ("data_root",)
 PATHS: Final = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
@@ -118,9 +118,9 @@ STAGING: Final = (
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function that takes `settings` first: `--config`, `--data-root` and `names` become options.
+    """Make a function whose first argument is `settings` a command with `--config`, `--data-root` and `names`.
 
-    The settings are loaded before the function is called; `names` are keys of `SETTINGS`.
+    The settings are loaded before the function is called; `names` are keys of `SETTINGS`, which become options.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -141,7 +141,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
-    # The first parameter's type is imported for type checkers only: it would load polars for `--help`.
+    # The first parameter's type is imported only for type checkers: at run time it would load polars for `--help`.
     hints = get_type_hints(function, localns={"Settings": object}, include_extras=True)
     return [
         _keyword(parameter.name, hints[parameter.name], parameter.default)
@@ -157,7 +157,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     """Load the settings in force with the options given; None means not given.
 
     Raises:
-        UsageError: see `ingestd.settings.load_settings`; or a scheduler is named that would not be asked.
+        UsageError: see `ingestd.settings.load_settings`; or a scheduler is given for another engine than Dask.
     """
     from ingestd.settings import load_settings  # noqa: PLC0415  # loads pydantic: not for --help
 
@@ -166,7 +166,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     settings = load_settings(config, as_flags(flags))
     if flags.get("scheduler") and settings.stage.engine != "dask":
         raise UsageError(
-            f"a scheduler is of the Dask engine, and stage.engine is {settings.stage.engine}",
+            f"only the Dask engine has a scheduler, and stage.engine is {settings.stage.engine}",
             place="option --scheduler",
             next_step="add --engine dask, or leave the scheduler out",
         )

@@ -1,8 +1,8 @@
 """What commands print: plain lines, safe whatever a file is called, coloured on a terminal only.
 
-Every line goes through `shown`, so a file name or header can neither drive the terminal nor pass for markup; and
-through `typed`, so a command in it is to be typed as it stands. On a terminal lines are broken at its width; elsewhere
-a line of a list stays one, for `grep` and the like.
+Every line goes through `shown`, so a file name or header can neither drive the terminal nor pass for markup, and
+through `typed`, so a command in it can be typed as printed. On a terminal, lines are wrapped at its width; elsewhere
+each line of a list stays whole, for `grep` and the like.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 10_000
 WIDEST = 100
-"""Where longer lines are broken, in characters; at a terminal's width where that is less."""
+"""Where longer lines are wrapped, in characters; a narrower terminal's width takes precedence."""
 
 NARROWEST = 50
-"""On a narrower terminal lines are not broken any further."""
+"""Lines are never wrapped at less than this, in characters, even on a narrower terminal."""
 
 DETAIL = 10
-"""How far an explanation stands below its line, in characters."""
+"""How far an explanation is indented below its line, in characters."""
 
 ROOM = 30
-"""How much of a terminal's width the last column of a table wants at most, in characters."""
+"""How much room, in characters, the last column of a table needs at most to stand beside the others."""
 
 LONG_LIST = 20
-"""How many entries of a list people are shown; `--json` has all."""
+"""How many entries of a list are printed; `--json` has all."""
 
 
 @cache
 def _console(stream: TextIO) -> Console:
-    from rich.console import Console  # noqa: PLC0415  # where no terminal is, nothing is coloured
+    from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
 
     return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def cell_width(text: str) -> int:
-    """Count the columns a text takes on a terminal: a character of Chinese or an emoji takes two."""
+    """Count the columns a text takes on a terminal: a Chinese character or an emoji takes two."""
     if text.isascii() and text.isprintable():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415  # few texts need its tables
@@ -66,7 +66,7 @@ def on_terminal() -> bool:
 
 
 def width() -> int:
-    """Tell where lines are broken, in characters: at 100, or at the width of a narrower terminal."""
+    """Tell where lines are wrapped, in characters: at 100, or at the width of a narrower terminal."""
     if not on_terminal():
         return WIDEST
     return min(WIDEST, _terminal_width())
@@ -77,10 +77,10 @@ def _terminal_width() -> int:
 
 
 def say(text: str = "", *, style: str = "", lead: str = "", limit: int | None = None) -> None:
-    """Print one line on stdout; `lead` is its first part, the one with the `style`.
+    """Print one line on stdout; `lead`, if given, is its first part and alone has the `style`.
 
-    On a terminal one longer than `limit`, or than lines are broken at, goes on below the end of `lead`, or of the
-    blanks it begins with.
+    On a terminal, a line longer than `limit` (by default `width()`) continues below the end of `lead`, or of its own
+    leading spaces.
     """
     text = typed(text)
     if not on_terminal():
@@ -94,7 +94,7 @@ def say(text: str = "", *, style: str = "", lead: str = "", limit: int | None = 
 
 
 def say_text(text: Text) -> None:
-    """Print one line that is coloured already and safe to print; on a terminal it goes on indented by 4."""
+    """Print one line that is already coloured and safe to print; on a terminal it continues indented by 4."""
     from rich.text import Text  # noqa: PLC0415  # as above
 
     for at, more in reversed(insertions(text.plain)):
@@ -110,7 +110,7 @@ def say_text(text: Text) -> None:
 
 
 def _breaks(line: str) -> list[int]:
-    """Tell where a line is to be broken, the next ones indented by 4: before words that would not end within it."""
+    """Find where to wrap a line that continues indented by 4: before each word that would not fit."""
     start = 0
     breaks: list[int] = []
     for word in re.finditer(r"\S+", line):
@@ -122,7 +122,7 @@ def _breaks(line: str) -> list[int]:
 
 
 def say_below(text: str, *, indent: int = DETAIL) -> None:
-    """Print a longer text below a line: indented, and broken for reading, its own line breaks kept."""
+    """Print a longer text below a line: indented and wrapped, its own line breaks kept."""
     for paragraph in typed(text).splitlines() or [""]:
         for line in _wrapped(shown(paragraph, LONGEST_LINE), indent):
             _print(sys.stdout, (line, ""))
@@ -135,7 +135,7 @@ def say_verbatim(text: str) -> None:
 
 
 def _wrapped(text: str, indent: int, limit: int | None = None) -> list[str]:
-    """Break a text that went through `shown`; a command between backticks stays in one line, to be copied."""
+    """Wrap a text that went through `shown`; a command between backticks stays on one line, to be copied."""
     kept = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
     lines = textwrap.wrap(
         kept,
@@ -150,12 +150,12 @@ def _wrapped(text: str, indent: int, limit: int | None = None) -> list[str]:
 
 _COMMAND = re.compile(r"`[a-z]+ [^`]*`")
 _NO_BREAK = "\u00a0"
-"""A blank at which no line is broken; one of a text itself is escaped by `shown`."""
+"""A space at which no line is wrapped; `shown` escapes those of the text itself."""
 
 
 def complain(message: str, *, place: str, next_step: str) -> None:
-    """Print what went wrong on stderr: place, message, and what to do next in a line of its own."""
-    with contextlib.suppress(OSError):  # of stdout, which is told when the command ends
+    """Print what went wrong on stderr: place, message, and what to do next on a line of its own."""
+    with contextlib.suppress(OSError):  # an error of stdout is reported when the command ends
         sys.stdout.flush()
     said = f"{place}: {typed(message)}" if place else typed(message)
     _print(sys.stderr, ("error: ", "bold red"), (said, ""))
@@ -185,10 +185,10 @@ def say_json(content: Mapping[str, Any]) -> None:
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with aligned columns and without lines; the last column is as long as it needs to be.
+    """Print a table with aligned columns and no rules; the last column is as long as it needs to be.
 
-    On a terminal the last column is broken for reading, and stands below the others where these leave it no room; on a
-    narrow one the others are not aligned. A wide terminal is used as far as the other columns need it.
+    On a terminal the last column is wrapped, and goes below the others if they leave it no room; on a narrow one the
+    others are not aligned. On a wide one the last column may take 100 characters besides the others.
     """
     lines = [[shown(cell, 500) for cell in row] for row in (head, *rows)]
     widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
@@ -196,7 +196,7 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     below = on_terminal() and taken + min(ROOM, widths[-1]) > _terminal_width()
     limit = min(taken + WIDEST, _terminal_width())
     if below and taken - 2 > limit:
-        widths = [0] * len(widths)  # aligned, the others would not stand in one line
+        widths = [0] * len(widths)  # aligned, the others would not fit on one line
     for number, line in enumerate(lines):
         *cells, last = (cell + " " * (wide - cell_width(cell)) for cell, wide in zip(line, widths, strict=True))
         style, others = "" if number else "bold", "".join(f"{cell}  " for cell in cells)
@@ -210,13 +210,13 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def say_more(hidden: int, where: str = "`--json`", *, lead: str = "") -> None:
-    """Say how many entries of a list are not shown, and `where` all are; nothing where none is hidden."""
+    """Say how many entries of a list are not shown, and `where` all are; print nothing if none is hidden."""
     if hidden > 0:
         say(f"... and {hidden:,} more: {where} lists all", lead=lead)
 
 
 def duration(seconds: float) -> str:
-    """Say a duration in the greatest unit of which it has two or more."""
+    """Give a duration in the largest unit of which it has at least two."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -224,19 +224,19 @@ def duration(seconds: float) -> str:
 
 
 def amount(octets: int) -> str:
-    """Say how much of a disk that is, in the greatest unit of which it has one or more."""
+    """Give an amount of disk space in GiB, or in MiB if it is less than one GiB."""
     return f"{octets / 2**30:.1f} GiB" if octets >= 2**30 else f"{octets / 2**20:.0f} MiB"
 
 
 def near(path: Path) -> str:
-    """Show a path relative to the current folder where it lies below it."""
+    """Show a path relative to the current folder if it lies below it."""
     here = Path.cwd()
-    below = here != Path(here.anchor) and path.is_relative_to(here)  # below / lies everything
+    below = here != Path(here.anchor) and path.is_relative_to(here)  # everything lies below /
     return path.relative_to(here).as_posix() if below else str(path)
 
 
 STDOUT = "stdout"
-"""The file that is named where standard output cannot be written."""
+"""The file named in errors of standard output."""
 
 
 class _Stdout(io.FileIO):
@@ -251,9 +251,10 @@ class _Stdout(io.FileIO):
 
 
 def steady_streams() -> None:
-    """Let no character that a terminal or file cannot take stop a command, and an error of stdout say that it is one.
+    """Make stdout and stderr take any character, and make errors of stdout name it.
 
-    Such a character is written with a backslash. A command started without stdout or stderr writes to nowhere.
+    A character that the terminal or file cannot take is written as a backslash escape. A command started without
+    stdout or stderr writes to nowhere.
     """
     given = sys.stdout
     if isinstance(given, io.TextIOWrapper) and given is sys.__stdout__:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from ingestd.backfill import Progress as Step
 
 RATE_FROM_S = 1.0
-"""How long a backfill has been staging before its rate is shown, in seconds."""
+"""How long a backfill must have been staging before its rate is shown, in seconds."""
 
 
 def rate(task: Task) -> float | None:
-    """Give the files a second since the first one; None while that says nothing.
+    """Give the average of files per second since the first one; None while that says nothing.
 
-    Files are done a batch at a time, so what was done in the last moment is no rate.
+    Files are done a batch at a time, so the last moment alone gives no rate.
     """
     if not task.completed or task.elapsed is None or task.elapsed < RATE_FROM_S:
         return None
@@ -28,7 +28,7 @@ def rate(task: Task) -> float | None:
 
 
 class RateColumn(ProgressColumn):
-    """Files a second."""
+    """Files per second."""
 
     def render(self, task: Task) -> Text:
         speed = rate(task)
@@ -48,7 +48,7 @@ class EtaColumn(ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(words: str) -> Iterator[Callable[[Step], None]]:
-    """Show a bar with count, rate and time left for the block; give the function that moves it."""
+    """Show a bar with count, rate and time left during the block; yield the function that moves it."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -67,9 +67,9 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
         say("no file is rejected")
     more = " more" if found else ""
     if len(gone) == 1:
-        say(f"one{more} was rejected and is gone; to forget it: `ingestd rejects retry {quoted(gone[0])}`")
+        say(f"one{more} rejected file is gone; to forget it: `ingestd rejects retry {quoted(gone[0])}`")
     elif gone:
-        say(f"{len(gone):,}{more} were rejected and are gone; to forget them: `ingestd rejects retry --all`")
+        say(f"{len(gone):,}{more} rejected files are gone; to forget them: `ingestd rejects retry --all`")
 
 
 @rejects.command("show")
@@ -111,19 +111,20 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     say_below(f"next: {step}", indent=0)
     if table:
         say_verbatim(table)
-    if reject["code"] == RejectCode.NOT_PYMEASURE:  # no edit and no setting makes a measurement of it
+    if reject["code"] == RejectCode.NOT_PYMEASURE:  # no edit and no setting makes it a measurement
         return
     say()
     say_below(
-        "When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.", indent=0
+        "When the file changes, the service looks at it again at once; without one, the next `ingestd backfill` does.",
+        indent=0,
     )
     if "ingestd rejects retry" not in step:
-        say("After a change of settings restart the service, if one runs; then:")
+        say("After a change of settings, restart the service if one is running; then:")
         say(f"  {command('rejects retry', reject['source_file'])}")
 
 
 def _is_binary(reject: dict[str, Any]) -> bool:
-    """Tell whether what stands in a foreign file's first line is no text: bytes that are escaped, or no UTF-8."""
+    """Tell whether the first line of a file not from PyMeasure is no text: escaped bytes, or not UTF-8."""
     if reject["code"] != RejectCode.NOT_PYMEASURE or "source_size" not in reject:
         return False
     found = str(reject.get("found") or "")
@@ -160,7 +161,7 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
         found = run(
             settings,
             stop,
-            force=True,  # their bytes are known, and refused
+            force=True,  # the files themselves may be unchanged
             only=frozenset(names),
             on_record=lambda record: decided.update({record.source_file: record.event.value}),
         )
@@ -181,7 +182,7 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
 
 
 def _keep_only(found: Report, names: Sequence[str]) -> None:
-    """Leave out of a report what is not about these files: it was not asked for."""
+    """Drop from a report what is not about these files."""
     found.waiting = [file for file in found.waiting if file.source_file in names]
     found.rejected_before = []
     found.passed_over = {}
@@ -224,7 +225,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     except UsageError:
         near_ones = _near(given, known)
         hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
-        next_step = "`ingestd rejects list` shows those that are, `ingestd explain FILE` tells what became of any other"
+        next_step = "`ingestd rejects list` lists those that are, `ingestd explain FILE` says what became of any other"
         raise UsageError(
             "this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step
         ) from None
@@ -239,7 +240,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
 
 
 def _near(given: str, known: Sequence[str]) -> list[str]:
-    """List the rejected files whose path is spelt like what was given, or else those whose bare name is."""
+    """List the rejected files whose path, or else whose bare name, is spelt like what was given."""
     if alike := closest(given, known, count=3, cutoff=0.7):
         return alike
     bare = {name: PurePosixPath(name).name for name in known}
@@ -248,18 +249,18 @@ def _near(given: str, known: Sequence[str]) -> list[str]:
 
 
 def _standing(catalog: Catalog, name: str) -> str:
-    """Say in words what is known of a raw file that is there and not rejected."""
+    """Say what is known about a raw file that is there and not rejected."""
     note = catalog.notes.get(name)
     if note is not None and note.outcome == "duplicate":
         return f"it is a copy of run {note.run_id}"
     if note is not None and note.outcome == "queued":
         return "it has no complete row yet"
     runs = catalog.live_at(name)
-    return f"it is staged as run {runs[0].run_id}" if runs else "it was not staged yet"
+    return f"it is staged as run {runs[0].run_id}" if runs else "it has not been staged yet"
 
 
 def _reject(layout: Layout, name: str) -> dict[str, Any]:
-    """Read what is recorded of a reject; its JSON may be missing for a moment after a crash."""
+    """Read what is recorded about a reject; its JSON may be missing for a moment after a crash."""
     from ingestd.traces import read_reject  # noqa: PLC0415  # loads pydantic: not for --help
 
     try:
@@ -316,9 +317,9 @@ def _line(path: Path, number: int) -> str | None:
 
 
 def _around(text: str, found: str) -> tuple[str, str, str]:
-    """Part a line into what stands before the fault, the fault and what follows, escaped and cut for reading.
+    """Split a line into what precedes the fault, the fault and what follows, escaped and cut for reading.
 
-    A fault that is the whole line, or whose text stands in it more than once, is not marked.
+    A fault that is the whole line, or whose text occurs in it more than once, is not marked.
     """
     if not found or text.count(found) != 1 or found == text.strip():
         return shown(text, BEFORE_CARET + AFTER_CARET), "", ""

@@ -1,4 +1,4 @@
-"""`run`, `status`, `tail`: the service, how it is, and what it says."""
+"""`run`, `status`, `tail`: the service, its state and its log."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FOLLOW_S = 0.2
 """How often `tail -f` looks for new lines, in seconds."""
 
 FEW = 5
-"""How many files that are only to be staged `status` lists one by one."""
+"""Up to how many pending files `status` lists one by one."""
 
 _FIRST = ("retrying", "running", "queued")
-"""The states of files that wait, those that people want to know of first before the others."""
+"""The states of waiting files, the most urgent first; `pending` comes after all of them."""
 
 
 @commands.command()
@@ -77,13 +77,13 @@ def run(settings: Settings) -> None:
     try:
         code = int(run_service(settings))
     except Retry as error:
-        logs.leave_terminal()  # where a person waits: told once, as every command tells it
+        logs.leave_terminal()  # told there once, below, as every command tells it
         structlog.get_logger("ingestd").error("failed", **cause(error))
         if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED)
-    except LockHeld as error:  # its holder ends, perhaps one that waits for a dead share: no person has to start it
-        complain_of(error)  # not into the log, which is the holder's
+    except LockHeld as error:  # the holder will end, even if it waits for a dead share now: worth another try
+        complain_of(error)  # not in the log, which is the holder's
         code = int(Exit.FAILED)
     finally:
         logs.close()
@@ -123,7 +123,7 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         say(f"is not running: {why}", lead="service   ", style="bold red")
     else:
         told = {text for trouble in found.troubles for text in _as_waited_for(trouble)}
-        doing = "waiting for the end of the trouble told below" if service.doing in told else service.doing
+        doing = "waiting until the trouble below is over" if service.doing in told else service.doing
         said = f" (pid {service.pid} on {service.host}): {doing}" if service.pid else ""
         say(f"{service.phase}{said}", lead="service   ", style="bold green")
         if service.watching and service.watching not in told:
@@ -144,7 +144,7 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
     say_more(len(found.troubles) - LONG_LIST, lead="          ")
     _tell_waiting(found.waiting)
     for reject in found.rejects[:LONG_LIST]:
-        earlier = f"  (run {reject.run_id}, which it was before, stays live)" if reject.run_id else ""
+        earlier = f"  (run {reject.run_id}, staged from it before, stays live)" if reject.run_id else ""
         say(f"{reject.source_file}  {reject.code}{earlier}", lead="rejected  ", style="bold yellow")
     if found.rejects:
         say_more(len(found.rejects) - LONG_LIST, "`ingestd rejects list`", lead="          ")
@@ -158,13 +158,13 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
 
 
 def _as_waited_for(trouble: Trouble) -> Iterator[str]:
-    """List the sentences by which a service says that it waits for a trouble to end: they are not told twice."""
+    """List the sentences in which a service says that it waits for a trouble to end: they are not printed twice."""
     yield f"waiting: {trouble.message} ({trouble.place})"
     yield f"waiting for {trouble.place}: {trouble.message}"
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
-    """List what waits: first what needs a person or is being measured, last and in short what is only to be staged."""
+    """List what waits: first what needs a person or is being measured, last and in brief what is only pending."""
     from ingestd.service.status import PENDING  # noqa: PLC0415  # loaded by `status` already
 
     pending = [file for file in waiting if file.state == PENDING]
@@ -231,12 +231,12 @@ def tail(settings: Settings, follow: Follow = False, lines: Lines = 20, level: L
 def _tell_of_no_log(path: Path, *, follow: bool) -> None:
     words = "the service has not logged anything here yet"
     if follow:  # the service may be started afterwards; or this is the wrong place, and nothing would ever come
-        note(f"{path}: {words}; its first line is waited for (if one runs already, check --data-root)")
+        note(f"{path}: {words}; waiting for its first line (if a service is running, check --data-root)")
         return
     raise UsageError(
         words,
         place=str(path),
-        next_step="start it (`ingestd run`), or check --data-root; a backfill tells what it does on the terminal",
+        next_step="start it (`ingestd run`), or check --data-root; a backfill reports on the terminal instead",
     )
 
 

@@ -103,7 +103,7 @@ def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = Fa
 
 
 def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
-    """Write what is missing or old of all histories and metadata files; return the days written."""
+    """Write all histories and metadata files that are missing or out of date; return the days written."""
     from ingestd.histories.chip import update_histories  # noqa: PLC0415  # loads polars: not for --help
 
     written = {change.chip for change in update_histories(settings) if change.changed}

@@ -1,4 +1,4 @@
-"""Commands that people are told to type next: they repeat the options that told this one where things are."""
+"""Commands for people to type next: they repeat the options that told this command where things are."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ingestd.words import quoted
 
 _COMMAND: Final = r"ingestd (?P<command>[a-z][a-z-]*(?: (?:list|show|retry|validate|generate))?)"
 _QUOTED: Final = re.compile(rf"`{_COMMAND}\b(?P<rest>(?:'[^']*'|\"[^\"]*\"|[^`'\"])*)`")
-"""A command within a text: between backticks, its arguments quoted as a shell wants them."""
+"""A command within a text: between backticks, its arguments quoted for the shell."""
 
 _ALONE: Final = re.compile(rf"\s*{_COMMAND}\b")
-"""A command that a line begins with; remarks may follow."""
+"""A command at the beginning of a line; remarks may follow."""
 
 _given: dict[str, str] = {}
 
 
 def remember(options: Mapping[str, Path | str | None]) -> None:
-    """Note the options given to the command at work, such as `--data-root`; None means not given."""
+    """Note the options given to the running command, such as `--data-root`; None means not given."""
     _given.clear()
     _given.update({option: str(value) for option, value in options.items() if value is not None})
 
 
 def insertions(text: str) -> list[tuple[int, str]]:
-    """List where in a text options are to be put, from left to right: behind each command that takes them.
+    """List where in a text to insert options, from left to right: after each command that takes them.
 
-    A command is told by its backticks, or by being what the text begins with.
+    A command is recognized by its backticks, or by its place at the beginning of the text.
     """
     if not _given or "ingestd " not in text:
         return []
@@ -45,14 +45,14 @@ def insertions(text: str) -> list[tuple[int, str]]:
 
 
 def typed(text: str) -> str:
-    """Return a text with the options given put behind each command in it."""
+    """Return a text with the options given inserted after each command in it."""
     for at, more in reversed(insertions(text)):
         text = text[:at] + more + text[at:]
     return text
 
 
 def command(words: str, name: str) -> str:
-    """Return `ingestd WORDS NAME`, of a raw file, as it is to be typed in a shell, with the options given."""
+    """Return `ingestd WORDS NAME` for the raw file NAME, ready to be typed in a shell, with the options given."""
     return f"ingestd {words} {quoted(name)}{_missing(words, '')}"
 
 

@@ -1,4 +1,4 @@
-"""`verify`, `repair`, `rebuild-manifest`, `explain`, `compact`: whether all is well, and what to do where it is not."""
+"""`verify`, `repair`, `rebuild-manifest`, `explain`, `compact`: whether all is well, and what to do if it is not."""
 
 from __future__ import annotations
 
@@ -121,15 +121,15 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
 
 @contextmanager
 def _without_service(settings: Settings, command: str) -> Iterator[None]:
-    """Keep a service from running on this data root for the block, which is the work of `command`.
+    """Keep a service from running on this data root during the block, which is the work of `command`.
 
     Raises:
-        UsageError: one runs.
+        UsageError: one is running.
     """
     from ingestd.files import is_dir  # noqa: PLC0415  # not for --help
     from ingestd.service.state import service_lock  # noqa: PLC0415  # loads pydantic: not for --help
 
-    if not is_dir(settings.layout.manifest_path.parent):  # nothing is here, nor made for a mistyped name
+    if not is_dir(settings.layout.manifest_path.parent):  # nothing is here, and a mistyped name makes nothing
         yield
         return
     with service_lock(settings.layout, command).held(0.0):
@@ -142,7 +142,7 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         say(f"Nothing{seen} is damaged; there is nothing to do.", style="bold green")
         return
     if done.steps:
-        applied = "Begun, and stopped in the last of these:" if done.stopped_by else "Done:"
+        applied = "Stopped during the last of these:" if done.stopped_by else "Done:"
         say(applied if done.applied else "This is the plan:", style="bold")
     for number, step in enumerate(done.steps, 1):
         say(f"{number}. {step.message}")
@@ -152,7 +152,7 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
     for finding in done.left:
         say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
     if done.more_may_follow:
-        say("What else is damaged shows when the manifest is restored: further steps may follow, with --apply at once.")
+        say("Other damage may show only once the manifest is restored; --apply then repairs that at once.")
     if not done.applied:
         command = "ingestd repair --apply --deep" if deep else "ingestd repair --apply"
         next_step = f" Next: stop the service, then `{command}`." if done.steps else ""
@@ -197,7 +197,7 @@ def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson
         staged = None if found is None else report.as_json(found, settings.layout, code)
         say_json({"rows_from_stage": rows, "staged_again": staged, "exit_code": code})
     else:
-        say(f"The manifest is made anew from the stage: {count(rows, 'row')}, superseded ones too.", style="bold")
+        say(f"The manifest was rebuilt from the stage: {count(rows, 'row')}, superseded ones included.", style="bold")
         if not is_gone(aside):
             say(f"The old one is kept in {near(aside)}")
         if found is not None:
@@ -258,7 +258,7 @@ def _decision_lines(story: Story, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
         at = datetime.fromisoformat(event["at"])
         yield "event", f"{_local(at, zone)}  #{event['seq']} {event['event']}{about}{f': {why}' if why else ''}"
         for kept in event.get("kept", []):
-            yield "", f"the data before it is kept in {kept}"
+            yield "", f"the data it replaced is kept in {kept}"
     if story.reject is not None:
         line = f", line {story.reject['line']}" if story.reject.get("line") else ""
         yield "reject", f"{story.reject['code']}{line}: {story.reject['message']}"
@@ -308,4 +308,4 @@ def compact(settings: Settings, as_json: AsJson = False) -> None:
     elif done is None:
         say(f"{place}: nothing to do, the log holds no record")
     else:
-        say(f"{place}: {count(done.records, 'record')} taken in, {count(done.rows, 'run')} in all")
+        say(f"{place}: {count(done.records, 'record')} compacted, {count(done.rows, 'run')} in all")

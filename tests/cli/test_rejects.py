@@ -30,8 +30,9 @@ rejected: row-too-long
 
 next: correct the row, or delete it, in an editor
 
-When the file has changed, the service looks at it again at once, else the next `ingestd backfill`.
-After a change of settings restart the service, if one runs; then:
+When the file changes, the service looks at it again at once; without one, the next
+`ingestd backfill` does.
+After a change of settings, restart the service if one is running; then:
   ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
 """
 
@@ -62,7 +63,7 @@ def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: F
     """As in `status`, a deleted file is no reject; one line says that it was; with the share away no file is gone."""
     (staged.raw / REJECT).unlink()
     assert staged.run("rejects", "list").out == (
-        f"no file is rejected\none was rejected and is gone; to forget it: `ingestd rejects retry {REJECT}`\n"
+        f"no file is rejected\none rejected file is gone; to forget it: `ingestd rejects retry {REJECT}`\n"
     )
     listed = staged.run("rejects", "list", "--json").json
     assert (listed, staged.run("status", "--json").json["rejects"]) == ({"rejects": [], "gone": [REJECT]}, [])
@@ -72,7 +73,7 @@ def test_list_counts_rejected_files_that_are_gone_and_lists_the_others(staged: F
     (staged.raw / "b.csv").unlink()
     _, line, gone = staged.run("rejects", "list").out.splitlines()
     assert line.startswith("a.csv  ")
-    assert gone == "2 more were rejected and are gone; to forget them: `ingestd rejects retry --all`"
+    assert gone == "2 more rejected files are gone; to forget them: `ingestd rejects retry --all`"
     staged.raw.rename(staged.raw.with_name("away"))
     assert "the row has 6 cells" in staged.run("rejects", "list").out
 
@@ -153,13 +154,13 @@ def test_what_to_type_next_repeats_the_options_given(staged: Folder) -> None:
     options = ("--data-root", "the data", "--config", "lab.toml")
     again = "--data-root 'the data' --config lab.toml"
     shown = staged.run("rejects", "show", REJECT, *options).out
-    assert f"else the next\n`ingestd backfill {again}`.\n" in shown
+    assert f"without one, the next\n`ingestd backfill {again}` does.\n" in shown
     assert shown.endswith(f"\n  ingestd rejects retry {REJECT} {again}\n")
     typed = shlex.split(shown.splitlines()[-1])[1:]
     assert staged.run(*typed).out.endswith("1 file retried, 0 staged\n")
     assert f"`ingestd rejects show FILE {again}` tells why" in staged.run("status", *options).out
     wrong = staged.run("rejects", "show", "x.csv", "--stage-root", "the data/02_stage").err
-    assert "`ingestd rejects list --stage-root 'the data/02_stage'` shows those that are" in wrong
+    assert "`ingestd rejects list --stage-root 'the data/02_stage'` lists those that are" in wrong
 
 
 def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
@@ -184,12 +185,12 @@ def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     assert "this file is not among the rejects" in done.err
     assert f"did you mean {REJECT}?" in done.err
     assert f"did you mean {REJECT}?" in staged.run("rejects", "show", "IV2026-03-12_3.csv").err
-    assert "`ingestd explain FILE` tells what became of any other" in done.err
+    assert "`ingestd explain FILE` says what became of any other" in done.err
 
 
 def test_show_of_a_file_that_is_staged_says_so(staged: Folder) -> None:
     """A file that is there and not rejected is no slip in the name: what became of it is told, and no other named."""
-    names = {"IV2026-03-12_1.csv": "it is staged as run ", "IV2026-03-12_4.csv": "it was not staged yet"}
+    names = {"IV2026-03-12_1.csv": "it is staged as run ", "IV2026-03-12_4.csv": "it has not been staged yet"}
     staged.put("2026-03-12/IV2026-03-12_4.csv", BROKEN + b"\n")
     for name, words in names.items():
         done = staged.run("rejects", "show", f"2026-03-12/{name}")

@@ -51,7 +51,7 @@ def test_status_names_the_file_first(staged: Folder) -> None:
     assert re.search(r"^waiting   It_3\.csv  pending, last change 60 min ago: over", told, re.M)
     assert re.search(r"^waiting   \S+  queued for \d+ d: header only", told, re.M)
     assert re.search(r"^trouble   /\S+\\xff\.csv: the name of this file is not UTF-8", told, re.M), told
-    earlier = r"\(run [0-9a-f]{20}, which it was before, stays live\)"
+    earlier = r"\(run [0-9a-f]{20}, staged from it before, stays live\)"
     assert re.search(rf"^rejected  \S+_1\.csv  row-too-long  {earlier}$", told, re.M), told
     assert "safe to power off: no (a measurement may be running: It_2.csv: its last line is incomplete;" in told
 
@@ -81,8 +81,8 @@ def test_tail_that_follows_no_log_says_where_it_waits(folder: Folder) -> None:
     assert tail.stderr is not None
     assert tail.stdout is not None
     log = folder.path / "dta" / "02_stage" / "_manifest" / "ingestd.log"
-    said = "the service has not logged anything here yet; its first line is waited for"
-    assert tail.stderr.readline() == f"{log}: {said} (if one runs already, check --data-root)\n"
+    said = "the service has not logged anything here yet; waiting for its first line"
+    assert tail.stderr.readline() == f"{log}: {said} (if a service is running, check --data-root)\n"
     log.parent.mkdir(parents=True)
     log.write_text('{"time": "2025-09-23T13:05:07.250Z", "level": "info", "event": "started"}\n')
     assert tail.stdout.readline().endswith("started\n")

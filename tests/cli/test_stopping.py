@@ -69,7 +69,7 @@ def test_a_signal_stops_after_the_files_in_hand(many: Folder, number: signal.Sig
     ended, out, err = stopped(many, number, times=1, group=number == signal.SIGINT)
     assert ended == code
     assert "Traceback" not in err, err
-    assert err.startswith("stopping: finishing what is in hand")
+    assert err.startswith("stopping: finishing the current files")
     assert err.endswith("stopped before the end; the same command goes on from there\n")
     done = staged(many)
     assert 0 < done < FILES

@@ -84,7 +84,7 @@ def test_explain_writes_times_numbers_and_places_in_one_way(staged: Folder) -> N
     assert re.search(rf"^event      {time}  #\d+ ingested {re.escape(name)}$", told, re.MULTILINE)
     assert re.search(rf"^event      {time}  #\d+ edited {re.escape(name)}$", told, re.MULTILINE)
     assert re.search(rf"^event      {time}  #\d+ moved: it was {re.escape(name)}$", told, re.MULTILINE)
-    (kept,) = re.findall(r"^           the data before it is kept in (\S+)$", told, re.MULTILINE)
+    (kept,) = re.findall(r"^           the data it replaced is kept in (\S+)$", told, re.MULTILINE)
     assert (staged.path / "data" / kept).is_file()
     assert re.search(r"^history    histories/Biotite34_history.csv  seq 1: ", told, re.MULTILINE)
     old = staged.run("explain", name).out

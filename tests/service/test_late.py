@@ -104,7 +104,7 @@ def test_a_root_that_goes_away_is_told_once_and_in_one_wording(tmp_path: Path) -
         assert said.count(cause) == 1
         assert "No such file" not in said
         assert said.startswith(f"service   running (pid {service.pid} on ")
-        assert "): waiting for the end of the trouble told below\n" in said
+        assert "): waiting until the trouble below is over\n" in said
         assert {line["problem"] for line in service.lines() if line["level"] == "error"} == {cause}
         away.rename(service.raw)
         service.until(lambda: service.status().health == 0, "no trouble left")

@@ -1,7 +1,7 @@
-"""The console entry `ingestd`, which is `python -m ingestd` too.
+"""The console entry `ingestd`, also for `python -m ingestd`.
 
-A process that stages begins by importing the file its parent was run from. It needs no command line, so that is loaded
-within `main`.
+A worker process begins by importing the file its parent was run from. It needs no command line, so that is imported
+only in `main`.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ import sys
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
     _begin_with_utf8()
-    # Numpy, which pyarrow loads where it is installed, starts threads for an algebra nobody asks for, in every worker.
+    # If numpy is installed, pyarrow loads it, and numpy would start threads for linear algebra in every worker.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Pydantic would search all installed packages for plugins whenever a process begins.
+    # Pydantic would search all installed packages for plugins at the start of every process.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.set_threshold(1_000_000)  # modules and manifests are no garbage: to look for it takes a tenth longer
-    from ingestd import cli  # noqa: PLC0415  # processes that stage do without
+    gc.set_threshold(1_000_000)  # searching modules and manifests, which are no garbage, takes a tenth longer
+    from ingestd import cli  # noqa: PLC0415  # worker processes do without it
 
     try:
         cli.main()
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
-        # All is written, and threads that are left only wait. To take the libraries apart takes longer than many a
-        # command.
+        # All is written, and threads that are left only wait. Unloading the libraries takes longer than many commands.
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(end.code)
 
 
 def _begin_with_utf8() -> None:
-    """Start over where Python, as the locale has it, would read the names of files as other text than UTF-8.
+    """Start over in UTF-8 mode if the locale makes Python decode file names otherwise.
 
-    A raw file would have another name then, and another path in the manifest, than for a service or a colleague. What
-    is printed stays in the terminal's encoding.
+    A raw file would then have another name, and another path in the manifest, than for a service or a colleague.
+    Output stays in the terminal's encoding.
     """
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
-    os.environ["PYTHONUTF8"] = "1"  # for the processes that stage, too
+    os.environ["PYTHONUTF8"] = "1"  # for the worker processes, too
     if sys.stdout is not None:
         os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # no shell: the very command that was typed

@@ -1,7 +1,7 @@
-"""The Python API: manifest, runs and histories as frames, one raw file staged or read.
+"""The Python API: load manifest, runs and histories as frames; stage or read one raw file.
 
-`data_root` is by default that of the settings in force; `config` is a config file, found as the commands find it unless
-given.
+`data_root` is by default that of the settings in force; `config` is a config file, by default the one the commands
+find.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from ingestd.writers import read_writers
 Place = str | Path | None
 
 LOOKS_FOR_LENT = 3000
-"""How often it is looked, a millisecond apart, whether pyarrow has let go of what was read."""
+"""How many times, a millisecond apart, to check whether pyarrow has let go of what was read."""
 
 
 def load_manifest(data_root: Place = None, *, config: Place = None, all_versions: bool = False) -> pl.DataFrame:
-    """Load the manifest, one row a run: `manifest.parquet` and what the log holds beyond it, at one instant.
+    """Load the manifest, one row per run: `manifest.parquet` and what the log holds beyond it, at one instant.
 
     Columns are the fields of `ingestd.manifest.row.ManifestRow` in their order, units in the names, times in UTC; rows
     are in order of start time. Rows that a later edit superseded are left out unless `all_versions`. No lock is taken:
@@ -58,7 +58,7 @@ def load_manifest(data_root: Place = None, *, config: Place = None, all_versions
 def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
     """Load the staged rows of one run, in the order of the raw file; columns are those of its procedure.
 
-    `run_id` may be its beginning (6 digits or more) where that names one run only.
+    The beginning of a `run_id` (6 digits or more) is enough if it names only one run.
 
     Raises:
         UsageError: no run, or more than one, has that id; near ones are named.
@@ -73,7 +73,7 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
             f"run {row.run_id} was superseded: another run stands for what was in {shown(row.source_file, 200)}",
             next_step=f"load run {row.superseded_by}",
         )
-    # Not with polars: it passes over the checksums of the pages, so a bit that rotted gives other values.
+    # Not with polars: it ignores the pages' checksums, so a bit that rotted would give wrong values.
     return _frame(read_run(layout.staged_file(row)))
 
 
@@ -93,7 +93,7 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     if not there:
         chip_histories.require_chip(_manifest(layout, all_versions=False), chip)
         raise UsageError(
-            f"chip {shown(chip)} has runs and no history yet",
+            f"chip {shown(chip)} has runs but no history yet",
             place=str(path),
             next_step="write it: `ingestd chip-histories`",
         )
@@ -121,15 +121,15 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     of a staged file gives the row of its original. The chip's history is brought up to date.
 
     Raises:
-        UsageError: there is no such file below the raw root, or none that a scan takes for a measurement.
+        UsageError: there is no such file below the raw root, or a scan passes over it.
         Reject: its content cannot be staged; that is remembered, as after a backfill.
         Retry: it is not over yet, or the disk refused; try again later.
-        Corrupt: the manifest is damaged, or what was remembered of a reject.
+        Corrupt: the manifest is damaged, or the JSON of the file's reject is.
     """
     settings = _settings(data_root, config)
     name = source_file_of(settings.layout, str(source))
     if why := files.why_passed_over(settings.layout.raw_root, name):
-        raise UsageError(f"no measurement for ingestd: {why}", place=name, next_step="give a raw CSV as it is named")
+        raise UsageError(f"ingestd passes over this file: {why}", place=name, next_step="name a file that a scan finds")
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
@@ -140,7 +140,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
                 (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             done = ingest.commit([outcome])
             if done.again:
-                raise Retry("another process decides about it right now", place=name, next_step="try again")
+                raise Retry("another process is deciding about it right now", place=name, next_step="try again")
             for undecided in [outcome, *done.failed]:
                 _raise_unless_decided(undecided, name)
             ingest.refresh_histories()
@@ -155,7 +155,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
 
 
 def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFrame:
-    """Read any one raw CSV as the frame its staged Parquet would hold; nothing is staged or remembered.
+    """Read one raw CSV from anywhere as the frame its staged Parquet would hold; nothing is staged or remembered.
 
     Columns are those of its procedure, canonical names with units, missing optional ones null; complete rows only.
     Symbolic links are followed.
@@ -163,14 +163,14 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
     Raises:
         Reject: its content cannot be read; code, line and what was expected are in the error.
         Retry: the file cannot be opened.
-        UsageError: it is no regular file, or larger than `stage.max_file_mib`; or the config file has a mistake.
+        UsageError: it is not a regular file, or larger than `stage.max_file_mib`; or the config file has a mistake.
     """
     settings, place = _settings(None, config), Path(path)
     limit = settings.max_file_bytes
     with files.as_retry(place):
-        read = files.read_raw(Path(os.path.realpath(place)), limit)  # realpath stands a loop of links
+        read = files.read_raw(Path(os.path.realpath(place)), limit)  # realpath copes with a loop of links
     if read is None:
-        raise UsageError("this is no regular file", place=str(place), next_step="give the path of a raw CSV")
+        raise UsageError("this is not a regular file", place=str(place), next_step="give the path of a raw CSV")
     if len(read.data) > limit:
         raise UsageError(
             f"the file has more than {limit:,} bytes", place=str(place), next_step="raise stage.max_file_mib"
@@ -188,7 +188,7 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
 
 @contextlib.contextmanager
 def _all_let_go() -> Iterator[None]:
-    """Wait after the block, a few seconds at most, until pyarrow holds nothing of ours: the caller may end at once."""
+    """Wait after the block until pyarrow has let go of our bytes, a few seconds at most: the caller may exit then."""
     try:
         yield
     finally:
@@ -220,7 +220,7 @@ def _settled_stat(settings: Settings, name: str) -> files.FileStat:
         status = files.stat_of(path.lstat())
     young_s = settings.settle.settle_s - abs(status.age_s(utc_now()))
     if young_s > 0:
-        time.sleep(young_s)  # a file changed in the meantime is told by its bytes not being as expected
+        time.sleep(young_s)  # a change in the meantime is noticed when the file is read
     return status
 
 
@@ -235,10 +235,10 @@ def _raise_unless_decided(outcome: Outcome, name: str) -> None:
 
 
 def _remembered(layout: Layout, name: str) -> Reject:
-    """Tell again why a file is rejected, as its reject JSON has it.
+    """Make the error again that a file was rejected with, from its reject JSON.
 
     Raises:
-        Corrupt: it is gone, or damaged.
+        Corrupt: the JSON is gone or damaged.
     """
     try:
         content = read_reject(layout, name)
@@ -253,6 +253,6 @@ def _remembered(layout: Layout, name: str) -> Reject:
 
 
 def _in_file(error: Reject, path: Path) -> Reject:
-    """Say in which file: who reads many in one loop sees the error alone."""
+    """Add the file to the error: in a loop over many files, only the error is seen."""
     error.place = str(path) if error.line is None else f"{path}:{error.line}"
     return error

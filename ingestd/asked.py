@@ -1,4 +1,4 @@
-"""What a person or a program names, found: a run by its id, a raw file by its path, the manifest at all."""
+"""Find what people and programs name: a run by its id, a raw file by its path, the roots and the manifest."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ingestd.layout import Layout
 from ingestd.words import shown
 
 _BEGINNING = re.compile(r"[0-9a-f]{6,20}")
-"""What may be the beginning of a run id: fewer digits are too easily another run's."""
+"""The beginning of a run id, or all of it: fewer digits would too easily match another run."""
 
 
 def is_run_id(asked: str) -> bool:
-    """Tell whether a text may be a run id or the beginning of one; no raw file is called so."""
+    """Tell whether a text may be a run id or the beginning of one; no raw file has such a name."""
     return _BEGINNING.fullmatch(asked.strip().lower()) is not None
 
 
 def run_id_of(asked: str, known: Iterable[str]) -> str:
-    """Find the run id that is, or begins with, what was asked for: 6 digits or more, in any case.
+    """Find the run id that is, or begins with, what was asked for: 6 digits or more, in either case.
 
     Raises:
         UsageError: no run, or more than one, has that id; near ones are named.
@@ -47,35 +47,35 @@ def source_file_of(layout: Layout, given: str, known: Collection[str] = (), *, a
     """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
 
     Symbolic links that lead to the raw root are followed, those below it are not. A file that is gone is found among
-    the `known` names; `anyway` gives the likeliest name of one that is neither there nor known, too.
+    the `known` names; with `anyway`, one that is neither there nor known gets its likeliest name.
 
     Raises:
-        UsageError: it leads to no file below the raw root.
+        UsageError: it does not lead to a file below the raw root.
     """
     names = list(_names_of(layout, given))
     for name in names:
         if name in known or os.path.lexists(layout.raw_root / name):
             return name
-    if "\\" in given:  # as it is printed, where a name has characters that would drive a terminal
+    if "\\" in given:  # a name as it is printed, with characters escaped that would drive a terminal
         for name in known:
             if shown(name, 10 * len(name)) in names:
                 return name
     if anyway and names:
         return names[0]
     raise UsageError(
-        "this is no file below the raw root",
+        "this is not a file below the raw root",
         place=shown(given, 200),
         next_step=f"give its path below {layout.raw_root}, or check --data-root and --raw-root",
     )
 
 
 def _names_of(layout: Layout, given: str) -> Iterator[str]:
-    """List the names a path may mean, as ingestd prints them first."""
+    """List the names a path may mean: first as a path below the raw root, which is how ingestd prints it."""
     if "\0" in given:
         return
-    # Python gives a name that is not UTF-8 in surrogates; no raw file that ingestd knows has one, it is only shown.
+    # Python decodes a name that is not UTF-8 to surrogates. ingestd knows no such raw file: the name is only shown.
     path = os.fsencode(given).decode("utf-8", "backslashreplace")
-    root, followed = layout.raw_root, Path(os.path.realpath(path))  # which stands a loop of links
+    root, followed = layout.raw_root, Path(os.path.realpath(path))  # copes with a loop of links
     for base, place in ((root, root / path), (root, Path(path).absolute()), (root.resolve(), followed)):
         below = Path(os.path.normpath(place))
         if below.is_relative_to(base) and below != base:
@@ -83,10 +83,10 @@ def _names_of(layout: Layout, given: str) -> Iterator[str]:
 
 
 def refuse_folder(layout: Layout, name: str) -> None:
-    """Check that a name of which nothing is known is no folder of raw files.
+    """Refuse a name about which nothing is known if it is a folder of raw files.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is a folder.
     """
     path = layout.raw_file(name)
     if files.is_dir(path) and not path.is_symlink():
@@ -94,7 +94,7 @@ def refuse_folder(layout: Layout, name: str) -> None:
 
 
 def raw_file_is_gone(layout: Layout, source_file: str) -> bool:
-    """Tell whether a raw file was deleted or moved; with the share away, or its folder out of reach, none is."""
+    """Tell whether a raw file was deleted or moved; False if the share is away or its folder out of reach."""
     try:
         return files.is_dir(layout.raw_root) and not files.exists(layout.raw_file(source_file))
     except OSError:
@@ -102,7 +102,7 @@ def raw_file_is_gone(layout: Layout, source_file: str) -> bool:
 
 
 def require_raw_root(layout: Layout) -> None:
-    """Check that there is a raw root before anything is made in a data root that may be a slip of the pen.
+    """Check that there is a raw root, before anything is made in a data root that may be mistyped.
 
     Raises:
         UsageError: there is none.
@@ -120,7 +120,7 @@ def require_manifest(layout: Layout) -> None:
     """Check that something was staged before it is read.
 
     Raises:
-        UsageError: neither manifest nor log are there.
+        UsageError: there is neither a manifest nor a log.
         Retry: they are out of reach.
     """
     with files.as_retry(layout.manifest_path):
@@ -129,5 +129,5 @@ def require_manifest(layout: Layout) -> None:
         raise UsageError(
             "there is no manifest here",
             place=str(layout.manifest_path),
-            next_step="check the data root (`ingestd config show` lists the paths), or make it: `ingestd backfill`",
+            next_step="check the data root (`ingestd config show` lists the paths), or make one: `ingestd backfill`",
         )

@@ -196,7 +196,7 @@ def test_stage_run_of_a_run_that_is_not_over_asks_for_patience(lab_folder: Folde
 def test_stage_run_takes_files_below_the_raw_root_only(lab_folder: Folder, name: str) -> None:
     """A path that leads elsewhere, or to nothing, is a UsageError."""
     (lab_folder.raw.parent / "elsewhere.csv").write_bytes(Measurement().data)
-    with pytest.raises(UsageError, match="no file below the raw root"):
+    with pytest.raises(UsageError, match="not a file below the raw root"):
         ingestd.stage_run(name, root(lab_folder))
 
 
@@ -205,7 +205,7 @@ def test_stage_run_takes_what_a_scan_takes(lab_folder: Folder, name: str) -> Non
     """A backup copy, a hidden file, a folder: what no scan would find again is no run, and nothing is staged."""
     if name != "day":
         lab_folder.put(name, Measurement(sample=9).data)
-    with pytest.raises(UsageError, match="no measurement for ingestd: "):
+    with pytest.raises(UsageError, match="ingestd passes over this file: "):
         ingestd.stage_run(name, root(lab_folder))
     assert ingestd.load_manifest(root(lab_folder)).height == 2
 
@@ -222,7 +222,7 @@ def test_read_and_normalize_reads_any_file_and_remembers_nothing(tmp_path: Path)
     assert str(caught.value).startswith(f"{bad}:1: ")
     with pytest.raises(Retry, match="No such file"):
         ingestd.read_and_normalize(tmp_path / "none.csv")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         ingestd.read_and_normalize(tmp_path)
     small = tmp_path / "small.toml"
     small.write_text("[stage]\nmax_file_mib = 0.0001\n")
@@ -240,7 +240,7 @@ def test_read_and_normalize_follows_links(tmp_path: Path) -> None:
     loop.symlink_to(loop.name)
     dangling.symlink_to("none.csv")
     assert ingestd.read_and_normalize(link).equals(ingestd.read_and_normalize(good))
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         ingestd.read_and_normalize(loop)
     with pytest.raises(Retry, match="No such file"):
         ingestd.read_and_normalize(dangling)

@@ -1,1 +1,1 @@
-"""What people read of many runs: chip histories, day metadata, and the comparison for a cut-over."""
+"""What people read about many runs: chip histories, day metadata, and the comparison for a cut-over."""

@@ -7,7 +7,7 @@ an empty cell is a null or an empty text. Text cells are written so:
   `\xNN` or `\uNNNN`;
 - text that a spreadsheet would take for a formula (it starts with `=`, `+`, `-`, `@` or their full-width twins, after
   spaces too) gets a `'` in front, unless it is a number with or without a unit, such as `-5.19 V`;
-- a `;` before such a sign is `\x3b`: spreadsheets of countries with a decimal comma split lines at `;`.
+- a `;` before such a sign is `\x3b`: spreadsheets set to a decimal comma split lines at `;`.
 
 `restored` undoes all of it exactly.
 """
@@ -41,7 +41,7 @@ _SPLIT_FORMULA: Final = rf";(\s*[\"']*\s*{_SIGN})"
 
 
 def written(text: pl.Expr) -> pl.Expr:
-    """Put a text column into the form in which its cells stand in a CSV; nulls stay null."""
+    """Turn a text column into the form its cells have in a CSV; nulls stay null."""
     escaped = text.str.replace_many(list(_ESCAPES), list(_ESCAPES.values()))
     whole = escaped.str.replace_all(_SPLIT_FORMULA, rf"{_SPLITTER}${{1}}")
     harmless = whole.str.contains(_QUANTITY) | ~whole.str.contains(_FORMULA)
@@ -49,7 +49,7 @@ def written(text: pl.Expr) -> pl.Expr:
 
 
 def restored(cell: pl.Expr) -> pl.Expr:
-    """Give the text back that `written` turned into these cells."""
+    """Turn cells made by `written` back into the text."""
     whole = pl.when(cell.str.contains(_DEFUSED)).then(cell.str.slice(1)).otherwise(cell)
     return whole.str.replace_many([*_ESCAPES.values(), _SPLITTER], [*_ESCAPES, ";"])
 
@@ -60,7 +60,7 @@ def render_csv(frame: pl.DataFrame) -> bytes:
 
 
 def text_cells(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put the String columns and the column names of a frame into the form in which they stand in a CSV."""
+    """Turn the String columns and the column names of a frame into the form they have in a CSV."""
     # Columns go by number meanwhile: a name such as `*` or `^x$` would be a pattern to polars.
     numbered = frame.rename(dict(zip(frame.columns, map(str, range(frame.width)), strict=True)))
     texts = [number for number, dtype in numbered.schema.items() if dtype == pl.String]
@@ -81,7 +81,7 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     A byte order mark and CRLF line ends are accepted.
 
     Raises:
-        UsageError: it cannot be opened, is not UTF-8, is empty or no CSV, repeats a column name, or has a row of
+        UsageError: it cannot be opened, is not UTF-8, is empty or not a CSV, repeats a column name, or has a row of
             another length; the place is `path:line`.
     """
     text = _decoded(path)
@@ -100,7 +100,7 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     header = rows.pop(0)
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
-        raise _unreadable(path, 1, f"the column {shown(twice)!r} stands there twice")
+        raise _unreadable(path, 1, f"the column {shown(twice)!r} occurs twice")
     return header, rows
 
 
@@ -111,13 +111,13 @@ def _decoded(path: Path) -> str:
         raise UsageError(
             f"the file cannot be read: {error.strerror}",
             place=str(path),
-            next_step="check the name and its permissions",
+            next_step="check its path and permissions",
         ) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _unreadable(path, line, f"the byte 0x{data[error.start]:02x} is no UTF-8 text") from error
+        raise _unreadable(path, line, f"the byte 0x{data[error.start]:02x} is not UTF-8 text") from error
 
 
 def _unreadable(path: Path, line: int, message: str) -> UsageError:

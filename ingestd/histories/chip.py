@@ -1,4 +1,4 @@
-"""Chip histories: for every chip the ordered list of what was measured on it, one CSV a chip."""
+"""Chip histories: for every chip the ordered list of what was measured on it, one CSV per chip."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 """
 
 EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
-"""The file of a chip whose runs all turned out to be another's: the header line only."""
+"""The file of a chip that has no live run any more: the header line only."""
 
 RUNS_TOGETHER: Final = 50_000
-"""Histories of so many runs, or of one chip, are made at once: polars takes its time a call, and its memory a run."""
+"""How many runs' histories are made at once, one chip at least: polars takes time per call and memory per run."""
 
 FILES_TOGETHER: Final = 256
 """How many histories are flushed to the disk together."""
@@ -117,11 +117,11 @@ def render_histories(manifest: pl.DataFrame | pl.LazyFrame, tz: str, layout: Lay
 def write_histories(
     manifest: pl.DataFrame | pl.LazyFrame, chips: Iterable[str] | None, tz: str, layout: Layout
 ) -> list[HistoryChange]:
-    """Bring the history files of `chips` up to date with the manifest; files whose bytes stay are not touched.
+    """Bring the history files of `chips` up to date with the manifest; files whose bytes stay the same are not touched.
 
     Each file is replaced atomically. A chip that has a history but no live run any more keeps a file with the header
-    line only; one that has neither gets none. With `chips` None every chip is meant: those of the manifest, and the
-    histories of ours whose chip has no live run. Changes come in order of chip name.
+    line only; one that has neither gets none. With `chips` None every chip is meant: those of the manifest, and those
+    that have no live run but a history written by ingestd. Changes come in order of chip name.
 
     Raises:
         UsageError: there is no time zone `tz`.
@@ -146,8 +146,8 @@ def write_histories(
 def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> list[HistoryChange]:
     """Bring the histories of `chips` (None: of all) up to date with the manifest, as `write_histories` does.
 
-    Others may do the same meanwhile: each holds the lock of the histories from its look at the manifest on, so that
-    none is replaced by an older one. Whoever may only read the manifest's folder, and writes elsewhere, needs no lock.
+    Other processes may do the same meanwhile: each takes the histories' lock before it reads the manifest, so that no
+    history is replaced by an older one. One that may not write to the manifest's folder takes no lock.
 
     Raises:
         LockHeld: another process held that lock for longer than `manifest.lock_timeout_s`.
@@ -167,14 +167,14 @@ def load_history(path: Path) -> pl.DataFrame:
     Texts are as they were before they were made harmless for a spreadsheet.
 
     Raises:
-        UsageError: the file cannot be read or is no history of ours; the place names the line.
+        UsageError: the file cannot be read or is not a history written by ingestd; the place names the line.
     """
     try:
         data = path.read_bytes()
         cells = pl.read_csv(io.BytesIO(data), infer_schema=False)
     except (OSError, pl.exceptions.PolarsError):
         read_cells(path)  # names the line at fault
-        raise _no_history(path, 1, "it is no CSV of the form ingestd writes") from None
+        raise _no_history(path, 1, "it is not a CSV of the form ingestd writes") from None
     if not data.startswith(EMPTY_HISTORY.rstrip()) or cells.columns != list(HISTORY_SCHEMA):
         raise _no_history(path, 1, f"the first line is not {EMPTY_HISTORY.decode().rstrip()}")
     texts = [name for name, dtype in HISTORY_SCHEMA.items() if dtype == pl.String() and name != "start_time"]
@@ -229,7 +229,7 @@ def _groups_of_chips(runs: pl.LazyFrame) -> Iterator[list[str]]:
 
 
 def _with_parquet_path(runs: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    # One call a folder, not a run: a million runs share a few thousand folders.
+    # One call per folder, not per run: a million runs share a few thousand folders.
     folders = runs.select("proc", "date_local").unique(maintain_order=True)
     names = [layout.staged_name_around_id(proc, day) for proc, day in folders.iter_rows()]
     around = folders.hstack(pl.DataFrame(names, schema={"head": pl.String, "tail": pl.String}, orient="row"))
@@ -238,7 +238,7 @@ def _with_parquet_path(runs: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 
 
 class _History(NamedTuple):
-    """The history of a chip, to be written: its cells, None where it has no live run."""
+    """The history of a chip, to be written: its cells, None if it has no live run."""
 
     chip: str
     path: Path
@@ -287,7 +287,7 @@ def _refuse_lost_cells(path: Path, cells: pl.DataFrame, typed: pl.DataFrame) -> 
 
 def _no_history(path: Path, line: int, message: str) -> UsageError:
     return UsageError(
-        f"this is no chip history of ingestd: {message}",
+        f"this is not a chip history written by ingestd: {message}",
         place=f"{path}:{line}",
-        next_step="make it anew with `ingestd chip-histories`",
+        next_step="write it again with `ingestd chip-histories`",
     )

@@ -1,4 +1,4 @@
-"""Comparing histories for the cut-over: which differences are known and named, and which nobody can explain.
+"""Compare histories for the cut-over: which differences are known and named, and which are unexplained.
 
 Runs are matched by `source_file`. The known differences between the histories of the lab's earlier script and ours are
 the keys of `EXPLAINED`; everything else is a `Difference`, named cell by cell.
@@ -30,15 +30,15 @@ REQUIRED: Final = tuple(HISTORY_SCHEMA)[:10]
 """The columns every history has had."""
 
 ADDED: Final = tuple(HISTORY_SCHEMA)[10:]
-"""The columns histories have had since ingestd writes them."""
+"""The columns that only histories written by ingestd have."""
 
 EXPLAINED: Final = {
     "proc-spelling": "proc It is now ITS",
     "summary-spelling": "summary `It  ` is now `ITS `",
     "source-file-prefix": "source_file differs in its leading folder or in / and \\",
-    "seq-shift": "seq moved because a run above stands on one side only or elsewhere",
-    "seq-follows": "seq is wrong by as much as in the run above, which is named",
-    "waiting": "run rightly without a row in NEW, for the reason given",
+    "seq-shift": "seq moved because a run above is on one side only, or elsewhere",
+    "seq-follows": "seq is wrong by as much as in the run above, which is listed",
+    "waiting": "run that rightly has no row in NEW, for the reason given",
     "extra-columns": "columns only NEW has",
 }
 """Stable name of a known difference -> what it is, in words."""
@@ -52,7 +52,7 @@ _OLD_SUMMARY: Final = re.compile(r"^(\S+ )?It  ")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs unexplained. `column` may be `row` (a run on one side only), `order` or `seq`.
+    """One unexplained difference. `column` may be `row` (a run on one side only), `order` or `seq`.
 
     `seq` is the run's number in OLD, in NEW for a run that only NEW has, 0 where the whole file is meant.
     """
@@ -86,7 +86,7 @@ class ChipComparison:
     unexplained: list[Difference]
 
     def lines(self) -> Iterator[str]:
-        """Say the result in a line that stands alone, and one more a detail."""
+        """Give the result as one line that stands alone, then one line per detail."""
         same = "same" if self.rows_old == self.rows_new else "no unexplained difference"
         verdict = count(len(self.unexplained), "unexplained difference") if self.unexplained else same
         counts = f"{count(self.rows_old, 'run')} in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
@@ -103,7 +103,7 @@ class ChipComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All chips compared. `old_prefix` and `new_prefix` are the leading folders passed over in `source_file`."""
+    """All chips compared. `old_prefix` and `new_prefix` are the leading folders ignored in `source_file`."""
 
     old_prefix: str
     new_prefix: str
@@ -119,7 +119,7 @@ class Comparison:
         return {"same": self.same, **asdict(self)}
 
     def lines(self) -> list[str]:
-        """Say the result as plain text: a line a chip, its details below it, and the sum last."""
+        """Give the result as plain text: one line per chip, its details below it, the total last."""
         told = [line for chip in self.chips for line in chip.lines()]
         for side, prefix in (("OLD", self.old_prefix), ("NEW", self.new_prefix)):
             if prefix:
@@ -138,7 +138,7 @@ class Comparison:
 def compare_histories(old: Path, new: Path, *, waiting: Mapping[str, str] | None = None) -> Comparison:
     """Compare the histories OLD with NEW, each one CSV or a folder of `*_history.csv`.
 
-    Checked are sequence, counts and every column both sides have; `start_time` must be the same number as written.
+    It checks sequence, counts and every column both sides have; `start_time` must be the same number as written.
     `waiting` maps the source file (relative to the raw root) of a run that rightly has no row in NEW to the reason,
     such as `queued`. A chip that one side lacks counts as one without runs there. Two files of different names are
     compared all the same, under both names.
@@ -197,7 +197,7 @@ def _history(path: Path | None) -> _History:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         raise UsageError(
-            f"this is no chip history: it has no column {missing[0]}, its first line is {shown(','.join(header))}",
+            f"this is not a chip history: it has no column {missing[0]}, its first line is {shown(','.join(header))}",
             place=f"{path}:1",
             next_step=f"a history has the columns {','.join(REQUIRED)}",
         )
@@ -208,7 +208,7 @@ def _history(path: Path | None) -> _History:
 
 
 def _prefixes(old: set[str], new: set[str]) -> tuple[str, str]:
-    """Find the leading folder that one side has and the other lacks: the one that lets most runs meet."""
+    """Find the leading folder that one side has and the other lacks: the one by which most runs match."""
     ahead, behind = _votes(old, new), _votes(new, old)
     if sum(ahead.values()) >= sum(behind.values()):
         return _most_voted(ahead), ""
@@ -301,7 +301,7 @@ def _matched_differences(
 
 
 def _off_by(seq: str, place: int) -> Decimal | str:
-    """Tell by how much a row's number is not its place, counted from 1; the text itself where it is no number."""
+    """Tell how far a row's number is off its place, counted from 1; return the text itself if it is no number."""
     try:
         return Decimal(seq) - place
     except InvalidOperation:
@@ -309,7 +309,7 @@ def _off_by(seq: str, place: int) -> Decimal | str:
 
 
 def _keys(rows: Iterable[Row], prefix: str) -> dict[tuple[str, int], int]:
-    """Name each row by its source file and, for a file named twice, by which time it is."""
+    """Key each row by its source file and, for a file named twice, by which occurrence it is (from 0)."""
     seen: Counter[str] = Counter()
     keys = {}
     for index, row in enumerate(rows):
@@ -333,7 +333,7 @@ def _column_differences(chip: str, before: _History, after: _History, explained:
 
 
 def _in_order(positions: list[int]) -> set[int]:
-    """Pick the longest run of positions that rise: what stands outside it has changed places."""
+    """Pick the longest rising sequence of positions: what is outside it has changed places."""
     tails: list[int] = []
     ends: list[tuple[int, int]] = []  # (length of the longest rise ending here, position)
     for position in positions:

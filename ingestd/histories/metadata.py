@@ -1,4 +1,4 @@
-"""The per-day `metadata.csv`: one row a run, one column a header line, for people; ingestd never reads it back."""
+"""The per-day `metadata.csv`: one row per run, one column per header line, for people; ingestd never reads it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class MetadataExport:
 def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFrame:
     """Make the table of a day's runs from their manifest rows, in any order; superseded rows are left out.
 
-    Rows are in the order of a history. First one String column a header parameter, then one a metadata line other than
-    `Start time`, each in order of first appearance, values as written in the header, null where a run has no such
-    line; then `FIXED_COLUMNS`. A parameter named like a fixed column becomes `<name> (header)`, a metadata line named
-    like a parameter or a fixed column `<name> (metadata)`, so no value hides another.
+    Rows are in the order of a history. First comes one String column per header parameter, then one per metadata line
+    other than `Start time`, each in order of first appearance, values as written in the header, null if a run has no
+    such line; then `FIXED_COLUMNS`. A parameter named like a fixed column becomes `<name> (header)`, a metadata line
+    named like a parameter or a fixed column `<name> (metadata)`, so no value hides another.
 
     Raises:
         UsageError: there is no time zone `tz`.
-        Corrupt: the header kept in a manifest row is no JSON of the manifest's form.
+        Corrupt: the header kept in a manifest row is not JSON of the manifest's form.
     """
     start = local_start(tz)
     runs = in_run_order(day_rows.lazy().filter(LIVE).select(_NEEDED).collect())
@@ -85,14 +85,14 @@ def export_metadata(
     out_csv: Path | None = None,
     check: Callable[[Path], None] = lambda _: None,
 ) -> list[MetadataExport]:
-    """Write metadata tables: with `directory` a `<YYYY-MM-DD>/metadata.csv` a day, with `out_csv` one file of all runs.
+    """Write metadata tables: one `<YYYY-MM-DD>/metadata.csv` a day in `directory`, or all runs in one file, `out_csv`.
 
     `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
-    so `proc` and `chip` go with `out_csv` only. `check` is given each path before the first is written. Files are
+    so `proc` and `chip` need `out_csv`. `check` is given each path before the first is written. Files are
     replaced atomically, and only when their bytes change.
 
     Raises:
-        UsageError: both or neither of `directory` and `out_csv`, a filter that does not go with `directory`, a filter
+        UsageError: both or neither of `directory` and `out_csv`, a filter that `directory` does not allow, a filter
             no run matches, or no time zone `tz`.
         Retry: the disk refuses a write.
     """

@@ -1,4 +1,4 @@
-"""What every export says of runs: their order, their local time, the start time as written."""
+"""What every export says about runs: their order, their local time, the start time as written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingestd.raw.header_json import EPOCH_START
 from ingestd.raw.start_time import no_zone_named
 
 _SAME_INSTANT_S: Final = 1e-3
-"""A header number further than this from the start time is no epoch time (`20251013` is an ISO 8601 date)."""
+"""A header number further than this, in seconds, from the start time is no epoch time (`20251013` is a date)."""
 
 
 def in_run_order(runs: pl.DataFrame, *first: str) -> pl.DataFrame:
@@ -34,13 +34,13 @@ def local_start(tz: str) -> pl.Expr:
 
 
 def start_time_text() -> pl.Expr:
-    """Write a run's start as epoch seconds: the digits of its header where that gave them, else all there are."""
+    """Write a run's start as epoch seconds: with the digits of its header if that gave it, else with all there are."""
     microseconds = pl.col("start_time_utc").dt.epoch("us")
     header = pl.col("parameters").str.extract(EPOCH_START)
     told = (pl.col("start_time_origin") == "header") & (
         (header.cast(pl.Float64, strict=False) - microseconds / 1_000_000).abs() < _SAME_INSTANT_S
     )
-    # In whole numbers: what polars makes of a division depends on how many rows are divided.
+    # In integers: the result of a division by polars depends on how many rows are divided.
     whole, rest = microseconds.abs() // 1_000_000, microseconds.abs() % 1_000_000
     digits = rest.cast(pl.String).str.zfill(6).str.strip_chars_end("0")
     sign = pl.when(microseconds < 0).then(pl.lit("-")).otherwise(pl.lit(""))

@@ -1,4 +1,4 @@
-"""What was asked for and no run has, in words, with the nearest that some run has."""
+"""The error for something asked for that no run has, naming the nearest that some run has."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ingestd.words import closest, shown
 
 
 def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:
-    """Describe a `kind` (`chip`, `procedure`, `date`, or `id` of a run) no run has, with the nearest some run has.
+    """Return the error for a `kind` (`chip`, `procedure`, `date`, or `id` of a run) that no run has.
 
-    Near is a chip or procedure of nearly the same spelling, the one that differs in case alone where there is one; an
-    id with a digit or two wrong; for a date the days next to it.
+    It names the nearest that some run has: chips or procedures spelt alike, or only those that differ just in case, if
+    any; ids with a digit or two wrong; the days closest to a date.
     """
     names = sorted(known)
     return UsageError(f"the manifest has no run of {kind} {shown(wanted)}", next_step=_instead(kind, wanted, names))
@@ -21,7 +21,7 @@ def unknown(kind: str, wanted: str, known: Iterable[str]) -> UsageError:
 
 def _instead(kind: str, wanted: str, names: list[str]) -> str:
     if not names:
-        return "no run is known yet: `ingestd backfill` stages what lies in 01_raw"
+        return "no run is known yet: `ingestd backfill` stages what is in 01_raw"
     if kind == "date":
         days = sorted(names, key=lambda name: abs(date.fromisoformat(name) - date.fromisoformat(wanted)))
         return "the nearest days with runs: " + ", ".join(sorted(days[:3]))
@@ -29,7 +29,7 @@ def _instead(kind: str, wanted: str, names: list[str]) -> str:
         return "did you mean " + " or ".join(map(shown, near)) + "?"
     if kind == "id":
         return "`ingestd status` shows the last runs, the manifest all (`ingestd.load_manifest()`)"
-    return "known are, among others: " + ", ".join(map(shown, names[:5]))
+    return "some that are known: " + ", ".join(map(shown, names[:5]))
 
 
 def _closest(kind: str, wanted: str, names: list[str]) -> list[str]:

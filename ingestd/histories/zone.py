@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 
 def is_of_another_zone(actual: bytes, expected: bytes, tz: str) -> bool:
-    """Tell whether a history file is what is expected in the zone `tz`, but for its dates and times in another one.
+    """Tell whether a history file is the one expected in the zone `tz`, except for dates and times of another zone.
 
-    One zone must show all of its times; so a time that was edited is of none.
+    One zone must show all of its times, so an edited time does not pass for one.
     """
     ours, theirs = (text.split(b"\n") for text in (expected, actual))
     if len(ours) != len(theirs) or (ours[0], ours[-1]) != (theirs[0], theirs[-1]):

@@ -93,7 +93,7 @@ def test_column_names_are_cells_too() -> None:
         (b"a,b\n1\n", 2, "1 cells where the first line has 2"),
         (b"a,b\n1,2,3\n", 2, "3 cells"),
         (b'a,b\n1,2\n"x,2\n', 3, "not a CSV line"),
-        (b"a,b,a\n", 1, "'a' stands there twice"),
+        (b"a,b,a\n", 1, "'a' occurs twice"),
     ],
 )
 def test_broken_csv_names_the_line(tmp_path: Path, data: bytes, line: int, words: str) -> None:

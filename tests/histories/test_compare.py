@@ -282,7 +282,7 @@ def test_histories_of_two_chips_are_compared_under_both_names(tmp_path: Path) ->
     [
         (b"", 1, "empty"),
         (b"name,age\nx,1\n", 1, "no column seq"),
-        (b"PAR1\x15\x04\x15\x80\xff\n", 1, "no UTF-8"),
+        (b"PAR1\x15\x04\x15\x80\xff\n", 1, "not UTF-8"),
         (",".join(list(OLD_ROWS[0])[:-1]).encode() + b"\n", 1, "no column has_light"),
         (",".join(OLD_ROWS[0]).encode() + b"\n1,2\n", 2, "2 cells"),
     ],

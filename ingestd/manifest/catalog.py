@@ -1,4 +1,4 @@
-"""Every raw file and run that is known, in memory: what decisions about a file are made from."""
+"""Every known raw file and run, in memory: what decisions about a file are based on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Catalog:
             self._seen[note.source_file] = note.stamp
 
     def rebase(self, base: pl.DataFrame) -> None:
-        """Take the table that holds every row and note now, as a compaction leaves it: what is known stays the same."""
+        """Switch to the table that a compaction left, which holds every row; what is known stays the same."""
         self._base = base
         self.rows: dict[str, ManifestRow] = {}
         self._known: dict[str, KnownRun] = {}  # of `rows`
@@ -86,11 +86,11 @@ class Catalog:
     # ---- questions --------------------------------------------------------------------------------------------------
 
     def is_current(self, source_file: str, stamp: Stamp) -> bool:
-        """Tell whether the file in this state was decided already, so that nobody needs to open it."""
+        """Tell whether the file in this state was decided already, so that it need not be opened."""
         return self._seen.get(source_file) == stamp
 
     def run_files(self) -> Stamps:
-        """Return the state of every raw file that is a run's, and of which nothing else is noted."""
+        """Return the state of every raw file that is a run's and has no note."""
         stamps = self._seen.copy()
         for name in self.notes:
             stamps.pop(name, None)
@@ -131,7 +131,7 @@ class Catalog:
     def digests_of_size(self, size: int, *, at_most: int | None = None) -> frozenset[str]:
         """List the hashes of live runs with a raw file of this size: a file with one of them needs no parsing.
 
-        Empty where more than `at_most` runs have it: listing them for each file would cost more than it saves.
+        Empty if more than `at_most` runs have it: listing them for each file would cost more than it saves.
         """
         if at_most is not None and self.count_of_size(size) > at_most:
             return frozenset()
@@ -160,7 +160,7 @@ class Catalog:
         return next((run for run in runs if run is not None and run.live), None)
 
     def overwritten(self) -> dict[KnownRun, FileNote]:
-        """Find the live runs at whose path another run's bytes are, and the note that says so."""
+        """Find the live runs whose path has another run's bytes, each with the note that says so."""
         notes = {note.source_file: note for note in self.notes.values() if note.names_occupant}
         if not notes:
             return {}
@@ -170,7 +170,7 @@ class Catalog:
         return {run: notes[run.source_file] for run in runs if notes[run.source_file].run_id != run.run_id}
 
     def overwritten_at(self, source_file: str) -> dict[KnownRun, FileNote]:
-        """Find those of `overwritten` at one path."""
+        """Find what `overwritten` does, at one path only."""
         note = self.notes.get(source_file)
         if note is None or not note.names_occupant:
             return {}
@@ -225,7 +225,7 @@ class Catalog:
         self._look_again(note.source_file)
 
     def _look_again(self, path: str) -> None:
-        """Settle in which state a path is current: its note's, else its last live row's, as after opening."""
+        """Set the state in which a path is current: its note's, else its last live row's, as after opening."""
         if (note := self.notes.get(path)) is not None:
             self._seen[path] = note.stamp
         elif runs := self.live_at(path):
@@ -252,7 +252,7 @@ class Catalog:
                 yield run
 
     def _compacted(self, column: str, value: str | int) -> Iterator[KnownRun]:
-        # Row by row: to gather a handful of rows takes polars fifty times as long.
+        # Row by row: gathering a handful of rows takes polars fifty times as long.
         found = map(KnownRun._make, map(self._base.row, self._where(column, value)))
         return (run for run in found if getattr(run, column) == value)
 
@@ -272,9 +272,9 @@ def _places(run: KnownRun) -> Iterator[tuple[str, str | int]]:
 
 
 class _Finder:
-    """Finds where a value may stand in a column, in a microsecond: nearly all that is looked for is not there.
+    """Finds where a value may be in a column, in a microsecond: nearly always it is nowhere.
 
-    By halving sorted keys of 8 bytes, since dicts of a million runs would take gigabytes. Values may share a key.
+    It bisects sorted keys of 8 bytes, since dicts of a million runs would take gigabytes. Values may share a key.
     """
 
     def __init__(self, column: pl.Series) -> None:
@@ -292,7 +292,7 @@ class _Finder:
 
 
 _HEX_DIGITS = 15
-"""How many of an id's last hex digits a key is: what a 64-bit number with a sign has room for."""
+"""How many of an id's last hex digits make its key: as many as a signed 64-bit number has room for."""
 
 
 def _id_key(value: str | int) -> int:
@@ -320,4 +320,4 @@ _KEYS: dict[str, tuple[Callable[[str | int], int], Callable[[pl.Series], pl.Seri
     "source_file": (_path_key, _path_keys),
     "source_size": (int, lambda column: column),
 }
-"""Column -> how a value becomes a key, and how all of them do at once."""
+"""Column -> how one value becomes a key, and how a whole column does."""

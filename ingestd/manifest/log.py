@@ -1,7 +1,7 @@
 """The write-ahead log on disk: numbered segments, appended under the manifest's lock, read by anyone.
 
-The format is the package docstring's. Only the last segment may have a torn end; damage anywhere is named and nothing
-is guessed.
+The package docstring gives the format. Only the last segment may have a torn end; damage anywhere is reported, and
+nothing is guessed.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Replay:
 
 
 RESERVED = 2**20
-"""So many bytes of the disk are kept for a segment when it begins: some thousand decisions."""
+"""Bytes of the disk reserved for a segment when it begins: room for some thousand decisions."""
 
 LAST_SEGMENT = 99_999_999
-"""The greatest segment number that a name has room for."""
+"""The largest segment number that a name has room for."""
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -81,10 +81,10 @@ def segment_number(name: str) -> int | None:
 
 
 def segments_there(directory: Path) -> list[int]:
-    """List in order the segment numbers of a log that may be damaged; there are none in what is no folder.
+    """List in order the segment numbers of a log that may be damaged; none if it is no folder.
 
     Raises:
-        Retry: the folder cannot be read: it is not taken for empty.
+        Retry: the folder cannot be read; it is not taken for empty.
     """
     with files.as_retry(directory):
         names = [path.name for path in directory.iterdir()] if files.is_dir(directory) else []
@@ -116,10 +116,10 @@ def create(directory: Path, head: SegmentHead) -> Position:
 
 
 def ends_at(directory: Path, position: Position) -> bool:
-    """Tell, opening nothing, whether the log ends at `position`: nothing was appended, is torn, or went since."""
+    """Tell, opening nothing, whether the log ends at `position`: nothing was appended, torn or removed since."""
     folder = os.fspath(directory)
     try:
-        size = os.stat(f"{folder}/{_name(position.segment)}").st_size  # noqa: PTH116  # once a decision
+        size = os.stat(f"{folder}/{_name(position.segment)}").st_size  # noqa: PTH116  # quicker: called in every transaction
     except OSError:
         return False
     return size == position.offset and not os.access(f"{folder}/{_name(position.segment + 1)}", os.F_OK)
@@ -241,7 +241,7 @@ def _decode(path: Path, payloads: Sequence[tuple[int, bytes]]) -> list[Record]:
     try:
         return decode_records([payload for _, payload in payloads])
     except ValueError as error:
-        raise corrupt(path, f"a record that checks cannot be understood: {error}") from error
+        raise corrupt(path, f"a record with a correct checksum cannot be understood: {error}") from error
 
 
 def _check_sequence(path: Path, payloads: Sequence[tuple[int, bytes]], records: Sequence[Record], first: int) -> None:
@@ -251,7 +251,7 @@ def _check_sequence(path: Path, payloads: Sequence[tuple[int, bytes]], records: 
 
 
 def torn_segment(directory: Path) -> Path | None:
-    """Name the last segment when its end is torn; nothing is touched. A write under way looks the same."""
+    """Name the last segment if its end is torn, and change nothing. A write under way looks the same."""
     numbers = segments(directory)
     if not numbers:
         return None
@@ -263,8 +263,8 @@ def torn_segment(directory: Path) -> Path | None:
 def mend(directory: Path, known: Position | None = None) -> Path | None:
     """Set the torn end of the last segment aside and cut it; return where it was kept, None when nothing was torn.
 
-    A segment that ends at the `known` position needs no second reading. Call it under the manifest's lock only: a torn
-    end that another process is still writing is no torn end.
+    A segment that ends at the `known` position is not read again. Call it only under the manifest's lock: without it,
+    what another process is still writing would look torn.
 
     Raises:
         Corrupt: the segment is damaged; nothing was changed.
@@ -344,7 +344,7 @@ def drop(directory: Path, before: int) -> None:
 
 
 def corrupt(path: Path, cause: str) -> Corrupt:
-    """Describe damage of the log; nothing was changed."""
+    """Return the error for damage of the log; nothing was changed."""
     return Corrupt(
         cause, place=str(path), next_step="`ingestd repair` (nothing was overwritten; the raw files are untouched)"
     )

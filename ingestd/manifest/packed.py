@@ -9,10 +9,10 @@ from ingestd.manifest.row import ManifestRow
 
 
 class PackedRows(MutableMapping[str, ManifestRow]):
-    """Rows by run id, in the order they came: a dict that takes a few hundred bytes a row, not some thousands.
+    """Rows by run id, in the order they came: a dict that takes a few hundred bytes per row, not a few thousand.
 
-    Each is kept as JSON, compressed by what it has in common with the first: an archive's rows are much alike. A row
-    that is asked for is made anew, equal to what was put in.
+    Each is kept as JSON, compressed with the first as dictionary: an archive's rows are much alike. Every look-up
+    makes a new row, equal to what was put in.
     """
 
     def __init__(self, rows: Iterable[ManifestRow] = ()) -> None:
@@ -22,7 +22,7 @@ class PackedRows(MutableMapping[str, ManifestRow]):
             self.put(row)
 
     def put(self, row: ManifestRow) -> None:
-        """Put a row in under its own run id."""
+        """Store a row under its own run id."""
         self[row.run_id] = row
 
     def __setitem__(self, run_id: str, row: ManifestRow) -> None:

@@ -1,6 +1,6 @@
 """One record of the write-ahead log: its model, its line, and what counts as torn or damaged.
 
-Pure: bytes in, records out. The grammar of a line stands in the package docstring; writer and reader share the
+Pure: bytes in, records out. The grammar of a line is in the package docstring; writer and reader share the
 constants below.
 """
 
@@ -166,7 +166,7 @@ class Damage:
 class Frames:
     """What a segment's bytes hold: payloads with their offsets, damaged stretches, and where a torn end begins.
 
-    `end` is where the next record belongs; after an `unterminated` record that is behind the newline it lacks.
+    `end` is where the next record belongs; after an `unterminated` record that is after the newline it lacks.
     """
 
     payloads: list[tuple[int, bytes]] = field(default_factory=list)
@@ -180,8 +180,8 @@ def split(data: bytes) -> Frames:
     """Split a segment's bytes, or those from a record on, into payloads.
 
     Torn (the end of a write that was never acknowledged): a head that is cut, a payload shorter than its head says, or
-    NUL bytes up to the end. A record that only lacks its newline is whole. Everything else that does not check is
-    damage; reading goes on at the next line that does.
+    NUL bytes up to the end. A record that only lacks its newline is whole. Anything else that is wrong is damage;
+    reading goes on at the next line with a sound head.
     """
     frames = Frames()
     limit = len(data.rstrip(b"\0"))
@@ -192,7 +192,7 @@ def split(data: bytes) -> Frames:
         if head is None and limit - position < HEAD_LENGTH:
             break
         if head is None or not sound:
-            position = _skip(data, position, limit, "its head does not check", frames)
+            position = _skip(data, position, limit, "its head is damaged", frames)
             continue
         start, size = head.end(), int(head[1], 16)
         if start + size > limit:
@@ -206,7 +206,7 @@ def split(data: bytes) -> Frames:
         if position == limit:
             frames.unterminated = True
         elif data[position : position + 1] != b"\n":
-            frames.damages.append(Damage(position, 1, "the newline after the record is another byte"))
+            frames.damages.append(Damage(position, 1, "the byte after the record is no newline"))
         position += 1
         frames.end = position
     if position < limit or limit < len(data):
@@ -233,7 +233,7 @@ def decode_head(payload: bytes) -> SegmentHead:
 
     Raises:
         NewerVersion: it was written by a newer ingestd.
-        ValueError: it is no segment head.
+        ValueError: it is not a segment head.
     """
     fields = _json_object(payload)
     format_, schema = fields.get("format", FORMAT_VERSION), fields.get("schema_version", SCHEMA_VERSION)
@@ -246,7 +246,7 @@ def decode_records(payloads: Sequence[bytes]) -> list[Record]:
     """Read record payloads.
 
     Raises:
-        ValueError: one is no record; the message names its position among `payloads` as `#n`.
+        ValueError: one is not a record; the message names its position among `payloads` as `#n`.
     """
     try:
         records = _RECORDS.validate_json(b"[" + b",".join(payloads) + b"]")

@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 """Version of the columns below. Older files are read with missing columns null; newer ones are refused."""
 
 EXTRACTION_VERSION = 1
-"""Version of the rules that turn a raw file into a row. Raised when the same bytes would give other values."""
+"""Version of the rules that turn a raw file into a row. Increased when the same bytes would give other values."""
 
 
 def _utc(value: datetime) -> datetime:
@@ -23,14 +23,14 @@ def _utc(value: datetime) -> datetime:
 
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""An integer the table can hold: a header or a file name may name a greater one."""
+"""An integer the table can hold: a header or a file name may name a larger one."""
 
 UtcDatetime = Annotated[datetime, AfterValidator(_utc)]
 StartTimeOrigin = Literal["header", "path", "mtime"]
 
 
 class ManifestRow(BaseModel):
-    """One run. Field order is column order in `manifest.parquet`; units stand in the names.
+    """One run. Field order is column order in `manifest.parquet`; units are in the names.
 
     `start_time_utc` has microseconds; `date_local` is its date in the configured zone. `parameters` is JSON:
     `{"procedure": class, "parameters": {name: text}, "metadata": {name: text}}`, values as written in the header.
@@ -111,15 +111,15 @@ _STAT_FIELDS = frozenset({"source_size", "source_mtime_ns", "superseded_by"})
 
 
 def fingerprint(row: ManifestRow) -> bytes:
-    """Digest what the row in a staged file and the manifest's of the same run have in common, in 16 bytes.
+    """Digest, in 16 bytes, the fields in which a staged file's row and the manifest's row of its run must agree.
 
-    Between rows of one fingerprint `differing_fields` names no difference.
+    Between rows with the same fingerprint `differing_fields` names no difference.
     """
     return blake2b(_common(row).encode(), digest_size=16).digest()
 
 
 def differing_fields(staged: ManifestRow, row: ManifestRow) -> list[str]:
-    """Name the fields in which the row inside a staged file is not the manifest's of the same run, sorted."""
+    """Name, sorted, the fields in which a staged file's row differs from the manifest's row of its run."""
     one, other = json.loads(_common(staged)), json.loads(_common(row))
     return sorted(name for name in one if one[name] != other[name])
 

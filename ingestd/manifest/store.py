@@ -1,7 +1,7 @@
 """The manifest as one thing: table, log and catalog, opened, followed, appended to and compacted.
 
 Any number of processes may have it open. A `transaction` takes the lock, mends a torn end, and reads what others
-appended, so that what is decided inside it is decided on the whole truth.
+appended, so that what is decided inside it rests on all that is known.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ingestd.manifest.row import ManifestRow
 Result = TypeVar("Result")
 
 Tables = tuple[files.FileStat | None, files.FileStat | None]
-"""The state of `manifest.parquet` and of `known_files.parquet`: which tables these are. None where there is none."""
+"""The state of `manifest.parquet` and of `known_files.parquet`, which identifies them; None if there is none."""
 
 _MOUNTED = "is the disk or share that holds it mounted?"
 
 READ_TRIES = 50
-"""How often a reader begins again when compactions keep replacing what it reads."""
+"""How many times a reader tries when compactions keep replacing what it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class ManifestStore:
 
     @property
     def catalog(self) -> Catalog:
-        """What is known; read again where a transaction was undone.
+        """What is known; read again if a transaction was undone.
 
         Raises:
             Corrupt, Retry: it has to be read again and cannot be, as in `refresh`.
@@ -71,7 +71,7 @@ class ManifestStore:
 
     @property
     def next_seq(self) -> int:
-        """The number the next record carries, drafts of the transaction in hand counted."""
+        """The number of the next record, after the drafts of the current transaction."""
         return self.position.next_seq + len(self._draft)
 
     @property
@@ -101,45 +101,45 @@ class ManifestStore:
         if found is not None:
             for record in found.records[: found.before_latest]:
                 catalog.apply(record)
-            # Over a table that holds them already, records do not tell which chip a run has left; the head does.
+            # If the table holds them already, records do not tell which chip a run has left; the head does.
             catalog.stale_chips = dict((found.latest or found.head).stale_chips)
             for record in found.records[found.before_latest :]:
                 catalog.apply(record)
         return catalog, found.position if found else Position(0, 0, 1)
 
     def _read_again(self) -> None:
-        """Take what the disk has for what is known; an empty place where there was a log is not taken for that.
+        """Replace what is known by what the disk has, unless a log or table that was there is gone.
 
         Raises:
             Corrupt: table or log is damaged.
-            Retry: the disk refused, or the log that was there is gone, as a whole. Its disk may not be mounted.
+            Retry: the disk refused, or the log, or a table, that was there is gone. Its disk may not be mounted.
         """
         self._catalog, self.position = self._load()
         self._undone = False
 
     def _refuse_lost(self, tables: Tables) -> None:
-        """Raise `Retry` where a table is gone that was there: its disk may not be mounted."""
+        """Raise `Retry` if a table that was there is gone: its disk may not be mounted."""
         paths = (self.layout.manifest_path, self.layout.known_files_path)
         for path, was, now in zip(paths, self._tables, tables, strict=True):
             if was is not None and now is None:
                 raise Retry(
                     "the table is gone: is the disk or share that holds the manifest mounted?",
                     place=str(path),
-                    next_step="mount it again; where the table is lost, stop ingestd and run `ingestd repair`",
+                    next_step="mount it again; if the table is lost, stop ingestd and run `ingestd repair`",
                 )
 
     def _log_is_gone(self) -> Retry:
         return Retry(
             "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
             place=str(self.layout.wal_dir),
-            next_step="mount it again; where it was removed on purpose, restart ingestd to begin a new one",
+            next_step="mount it again; if it was removed on purpose, restart ingestd to begin a new one",
         )
 
     def refresh(self) -> list[Record]:
         """Take in what other processes appended since; return those records (all of the log after a compaction).
 
         Raises:
-            Retry: the log, or a table, that was there is gone. Its disk may not be mounted: no other is begun.
+            Retry: the log, or a table, that was there is gone. Its disk may not be mounted, so no new one is begun.
         """
         follows = self.position.segment and not self._undone and self._reads_tables()
         found = log.follow(self.layout.wal_dir, self.position) if follows else None
@@ -188,7 +188,7 @@ class ManifestStore:
                 yield
             finally:
                 self._locked = False
-                if self._draft:  # decided and never written: the catalog must not believe it
+                if self._draft:  # decided but never written: the catalog must forget it
                     self._draft, self._undone = [], True
 
     def decide(self, record: Record) -> None:
@@ -218,8 +218,8 @@ class ManifestStore:
     def compact(self, before: Callable[[list[Record]], None] = lambda _: None) -> Compaction | None:
         """Take the log's records into the Parquet files and delete the segments; None when there was nothing to do.
 
-        `before` is given the records that this process did not write itself, before anything is changed: what follows
-        from a record, and may be missing after a crash, is made good there while the log still has it.
+        `before` is called, before anything is changed, with the records that this process did not write itself: it
+        makes good what follows from a record and may be missing after a crash, while the log still has the record.
         """
         with self.transaction():
             sealed, count = self.position.segment, self._pending
@@ -227,7 +227,7 @@ class ManifestStore:
                 return None
             before(self._foreign)
             self._lock.check()
-            # Rot must not be sealed as if it were what was written.
+            # A table that has rotted must not get a new, valid seal.
             table.look_anew(self.layout.known_files_path, self.layout.manifest_path)
             rows = table.overlay(table.read_manifest(self.layout.manifest_path), list(self.catalog.rows.values()))
             notes = table.overlay_notes(
@@ -262,7 +262,7 @@ def manifest_lock(layout: Layout) -> files.Lock:
 def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
     """Raise `Corrupt` when the table or the log is gone or too old although the other says it was there.
 
-    `rows` is how many rows the table holds, None when only some were read. What is out of reach is a `Retry`.
+    `rows` is how many rows the table holds, None when only some were read. If one is out of reach, raise `Retry`.
     """
     with files.as_retry(layout.manifest_path):
         table_there, notes_there = files.exists(layout.manifest_path), files.exists(layout.known_files_path)

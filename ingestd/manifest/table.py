@@ -29,9 +29,9 @@ _TOGETHER = 500
 """How many rows are turned into dicts at a time, which take several times their memory."""
 
 SEAL = b"ingestd-crc32 %08x\n"
-"""Stands between the data and the footer of a table, where Parquet readers look at nothing: CRC-32 of all the rest.
+"""Is between the data and the footer of a table, where Parquet readers do not look: CRC-32 of all the rest.
 
-Parquet as written here has no checksum of its own: a changed byte gives other values, or ends the process.
+Parquet as written here has no checksum of its own: a changed byte gives wrong values, or crashes the process.
 """
 
 SEAL_LENGTH = len(SEAL % 0)
@@ -93,7 +93,7 @@ def notes_frame(notes: Sequence[FileNote]) -> pl.DataFrame:
 def overlay(base: pl.DataFrame, rows: Sequence[ManifestRow]) -> pl.DataFrame:
     """Replace the rows of `base` by those of the same run id in `rows`, add the others, sorted as on disk.
 
-    `base` is sorted so: only what stands behind the first of the new rows is sorted again, in a growing archive little.
+    `base` is sorted so: only what follows the first of the new rows is sorted again, in a growing archive little.
     """
     if not rows:
         return base
@@ -136,7 +136,7 @@ def _read(
 ) -> pl.DataFrame:
     wanted = {name: schema[name] for name in columns} if columns is not None else schema
     try:
-        # One open file for all looks: a compaction may put another table in its place between two of them.
+        # One open file for all reads: a compaction may put another table in its place between two of them.
         # Unbuffered: polars goes on from the descriptor's own position, which a buffer would have moved ahead.
         with path.open("rb", buffering=0) as file:
             _check(path, file)
@@ -159,14 +159,14 @@ def _read(
 
 
 def _refuse_another_table(path: Path, model: type[BaseModel], present: Container[str]) -> None:
-    """Raise `Corrupt` where columns are missing that every version has: a sound table, but of something else."""
+    """Raise `Corrupt` if columns are missing that every version has: a sound table, but of something else."""
     absent = [name for name, column in model.model_fields.items() if column.is_required() and name not in present]
     if absent:
         raise corrupt(path, f"is a table of something else: it has no column {absent[0]}")
 
 
 def look_anew(*paths: Path) -> None:
-    """Compute the checksums of these tables again when they are read next: rot changes neither size nor mtime."""
+    """Have the checksums of these tables computed again at the next read: rot changes neither size nor mtime."""
     for path in paths:
         _whole.pop(path, None)
 
@@ -201,11 +201,11 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
                 row_group_size=131_072,
                 metadata={VERSION_KEY: str(SCHEMA_VERSION)},
             )
-        except pl.exceptions.ComputeError as error:  # what polars makes of an error of the disk, now and then
+        except pl.exceptions.ComputeError as error:  # what polars sometimes makes of an error of the disk
             raise Retry(
                 f"cannot be written: {str(error).splitlines()[0]}",
                 place=str(path),
-                next_step="look whether that disk has space left",
+                next_step="check that the disk has space left",
             ) from error
         _seal(temporary)
 
@@ -221,7 +221,7 @@ def _seal(path: Path) -> None:
 
 
 _whole: dict[Path, files.FileStat] = {}
-"""The state in which each table was last seen to be whole: tables are replaced, never changed, so one look does."""
+"""The state in which each table was last seen to be whole: tables are replaced, never changed, so one check will do."""
 
 
 def _sealed(file: BinaryIO) -> bool:
@@ -234,7 +234,7 @@ def _sealed(file: BinaryIO) -> bool:
 
 
 def _footer_start(file: BinaryIO) -> int:
-    """Find where a Parquet footer begins: 4 bytes of length and the letters PAR1 stand behind it."""
+    """Find where a Parquet footer begins: 4 bytes of length and the letters PAR1 follow it."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _FOOTER_TAIL))
     return size - _FOOTER_TAIL - int.from_bytes(file.read(4), "little")
@@ -250,7 +250,7 @@ def _checksum(file: BinaryIO, length: int) -> int:
 
 
 def corrupt(path: Path, cause: str) -> Corrupt:
-    """Describe damage of a table; nothing was changed."""
+    """Return the error for damage of a table; nothing was changed."""
     return Corrupt(
         cause,
         place=str(path),

@@ -18,7 +18,7 @@ def read_view(
     """Read all rows, live and superseded, as a frame of `table.MANIFEST_SCHEMA` in the order of `manifest.parquet`.
 
     With `chips` only the rows of these chips are read, with `columns` only these columns and those
-    it is sorted and chosen by.
+    that rows are sorted and chosen by.
 
     Raises:
         Corrupt: table or log is damaged or of a newer version.

@@ -1,1 +1,1 @@
-"""`ingestd run`: watch, wait, stage, log; and what `status` and `tail` tell of it."""
+"""`ingestd run`: watch, wait, stage, log; and what `status` and `tail` show of it."""

@@ -3,10 +3,10 @@
 Threads: the main thread supervises; the worker decides; the observer and the scheduler put messages on the worker's
 queue. A signal handler only sets a flag.
 
-Stopping, in order, within `service.stop_s` whatever hangs: the worker takes nothing new; hints and jobs end; the worker
+Stopping takes at most `service.stop_s`, whatever hangs: the worker takes nothing new; hints and jobs end; the worker
 finishes the batch in hand, writes the histories and compacts; the state file says `stopped`; the lock is freed. A
-thread that does nothing else keeps the limit. A second SIGTERM or SIGINT ends the process at once, which is safe: it is
-what a power cut does.
+thread of its own enforces the limit. A second SIGTERM or SIGINT ends the process at once, which is as safe as a power
+cut.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ CHECK_S = 1.0
 """How often watch, worker and scheduler are checked, in seconds."""
 
 STUCK_S = 60.0
-"""A worker or scheduler silent for this long is stuck: the watchdog is not fed any more, and systemd restarts all.
+"""A worker or scheduler silent for this long is stuck: the watchdog is no longer fed, and systemd restarts the service.
 
-The worker may be silent for `manifest.lock_timeout_s` besides, while another process has the manifest.
+The worker may be silent for another `manifest.lock_timeout_s` while another process holds the manifest's lock.
 """
 
 STATE_EVERY_S = 0.5
-"""The state file is written at most so often, in seconds, and only when something changed."""
+"""Shortest interval between writes of the state file, in seconds; it is written only when something changed."""
 
 LIMITED_SCAN_S = 10.0
-"""How often everything is scanned while the kernel's limits leave folders unwatched, in seconds, at the least."""
+"""Longest interval between scans while the kernel's limits leave folders unwatched, in seconds."""
 
 COLLECT_FROM = 700
-"""After so many new objects Python looks for garbage among them: its own default, for a process that stays."""
+"""After this many new objects Python collects garbage among them: its own default, right for a long-lived process."""
 
 LAST_WORD_S = 1.0
-"""How long a stop that took too long may take to say so, in seconds: the log may be what hangs."""
+"""Time to log that a stop took too long, in seconds: the log itself may be what hangs."""
 
 
 class Exit(IntEnum):
@@ -80,7 +80,7 @@ class Signals:
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Note a stop; a second SIGTERM or SIGINT ends the process at once.
 
-        SIGHUP never does: a terminal that is closed sends it more than once (kernel and shell), or SIGTERM besides.
+        SIGHUP never does: a terminal that closes may send it more than once (kernel and shell), or SIGTERM as well.
         """
         if number != signal.SIGHUP:
             if self.asked:
@@ -91,7 +91,7 @@ class Signals:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle SIGTERM, SIGINT and, unless `nohup` has it ignored, SIGHUP (a closed terminal) for the block."""
+        """Handle SIGTERM, SIGINT and, unless `nohup` made it ignored, SIGHUP (a closed terminal) for the block."""
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         numbers = (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
         before = {number: signal.signal(number, self.handle) for number in numbers}
@@ -104,7 +104,7 @@ class Signals:
 
 @contextlib.contextmanager
 def limited_stop(signals: Signals, stop_s: float) -> Iterator[None]:
-    """End the process as it is when the block goes on for `stop_s` after a signal, wherever its threads hang."""
+    """End the process as it is if the block goes on for `stop_s` seconds after a signal, wherever its threads hang."""
     over = threading.Event()
 
     def keep_limit() -> None:
@@ -138,11 +138,11 @@ def _give_up(stop_s: float) -> None:
 def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     """Run the service in the foreground until a signal ends it; return its exit code.
 
-    A raw root that is not there (a share that is late at boot) is waited for before any folder is made below the data
-    root: that may be the empty place where a disk is to be mounted.
+    If the raw root is missing (a share that is late at boot), the service waits for it before it makes any folder
+    below the data root, which may be an empty mount point.
 
     Raises:
-        LockHeld: another service works on this data root, or a process has the manifest for too long.
+        LockHeld: another service works on this data root, or a process held the manifest's lock for too long.
         Corrupt: manifest or log is damaged; nothing was changed.
         Retry: the disk of the stage refused.
     """
@@ -155,7 +155,7 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
         lock.acquire(LOCK_WAIT_S)
         try:
             with opened(settings, clock) as ingest:
-                gc.freeze()  # code and catalog are no garbage; what comes may be, in a life of months
+                gc.freeze()  # code and catalog never become garbage; what is made later may, over months
                 gc.set_threshold(COLLECT_FROM)
                 return Daemon(settings, Worker(ingest), signals, notifier, clock).run()
         finally:
@@ -187,7 +187,7 @@ class Daemon:
         put: Callable[[Message], None] = self._worker.inbox.put
 
         def on_doubt(reason: str) -> None:
-            if reason == OVERFLOWED:  # the scan that follows may tell of another reason that came first
+            if reason == OVERFLOWED:  # the scan that follows may log another reason, which came first
                 self._log.warning("hints_lost", problem=reason)
             put(ScanAsked(reason))
 
@@ -208,7 +208,7 @@ class Daemon:
                 return self._stop()
 
     def _start(self) -> None:
-        """Place the watch, then scan: what appears in between is seen twice, never not at all."""
+        """Place the watch, then scan: what appears in between is seen twice rather than missed."""
         layout, settings = self._settings.layout, self._settings
         self._log.info(
             "started",
@@ -229,14 +229,14 @@ class Daemon:
         self._notifier.ready(f"watching {layout.raw_root} {self._watching}")
 
     def _stop(self) -> Exit:
-        self._worker.stop()  # first: the log and the watch may wait for somebody who answers no more
+        self._worker.stop()  # first: the log and the watch may hang
         self._notifier.stopping()
         self._log.info("stopping", signal=self._signals.name)
         if self._watch is not None:
             self._watch.stop()
         self._scheduler.shutdown(wait=False)
         self._show("stopping")
-        while self._thread.is_alive():  # by turns: a signal that the kernel gives to another thread ends no wait
+        while self._thread.is_alive():  # wait in turns: a signal delivered to another thread ends no wait
             self._thread.join(STATE_EVERY_S)
         if self._worker.failure is not None:
             return self._fail()
@@ -245,12 +245,12 @@ class Daemon:
         return Exit.STOPPED
 
     def _fail(self) -> Exit:
-        """End because the worker did; a damage of our own files is for people to mend, so no restart is asked for."""
+        """End because the worker did; damage to our own files needs a person, so no restart is asked for."""
         failure = self._worker.failure
         if isinstance(failure, IngestdError):
             self._log.error("failed", **cause(failure))
             return Exit.COULD_NOT_RUN
-        self._log.error("failed", problem="the worker ended by an error of ingestd itself", exc_info=failure)
+        self._log.error("failed", problem="the worker ended with an error in ingestd itself", exc_info=failure)
         return Exit.FAILED
 
     # ---- supervision ------------------------------------------------------------------------------------------------
@@ -264,12 +264,12 @@ class Daemon:
             self._describe_watch(watch)
 
     def _check(self) -> None:
-        """Check the watch, and leave a beat: the scheduler's thread lives, and the watch was seen to or replaced."""
+        """Check the watch, then leave a beat: the scheduler's thread lives, and the watch was checked or replaced."""
         self._check_watch()
         self._checked_at = time.monotonic()
 
     def _check_watch(self) -> None:
-        """Check that hints still come; where they do not, place the watch anew and scan."""
+        """Check that hints still come; if not, replace the watch and scan."""
         if self._watch is None or self._signals.stop.is_set():
             return
         problem = self._watch.check(self._worker.folders)
@@ -281,14 +281,14 @@ class Daemon:
                 self._lost(error)
                 return
             self._log.warning("watch_replaced", problem=problem)
-            self._worker.inbox.put(ScanAsked("the watch was placed anew"))
+            self._worker.inbox.put(ScanAsked("the watch was replaced"))
         self._describe_watch(self._watch)
         if self._watch.limited and time.monotonic() >= self._limited_scan_at:
             self._limited_scan_at = time.monotonic() + min(LIMITED_SCAN_S, self._settings.watch.rescan_s)
             self._worker.inbox.put(ScanAsked("routine", routine=True))
 
     def _lost(self, error: Retry) -> None:
-        """Say once that there is no watch; the scans and the checks go on."""
+        """Log once that there is no watch; scans and checks go on."""
         watching = f"waiting for {error.place}: {error.message}"
         if watching != self._watching:
             self._watching = watching
@@ -308,7 +308,7 @@ class Daemon:
         self._watching = watching
 
     def _heed_clock(self) -> None:
-        """Where the machine's clock was set, see to the jobs that are planned by it, and say so: dates follow it."""
+        """If the machine's clock was set, plan the jobs again and log it, since dates follow that clock."""
         step_s = self._steps.step_s()
         if step_s:
             rearm(self._scheduler)
@@ -316,7 +316,7 @@ class Daemon:
             self._log.warning("clock_stepped", problem=problem, seconds=round(step_s, 1))
 
     def _alive(self) -> bool:
-        """Say whether worker and scheduler left a beat lately; nothing but their own threads at work leaves one."""
+        """Say whether worker and scheduler left a beat lately; only their own threads leave one."""
         now = time.monotonic()
         worker_s, check_s = now - self._worker.beat_at, now - self._checked_at
         return worker_s < STUCK_S + self._settings.manifest.lock_timeout_s and check_s < STUCK_S

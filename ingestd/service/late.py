@@ -1,8 +1,7 @@
 """Wait at the start for a raw root that is late: a share, or a disk that is not mounted yet.
 
-Nothing is made below the data root meanwhile: its folder may be the empty place where a disk is to be mounted. Where an
-earlier start has made the folder of the manifest, the waiting service is seen all the same: it holds the service's
-lock, and its state says what it waits for.
+Nothing is made below the data root meanwhile, which may be an empty mount point. If an earlier start has made the
+manifest's folder, the waiting service is visible: it holds the service's lock, and its state says what it waits for.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from ingestd.service.notify import Notifier
 from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock
 
 LOOK_S = 1.0
-"""How often it is looked whether the raw root is there, in seconds."""
+"""How often to look whether the raw root is there, in seconds."""
 
 
 def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier, clock: Clock) -> bool:
-    """Wait, visibly, until there is a raw root; False when a stop ended the wait.
+    """Wait, visibly, until there is a raw root; return False if a stop ended the wait.
 
-    The lock is free afterwards: a disk mounted meanwhile may have brought the one that others find.
+    The lock is free afterwards: a disk mounted meanwhile may have brought another lock file, which others find.
 
     Raises:
         LockHeld: another service, or a repair, works on this data root.
@@ -38,7 +37,7 @@ def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier,
         return True
     log = structlog.get_logger("ingestd")
     with contextlib.closing(_Presence(layout, clock)) as presence:
-        presence.show(missing)  # first: where another service is at work, the log is its own
+        presence.show(missing)  # first: if another service is at work, the log belongs to it
         log.error("waiting_for_raw_root", **cause(missing))
         notifier.ready(_sentence(missing))
         while not stop.wait(LOOK_S):
@@ -55,7 +54,7 @@ def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier,
 
 
 def _without_raw_root(layout: Layout) -> UsageError | Retry | None:
-    """Say why there is no raw root to look at; None where there is one. Its share may be dead, or not mounted yet."""
+    """Say why there is no raw root to look at (a dead share, or not mounted yet); None where there is one."""
     try:
         require_raw_root(layout)
     except (UsageError, Retry) as error:
@@ -78,12 +77,12 @@ class _Presence:
         self._state: StateFile | None = None  # while the lock is held
 
     def show(self, missing: UsageError | Retry | None, phase: Phase = "starting") -> None:
-        """Take the lock where it is not held, and write the state where it changed.
+        """Take the lock unless it is held, and write the state if it changed.
 
         Raises:
-            LockHeld: another process has it.
+            LockHeld: another process holds it.
         """
-        with contextlib.suppress(Retry):  # the disk of the stage is away, too, or full: nobody can be told there
+        with contextlib.suppress(Retry):  # the stage's disk is away too, or full: the state cannot be written
             state = self._under_lock()
             if state is None:
                 return
@@ -93,14 +92,14 @@ class _Presence:
                 state.show(phase, "reading the manifest" if phase == "starting" else phase)
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         self._lock.release()
 
     def _under_lock(self) -> StateFile | None:
-        """Return what to write the state to, None where there is no folder for it."""
+        """Return what to write the state to; None where there is no folder for it."""
         try:
             self._lock.check()
-        except Retry:  # not taken yet; or its disk went, or another was mounted over it
+        except Retry:  # not taken yet; or its disk went away, or another was mounted over it
             self._lock.release()
         else:
             return self._state

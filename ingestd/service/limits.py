@@ -1,4 +1,4 @@
-"""The kernel's limits on inotify: which one is reached, whether there is room again, and how to raise it."""
+"""The kernel's limits on inotify: which is reached, whether there is room again, and how to raise it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ WATCHES_ADVISED = 524288
 INSTANCES_ADVISED = 1024
 
 LIMIT_ERRORS = {errno.ENOSPC: "max_user_watches", errno.EMFILE: "max_user_instances"}
-"""Which limit an error of inotify tells of."""
+"""Which limit an error of inotify means."""
 
 
 def limits_message(name: str = "max_user_watches") -> str:
-    """Say that a limit of the kernel (`max_user_watches` or `max_user_instances`) is reached, and how to raise it."""
+    """Say that a kernel limit (`max_user_watches` or `max_user_instances`) is reached, and how to raise it."""
     value = limit_value(name)
     advised = max(2 * value, INSTANCES_ADVISED if name == "max_user_instances" else WATCHES_ADVISED)
     setting = f"fs.inotify.{name}={advised}"
     return (
         f"the kernel's limit fs.inotify.{name} ({value}) is reached: new files are found by scanning, which takes "
-        f"longer. Raise it with `sudo sysctl {setting}`, and for good with "
+        f"longer. Raise it with `sudo sysctl {setting}`, and permanently with "
         f"`echo {setting} | sudo tee /etc/sysctl.d/60-ingestd.conf`"
     )
 
 
 def limit_value(name: str) -> int:
-    """Read a limit; 0 where it cannot be read."""
+    """Read a limit; 0 if it cannot be read."""
     try:
         return int((LIMITS / name).read_text())
     except (OSError, ValueError):
@@ -38,7 +38,7 @@ def limit_value(name: str) -> int:
 
 
 def limit_at_hand(root: Path) -> str | None:
-    """Try whether one more folder could be watched; the limit's name when not."""
+    """Try whether one more folder could be watched; return the limit's name if not."""
     queue = inotify_init()
     if queue < 0:
         return LIMIT_ERRORS.get(ctypes.get_errno())

@@ -1,7 +1,7 @@
 """One line of the log: the format its writer and its readers share.
 
-A JSON object a line, UTF-8, every character printable: `time` (UTC, ISO 8601), `level` (one of `LEVELS`), `event` (a
-stable name, words joined by underscores), then the context. `exception` is a traceback as text, without local
+One JSON object per line, UTF-8, every character printable: `time` (UTC, ISO 8601), `level` (one of `LEVELS`), `event`
+(a stable name, words joined by underscores), then the context. `exception` is a traceback as text, without local
 variables; `suppressed` counts earlier lines like this one that were held back; a library's line has the event
 `library_message`, with `logger` and `message`.
 """
@@ -20,18 +20,18 @@ from ingestd.errors import IngestdError
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 OLDER_SUFFIX = ".1"
-"""Ends the name of the file before the current one, as logrotate's does."""
+"""Ends the name of the log file before the current one, as logrotate's does."""
 
 
 def cause(error: IngestdError, next_step: str | None = None) -> dict[str, str]:
-    """Return the fields of a line that tell of an error; `next_step` takes the place of the error's own."""
+    """Return the fields of a line that describe an error; `next_step` replaces the error's own."""
     step = error.next_step if next_step is None else next_step
     return {"problem": error.message, "place": error.place, "next_step": step}
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of the log. `time` is aware, in UTC; a line that is none of ours has `raw` alone, and no `event`."""
+    """One line of the log. `time` is aware, in UTC; a line that is not ours has only `raw`, and no `event`."""
 
     raw: str
     time: datetime | None = None
@@ -41,7 +41,7 @@ class LogLine:
 
 
 def parse_line(raw: bytes) -> LogLine:
-    """Read one line of the log; never raises. A syslog prefix `<N>` is passed over."""
+    """Read one line of the log; never raises. A syslog prefix `<N>` is skipped."""
     text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
     body = text[3:] if text[:1] == "<" and text[2:3] == ">" else text
     try:
@@ -58,8 +58,8 @@ def parse_line(raw: bytes) -> LogLine:
 def json_line(entry: Mapping[str, Any]) -> str:
     """Show an entry as one line of JSON whose characters are all printable, whatever the values are.
 
-    Control characters are JSON escapes; bytes of a name that is not UTF-8 are shown as `\\xff`. Values JSON does not
-    know are shown as text, not-a-number and infinities too.
+    Control characters become JSON escapes; bytes of a name that is not UTF-8 are shown as `\\xff`. Values that JSON
+    does not know are shown as text, not-a-number and infinities too.
     """
     try:
         text = json.dumps(entry, ensure_ascii=False, allow_nan=False, default=_as_text)

@@ -1,10 +1,10 @@
-"""The service's log: one line a decision, with a stable `event` name and its context as fields.
+"""The service's log: one line per decision, with a stable `event` name and its context as fields.
 
-Ours (structlog) and the libraries' (standard logging, warnings, a thread that died) take one way: `Pipe` makes one
-entry of each and gives it to every sink. Under systemd and in a pipe a line is one JSON object; on a terminal it is
-what `ingestd tail` shows. The file, where there is one, always holds JSON.
+Our own lines (structlog) and the libraries' (standard logging, warnings, a thread that died) go the same way: `Pipe`
+makes one entry of each and gives it to every sink. Under systemd and in a pipe a line is one JSON object; on a terminal
+it is what `ingestd tail` shows. The log file, if there is one, always holds JSON.
 
-What a line is made of: `ingestd.service.logline`; where it goes: `ingestd.service.sinks`. Lines to log with:
+`ingestd.service.logline` defines what a line is, `ingestd.service.sinks` where it goes. To log, use
 `structlog.get_logger("ingestd")`.
 """
 
@@ -55,16 +55,16 @@ def configure_logs(
 ) -> Logs:
     """Set up structlog, standard logging and warnings; return what undoes it.
 
-    `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, where given, gets
-    JSON; it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never).
-    A file in the folder `below` is begun when that has been made: what is logged before goes to the stream alone.
-    `typed` makes a command in a `next_step` one to be typed as it stands by whoever reads the stream; whoever reads the
-    file says by other options where things are. `level` holds for our own lines; a library's are written from warning
-    on, from info on with `debug`.
+    `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, if given, gets JSON;
+    it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never). A file in
+    the folder `below` is created only once that folder exists; what is logged before goes only to the stream. `typed`
+    turns a command in a `next_step` into one that whoever reads the stream can type as it stands; whoever reads the
+    file may need other options. `level` applies to our own lines; a library's are written from warning on, with
+    `debug` from info on.
     """
     sinks: list[Sink] = [Terminal(stream, typed, zone) if terminal else Lines(stream, typed, journal=journal)]
     if file is not None:
-        # First, since it waits for nobody: a last word is there, whatever the stream does.
+        # First, since it never blocks: the last line is in the file, whatever the stream does.
         sinks.insert(0, LogFile(file, max_bytes, below))
     logs = Logs(Pipe(sinks, wall=wall, clock=clock))
     logs.install(level)
@@ -100,11 +100,11 @@ class Logs:
         )
 
     def leave_terminal(self) -> None:
-        """Write no more on a terminal, where there is one, for what a command tells there itself; the file goes on."""
+        """Stop writing to a terminal, if there is one, so that a command can write there itself; the file goes on."""
         self._pipe.leave_terminal()
 
     def close(self) -> None:
-        """Undo the set-up and let the file go."""
+        """Undo the set-up and close the file."""
         level, our_level, hook = self._before
         self._root.removeHandler(self._pipe)
         self._root.setLevel(level)
@@ -129,7 +129,7 @@ def _log_thread_death(died: threading.ExceptHookArgs) -> None:
 
 
 class Pipe(logging.Handler):
-    """The one handler: makes an entry of a record once, holds repeated warnings back, and gives it to every sink."""
+    """The one handler: makes one entry of a record, holds back repeated warnings, and gives it to every sink."""
 
     def __init__(self, sinks: list[Sink], *, wall: Callable[[], datetime], clock: Callable[[], float]) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Pipe(logging.Handler):
         try:
             entry = make_entry(record, self._wall())
             held_back = self._throttle.held_back(entry)
-        except Exception:  # a value that cannot even be shown: the line is lost, the service is not
+        except Exception:  # a value that cannot even be shown: only this line is lost
             return
         if held_back is not None:
             self._write(entry if held_back == 0 else entry | {"suppressed": held_back})
@@ -168,7 +168,7 @@ class Pipe(logging.Handler):
                     sink.write(entry)
 
     def leave_terminal(self) -> None:
-        """Give no more lines to a terminal."""
+        """Stop giving lines to a terminal."""
         self._sinks = [sink for sink in self._sinks if not isinstance(sink, Terminal)]
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ def _head(moment: datetime, level: str, event: str) -> Entry:
 
 
 def make_entry(record: logging.LogRecord, moment: datetime) -> Entry:
-    """Make the fields of one line from a log record, ours or a library's."""
+    """Make the fields of one line from a log record, our own or a library's."""
     level = next((name for name, least in _SEVERITY if record.levelno >= least), "debug")
     fields = getattr(record, "fields", None)
     if not isinstance(fields, dict):

@@ -1,4 +1,4 @@
-"""Look at the files whose time has come: decided already, not over yet, or ready to be staged."""
+"""Look at the files that are due: decided already, not over yet, or ready to be staged."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ingestd.stage.run import StageTask, Waiting
 from ingestd.writers import Writers, read_writers
 
 POLL_WRITER_S = 5.0
-"""How often a file that somebody has open is asked for, in seconds, should the hint of its closing be lost."""
+"""How often a file that somebody has open is looked at, in seconds, in case the hint of its closing is lost."""
 
 HEAD_START_S = 0.02
 """The longest head start of a look, in seconds.
 
-A look at all processes takes a while, so it begins as much earlier than a file will have stood still as the last one
-took. The file is read when it has stood still, and only in the state in which it was looked at.
+A look at all processes takes a while, so it starts that much before a file will have been unchanged for `settle_s`; the
+last look's duration is the estimate. The file is read only then, and only in the state in which it was looked at.
 """
 
 
 class Looker:
-    """Judges files from outside, and keeps on the wait list those that are not over."""
+    """Judges files from outside and keeps those that are not over on the wait list."""
 
     def __init__(self, ingest: Ingest, waiting: WaitList) -> None:
         self._ingest = ingest
@@ -36,13 +36,13 @@ class Looker:
         self._look_s = 0.0
         self.gone: list[str] = []
         self.news: list[tuple[str, Verdict]] = []
-        """Files that wait for another kind of reason than people were last told."""
+        """Files that wait for another kind of reason than was last logged."""
 
     def tasks(self, names: Sequence[str]) -> list[StageTask]:
-        """Return the tasks for those of `names` that are settled as far as can be told from outside.
+        """Return the tasks for those of `names` that are settled as far as can be seen from outside.
 
-        One look at all processes serves them: taken after their state was, and their state must be the same when they
-        are read, so nobody wrote from the look on. `gone` and `news` tell what else was found.
+        One look at all processes serves them all. It is taken after their state was noted, and their state must be the
+        same when they are read, so nobody has written since the look. `gone` and `news` hold what else was found.
         """
         self.gone = []
         found: dict[str, FileStat] = {}
@@ -61,11 +61,11 @@ class Looker:
         return [task for task in tasks if task is not None]
 
     def _stand_still(self, tracks: Iterable[Track]) -> None:
-        """Wait for the files that will have stood still in a moment: they were looked at by so much too early."""
+        """Wait out the head start of the files that will have been unchanged long enough in a moment."""
         now = time.monotonic()
         rests = [self._patience.settle_s - track.unchanged_s(now) for track in tracks]
         if soon := [rest for rest in rests if 0 < rest <= HEAD_START_S]:
-            time.sleep(max(soon) + 1e-4)  # a hair more than the difference of two clock readings is exact to
+            time.sleep(max(soon) + 1e-4)  # more than the rounding error of the difference of two clock readings
 
     def _stat(self, name: str) -> FileStat | None:
         path = self._ingest.layout.raw_file(name)
@@ -103,7 +103,7 @@ class Looker:
         return observe(self._list.entries[name].track, sample, seen_at, status.age_s(self._ingest.clock()))
 
     def not_over(self, outcome: Waiting) -> None:
-        """Keep a file that turned out, when it was read, to be running; a queued one is decided and not waited for."""
+        """Keep a file that turned out to be running when it was read; a queued one is decided and need not wait."""
         name = outcome.task.source_file
         entry = self._list.entries.get(name)
         if entry is not None and entry.track is not None:

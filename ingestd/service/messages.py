@@ -1,4 +1,4 @@
-"""What observer, scheduler and the thread of the suspects may tell the worker: the messages on its one queue."""
+"""The messages that observer, scheduler and the suspects' thread put on the worker's one queue."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ingestd.stage.run import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A hint: something happened to this path (relative to the raw root)."""
+    """Something may have happened to this path, relative to the raw root."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScanAsked:
-    """Look at everything; the reason is logged, a routine one for debugging only."""
+    """Look at everything; the reason is logged, that of a routine scan that finds nothing new only at level debug."""
 
     reason: str
     routine: bool = False
@@ -29,12 +29,12 @@ class Compact:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOldEvents:
-    """Delete event JSONs that are past their time."""
+    """Delete event JSONs older than `events.keep_days`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A suspect was staged in a process of its own, or that process died; `began` is in monotonic seconds."""
+    """A suspect was staged in its own process, or that process died; `began` is in monotonic seconds."""
 
     outcome: Outcome
     began: float

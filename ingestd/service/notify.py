@@ -1,6 +1,6 @@
-"""The service's words to systemd: ready, alive, stopping; see sd_notify(3).
+"""What the service tells systemd: ready, alive, stopping; see sd_notify(3).
 
-A few datagrams to the socket that `NOTIFY_SOCKET` names; without it (started by hand) nothing is sent. What the service
+Datagrams go to the socket that `NOTIFY_SOCKET` names; without it (started by hand) nothing is sent. What the service
 does never depends on whether a message arrived.
 """
 
@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from ingestd.words import shown
 
 STATUS_LIMIT = 300
-"""Characters of a status line: `systemctl status` shows one line."""
+"""Longest status line, in characters: `systemctl status` shows one line."""
 
 SEND_TIMEOUT_S = 1.0
-"""Seconds a message may wait for a full socket before it is given up."""
+"""How long a message may wait for a full socket before it is dropped, in seconds."""
 
 
 class Notifier:
-    """Tell systemd how the service is; never raises, whatever the socket does.
+    """Tells systemd how the service is; never raises, whatever the socket does.
 
-    `watchdog_s` is how often `watchdog()` must be called, in seconds (half of what systemd allows), None when systemd
-    does not ask.
+    `watchdog_s` is how often `watchdog()` must be called, in seconds (half of what systemd allows); None if systemd
+    does not ask for it.
     """
 
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
@@ -47,7 +47,7 @@ class Notifier:
         self._send(_status(text))
 
     def watchdog(self) -> None:
-        """Say that every part of the service is alive; call it only after looking."""
+        """Say that every part of the service is alive; call it only after checking."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:

@@ -1,4 +1,4 @@
-"""Paths of runs whose raw file was found gone: a known copy takes its place, once it has stayed away."""
+"""Paths of runs whose raw file was found gone: a known copy takes its place once the file has stayed away."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ingestd.ingest import Ingest
 from ingestd.service.waiting import WaitList
 
 PUT_OFF_S = 1.0
-"""How soon it is looked again, in seconds, whether a path still waits that is put off: a run may take hours."""
+"""How soon to look again at a path that was put off, in seconds: the run it waits for may take hours."""
 
 
 class Orphans:
     """Which paths are gone, and when their copies' turn comes. Only the worker calls it.
 
-    Not at once: a program that saves with care takes the name away for an instant, and of a folder that was renamed the
-    old paths are looked at before the new ones.
+    A copy's turn does not come at once: programs that save a file may remove its name for an instant, and when a folder
+    was renamed, its old paths are looked at before the new ones.
     """
 
     def __init__(self, ingest: Ingest, waiting: WaitList) -> None:
@@ -26,12 +26,12 @@ class Orphans:
         self._due: dict[str, float] = {}  # path -> monotonic seconds
 
     def note(self, paths: Iterable[str]) -> None:
-        """Note those of these paths, just found gone, whose run has a known copy."""
+        """Note which of these paths, just found gone, belong to a run with a known copy."""
         catalog = self._ingest.store.catalog
         self._note(path for path in paths if any(catalog.copies_of_runs_at([path])))
 
     def note_unseen(self, scan: Scan) -> None:
-        """Note the paths that a scan did not see, or that hold another run's bytes, or none."""
+        """Note the paths that a scan did not see, or that hold another run's bytes or no complete row."""
         catalog = self._ingest.store.catalog
         for copies in self._ingest.orphaned_copies(scan):
             runs = (catalog.live_with(copy.digest) for copy in copies)
@@ -43,11 +43,11 @@ class Orphans:
             self._due.setdefault(path, due)
 
     def next_due(self) -> float | None:
-        """Tell when the turn of the next one comes (monotonic seconds)."""
+        """Return when the next one's turn comes, in monotonic seconds."""
         return min(self._due.values(), default=None)
 
     def due(self) -> list[str]:
-        """List those whose turn has come. Where a file waits that may be the run's, by path or size, it is put off."""
+        """List those whose turn has come; put off those for which a waiting file may be the run's, by path or size."""
         now, catalog = time.monotonic(), self._ingest.store.catalog
         sizes = {entry.track.sample.size for entry in self._list.entries.values() if entry.track is not None}
         ready = []
@@ -59,6 +59,6 @@ class Orphans:
         return ready
 
     def done(self, paths: Iterable[str]) -> None:
-        """Forget these: what there was to do for them is done."""
+        """Forget these paths: nothing more is to be done for them."""
         for path in paths:
             self._due.pop(path, None)

@@ -1,4 +1,4 @@
-"""Delete event JSONs that are past their time. The log and the manifest hold what counts; events are for people."""
+"""Delete event JSONs older than `events.keep_days`. Log and manifest hold what counts; events are for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingestd import files
 
 
 def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str]:
-    """Delete the day folders older than `keep_days` days before `today` (0: none); return their names.
+    """Delete the day folders dated more than `keep_days` days before `today` (0: none); return their names.
 
     Only folders named as a date are touched.
 

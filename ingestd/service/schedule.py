@@ -1,8 +1,8 @@
-"""The clockwork: APScheduler jobs that only put messages on the worker's queue, whatever becomes of the wall clock.
+"""The clockwork: APScheduler jobs that only put messages on the worker's queue, however the wall clock is set.
 
 APScheduler plans by the wall clock, which may be set by hours or years while the service runs: a PC whose battery is
-empty begins in the past until the network tells the time. Forward, a job is due at once, and runs once; back, `rearm`
-brings it near again.
+empty starts in the past until the network tells it the time. When the clock is set forward, a job is due at once and
+runs once; when it is set back, `rearm` brings the job near again.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from ingestd.service.messages import Compact, DeleteOldEvents, Message, ScanAske
 from ingestd.settings import Settings
 
 DELETE_FIRST_S = 60.0
-"""Old event JSONs are deleted so long after the start, in seconds: many a PC is switched off before the next time, and
-a clock that was wrong when it was switched on is set by then.
+"""When old event JSONs are first deleted, in seconds after the start: many a PC is switched off before the next time,
+and a clock that was wrong at power-on is set by then.
 """
 
 DELETE_EVERY_S = 6 * 3600.0
-"""How often they are deleted after that, in seconds of real time: a clock that is decades ahead for a moment would have
-them deleted before their time.
+"""How often they are deleted after that, in seconds of uptime: a wall clock that is decades ahead for a moment would
+have them deleted too early.
 """
 
 JITTER = 0.1
 """Scans are spread by this part of their interval, so that several PCs on one share do not scan in step."""
 
 STEP_S = 2.0
-"""A wall clock that moved by so many seconds more or less than time went by was set."""
+"""If the wall clock moved this many seconds more or less than time passed, it was set."""
 
 
 def uptime_s() -> float:
-    """Tell how long the machine is up, in seconds: nobody sets this clock, and it goes on while the machine sleeps."""
+    """Return how long the machine has been up, in seconds: this clock is never set, and runs on during sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Run a job every so many seconds, counted from now.
+    """Runs a job every so many seconds, counted from now.
 
-    APScheduler's own interval counts from the run before, and lists every run that was missed: after a clock set
+    APScheduler's own interval counts from the previous run and lists every run that was missed: after the clock was set
     forward by years, hundreds of millions.
     """
 
@@ -65,7 +65,7 @@ class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 
 class ClockSteps:
-    """Tells when the wall clock was set. What a clock gains or loses by itself, or is slewed by, is no step."""
+    """Notices when the wall clock was set. Drift and slewing do not count as steps."""
 
     def __init__(self, wall: Callable[[], datetime], uptime: Callable[[], float] = uptime_s) -> None:
         self._wall = wall
@@ -73,7 +73,7 @@ class ClockSteps:
         self._ahead_s = self._read()
 
     def step_s(self) -> float:
-        """Tell by how many seconds it was set since the last call: more than 0 forward, 0 where it was not."""
+        """Return by how many seconds it was set since the last call: above 0 is forward, 0 if it was not set."""
         ahead_s = self._read()
         step_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
         return step_s if abs(step_s) >= STEP_S else 0.0
@@ -91,12 +91,12 @@ def make_scheduler(
 ) -> BackgroundScheduler:
     """Make a scheduler, not yet started.
 
-    Nothing is dropped because it is late (`misfire_grace_time=None`); late runs of one job are taken together. `check`
-    is the health check, run every `check_s` seconds.
+    No run is dropped for being late (`misfire_grace_time=None`); late runs of one job are merged. `check` is the health
+    check, run every `check_s` seconds.
     """
     delete_old_events = _by_real_time(DELETE_FIRST_S, DELETE_EVERY_S, lambda: put(DeleteOldEvents()), uptime)
-    # A run left out because the last one is not over costs nothing here, and APScheduler would warn of each. The logger
-    # is our own: other schedulers of the process keep their warnings.
+    # A run skipped because the last one is not over does no harm here, but APScheduler would warn each time. The logger
+    # is our own, so other schedulers in the process keep their warnings.
     logger = logging.getLogger("apscheduler.scheduler.ingestd")
     logger.setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
@@ -116,7 +116,7 @@ def make_scheduler(
 def _by_real_time(
     first_s: float, every_s: float, do: Callable[[], None], uptime: Callable[[], float]
 ) -> Callable[[], None]:
-    """Do something `first_s` from now and every `every_s` after that, being asked more often."""
+    """Return a function that, called often, does something `first_s` from now and every `every_s` after that."""
     due = uptime() + first_s
 
     def do_if_due() -> None:
@@ -130,7 +130,7 @@ def _by_real_time(
 
 
 def rearm(scheduler: BackgroundScheduler) -> None:
-    """Let no job wait longer than its interval: after the clock was set back its next time is far away."""
+    """Let no job wait longer than its interval: after the clock was set back, its next run would be far away."""
     now = datetime.now(UTC)
     for job in scheduler.get_jobs():
         latest = job.trigger.get_next_fire_time(None, now)

@@ -18,7 +18,7 @@ from ingestd.service.stream import Stream
 from ingestd.service.tail import render_line
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""Syslog priorities; systemd takes `<N>` at the start of a line as its priority, see sd-daemon(3)."""
+"""Syslog priorities; systemd reads `<N>` at the start of a line as its priority, see sd-daemon(3)."""
 
 Entry = dict[str, Any]
 """The fields of one line."""
@@ -35,11 +35,11 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class Lines:
-    """A stream of JSON lines, with a syslog priority before each for the journal."""
+    """A stream of JSON lines; for the journal, each begins with its syslog priority."""
 
     def __init__(self, stream: TextIO, typed: Callable[[str], str], *, journal: bool) -> None:
         self._stream = Stream(stream)
@@ -76,17 +76,17 @@ class Terminal:
 
 
 def _streamed(entry: Entry, stream: Stream, typed: Callable[[str], str]) -> Entry:
-    """Make the line of a stream: with its commands as they are to be typed, and how many lines were left out."""
+    """Add what the line of a stream needs: commands as they are to be typed, and how many lines were left out."""
     step = entry.get("next_step")
     to_type = {"next_step": typed(step)} if isinstance(step, str) else {}
     return entry | to_type | ({"left_out": stream.left_out} if stream.left_out else {})
 
 
 class LogFile:
-    """A file of JSON lines, each one write, so that a reader sees whole lines; opened anew when it was renamed.
+    """A file of JSON lines, each one write, so that a reader sees whole lines; opened again when it was renamed.
 
-    A line that a full disk cut short is ended before the next one. Never waits, even where the path is a pipe. Nothing
-    is written before there is the folder `below` which it is to lie.
+    A line that a full disk cut short is ended before the next one. Never blocks, even if the path is a pipe. If the
+    file is to lie in the folder `below`, nothing is written until that folder exists.
     """
 
     def __init__(self, path: Path, max_bytes: int | None, below: Path | None = None) -> None:
@@ -100,18 +100,18 @@ class LogFile:
         """Append one line.
 
         Raises:
-            OSError: it could not be written whole; or it was, into a file that is too long and cannot be renamed.
+            OSError: it could not be written whole; or it was, but the file is too long and cannot be renamed.
         """
         if self._to_come is not None and is_gone(self._to_come):
             return
-        self._to_come = None  # should it go away from now on, that is told
+        self._to_come = None  # if it goes away after this, writing fails
         line = json_line(entry).encode() + b"\n"
         overlong = self._make_room(len(line))
         descriptor = self._at_hand()
         whole = b"\n" + line if self._torn else line
         self._torn = True
         if os.write(descriptor, whole) < len(whole):
-            raise OSError(errno.ENOSPC, "only a part of the line could be written")
+            raise OSError(errno.ENOSPC, "only part of the line could be written")
         self._torn = False
         if overlong is not None:
             raise overlong
@@ -123,7 +123,7 @@ class LogFile:
             self._descriptor = None
 
     def _make_room(self, more: int) -> OSError | None:
-        """Rename the file that has no room for so many bytes; return why that was refused: then it grows on."""
+        """Rename the file if it has no room for `more` bytes; return why that failed: the file then keeps growing."""
         if self._descriptor is None or self._max_bytes is None:
             return None
         here = os.fstat(self._descriptor)
@@ -131,7 +131,7 @@ class LogFile:
             try:
                 self.path.replace(self.path.with_name(self.path.name + OLDER_SUFFIX))
             except OSError as error:
-                return OSError(error.errno, f"it is full, goes on growing, and cannot be renamed: {error.strerror}")
+                return OSError(error.errno, f"it is full and keeps growing, as it cannot be renamed: {error.strerror}")
         return None
 
     def _at_hand(self) -> int:
@@ -148,7 +148,7 @@ class LogFile:
             return False
 
     def _open(self) -> int:
-        # One level only: where a whole disk is gone, its folders must not be made anew below the empty mount point.
+        # One level only: if a whole disk is gone, its folders must not be made again below the empty mount point.
         self.path.parent.mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o644)

@@ -1,4 +1,4 @@
-"""What the running service says of itself: written to `_manifest/service.json`, read by `ingestd status`."""
+"""What the running service says about itself: written to `_manifest/service.json`, read by `ingestd status`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ingestd.layout import Layout
 from ingestd.settings import Settings
 
 SERVICE = "the service"
-"""What the service's lock is held for, as its file says, while a service has it."""
+"""What the service's lock file says the lock is held for while a service holds it."""
 
 
 LOCK_WAIT_S = 2.0
@@ -29,13 +29,13 @@ Phase = Literal["starting", "running", "stopping", "stopped"]
 
 
 class Model(BaseModel):
-    """A part of the state file; unknown keys of a newer version are passed over by readers."""
+    """A part of the state file; readers ignore unknown keys of a newer version."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Trouble(Model):
-    """Something in the world that keeps the service from its work; it tries again by itself."""
+    """Something outside that keeps the service from its work; the service tries again by itself."""
 
     message: str
     place: str
@@ -45,13 +45,13 @@ class Trouble(Model):
 
     @classmethod
     def of(cls, error: IngestdError, since: datetime, *, next_step: str | None = None, tries: int = 1) -> Trouble:
-        """Make a trouble of an error that came up first at `since`; `next_step` takes the place of the error's own."""
+        """Make a trouble of an error that first occurred at `since`; `next_step` replaces the error's own."""
         step = error.next_step if next_step is None else next_step
         return cls(message=error.message, place=error.place, next_step=step, since=since, tries=tries)
 
 
 class RetryingFile(Model):
-    """One file that could not be staged for a reason outside it; it is tried again by itself."""
+    """One file that could not be staged for a reason outside it; the service tries it again by itself."""
 
     source_file: str
     problem: str
@@ -60,10 +60,10 @@ class RetryingFile(Model):
 
 
 class ServiceState(Model):
-    """One moment of the service.
+    """The service at one moment.
 
-    `doing` is one plain sentence, the same as systemd's `STATUS=`. `backlog` counts the files it has not looked at yet,
-    without those in `retrying`.
+    `doing` is one plain sentence, the same as systemd's `STATUS=`. `backlog` counts the files not looked at yet, except
+    those in `retrying`.
     """
 
     pid: int
@@ -80,21 +80,21 @@ class ServiceState(Model):
 
 
 def goes_on(step: str) -> str:
-    """Say what a person does, and that nothing else is to be done."""
+    """Say what a person has to do, and that the service does the rest."""
     return f"{step}; the service goes on by itself" if step else "nothing: the service tries again by itself"
 
 
 def check_space(settings: Settings) -> None:
-    """Check that the stage's disk has the room without which a service stages nothing.
+    """Check that the stage's disk has `service.free_mib` free, without which a service stages nothing.
 
     Raises:
-        Retry: it has less than `service.free_mib`.
+        Retry: it has less.
     """
     root, wanted = settings.layout.stage_root, settings.service.free_mib
     with files.as_retry(root):
         free = files.free_bytes(root)
     if free < wanted * 2**20:
-        raise Retry(  # the words stay the same while the number of bytes changes: told once
+        raise Retry(  # without the free bytes, so that the message stays the same and is logged once
             f"less than service.free_mib = {wanted:g} MiB are free",
             place=str(root),
             next_step="free some space on that disk",
@@ -102,33 +102,33 @@ def check_space(settings: Settings) -> None:
 
 
 def this_process() -> tuple[int, str]:
-    """Tell the pid and host the state file names."""
+    """Return the pid and host for the state file."""
     return os.getpid(), socket.gethostname()
 
 
 def service_lock(layout: Layout, work: str = SERVICE) -> files.Lock:
-    """Return the lock a service holds for its life, and a repair while it works: one of them a data root.
+    """Return the lock that a service holds for its life and a repair while it works: one of them per data root.
 
-    `work` is what it is taken for, in words: `SERVICE`, or the command that no service may run beside.
+    `work` says what it is taken for: `SERVICE`, or the command beside which no service may run.
     """
     return files.Lock(
         layout.service_lock_path,
         refusal="another service or repair ({holder}) is at work on this data root",
-        next_step="leave it at that one (`ingestd status` tells how a service is), or stop it first",
+        next_step="let that one run (`ingestd status` shows how a service is), or stop it first",
         work=work,
     )
 
 
 def write_state(layout: Layout, state: ServiceState) -> None:
-    """Replace the state file; not flushed, because it says nothing that outlives a power cut."""
+    """Replace the state file; not flushed, because nothing in it matters after a power cut."""
     files.write_atomic(layout.service_state_path, state.model_dump_json(indent=2).encode("utf-8") + b"\n", flush=False)
 
 
 class StateFile:
-    """The state file, as the process that holds the service's lock keeps it; made once the lock is taken.
+    """The state file as kept by the process that holds the service's lock; made once the lock is taken.
 
-    Its pid and host are those of that moment, as in the lock's file: a host may be renamed. `tell` is given a state
-    that changed, before it is written: the disk may hang.
+    Pid and host are those of that moment, as in the lock file: a host may be renamed. `tell` is given each state that
+    changed, before it is written: the disk may hang.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class StateFile:
         troubles: Iterable[Trouble] = (),
         retrying: Iterable[RetryingFile] = (),
     ) -> None:
-        """Write the state where it changed, until it stands there.
+        """Write the state if it changed or has not reached the disk yet.
 
-        A disk that is full or away is passed over: the log and `STATUS=` tell of it, and it must not end the service.
+        A disk that is full or away is ignored: log and `STATUS=` report it, and it must not end the service.
         """
         state = ServiceState(
             pid=self._pid,
@@ -183,9 +183,9 @@ class StateFile:
 
 
 def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None]:
-    """Read what a service last said, and who has the service's lock now: that service, another process, or nobody.
+    """Read what a service last wrote, and who holds the service's lock now: that service, another process, or nobody.
 
-    The state is None unless the holder wrote it: a state that a process left behind says nothing of the next one.
+    The state is None unless the holder wrote it: a state that a process left behind says nothing about the next one.
 
     Raises:
         Retry: the state file or the lock cannot be opened.

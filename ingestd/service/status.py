@@ -1,6 +1,6 @@
-"""What `ingestd status` tells: the service, every file that waits, the last runs, rejects, troubles. Read-only.
+"""What `ingestd status` shows: the service, every waiting file, the last runs, rejects, troubles. Read-only.
 
-Files are looked at afresh, by the same rules the service uses, so the answer is the same with the service up or down.
+Files are looked at afresh by the rules of the service, so the answer is the same whether the service is up or down.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from ingestd.writers import Writers, read_writers
 
 LAST_RUNS = 5
 ROWS_LIMIT = 64 * 2**20
-"""A file up to this many bytes is looked into; a larger one is judged from outside, and its rows are not counted."""
+"""Largest file that is looked into, in bytes; a larger one is judged from outside, and its rows are not counted."""
 
 FILES_READ = 1000
-"""Where more files wait, only those of the others that are running are looked into.
+"""Beyond this many waiting files, only those that are running are looked into.
 
-Before the first backfill of an archive all wait.
+Before the first backfill of an archive, all files wait.
 """
 
 PENDING = "pending"
@@ -73,8 +73,8 @@ class Part(BaseModel):
 class ServicePart(Part):
     """The service: `phase` is `down` when none holds the lock of this data root.
 
-    `doing` then says what else holds it, such as a repair, or why a service may wait unseen; `pid` and `host` are those
-    of a service. `backlog` counts the files it is to look at, without those that are tried again.
+    `doing` then says what else holds it, such as a repair, or why a service may be waiting unseen; `pid` and `host` are
+    those of a service. `backlog` counts the files it has yet to look at, except those that are tried again.
     """
 
     phase: Literal["down", "starting", "running", "stopping"]
@@ -87,9 +87,9 @@ class ServicePart(Part):
 
 
 class WaitingPart(Part):
-    """A file that is not decided: `queued`, `running`, `pending` or `retrying`; seconds since its last change.
+    """A file that waits: `queued`, `running`, `pending` or `retrying`; `age_s` counts seconds since its last change.
 
-    `code` is the kind of reason of a `queued` or `running` one, as in `Verdict`; `next_step` what to do about the
+    `code` is the kind of reason of a `queued` or `running` file, as in `Verdict`; `next_step` says what to do about the
     reason of a `retrying` one.
     """
 
@@ -103,7 +103,7 @@ class WaitingPart(Part):
 
 
 class RunPart(Part):
-    """A run that was measured lately."""
+    """A run that was measured recently."""
 
     run_id: str
     source_file: str
@@ -114,9 +114,9 @@ class RunPart(Part):
 
 
 class RejectPart(Part):
-    """A rejected file that is still there, and its code; `ingestd rejects show` tells the rest.
+    """A rejected file that is still there, and its code; `ingestd rejects show` shows the rest.
 
-    `run_id` is the run it was before it changed, which stays live; None where it was none.
+    `run_id` is the run it was before it changed, which stays live; None if it was none.
     """
 
     source_file: str
@@ -127,8 +127,8 @@ class RejectPart(Part):
 class StatusReport(Part):
     """Everything `status` knows.
 
-    `free_bytes` is None when the stage is not there yet, `runs_without_raw_file` when not all of the raw root
-    can be looked at.
+    `free_bytes` is None if the stage's disk cannot be asked (there is no stage yet, say), `runs_without_raw_file` if
+    part of the raw root cannot be looked at.
     """
 
     service: ServicePart
@@ -145,7 +145,7 @@ class StatusReport(Part):
 
     @property
     def health(self) -> Health:
-        """What a monitor should make of it: a fault that needs a person comes before a service that is down."""
+        """What a monitor should report: a fault that needs a person takes precedence over a service that is down."""
         if self.troubles or self.rejects or any(file.state == RETRYING for file in self.waiting):
             return Health.NEEDS_A_PERSON
         return Health.SERVICE_DOWN if self.service.phase == "down" else Health.WELL
@@ -171,7 +171,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         service = _perhaps_unseen(service, layout)
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         troubles = _with(troubles, error, now)
-    if service.host == this_process()[1]:  # a service that runs here may have no disk to tell its trouble on
+    if service.host == this_process()[1]:  # a service that runs here may have no disk to write its trouble to
         try:
             files.try_disk(layout.stage_root)
             check_space(settings)
@@ -206,7 +206,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
 
 
 def _with(troubles: list[Trouble], error: Retry | UsageError, now: datetime) -> list[Trouble]:
-    """Add what was seen just now to what the service told, unless it told the same; of the place this is newer."""
+    """Add what was just seen to the service's troubles unless it is among them; it replaces others at its place."""
     seen = Trouble.of(error, now)
     if (seen.message, seen.place) in {(trouble.message, trouble.place) for trouble in troubles}:
         return troubles
@@ -214,7 +214,7 @@ def _with(troubles: list[Trouble], error: Retry | UsageError, now: datetime) -> 
 
 
 def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
-    """Tell of what may hide a measurement: what cannot be looked at, and names that no table can hold."""
+    """List what may hide a measurement: what cannot be looked at, and names that no table can hold."""
     unseen = [
         Trouble(
             message=f"cannot be looked at, and may hide a measurement: {why}",
@@ -226,7 +226,7 @@ def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
     ]
     unnamed = [
         Trouble(
-            message="the name of this file is not UTF-8, so that it cannot be staged",
+            message="the name of this file is not UTF-8, so it cannot be staged",
             place=str(raw_root / name),
             next_step="rename it",
             since=now,
@@ -241,10 +241,10 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
     if holder is None:
         return ServicePart(phase="down"), [], {}
     if holder.work not in {SERVICE, ""}:
-        doing = f"{holder.work} ({holder}) holds the data root, and no service can run beside it"
+        doing = f"{holder.work} ({holder}) holds the data root; no service can run beside it"
         return ServicePart(phase="down", doing=doing), [], {}
     if state is None:
-        doing = "it has not written yet how it is"
+        doing = "it has not written its state yet"
         return ServicePart(phase="starting", doing=doing, pid=holder.pid, host=holder.host), [], {}
     part = ServicePart(
         phase="stopping" if state.phase == "stopped" else state.phase,
@@ -259,10 +259,10 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
 
 
 def _perhaps_unseen(service: ServicePart, layout: Layout) -> ServicePart:
-    """Say where a service that waits for the raw root cannot be told from none: it has no folder to be seen in yet."""
+    """Say when a service that waits for the raw root cannot be told from none: there is no folder for its lock yet."""
     if service.phase != "down" or not files.is_gone(layout.service_lock_path.parent):
         return service
-    doing = f"none is seen, though one that waits for {layout.raw_root} would leave no trace before that is there"
+    doing = f"none is seen, but one that waits for {layout.raw_root} would leave no trace until that is there"
     return ServicePart(phase="down", doing=doing)
 
 
@@ -288,14 +288,14 @@ def _waiting(
             continue
         part = _undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ)
         retry = retrying.get(name)
-        if retry is not None and part.state != State.RUNNING:  # one that is written is not over, whatever ails it
+        if retry is not None and part.state != State.RUNNING:  # one being written is not over, whatever its problem
             part = _retrying(name, age, f"{retry.problem} (tried {count(retry.tries, 'time')})", retry.next_step)
         waiting.append(part)
     return waiting
 
 
 def _rowless(settings: Settings, status: FileStat, writers: Writers, age: float, code: str | None) -> Verdict:
-    """Judge a file that is decided to be queued: where it is open, the run has begun, long before a row maybe."""
+    """Judge a file decided to be queued: if it is open, the run has begun, perhaps long before its first row."""
     seen = Observation(abs(age), writers.writer_of(status))
     return judge_outside(seen, settings.patience) if seen.writer else queued(code)
 
@@ -335,7 +335,7 @@ def _retrying(name: str, age: float, reason: str, next_step: str) -> WaitingPart
 
 
 def _glance(path: Path, status: FileStat, *, worth: bool) -> Glance | None:
-    """Look into a file where that is worth while and it is not too large; open it, for nothing else tells that we may.
+    """Look into a file if that is worthwhile and it is not too large; else only open it, to see whether we may.
 
     Raises:
         Retry: it cannot be read.
@@ -358,7 +358,7 @@ def _reject(store: ManifestStore, note: FileNote) -> RejectPart:
 
 
 def _last_runs(live: pl.DataFrame, now: datetime) -> list[RunPart]:
-    """List the runs measured last; a start time in the future is a wrong clock's, and would stay the last for years."""
+    """List the runs measured last, but none from the future: a wrong clock's would stay the last for years."""
     order = ["start_time_utc", "ingested_at_utc"]
     begun = live.filter(pl.col("start_time_utc") <= now + timedelta(days=1))
     last = begun.top_k(LAST_RUNS, by=order).sort(order, descending=True)
@@ -367,7 +367,7 @@ def _last_runs(live: pl.DataFrame, now: datetime) -> list[RunPart]:
 
 def _why_not_power_off(waiting: Sequence[WaitingPart], service: ServicePart) -> str:
     running = [file for file in waiting if file.state == State.RUNNING]
-    running.sort(key=lambda file: file.code != "writer")  # what is sure comes first
+    running.sort(key=lambda file: file.code != "writer")  # what is certain comes first
     if running:
         first = running[0]
         if first.code == "writer":

@@ -1,4 +1,4 @@
-"""A stream that people read, or have stopped reading: it never holds up the one who writes."""
+"""A stream whose reader may have stopped reading: it never holds up the writer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from typing import TextIO
 
 ROOM_S = 1.0
-"""How long a line waits for room, in seconds: a reader that is only slow gets every line."""
+"""How long a line waits for room, in seconds: a reader that is merely slow gets every line."""
 
 _LOOK_S = 0.01
-"""How often it is tried meanwhile. To ask the system first is no help: room for a byte is not room for a line."""
+"""Interval between tries, in seconds. Polling would not help: room for a byte is not room for a line."""
 
 
 class Stream:
     """Text for a terminal, pipe or socket whose reader may have stopped: Ctrl-S, a pager, a journal that is stuck.
 
-    A line that finds no room within `ROOM_S` is left out; so are those after it, without waiting, until there is room.
-    None is cut: the rest of one that was begun goes before the next. Only where the system does not let us open a
-    terminal a second time (after `su`), a line waits as long as it must.
+    A line that finds no room within `ROOM_S` is left out; so are the next ones, without waiting, until there is room.
+    None is cut: the rest of one that was begun is written before the next. Only if the system does not let us open a
+    terminal a second time (after `su`) does a line wait as long as it must.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -29,10 +29,10 @@ class Stream:
         self._take, self._let_go = _at_once(stream)
         self._rest = b""
         self.left_out = 0
-        """How many lines in a row had no room, the last one counted; 0 after one that had."""
+        """How many lines in a row, up to the last, had no room; 0 after one that had."""
 
     def write(self, text: str) -> None:
-        """Write whole lines, the characters that the stream has no bytes for with a backslash.
+        """Write whole lines, with backslash escapes for characters that the stream cannot encode.
 
         Raises:
             OSError, ValueError: they could not be written.
@@ -54,7 +54,7 @@ class Stream:
         raise TimeoutError("nobody reads it")
 
     def _push(self, take: Callable[[bytes], int], until: float) -> bool:
-        """Write what is left; say whether all of it had room in time."""
+        """Write what is left; return whether all of it had room in time."""
         while self._rest:
             try:
                 self._rest = self._rest[take(self._rest) :]
@@ -70,9 +70,10 @@ class Stream:
 
 
 def _at_once(stream: TextIO) -> tuple[Callable[[bytes], int] | None, Callable[[], None]]:
-    """Find what takes bytes or refuses them at once, None where nobody would be waited for, and what lets go of it.
+    """Return what takes bytes or refuses them at once, and what closes it.
 
-    The stream itself stays as it is: others have it too, and may want to wait.
+    The first is None if the stream never blocks or cannot be opened again. The stream itself stays as it is: others use
+    it too, and may want to wait.
     """
     try:
         descriptor = stream.fileno()
@@ -84,6 +85,6 @@ def _at_once(stream: TextIO) -> tuple[Callable[[bytes], int] | None, Callable[[]
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             again = os.open(f"/proc/self/fd/{descriptor}", flags)
             return (lambda data: os.write(again, data)), (lambda: os.close(again))
-    except (OSError, ValueError):  # no file of the system, or one that cannot be opened again
+    except (OSError, ValueError):  # it has no descriptor, or one that cannot be opened again
         pass
     return None, lambda: None

@@ -1,7 +1,7 @@
-"""Files that a service had in hand when it died: each is staged by itself, in a process whose death costs no more.
+"""Files that a service was staging when it died: each is staged by itself, in a process that may die in its place.
 
-The service stages within its own process, which is quickest. A file that exhausts the memory, or crashes a library,
-ends it; so the names in hand are noted, and the start after a death stages those last, elsewhere.
+The service stages within its own process, which is quickest. A file that exhausts the memory or crashes a library kills
+it; so the names in hand are noted, and the start after a death stages those files last, in a child process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ingestd.stage.run import Failed, Outcome, StageTask, discard, failed_by_fau
 from ingestd.stage.workspace import note_in_hand
 
 LISTED = 20
-"""So many suspects are named in the log."""
+"""How many suspects the log names at most."""
 
 
 class Suspects:
-    """Which files are suspects, and their staging. Only the worker calls it; a thread waits for the process.
+    """Which files are suspects, and their staging. Only the worker calls it; a thread waits for the child process.
 
-    A suspect stays one, also of the next life, until it was staged without harm, is decided otherwise, or is gone.
+    A file stays a suspect, also across crashes, until it is staged without harm, is decided otherwise, or is gone.
     """
 
     def __init__(self, ingest: Ingest, waiting: WaitList, inbox: queue.SimpleQueue[Message | None]) -> None:
@@ -47,7 +47,7 @@ class Suspects:
         self._stopping = threading.Event()
 
     def tell(self, log: BoundLogger) -> None:
-        """Note the suspects of the last life as those of this one, and tell of them."""
+        """Note the suspects of earlier services as this one's, and log them."""
         if self.names:
             self._note(())
             log.warning(
@@ -55,17 +55,17 @@ class Suspects:
                 source_files=sorted(self.names)[:LISTED],
                 files=len(self.names),
                 problem="the last service died while it staged these files",
-                next_step="nothing: each is staged by itself, in a process of its own",
+                next_step="nothing: each is now staged by itself, in a process of its own",
             )
 
     def clear_after(self, scan: Scan) -> None:
-        """Clear those that a scan, if it saw all, found decided or gone: the wait list has the others."""
+        """Clear those that a scan, if it saw everything, found decided or gone: the others are on the wait list."""
         if not scan.unreadable:
             self._clear(self.names - self._list.entries.keys())
 
     @contextmanager
     def noted(self, tasks: Sequence[StageTask]) -> Iterator[None]:
-        """Have these files noted as in hand for the block."""
+        """Keep these files noted as in hand for the block."""
         self._note(task.source_file for task in tasks)
         try:
             yield
@@ -97,11 +97,11 @@ class Suspects:
         return bool(self._answers)
 
     def is_due(self) -> bool:
-        """Tell whether there is an answer to decide, or a suspect to stage."""
+        """Tell whether there is an answer to decide or a suspect to stage."""
         return self.answered or (bool(self._tasks) and not self._busy)
 
     def go_on(self) -> None:
-        """Begin to stage the suspects that were looked at, unless others are in hand."""
+        """Start staging the suspects that were looked at, unless others are in hand."""
         if self._tasks and not self._busy:
             tasks, self._tasks, self._busy = list(self._tasks.values()), {}, True
             self._in_hand = {task.source_file for task in tasks}
@@ -109,7 +109,7 @@ class Suspects:
             self._thread.start()
 
     def _stage(self, tasks: Sequence[StageTask]) -> None:
-        """Stage one after the other in a process; the body of a thread."""
+        """Stage one after the other in a child process; the body of a thread."""
         left = deque(tasks)
         context, threads = self._ingest.context, self._ingest.settings.stage.polars_threads
         try:
@@ -119,21 +119,21 @@ class Suspects:
                     ((outcome,),) = engine.stage([[left[0]]], lambda: False)
                     left.popleft()
                     self._inbox.put(Answered(outcome, began))
-        except GivenUp:  # the next life stages them; what was written goes with this one's folder
+        except GivenUp:  # the next start stages them; what was written goes with this service's folder
             pass
-        except Retry as error:  # no process can be run: none of these files is to blame, the others go on
+        except Retry as error:  # no process can be run: none of these files is to blame; other files go on
             for task in left:
                 self._inbox.put(Answered(Failed(task, without_frames(error)), time.monotonic()))
-        except Exception as error:  # a process that cannot be begun must cost these files, never the service
+        except Exception as error:  # a process that cannot be started may cost these files, never the service
             for task in left:
                 self._inbox.put(Answered(failed_by_fault(task, error), time.monotonic()))
         self._busy = False
-        self._inbox.put(None)  # the worker may begin with others
+        self._inbox.put(None)  # wakes the worker, which may start others
 
     def finish(self) -> None:
-        """Begin no more, and give up the one in hand: all answers are on the queue then.
+        """Start no more and give up the one in hand; afterwards all answers are on the queue.
 
-        A process that hangs, or is begun thrice on a busy machine, must not hold up a stop.
+        A child process that hangs, or is slow to start on a busy machine, must not hold up a stop.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -146,7 +146,7 @@ class Suspects:
         self._answers.append(answer)
 
     def decide(self, decide: Callable[[Sequence[Outcome], float], None]) -> None:
-        """Have the answers that came decided; what did no harm is a suspect no more."""
+        """Decide the answers that came; a file that did no harm is no longer a suspect."""
         while self._answers:
             answer = self._answers.popleft()
             outcome, name = answer.outcome, answer.outcome.task.source_file
@@ -159,7 +159,7 @@ class Suspects:
                 discard([outcome])
                 self._look_again(name)
                 raise
-            if name not in self._list.entries:  # decided; what came of it meanwhile was no news to the wait list
+            if name not in self._list.entries:  # decided; a hint that came meanwhile was ignored
                 self._list.hint(name, time.monotonic())
 
     def _look_again(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The service's log, read for people: one JSON object a line in, one coloured line out.
+"""The service's log for people: each JSON line is shown as one coloured line.
 
 Whatever is not such an object (a crash report, a line cut short by a full disk) is shown as it is.
 """
@@ -24,17 +24,17 @@ from ingestd.words import quoted, shown
 
 BLOCK = 1 << 16
 LINE_LIMIT = 1 << 20
-"""Bytes of the longest line that is kept together; anything longer is no line of ours."""
+"""Longest line that is kept together, in bytes; anything longer is not a line of ours."""
 
 STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold white on red"}
 _FIRST = ("source_file", "chip")
 _QUIET = frozenset({"time", "level", "event", "logger", "exception", "seq", "took_ms", *_FIRST})
-"""Fields that stand elsewhere in a line, or that programs alone ask for."""
+"""Fields that are shown elsewhere in the line, or are only for programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which lines to show: at least this severe, of this chip. Lines not ours pass, save for a chip."""
+    """Which lines to show: at least this severe, about this chip. Lines not ours are shown unless a chip is given."""
 
     level: str | None = None
     chip: str | None = None
@@ -55,8 +55,8 @@ def read_log(path: Path, *, last: int, level: str | None = None, chip: str | Non
     """Yield the last `last` wanted lines, oldest first, reading backwards from the end and on into `<path>.1`.
 
     Raises:
-        Retry: the log cannot be read. A log that does not exist is an empty one.
-        UsageError: no line is of this chip.
+        Retry: the log cannot be read. A log that does not exist counts as empty.
+        UsageError: no line is about this chip.
     """
     found = 0
     for found, line in enumerate(_last_lines(path, last, Wanted(level, chip)), start=1):  # noqa: B007  # used below
@@ -66,7 +66,7 @@ def read_log(path: Path, *, last: int, level: str | None = None, chip: str | Non
         raise UsageError(
             f"no line of the log is about chip {shown(chip)}{severe}",
             place=str(path),
-            next_step="check the name, or see the lines of all: `ingestd tail`",
+            next_step="check the name, or see the lines of all chips: `ingestd tail`",
         )
 
 
@@ -112,11 +112,11 @@ def follow_log(
     chip: str | None = None,
     wait: Callable[[], bool],
 ) -> Iterator[LogLine]:
-    """Yield the last lines as `read_log` does, then what is added, for as long as `wait` says so.
+    """Yield the last lines as `read_log` does, then what is added, as long as `wait` returns True.
 
     `wait` is called when there is nothing new: it waits a moment and returns False to end. The log may be rotated
-    (renamed, the rest of the old one is shown first), cut to nothing, deleted, or not exist yet. Only whole lines
-    are shown.
+    (renamed; the rest of the old file is shown first), truncated, deleted, or not exist yet. Only whole lines are
+    shown.
 
     Raises:
         Retry: the log cannot be read.
@@ -135,7 +135,7 @@ def follow_log(
 
 
 class _Follower:
-    """The place reached in a log that is being written, and the file that is open there."""
+    """The position reached in a log that is being written, and the open file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -143,7 +143,7 @@ class _Follower:
         self._part = b""
 
     def open_at_end(self) -> int:
-        """Begin after the last whole line of what is there now; return where that is, in bytes."""
+        """Start after the last whole line that is there now; return its position in bytes."""
         self._open()
         if self._log is None:
             return 0
@@ -168,7 +168,7 @@ class _Follower:
             yield from self._read()
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._log is not None:
             self._log.close()
         self._log, self._part = None, b""
@@ -183,7 +183,7 @@ class _Follower:
         try:
             there = self._path.stat()
         except FileNotFoundError:
-            return False  # rotated, and nothing written since
+            return False  # rotated, with nothing written since
         if self._log is None:
             return True
         here = os.fstat(self._log.fileno())
@@ -199,10 +199,10 @@ class _Follower:
 
 
 def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
-    """Show one line: local time in `zone` (the machine's where None), level, event in words, file, chip, the rest.
+    """Show one line: local time in `zone` (None: the machine's), level, event in words, file, chip, the rest.
 
     The rest is `key=value`, a value with blanks in quotes. Control characters are escaped, so that a file's name cannot
-    play with the terminal.
+    control the terminal.
     """
     if line.time is None:
         return Text(shown(line.raw, LINE_LIMIT))
@@ -225,7 +225,7 @@ def render_line(line: LogLine, zone: tzinfo | None = None) -> Text:
 
 
 def _next_step(line: LogLine) -> str:
-    """Say what to do in one line: a step of several, such as a table to paste, is printed by `rejects show`."""
+    """Say what to do in one line: `rejects show` prints a step of several lines, such as a table to paste."""
     step, source_file = line.fields["next_step"], line.fields.get("source_file")
     if isinstance(step, str) and "\n" in step and isinstance(source_file, str):
         return f"see `ingestd rejects show {shown(quoted(source_file), 500)}`"
@@ -233,7 +233,7 @@ def _next_step(line: LogLine) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Put a value in quotes that would not be told from the next key without them."""
+    """Quote a value that could otherwise be mistaken for more than one."""
     return value if value and not re.search(r'[\s="]', value) else '"' + value.replace('"', r"\"") + '"'
 
 

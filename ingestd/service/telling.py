@@ -1,4 +1,4 @@
-"""The log lines of decisions: one each, and warnings of what people should look at."""
+"""The log lines of decisions: one each, and warnings about what people should look at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingestd.manifest.store import ManifestStore
 
 
 def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_ms: float) -> None:
-    """Write the log line of a decision; warn of what its content lacks and of raw files that it tells are lost."""
+    """Write the log line of a decision; warn about the content, and about raw files that it shows to be lost."""
     row = next((row for row in record.rows if row.run_id == record.run_id), None)
     run = None if row or not record.run_id else store.catalog.run(record.run_id)
     context = {
@@ -40,7 +40,7 @@ def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_m
 
 
 def _tell_lost(log: BoundLogger, store: ManifestStore, record: Record) -> None:
-    """Warn where a decision says that the raw file of a run was emptied, or has another run's bytes now."""
+    """Warn if a decision shows that a run's raw file was emptied, or has another run's bytes now."""
     if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED}:
         for file in lost_at(store, record.source_file):
             log.warning(

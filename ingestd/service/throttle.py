@@ -1,4 +1,4 @@
-"""The same warning again and again: written once, then counted."""
+"""Repeated warnings: the first is written, the rest are counted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 REPEAT_S = 60.0
-"""Seconds in which the same warning is written once."""
+"""How long the same warning is not written again, in seconds."""
 
 REMEMBERED = 1024
-"""So many different warnings are remembered, to bound memory."""
+"""How many different warnings are remembered at most, to bound memory."""
 
 
 class Throttle:
-    """Lets the same warning or error through once in `REPEAT_S`; decisions (lines with a `seq`) always.
+    """Lets the same warning or error through once in `REPEAT_S`, and decisions (lines with a `seq`) always.
 
-    Two lines are the same when their event and every text among their fields are, texts in lists too. Numbers do not
+    Two lines are the same if their event and all texts in their fields are, including texts in lists. Numbers do not
     count: a wait grows, a duration differs.
     """
 
@@ -25,7 +25,7 @@ class Throttle:
         self._seen: dict[object, tuple[float, int]] = {}
 
     def held_back(self, entry: Mapping[str, Any]) -> int | None:
-        """Say how many lines like this one were held back since the last; None when this one is held back too."""
+        """Return how many lines like this one were held back since the last; None if this one is held back too."""
         key = self._key(entry)
         if key is None:
             return 0
@@ -34,7 +34,7 @@ class Throttle:
         if now - written_at < REPEAT_S:
             self._seen[key] = (written_at, held + 1)
             return None
-        self._seen.pop(key, None)  # the newest stands last
+        self._seen.pop(key, None)  # keeps the newest last
         if len(self._seen) >= REMEMBERED:
             del self._seen[next(iter(self._seen))]
         self._seen[key] = (now, 0)
@@ -48,5 +48,5 @@ class Throttle:
 
 
 def _texts(value: object) -> object:
-    """Return a text, or those in a list, as what can be looked up."""
+    """Return a text, or those in a list, as a hashable value."""
     return tuple(one for one in value if isinstance(one, str)) if isinstance(value, (list, tuple)) else value

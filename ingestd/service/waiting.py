@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from ingestd.raw.settling import State, Track, Verdict
 
 WORTH_TELLING = frozenset({"writer", "unseen", "cut-line"})
-"""Kinds of reasons to wait that people are told of; every file has to stand still for `settle_s`, which is no news."""
+"""Kinds of reasons to wait that are logged; that every file has to be unchanged for `settle_s` is no news."""
 
 OVERTAKEN_S = 0.02
-"""How soon a file is looked at again when another process's decision came first, in seconds."""
+"""How soon a file is looked at again if another process's decision came first, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file the service knows of and has not decided yet.
+    """One file that the service knows of and has not decided yet.
 
-    `due` is in monotonic seconds. `problem` is set while the world keeps the file from being staged, `next_step` says
-    what a person does about it, and `tries` counts how often it did. `state` is None before the first look; `told` is
-    the kind of reason that was last told of; `overtakings` counts how often in a row another process's decision came
-    first.
+    `due` is in monotonic seconds. `problem` is set while something outside keeps the file from being staged,
+    `next_step` says what a person has to do about it, and `tries` counts the attempts. `state` is None before the first
+    look; `told` is the kind of reason that was last logged; `overtakings` counts how often in a row another process's
+    decision came first.
     """
 
     due: float
@@ -40,11 +40,11 @@ class WaitList:
     def __init__(self, *, retry_s: float, retry_max_s: float) -> None:
         self._retry_s = retry_s
         self._retry_max_s = retry_max_s
-        self._times: list[tuple[float, str]] = []  # a heap; a pair that is no entry's `due` any more is passed over
+        self._times: list[tuple[float, str]] = []  # a heap; a pair that is no longer an entry's `due` is skipped
         self.entries: dict[str, Entry] = {}
 
     def hint(self, name: str, now: float) -> None:
-        """Take a hint that a file may have changed: look at it now. A file in retry keeps its back-off."""
+        """Take a hint that a file may have changed: look at it now. A file in retry keeps its backoff."""
         entry = self.entries.get(name)
         if entry is None:
             self._set(name, Entry(due=now))
@@ -52,7 +52,7 @@ class WaitList:
             self._set(name, replace(entry, due=now))
 
     def due(self, now: float, limit: int) -> list[str]:
-        """Take at most `limit` files whose time has come, the longest due first; another call must answer for each."""
+        """Take at most `limit` files that are due, longest due first; another call must settle each."""
         ready: dict[str, None] = {}  # a file that was given the same time twice is on the heap twice
         while self._times and len(ready) < limit and self._times[0][0] <= now:
             due, name = heapq.heappop(self._times)
@@ -61,13 +61,13 @@ class WaitList:
         return list(ready)
 
     def next_due(self) -> float | None:
-        """Tell when the next file is to be looked at (monotonic seconds)."""
+        """Return when the next file is to be looked at, in monotonic seconds."""
         while self._times and not self._is_current(*self._times[0]):
             heapq.heappop(self._times)
         return self._times[0][0] if self._times else None
 
     def wait(self, name: str, verdict: Verdict, track: Track, due: float) -> bool:
-        """Note that a file is not over yet; return whether the kind of reason is worth telling people, and new."""
+        """Note that a file is not over yet; return whether the kind of reason is new and worth logging."""
         entry = self.entries[name]
         news = verdict.code in WORTH_TELLING and verdict.code != entry.told
         told = verdict.code if news else entry.told
@@ -79,19 +79,19 @@ class WaitList:
         self.entries[name] = replace(self.entries[name], track=track)
 
     def again(self, name: str, due: float) -> None:
-        """Look at a file once more at `due`."""
+        """Look at a file again at `due`."""
         self._set(name, replace(self.entries[name], due=due))
 
     def overtaken(self, name: str, now: float) -> None:
-        """Look at a file once more: another process's decision came first. Soon, and later each time."""
+        """Look at a file again because another process's decision came first: soon, and later each time."""
         entry = self.entries[name]
         due = now + backoff_s(entry.overtakings, OVERTAKEN_S, self._retry_max_s)
         self._set(name, replace(entry, due=due, overtakings=entry.overtakings + 1))
 
     def retry(self, name: str, problem: str, next_step: str, now: float) -> bool:
-        """Note that the world kept a file from being staged; it waits twice as long as the last time.
+        """Note that something outside kept a file from being staged; it waits twice as long as the last time.
 
-        Return whether this problem is news.
+        Return whether this problem is new.
         """
         entry = self.entries[name]
         due = now + backoff_s(entry.tries, self._retry_s, self._retry_max_s)
@@ -112,5 +112,5 @@ class WaitList:
 
 
 def backoff_s(tries: int, first_s: float, most_s: float) -> float:
-    """Tell how long to wait after the `tries`-th failure in a row (0 for the first): doubling, up to `most_s`."""
+    """Return how long to wait after the `tries`-th failure in a row (0 for the first): doubling, up to `most_s`."""
     return min(most_s, first_s * 2.0 ** min(tries, 30))

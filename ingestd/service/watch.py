@@ -1,8 +1,8 @@
 """The kernel's hints about the raw root: "this path may have changed", "look at everything again".
 
-Hints only ever shorten the wait for the next scan; they are never the truth. watchdog loses some in silence (its
-observer or emitter may die, the root may be renamed or unmounted, a sub-folder may go unwatched when the kernel's
-limits are reached), so `Watch.check` looks for each of these. Only this module and `limits` know watchdog.
+Hints only ever shorten the wait for the next scan; they are never the truth. watchdog loses some silently (its observer
+or emitter may die, the root may be renamed or unmounted, a subfolder may go unwatched when the kernel's limits are
+reached), so `Watch.check` looks for each of these. Only this module and `limits` know watchdog.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ingestd.words import shown
 
 EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
-    FileAttribEvent,  # a permission was given back, a file was touched
+    FileAttribEvent,  # a permission was restored, a file was touched
     FileClosedEvent,
     FileMovedEvent,
     FileDeletedEvent,
@@ -49,20 +49,20 @@ EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
     DirDeletedEvent,
 ]
-"""What the kernel is asked for: not reading, so that our own makes no events; not writing, because a running
-measurement writes row upon row and only its end matters, which is a close."""
+"""What the kernel is asked for: no reads, so that our own make no events; no writes, because a running measurement
+writes row after row and only its end matters, which is a close."""
 
 OVERFLOWED = "the kernel's event queue overflowed"
-"""The reason to look at everything that says hints were lost."""
+"""The one reason to look at everything that means hints were lost."""
 
 STOP_S = 5.0
-"""Seconds `stop` waits for watchdog's threads; they are daemon threads and may be left behind."""
+"""How long `stop` waits for watchdog's threads, in seconds; they are daemon threads and may be left behind."""
 
 MISSES = 3
-"""So many checks in a row must see the same folders unwatched."""
+"""How many checks in a row must find the same folders unwatched before that counts."""
 
 PROBE_EVERY = 30
-"""While a limit is reached, every so many checks it is tried whether one more folder could be watched."""
+"""While a limit is reached, every this many checks try whether one more folder could be watched."""
 
 OnHint = Callable[[str], None]
 """Takes a path relative to the raw root (POSIX) that may have changed."""
@@ -72,14 +72,14 @@ OnDoubt = Callable[[str], None]
 
 
 class Watch:
-    """Watch the raw root and everything below it, without following symbolic links below it.
+    """Watches the raw root and everything below it, without following symbolic links below it.
 
     `on_hint` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
-    made, written, closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder came, went
-    or moved, when the kernel lost events, and when a file system was unmounted. Both are called from watchdog's
-    threads, may repeat themselves, must only note what they are told, and are never called after `stop` returned.
+    made, written and closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder appears,
+    goes or moves, when the kernel lost events, and when a file system was unmounted. Both are called from watchdog's
+    threads, may be called repeatedly, must only note what they are given, and are never called after `stop` returned.
 
-    The methods may be called by any thread, one at a time is served. Nothing happens before `start`.
+    The methods may be called from any thread and run one at a time. Nothing happens before `start`.
     """
 
     def __init__(self, root: Path, *, on_hint: OnHint, on_doubt: OnDoubt) -> None:
@@ -98,16 +98,16 @@ class Watch:
 
     @property
     def limited(self) -> str | None:
-        """Say which kernel limit leaves folders unwatched and the command that raises it; None when all are watched.
+        """Say which kernel limit leaves folders unwatched and the command that raises it; None if all are watched.
 
-        While it stands, `check` is content and the caller finds files by scanning.
+        While it is reached, `check` does not report it, and the caller finds files by scanning.
         """
         return None if self._limit is None else limits_message(self._limit)
 
     def start(self) -> None:
-        """Place the watch; what happens below the root after it returned is hinted at. Does nothing when it stands.
+        """Place the watch; what happens below the root after this returned is hinted at. Does nothing if it is placed.
 
-        A kernel limit is no error: it is told by `limited`.
+        Reaching a kernel limit is no error: `limited` reports it.
 
         Raises:
             Retry: the root is missing, cannot be listed, or cannot be watched.
@@ -117,28 +117,28 @@ class Watch:
                 self._start()
 
     def stop(self) -> None:
-        """Take the watch away, within a few seconds whatever watchdog's threads do. Does nothing when there is none."""
+        """Remove the watch, within a few seconds whatever watchdog's threads do. Does nothing if there is none."""
         with self._lock:
             if self._running is not None:
                 self._running.stop()
                 self._running = None
 
     def restart(self) -> None:
-        """Place a fresh watch after `check` gave a reason; scan after it, since hints were lost meanwhile.
+        """Place a new watch after `check` gave a reason; scan afterwards, since hints were lost meanwhile.
 
         Raises:
-            Retry: as `start`; no watch stands then, and `check` goes on saying why.
+            Retry: as `start`; there is no watch then, and `check` goes on saying why.
         """
         with self._lock:
             self.stop()
             self._start()
 
     def check(self, folders: int | None = None) -> str | None:
-        """Say why hints cannot be trusted now and `restart` is needed; None when they can, or when `limited` tells why.
+        """Say why hints cannot be trusted now and `restart` is needed; None if they can, or if `limited` says why not.
 
-        Call it every second or so. `folders` is how many folders the last scan could list, the root among them; a
-        kernel that watches fewer is believed after the third call, because a new folder is watched a moment after it
-        appears and a scan may be behind. The same shortfall is told once.
+        Call it every second or so. `folders` is how many folders the last scan could list, including the root. That the
+        kernel watches fewer counts at the `MISSES`-th call, because a new folder is watched a moment after it appears
+        and a scan may be behind. The same shortfall is reported once.
         """
         with self._lock:
             trouble = self._root_trouble() or (self._running.trouble() if self._running is not None else None)
@@ -152,7 +152,7 @@ class Watch:
 
     def _start(self) -> None:
         self._limit, self._satisfied = None, None
-        # watchdog warns when it comes to a folder twice, which nested new folders make it do; nothing is wrong then.
+        # watchdog warns when it meets a folder twice, as it does with nested new folders; nothing is wrong then.
         warnings.filterwarnings("ignore", r"Callback with id '\d+' already exists", RuntimeWarning)
         identity = self._identity()
         try:
@@ -174,7 +174,7 @@ class Watch:
             raise Retry(
                 "this folder was replaced while its watch was placed",
                 place=str(self.root),
-                next_step="nothing is to be done: the watch is placed again in a moment",
+                next_step="nothing to do: the watch is placed again in a moment",
             )
 
     def _identity(self) -> tuple[int, int]:
@@ -189,13 +189,13 @@ class Watch:
         except Retry as error:
             return f"the folder {shown(str(self.root), 200)} cannot be read: {error.message}"
         if self._running is not None and identity != self._running.identity:
-            return f"the folder {shown(str(self.root), 200)} was replaced by another (renamed, remounted or made anew)"
+            return f"the folder {shown(str(self.root), 200)} was replaced by another (renamed, remounted or recreated)"
         return None
 
     def _shortfall(self, running: _Running, folders: int | None) -> str | None:
         seen = (folders, running.hints.folder_events)
         if folders is None or seen == self._satisfied:
-            return None  # watches go only with their folder (an event) or their file system (an event too)
+            return None  # a watch ends only with its folder or its file system, and both make an event
         watched = running.watched_folders()
         if watched is None or watched >= folders:
             self._satisfied = seen
@@ -210,7 +210,7 @@ class Watch:
             self._reach_limit(limit)
             return None
         if self._accepted == (watched, folders):
-            return None  # a restart did not change it: say, one folder mounted at two places
+            return None  # a restart did not change it: perhaps one folder is mounted at two places
         self._accepted = (watched, folders)
         return f"the kernel watches {watched} of {folders} folders"
 
@@ -222,7 +222,7 @@ class Watch:
         self._probe_in -= 1
         if self._probe_in > 0:
             return limit_value(limit) > self._limit_value
-        self._probe_in = PROBE_EVERY  # another program may have given watches back
+        self._probe_in = PROBE_EVERY  # another program may have freed watches
         return limit_at_hand(self.root) is None
 
 
@@ -268,7 +268,7 @@ class _Running:
         return self.hints.trouble
 
     def watched_folders(self) -> int | None:
-        """Count the kernel's watches; None where /proc does not tell."""
+        """Count the kernel's watches; None if /proc does not show them."""
         try:
             lines = Path(f"/proc/self/fdinfo/{self._queue.descriptor}").read_bytes()
         except OSError:
@@ -277,7 +277,7 @@ class _Running:
 
 
 class _Emitter(InotifyEmitter):
-    """Asks the kernel for changes of permission too; watchdog asks for them only together with every write."""
+    """Asks the kernel for changes of permission too, which watchdog asks for only together with every write."""
 
     def get_event_mask_from_filter(self) -> Mask:
         """Return the kernel's mask for `EVENTS`."""
@@ -285,7 +285,7 @@ class _Emitter(InotifyEmitter):
 
 
 class _KernelQueue(InotifyFD):
-    """The kernel's event queue, read by a thread of its own; tells of lost events, which watchdog only logs."""
+    """The kernel's event queue, read by its own thread; reports lost events, which watchdog only logs."""
 
     def __init__(self, hints: _Hints) -> None:
         super().__init__()
@@ -294,7 +294,7 @@ class _KernelQueue(InotifyFD):
         os.set_inheritable(self.descriptor, False)
 
     def handle_event(self, event: InotifyEvent) -> None:
-        """Pass an event on; afterwards, when watchdog has rebuilt its watches, say that events were lost."""
+        """Pass an event on; if events were lost, say so afterwards, when watchdog has rebuilt its watches."""
         super().handle_event(event)
         if event.is_queue_overflow:
             self._hints.doubt(OVERFLOWED)
@@ -304,7 +304,7 @@ class _KernelQueue(InotifyFD):
 
 
 class _Hints(FileSystemEventHandler):
-    """Turns watchdog's events into the caller's two calls; lets no exception out, since one would end the observer."""
+    """Turns watchdog's events into the caller's two calls; lets no exception out, as that would end the observer."""
 
     def __init__(self, root: str, on_hint: OnHint, on_doubt: OnDoubt) -> None:
         self._prefix = root.rstrip("/") + "/"
@@ -316,13 +316,13 @@ class _Hints(FileSystemEventHandler):
         self.trouble: str | None = None
 
     def close(self) -> None:
-        """Call nobody from now on, waiting for a call in hand only so long."""
+        """Call nobody from now on; wait for a call in hand at most `STOP_S`."""
         self._open = False
         if self._lock.acquire(timeout=STOP_S):
             self._lock.release()
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        """Hand one event on."""
+        """Pass one event on."""
         try:
             if event.is_directory:
                 self.folder_events += 1

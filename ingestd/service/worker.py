@@ -31,15 +31,15 @@ from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, pre
 from ingestd.words import count
 
 IDLE_TURN_S = 5.0
-"""The longest the worker waits for a message, in seconds: it shows that it lives at least so often."""
+"""The longest the worker waits for a message, in seconds: at least this often it shows that it is alive."""
 
 HISTORY_REST = 10.0
-"""While files wait to be staged, histories rest for this many times what writing them took: a backlog goes first."""
+"""While files wait to be staged, histories rest this many times as long as writing them took: a backlog goes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the worker is at, for other threads: one sentence, how many files it is to look at, what it cannot do."""
+    """What the worker is doing, for other threads: a sentence, how many files it has to look at, what it cannot do."""
 
     doing: str = "watching; the first scan is under way"
     backlog: int = 0
@@ -72,15 +72,15 @@ class Worker:
             "compaction": self._compact,
             "retention": self._delete_old_events,
         }
-        self._due: dict[str, float] = {}  # jobs asked for, and when (monotonic seconds)
-        self._stage_from = 0.0  # nothing is staged before, after the world kept a batch from us
+        self._due: dict[str, float] = {}  # job asked for -> when it is due (monotonic seconds)
+        self._stage_from = 0.0  # nothing is staged before, once something outside kept a batch from being staged
         self._scan = ScanAsked("start")
         self._histories_from = 0.0  # while there is a backlog
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Take turns until asked to stop; then write histories and compact. What ends it otherwise is in `failure`."""
+        """Take turns until asked to stop, then write histories and compact. An error that ends it is in `failure`."""
         try:
             preload()
             self._suspects.tell(self._log)
@@ -90,16 +90,16 @@ class Worker:
             self._show("stopping: writing histories and compacting the log")
             self._guarded("histories", self._write_histories)
             self._guarded("compaction", self._compact)
-        except Exception as error:  # the thread must not vanish without a word: the daemon reports it and ends
+        except Exception as error:  # the thread must not vanish silently: the daemon reports the error and ends
             self.failure = error
 
     def stop(self) -> None:
-        """Ask the worker to finish what is in hand and end; callable from any thread."""
+        """Ask the worker to finish what is in hand and end; may be called from any thread."""
         self.stopping.set()
         self.inbox.put(None)
 
     def turn(self, wait_s: float) -> None:
-        """Take in what came within `wait_s`, and do what is due: a scan, one batch, histories, a compaction."""
+        """Take messages, waiting at most `wait_s`, and do what is due: a scan, one batch, histories, a compaction."""
         self._take_messages(wait_s)
         self._beat()
         self._do_if_due("scan")
@@ -125,7 +125,7 @@ class Worker:
             self._guarded(job, self._jobs[job])
 
     def _wait_s(self) -> float:
-        """Tell how long nothing is due, in seconds."""
+        """Return how long nothing is due, in seconds."""
         now = time.monotonic()
         times = [now + IDLE_TURN_S, *self._due.values()]
         stages = [now if self._suspects.is_due() else self._list.next_due(), self._orphans.next_due()]
@@ -163,9 +163,9 @@ class Worker:
     # ---- trouble ----------------------------------------------------------------------------------------------------
 
     def _guarded(self, job: str, do: Callable[[], None]) -> None:
-        """Run a job; the world's troubles are logged once, shown, and tried again later with growing patience.
+        """Run a job; if something outside prevents it, log that once, show it, and try again at growing intervals.
 
-        Another process that holds the manifest's lock for very long is waited for as well.
+        The same goes for another process that holds the manifest's lock for very long.
         """
         try:
             do()
@@ -194,7 +194,7 @@ class Worker:
     # ---- scanning ---------------------------------------------------------------------------------------------------
 
     def _look_at_everything(self) -> None:
-        """Compare everything in the raw root with what is decided: the truth that hints only hurry along."""
+        """Compare everything in the raw root with what is decided: a scan is the truth, hints only hurry it."""
         asked, began = self._scan, time.monotonic()
         store = self._ingest.store
         store.refresh()
@@ -216,7 +216,7 @@ class Worker:
     # ---- staging ----------------------------------------------------------------------------------------------------
 
     def _stage_due(self) -> None:
-        """Stage and commit one batch of the files whose time has come; copies of what is gone when there is none."""
+        """Stage and commit one batch of the files that are due; if there are none, promote copies of what is gone."""
         self._suspects.decide(self._decide)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
@@ -254,7 +254,7 @@ class Worker:
             self._guarded("stage", lambda: self._suspects.decide(self._decide))
 
     def _decide(self, outcomes: Sequence[Outcome], began: float) -> None:
-        """Commit what was staged; look again at what is not over, and try again what failed."""
+        """Commit what was staged; look again later at what is not over, and try again what failed."""
         self._raise_ours(outcomes)
         self._commit(outcomes, began)
         for outcome in outcomes:
@@ -265,7 +265,7 @@ class Worker:
                     self._retry_later(outcome)
 
     def _raise_ours(self, outcomes: Sequence[Outcome]) -> None:
-        """Raise where writing failed: other files would fail as well."""
+        """Raise if writing failed: other files would fail as well."""
         for outcome in outcomes:
             if isinstance(outcome, Failed) and outcome.ours:
                 raise outcome.retry
@@ -297,7 +297,7 @@ class Worker:
             self._retry_later(failed)
 
     def _plan_upkeep(self) -> None:
-        """Plan what follows from the log, whoever wrote it: stale histories, a compaction when it is long."""
+        """Plan what follows from the log, whoever wrote it: stale histories, and a compaction if it is long."""
         now, store = time.monotonic(), self._ingest.store
         if store.catalog.stale_chips:
             self._due.setdefault("histories", now + self._ingest.settings.histories.debounce_s)
@@ -305,7 +305,7 @@ class Worker:
             self._due.setdefault("compaction", now)
 
     def _promote_copies(self) -> None:
-        """Where an original is still gone its copy takes its place, a batch at a time."""
+        """Let a copy take the place of each original that is still gone, a batch at a time."""
         gone = self._orphans.due()
         for copies in self._ingest.orphaned_copies(gone=gone) if gone else ():
             self._commit(copies, time.monotonic())
@@ -315,7 +315,7 @@ class Worker:
         self._orphans.done(gone)
 
     def _tell_waiting(self) -> None:
-        """Say why files wait, once for each kind of reason."""
+        """Log why files wait, once for each kind of reason."""
         for name, verdict in self._looker.news:
             self._log.info("waiting", source_file=name, state=verdict.state.value, reason=verdict.reason)
         self._looker.news.clear()

@@ -118,7 +118,7 @@ def test_nothing_is_made_while_the_root_is_missing(tmp_path: Path) -> None:
     with service:
         service.until(lambda: service.lines("waiting_for_raw_root"), "it is told")
         assert not list(service.data.iterdir())
-        unseen = f"none is seen, though one that waits for {service.raw} would leave no trace before that is there"
+        unseen = f"none is seen, but one that waits for {service.raw} would leave no trace until that is there"
         assert (service.status().service.phase, service.status().service.doing) == ("down", unseen)
         assert service.stop() == 0
         assert not list(service.data.iterdir())

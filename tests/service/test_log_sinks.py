@@ -80,7 +80,7 @@ def test_a_full_log_that_cannot_be_renamed_grows_on(start: Start, tmp_path: Path
         log.info("staged", number=number)
     assert [entry["number"] for entry in entries(path.read_text())] == list(range(20))
     (told,) = [entry for entry in entries(stream.getvalue()) if entry["event"] == "log_not_written"]
-    assert "it is full, goes on growing, and cannot be renamed: Is a directory" in told["problem"]
+    assert "it is full and keeps growing, as it cannot be renamed: Is a directory" in told["problem"]
     (tmp_path / "ingestd.log.1").rmdir()
     log.info("staged", number=20)
     assert [entry["number"] for entry in entries(path.read_text())] == [20]

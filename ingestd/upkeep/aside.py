@@ -1,4 +1,4 @@
-"""The folder in which a repair keeps what it replaces or takes out of the way: nothing is deleted."""
+"""The folder in which a repair keeps what it replaces or moves out of the way: nothing is deleted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ingestd.layout import Layout
 
 
 def aside_folder(layout: Layout, now: datetime) -> Path:
-    """Name the folder this repair sets things aside in: one of its own, also where another began in the same second."""
+    """Return a folder in which only this repair sets things aside, even if another began in the same second."""
     return files.free_path(layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
 
 
 def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
     """Move files or folders below `folder`, under their path relative to the data root; return (from, to) pairs.
 
-    What was moved there before stays: the name of the later one has a number at its end.
+    What was moved there before stays: a number is appended to the name of the later one.
     """
     moved = []
     with files.as_retry(folder):
@@ -30,15 +30,15 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
             files.make_folders(target.parent)
             shutil.move(path, target)
             moved.append((path, target))
-        # What was moved to another disk was copied: its bytes, and all folders below it, are to be durable too.
+        # A move to another disk copies: the bytes, and all folders below, must be made durable too.
         files.flush_file_systems(place for pair in moved for place in (pair[0].parent, pair[1].parent))
     return moved
 
 
 def keep_copies(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Keep the bytes of files below `folder` as well, durably; return (file, copy) pairs.
+    """Keep durable copies of files below `folder`; return (file, copy) pairs.
 
-    A folder that stands in such a file's place is moved there.
+    A folder in the place of such a file is moved there instead.
     """
     set_aside(layout, [path for path in paths if files.is_dir(path)], folder)
     with files.as_retry(folder):

@@ -1,4 +1,4 @@
-"""What the event JSONs tell of files and runs: a second memory, for when the manifest's own is damaged."""
+"""What the event JSONs say about files and runs: a second record, for when the manifest is damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingestd.traces import parse_trace
 
 
 class Fate(NamedTuple):
-    """The last that was said of a run: by which record, of which bytes, their mtime, and what superseded it."""
+    """The last that events say about a run: the record's number, the bytes, their mtime, and what superseded it."""
 
     seq: int
     source_sha256: str
@@ -24,7 +24,7 @@ class Fate(NamedTuple):
     superseded_by: str | None
 
     def applied(self, row: ManifestRow) -> ManifestRow:
-        """Bring a row up to date with what its Parquet cannot tell: touches, and that a later run superseded it."""
+        """Bring a row up to date with what its Parquet does not show: touches, and that a later run superseded it."""
         if row.source_sha256 != self.source_sha256:
             return row
         return row.model_copy(
@@ -40,7 +40,7 @@ class Events:
     fates: dict[str, Fate] = field(default_factory=dict)
 
     def bring_up_to_date(self, rows: PackedRows, decided_by: Mapping[str, int] | None = None) -> None:
-        """Apply to rows what was told later than by the records of `decided_by`: run id -> number."""
+        """Apply to rows what events say later than the records of `decided_by` (run id -> record number)."""
         for run_id, fate in self.fates.items():
             if run_id in rows and (decided_by is None or fate.seq > decided_by.get(run_id, 0)):
                 row = rows[run_id]
@@ -49,10 +49,10 @@ class Events:
 
 
 def read_events(layout: Layout) -> Events:
-    """Read every event JSON there is; one that is torn or of another kind is passed over.
+    """Read every event JSON there is; one that is torn or of another kind is skipped.
 
     Raises:
-        Retry: a folder or file of them cannot be read: what they tell would seem never said.
+        Retry: one of the folders or files cannot be read: to skip it would lose what it says.
     """
     events = Events()
     for event in _event_files(layout):

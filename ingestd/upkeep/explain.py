@@ -38,14 +38,14 @@ from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers
 
 _NAMES = ("source_file", "run_id", "superseded_by", "note")
-"""Keys of an event, its rows and files under which a file or run is named; the note of a `moved` one its old path."""
+"""Keys of an event, its rows and files that name a file or run; the note of a `moved` event names the old path."""
 
 _MADE_RUNS = {Event.MOVED, *(event for event in Event if event.stages)}
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a raw file holds now, and whether it is over; `age_s` counts from its last change, in seconds."""
+    """What a raw file holds now, and whether it is over; `age_s` is the time since its last change, in seconds."""
 
     size: int
     mtime_ns: int
@@ -59,9 +59,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A raw file as it is now: its content, or the problem with it, for which every scan may have `passed_over` it.
+    """A raw file as it is now: its content, or the problem with it.
 
-    `next_step` is what to do about a problem that keeps it from being read.
+    `passed_over` tells whether scans skip it because of the problem; `next_step` says what to do about a problem that
+    keeps it from being read.
     """
 
     path: Path
@@ -72,7 +73,7 @@ class RawFile:
     content: Content | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as values for `json.dumps`, those of the content among them."""
+        """Return it as values for `json.dumps`, those of the content among them."""
         keys = ("problem", "next_step", "passed_over") if self.problem else ()
         problem = {key: getattr(self, key) for key in keys}
         content = asdict(self.content) if self.content else {}
@@ -81,7 +82,7 @@ class RawFile:
 
 @dataclass(slots=True)
 class Story:
-    """What is known of one file. `verdict` is one sentence; the rest are the facts it rests on, oldest event first."""
+    """What is known of one file: `verdict` sums it up; the rest are the facts behind it, oldest event first."""
 
     source_file: str
     verdict: str
@@ -95,10 +96,10 @@ class Story:
 
 
 def explain(settings: Settings, asked: str, now: datetime) -> Story:
-    """Tell the story of a raw file (its path, or that below the raw root) or of a run (its id, or 6 digits of it).
+    """Tell the story of a raw file (its path, also relative to the raw root) or of a run (its id, or 6 digits of it).
 
     Raises:
-        UsageError: there is no such run, or neither a file nor anything known of that path; or it is a folder.
+        UsageError: there is no such run; or no file is at that path, and nothing is known of it; or it is a folder.
         Corrupt: manifest or log is damaged.
     """
     layout = settings.layout
@@ -136,7 +137,7 @@ def _file_of(run_id: str, view: pl.DataFrame) -> str:
 
 
 def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
-    """Read a reject; None where its JSON is gone or torn: `ingestd repair` makes it again."""
+    """Read a reject; None if its JSON is gone or torn: `ingestd repair` makes it again."""
     try:
         return read_reject(layout, source_file)
     except (UsageError, Corrupt):
@@ -188,7 +189,7 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
 
 
 def _not_there(layout: Layout, path: Path, source_file: str) -> RawFile:
-    """Say of a raw file that is not there whether it may be all the same: in a folder out of reach, or of odd name."""
+    """Describe a raw file that is not there; it may exist after all, out of reach or under a name that is not UTF-8."""
     try:
         require_raw_root(layout)
     except (Retry, UsageError) as error:
@@ -202,8 +203,8 @@ def _not_there(layout: Layout, path: Path, source_file: str) -> RawFile:
 def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dict[str, Any]]:
     """Find the events of a file and its runs, and of runs that moved away from it.
 
-    Reads the event files whose text names one of them; a JSON that is no event of ingestd's is passed over. `kept` is
-    where the data was put that an edit replaced.
+    Only event files whose text names one of them are parsed; a JSON that is not an event of ingestd is skipped. `kept`
+    lists where the data that an edit replaced was put.
     """
     names = {source_file, moved_from(source_file), *run_ids}
     wanted = [json.dumps(name, ensure_ascii=False).encode() for name in sorted(names)]
@@ -219,7 +220,7 @@ def _events(layout: Layout, source_file: str, run_ids: set[str]) -> Iterator[dic
             except ValueError:
                 continue  # torn by a power cut: the next compaction writes it again
             if names.isdisjoint(_named(event)):
-                continue  # only some other value is the same, such as a procedure or a date
+                continue  # only another value is the same, such as a procedure or a date
             kept = [layout.relative(layout.stage_root / name) for name in event.get("superseded_parquet", [])]
             yield {**event, "file": layout.relative(path), **({"kept": kept} if kept else {})}
 
@@ -247,19 +248,19 @@ def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
         lines = load_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
     except UsageError as error:
         return {"file": layout.relative(path), "problem": error.message}
-    line = lines[0] if lines else {"problem": "not in it: `ingestd chip-histories` writes it"}
+    line = lines[0] if lines else {"problem": "it lacks this run: `ingestd chip-histories` writes it again"}
     return {"file": layout.relative(path), **line}
 
 
 def _moved_away(store: ManifestStore, story: Story) -> str:
-    """Say where the run went that a path without a file, row or note once was."""
+    """Say where the run went that was once at a path which now has no file, row or note."""
     here = story.source_file
     for event in reversed(story.events):
         run = store.catalog.run(event.get("run_id") or "")
         left = event.get("event") == Event.MOVED and event.get("note") == moved_from(here)
         was_here = event.get("source_file") == here and event.get("event") in _MADE_RUNS
         if run is not None and run.source_file != here and (left or was_here):
-            return f"It is no more at this path: run {run.run_id} was moved to {run.source_file}."
+            return f"It is no longer at this path: run {run.run_id} was moved to {run.source_file}."
     return "Its raw file is gone, and it never became a run."
 
 
@@ -283,12 +284,12 @@ def _verdict(store: ManifestStore, story: Story) -> str:
         return _moved_away(store, story)
     live = [row for row in story.rows if row.live]
     if not live:
-        return "It was superseded: another run stands for it now."
+        return "It was superseded: another run counts in its place."
     return _is_run(run or live[0], raw)
 
 
 def _unread(raw: RawFile) -> str:
-    """Say of a file of which nothing is known why it cannot be looked into."""
+    """Say why a file of which nothing is known cannot be looked into."""
     if raw.passed_over:
         return f"It is passed over: {raw.problem}."
     told = f"It cannot be read: {raw.problem}{f'; {raw.next_step}' if raw.next_step else ''}"
@@ -296,7 +297,7 @@ def _unread(raw: RawFile) -> str:
 
 
 def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, known: bool) -> str:
-    """Say what comes next for a file in a state that nothing was decided about; `run` is the live one it was."""
+    """Say what comes next for a file whose present state is not decided; `run` is the live run it was."""
     if now.state == State.QUEUED and run is not None:
         file = emptied(store, run, now.code)
         moved = ", unless it was moved, which the next `ingestd backfill` sees"
@@ -310,9 +311,9 @@ def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, k
 def _refused(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
     retry = f"`ingestd rejects retry {quoted(note.source_file)}`"
-    until = f"it stays so until its bytes change, or {retry} has it tried again"
+    until = f"it stays rejected until its bytes change or {retry} succeeds"
     stays = f" Run {run.run_id}, staged from its earlier bytes ({count(run.rows, 'row')}), stays live." if run else ""
-    return f"It was rejected ({note.code}); {until if raw.exists else 'the file is gone since'}.{stays}"
+    return f"It was rejected ({note.code}); {until if raw.exists else 'the file is gone now'}.{stays}"
 
 
 def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
@@ -322,20 +323,20 @@ def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow
     if run is not None:
         return f"{_sentence(emptied(store, run, queued(note.code).code))}."
     if not raw.exists:
-        return "It was queued, and is gone since: it never became a run."
+        return "It was queued, and is gone now: it never became a run."
     return f"It is queued: {raw.content.reason if raw.content else 'no complete row yet'}."
 
 
 def _is_run(row: ManifestRow, raw: RawFile, lost: LostFile | None = None) -> str:
     if not row.live:
-        return f"It was run {row.run_id}, superseded by {row.superseded_by}, which stands for it now."
+        return f"It was run {row.run_id}, superseded by {row.superseded_by}, which counts in its place."
     where = ""
     if lost is not None:
         where = f" {_and_lost(lost)}"
     elif not raw.exists:
         where = " Its raw file is gone; the staged data stays."
     elif raw.problem:
-        where = f" Its raw file is not there to be read: {raw.problem}; the staged data stays."
+        where = f" Its raw file cannot be read: {raw.problem}; the staged data stays."
     return f"It is run {row.run_id}: {count(row.rows, 'row')}.{where}"
 
 

@@ -1,4 +1,4 @@
-"""What a check can find: each kind has a stable name, and is damage or a note."""
+"""What a check can find: each kind has a stable name and is either damage or a note."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ Kind = Literal[Damage, Note]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that does not agree. A `damage` calls for `ingestd repair`; a `note` is for people to know.
+    """One thing that does not agree. A `damage` calls for `ingestd repair`; a `note` is for information.
 
-    `kind` is stable: programs may compare it, `docs/formats.md` explains it. `path` is relative to the data root where
-    it lies below it.
+    `kind` is stable: programs may compare it, `docs/formats.md` explains it. `path` is relative to the raw root for a
+    raw file, else to the data root if it lies below that.
     """
 
     level: Level = field(init=False)
@@ -72,6 +72,6 @@ def fate_of_copy(catalog: Catalog, note: FileNote) -> str:
     was = catalog.run(note.run_id or "")
     where = was.source_file if was else "?"
     return (
-        f"a copy of {where} as run {note.run_id}, which another replaced; these bytes count nowhere now, and are "
-        "a run of their own when they are looked at again (`touch` the file)"
+        f"a copy of {where} as run {note.run_id}, which another run replaced; these bytes count nowhere now, and "
+        "become a run of their own when they are looked at again (`touch` the file)"
     )

@@ -1,4 +1,4 @@
-"""What killed processes left: temporary files, batches put in place and not recorded, or recorded and not ended."""
+"""What killed processes left: temporary files, and batches put in place but not recorded, or recorded but not ended."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ingestd.upkeep.findings import Finding
 
 
 def places_half_done(layout: Layout) -> frozenset[Path]:
-    """List the places of Parquet that the next start looks after: what stands there is no damage yet."""
+    """List the places of Parquet that the next start puts right: what is there does not count as damage yet."""
     notes = (read_note(folder, layout.stage_root) for folder in dead_workspaces(layout.temporary_root))
     return frozenset(place for note in notes for place in (*note.touched, *(kept.path for kept in note.kept)))
 
 
 @contextmanager
 def locked(layout: Layout, timeout_s: float) -> Iterator[None]:
-    """Hold the manifest's lock for the block, and keep others from clearing what killed processes left."""
+    """Hold the manifest's lock for the block, and keep others from clearing up after killed processes."""
     with sweep_lock(layout.temporary_root).held(timeout_s), manifest_lock(layout).held(timeout_s):
         yield
 
@@ -34,17 +34,17 @@ def end_half_done(
     recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
     remove: Callable[[Path], object],
 ) -> None:
-    """Bring the stage into line with what is recorded, as a start would; call it inside of `locked`.
+    """Bring the stage into line with what is recorded, as a start would; call it inside `locked`.
 
-    The killed processes' own folders stay, for whoever sets them aside.
+    The killed processes' own folders stay; the caller may set them aside.
     """
     for folder in dead_workspaces(layout.temporary_root):
         take_back(layout, folder, recorded, remove)
 
 
 def leftover(layout: Layout, path: Path) -> Finding:
-    """Tell of what a killed process left half-made: it is no damage, a later start clears it."""
-    return Finding("leftover", layout.relative(path), "left by a process that was killed; the next one clears it")
+    """Report what a killed process left half-made: it is no damage, a later start clears it."""
+    return Finding("leftover", layout.relative(path), "left by a process that was killed; a later start clears it")
 
 
 def leftovers(layout: Layout) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a check finds of raw files: gone, out of reach, changed, overwritten, not decided, copies, rejects."""
+"""What a check finds about raw files: gone, out of reach, changed, overwritten, not decided, copies, rejects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ingestd.raw.settling import queued
 from ingestd.upkeep.findings import Finding, fate_of_copy
 from ingestd.words import count, quoted
 
-LET_READ = "let the user of this command read it, then `ingestd verify` again"
+LET_READ = "give the user of this command read access, then run `ingestd verify` again"
 """What to do about what cannot be read."""
 
 
 def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterator[Finding]:
-    """Compare the raw files that a scan saw with what was decided, and with the live rows, `runs`: notes, no damage."""
+    """Compare the raw files that a scan saw with what was decided and with the live rows `runs`: notes, no damage."""
     catalog, found = store.catalog, scan.files
-    closed = {name: 0 for name, _ in scan.unreadable}  # and the runs whose raw file may be there
+    closed = {name: 0 for name, _ in scan.unreadable}  # -> the number of runs whose raw file may be there
     for run_id, name in runs.select("run_id", "source_file").iter_rows():
         if name in found:
             continue
@@ -35,7 +35,7 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             closed[above] += 1
     for name, why in scan.unreadable:
         hidden = count(closed[name], "run")
-        unseen = f"; whether the raw files of {hidden} are in it is not known" if closed[name] else ""
+        unseen = f"; it may hold the raw files of {hidden}" if closed[name] else ""
         message = f"cannot be read ({why}){unseen}: {LET_READ}"
         yield Finding("raw-unreadable", name or ".", message)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
@@ -62,7 +62,7 @@ def _rows(runs: pl.DataFrame, run_ids: Collection[str]) -> Iterator[ManifestRow]
 
 
 def _upwards(name: str) -> Iterator[str]:
-    """Name a raw file and the folders it is in, up to the root, which is "" here."""
+    """Yield a raw file's path and the folders it is in, up to the root, which is "" here."""
     yield name
     while name:
         name = name.rpartition("/")[0]
@@ -70,7 +70,7 @@ def _upwards(name: str) -> Iterator[str]:
 
 
 def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
-    """Find the runs that started when an earlier one did, by both headers: a copy whose bytes were changed, mostly."""
+    """Find runs that by their headers started when an earlier one did: mostly copies whose bytes were changed."""
     first = pl.col("run_id", "source_file").first().over("proc", "start_time_utc").name.prefix("first_")
     twins = runs.lazy().select("run_id", "source_file", "start_time_origin", first)
     twins = twins.filter(pl.col("run_id") != pl.col("first_run_id"), pl.col("start_time_origin") == "header")
@@ -79,7 +79,7 @@ def _same_starts(runs: pl.DataFrame) -> Iterator[Finding]:
 
 
 def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator[Finding]:
-    """Say what is noted of a file."""
+    """Report what is noted of a file."""
     run = store.catalog.occupant(note.source_file)
     before = next(_rows(runs, [run.run_id]), None) if run else None
     match note.outcome:

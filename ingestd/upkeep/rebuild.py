@@ -1,4 +1,4 @@
-"""Make the manifest anew from the stage, or from the raw files: `ingestd rebuild-manifest`."""
+"""Rebuild the manifest from the stage, or from the raw files: `ingestd rebuild-manifest`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild did: `rows` from the stage, the folder the old manifest is kept in, the backfill that followed."""
+    """What a rebuild did: how many `rows` it wrote, where the old manifest is kept, the backfill that followed."""
 
     rows: int
     aside: Path
@@ -30,23 +30,23 @@ class Rebuilt(NamedTuple):
 def rebuild_manifest(
     settings: Settings, *, from_raw: bool, clock: Clock = utc_now, engine: EngineOf = engine_of
 ) -> Rebuilt:
-    """Make the manifest anew from the stage alone; with `from_raw` then stage every raw file again over it.
+    """Rebuild the manifest from the stage alone; with `from_raw`, then stage every raw file again over it.
 
-    The rows are those of before, but for the ingest time; runs whose raw file is gone keep their staged row, and those
-    whose Parquet is gone the one they had. The old table and log are kept aside. `engine` opens what stages.
+    The rows are those of before, except for the ingest time; runs whose raw file is gone keep their staged row, and
+    those whose Parquet is gone keep the row they had. The old table and log are kept aside. `engine` opens what stages.
 
     Raises:
-        Corrupt: a staged Parquet is damaged, so that its run would be lost; nothing was changed.
+        Corrupt: a staged Parquet is damaged, so its run would be lost; nothing was changed.
         UsageError: there is no stage.
-        LockHeld: another process holds the manifest's lock too long.
+        LockHeld: another process held the manifest's lock for too long.
         Retry: the disk refused.
     """
     layout = settings.layout
     if not files.is_dir(layout.stage_root):
         raise UsageError(
-            "there is no stage here that a manifest could be made from",
+            "there is no stage here to rebuild a manifest from",
             place=str(layout.stage_root),
-            next_step="check the data root (`ingestd config show` lists the paths), or begin: `ingestd backfill`",
+            next_step="check the data root (`ingestd config show` lists the paths), or make one: `ingestd backfill`",
         )
     folder = aside_folder(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
@@ -69,5 +69,5 @@ def _refuse_damaged(stage: StageContent) -> None:
         raise Corrupt(
             f"{error.message}{others}; its run would be lost",
             place=str(path),
-            next_step="`ingestd repair --apply` first: it stages it again from its raw file",
+            next_step="run `ingestd repair --apply` first: it stages the run again from its raw file",
         )

@@ -1,7 +1,7 @@
-"""Mend what `verify` or a start names: a plan first, then the same plan carried out. Nothing is deleted.
+"""Repair what `verify` or a start reports: a plan first, then the same plan carried out. Nothing is deleted.
 
-What is damaged or does not belong is moved to `_manifest/aside/<time>/`; table and log are restored from what is left
-of them and from the rows inside the staged Parquet; Parquet that is missing is staged again from its raw file.
+What is damaged or out of place is moved to `_manifest/aside/<time>/`; table and log are restored from what is left of
+them and from the rows inside the staged Parquet; Parquet that is missing is staged again from its raw file.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from ingestd.upkeep.staged import StageContent, places_in, read_stage
 from ingestd.upkeep.verify import verify
 
 OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
-"""Findings about Parquet that is set aside."""
+"""Findings for which Parquet is set aside."""
 
 STAGE_KINDS = frozenset({"parquet-missing", "parquet-differs", "parquet-cells", "raw-bytes"})
-"""Findings about a run whose raw file is staged again."""
+"""Findings for which a run's raw file is staged again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing a repair does (or would do): in words, and the files it concerns, relative to the data root."""
+    """One thing a repair does or would do: in words, with the files it concerns, relative to the data root."""
 
     kind: str
     message: str
@@ -51,12 +51,12 @@ class Step:
 
 @dataclass(slots=True)
 class Repair:
-    """What a repair did or would do; `aside` is where things were moved, `left` what it could not mend.
+    """What a repair did or would do; `aside` is where things were moved, `left` what it could not repair.
 
-    `undecided` are the raw files that nothing is decided about when it is carried out, those among them whose run was
-    lost with row and Parquet. `more_may_follow`: a plan that ends with the manifest, for what else is damaged shows
-    when that is restored.
-    `stopped_by` ended it early: the last of `steps` may not be done, and what is left is not known.
+    `undecided` are the raw files that are not decided once the repair is done, including those whose run was lost with
+    row and Parquet. `more_may_follow` marks a plan that ends with the manifest, because other damage shows only when
+    that is restored. `stopped_by` is the error that ended the repair early: the last of `steps` may not be done, and
+    what is left is not known.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -71,17 +71,17 @@ class Repair:
 def repair(
     settings: Settings, *, apply: bool, deep: bool = False, clock: Clock = utc_now, engine: EngineOf = engine_of
 ) -> Repair:
-    """Plan the repair of everything `verify` calls damage, and with `apply` carry it out.
+    """Plan the repair of everything that `verify` calls damage; with `apply`, carry it out.
 
-    `deep` mends what only `verify(deep=True)` sees as well; `engine` opens what stages again.
+    `deep` also repairs what only `verify(deep=True)` sees; `engine` opens what stages again.
 
     Raises:
         NewerVersion: a file was written by a newer ingestd.
-        LockHeld: another process holds the manifest's lock too long.
+        LockHeld: another process held the manifest's lock for too long.
         Retry: the disk refused.
 
-    After the first step of an `apply` they are raised no more: they are `stopped_by`. What was done so far is sound,
-    and repairing again goes on.
+    After the first step of an `apply` these are no longer raised but returned as `stopped_by`. What was done until then
+    is sound, and another repair continues from there.
     """
     job = _Job(settings, Options(clock=clock, engine=engine), apply=apply, deep=deep)
     try:
@@ -102,7 +102,7 @@ def repair(
 
 
 class _Job:
-    """One repair: every step is noted, and done when `apply` is set."""
+    """One repair: every step is noted, and carried out if `apply` is set."""
 
     def __init__(self, settings: Settings, options: Options, *, apply: bool, deep: bool) -> None:
         self.settings = settings
@@ -115,7 +115,7 @@ class _Job:
         self.manifest_is_broken = False
 
     def _step(self, kind: str, message: str, paths: Iterable[Path | str]) -> bool:
-        """Note a step about these files, if there are any; tell whether to carry it out."""
+        """Note a step about these files, if there are any; return whether to carry it out."""
         named = [self.layout.relative(path) if isinstance(path, Path) else path for path in paths]
         if named:
             self.done.steps.append(Step(kind, message, named))
@@ -124,7 +124,7 @@ class _Job:
     # ---- table and log ----------------------------------------------------------------------------------------------
 
     def mend_manifest(self) -> None:
-        """Restore table and log when they cannot be opened; cut a torn end."""
+        """Restore table and log if they cannot be opened; note that a torn end will be cut."""
         found = salvage(self.layout)
         damages = found.damages or _refusals(self.layout)
         self.manifest_is_broken = bool(damages)
@@ -132,8 +132,8 @@ class _Job:
             causes = "; ".join(f"{Path(error.place).name}: {error.message}" for error in damages)
             rows = restored_rows(found, read_stage(self.layout), read_events(self.layout))
             message = (
-                f"restore the manifest ({causes}): {len(found.rows)} runs from what is "
-                f"sound of table and log, {len(rows)} with those the stage knows"
+                f"restore the manifest ({causes}): {len(found.rows)} runs from the sound "
+                f"part of table and log, {len(rows)} with those from the stage"
             )
             if self._step("manifest", message, [self.layout.manifest_path, self.layout.wal_dir]):
                 self._restore_manifest()
@@ -179,7 +179,7 @@ class _Job:
             keep_copies(self.layout, [self.layout.data_root / path for path in histories], self.folder)
 
     def _adopt(self, rows: PackedRows) -> None:
-        message = "take these runs into the manifest again from their staged Parquet"
+        message = "add these runs to the manifest again from their staged Parquet"
         if not self._step("adopt", message, [row.source_file for row in rows.values()]):
             return
         with opened(self.settings, self.options.clock) as ingest, ingest.store.transaction():
@@ -205,8 +205,8 @@ class _Job:
         set_aside(self.layout, [folder], self.folder)
 
     def _move_parquet(self, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-        """Set Parquet aside that is still out of place once nobody can be deciding about it."""
-        if not self._step("parquet", "set Parquet aside that is damaged or no run's", paths):
+        """Set aside the Parquet that is still out of place under the manifest's lock, when nobody else decides."""
+        if not self._step("parquet", "set aside Parquet that is damaged or belongs to no run", paths):
             return []
         with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
             catalog = ManifestStore(self.layout).catalog
@@ -216,7 +216,7 @@ class _Job:
             return set_aside(self.layout, [*stage.damaged, *stage.strays, *orphans], self.folder)
 
     def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
-        """Find Parquet that was moved from its place by hand: path -> the run whose Parquet is gone, and its place."""
+        """Find Parquet that was moved by hand: path -> the run whose Parquet is gone, and the place it belongs in."""
         catalog = ManifestStore(self.layout).catalog
         found: dict[str, tuple[Path, Path]] = {}
         for path in stage.strays:
@@ -230,7 +230,7 @@ class _Job:
 
     def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:
         places = [place for _, place in astray.values()]
-        if self._step("put-back", "put Parquet that was moved back in its place", places):
+        if self._step("put-back", "put moved Parquet back in its place", places):
             with files.as_retry(self.layout.staged_root):
                 for path, (_, place) in astray.items():
                     files.preserve(moved[path], place)
@@ -252,7 +252,7 @@ class _Job:
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
-        """Tell whether the raw file of a run is there, within reach, and was last decided to be that run."""
+        """Tell whether a run's raw file is there, within reach, and was last decided to be that run."""
         note = catalog.notes.get(run.source_file)
         if note is not None and not (note.outcome == "occupied" and note.run_id == run.run_id):
             return False
@@ -263,11 +263,11 @@ class _Job:
 
     def _retry_rejects(self, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
-        self._move("rejects", "set reject JSONs aside whose file is not rejected", strays)
+        self._move("rejects", "set aside reject JSONs whose file is not rejected", strays)
         missing = {finding.path for finding in damages if finding.kind in {"reject-missing", "reject-damaged"}}
         notes = ManifestStore(self.layout).catalog.notes
         rejected = sorted(name for name in notes if self.layout.relative(self.layout.reject_file(name)) in missing)
-        if self._step("rejects", "look at these rejected files again, to tell why", rejected):
+        if self._step("rejects", "look at these rejected files again, to record the reason", rejected):
             set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)
             with opened(self.settings, self.options.clock) as ingest:
                 ingest.forget([name for name in rejected if raw_file_is_gone(self.layout, name)])
@@ -292,7 +292,7 @@ class _Job:
 
 
 def _refusals(layout: Layout) -> list[Corrupt]:
-    """Tell why the manifest cannot be opened although each file of it reads well: a segment is missing, say."""
+    """Return why the manifest cannot be opened although each of its files reads well: a segment is missing, say."""
     try:
         ManifestStore(layout)
     except Corrupt as error:

@@ -1,4 +1,4 @@
-"""A manifest restored from what is left of it, what the stage holds and what the events tell; then written anew."""
+"""Restore a manifest from what is left of it, from the stage and from the events, and write it anew."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from ingestd.upkeep.staged import StageContent, rows_of_stage
 
 
 def restored_rows(found: Salvage, stage: StageContent, events: Events) -> PackedRows:
-    """Merge what was salvaged with what stage and events say: what the manifest lost comes back from there.
+    """Merge what was salvaged with what stage and events say, which brings back what the manifest lost.
 
-    That is a run without a row, the record of a run's last edit or touch, and the mark of a run that a later one
-    superseded.
+    That may be a run's row, the record of its last edit or touch, or the mark that a later run superseded it.
     """
     rows = rows_of_stage(stage, events)
     kept_aside = {(row.run_id, row.source_sha256) for row in stage.retired}
@@ -45,16 +44,16 @@ def restored_rows(found: Salvage, stage: StageContent, events: Events) -> Packed
 
 
 def restored_notes(found: Salvage, events: Events) -> list[FileNote]:
-    """Complete the notes with what the event JSONs tell: where they are lost, a copy would count as a run."""
+    """Complete the notes from the event JSONs: if a note were lost, a copy would count as a run."""
     notes = dict(found.notes)
     notes.update((path, note) for path, (seq, note) in events.notes.items() if seq > found.noted_by.get(path, 0))
     return [note for note in notes.values() if note.outcome != "forgotten"]
 
 
 def keep_unstaged(rows: PackedRows, found: Salvage, events: Events) -> None:
-    """Add what the stage cannot tell and a sound manifest does: runs whose Parquet is gone, and superseded ones.
+    """Add what a sound manifest knows and the stage does not: runs whose Parquet is gone, and superseded ones.
 
-    That an older version of a run was kept does not tell that it was superseded; an event does.
+    That an older version of a run was kept does not show that the run was superseded; an event does.
     """
     for run_id, known in found.rows.items():
         staged = rows.get(run_id)
@@ -64,11 +63,10 @@ def keep_unstaged(rows: PackedRows, found: Salvage, events: Events) -> None:
 
 
 def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[Path] = ()) -> PackedRows:
-    """Find the staged rows that the manifest should have and has not: an older copy of it was put back, say.
+    """Find staged rows that the manifest should have but lacks: an older copy of it was put back, say.
 
-    What stands in a place that is `half_done` is for the next start. A row counts when it was staged later than the
-    manifest's of the same run, or when nothing the manifest knows stands in its place: no live run has its raw file's
-    path or bytes.
+    What is in a `half_done` place is left to the next start. A row counts if it was staged later than the manifest's
+    row of the same run, or, if the manifest does not have the run, when no live run has its raw file's path or bytes.
     """
     catalog, lost = store.catalog, PackedRows()
     times = read_view(store.layout, columns=["run_id", "ingested_at_utc"])
@@ -84,10 +82,10 @@ def lost_rows(store: ManifestStore, stage: StageContent, half_done: Collection[P
 
 
 def recorded_rows(layout: Layout, found: Salvage, events: Events) -> Callable[[Sequence[str]], dict[str, ManifestRow]]:
-    """Return what finds, by run id, the rows that were recorded, as far as a manifest's rest and the events tell.
+    """Return a function that finds recorded rows by run id, as far as the manifest's rest and the events know them.
 
-    Where the manifest lost a run, its row is that of the Parquet which an event tells of, be it kept aside for the
-    batch that was broken off.
+    If the manifest lost a run, its row is that of the Parquet named by an event, which may be kept aside for the batch
+    that was broken off.
     """
 
     def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
@@ -106,7 +104,7 @@ def recorded_rows(layout: Layout, found: Salvage, events: Events) -> Callable[[S
 
 
 def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
-    """Return the row with its raw file's mtime of now, where the bytes are the same: a touch is not in the stage."""
+    """Return the row with its raw file's present mtime if the bytes are the same: the stage does not record a touch."""
     if not row.live:
         return row
     path = layout.raw_file(row.source_file)
@@ -122,12 +120,12 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
 
 
 def write_manifest(settings: Settings, found: Salvage, events: Events, rows: PackedRows, folder: Path) -> None:
-    """Replace table and log, of which `found` was left, by these rows, with the notes that it and the `events` have.
+    """Replace table and log by these rows, with the notes of `found` (what was left of them) and of the `events`.
 
-    Call it under the manifest's lock. The old files are kept aside first, and the old log goes last: killed anywhere,
-    the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all histories
-    are written again; what people read of the old log's decisions, which a kill may have kept from being written, is
-    written first.
+    Call it under the manifest's lock. The old files are kept aside first, and the old log is deleted last: wherever it
+    is killed, the next start finds either the old damage or the new manifest. Every chip is marked stale, so that all
+    histories are written again. The traces of the old log's decisions, which a kill may have prevented, are written
+    first.
     """
     layout = settings.layout
     set_aside(layout, [layout.wal_dir] if files.is_file(layout.wal_dir) else [], folder)
@@ -158,7 +156,7 @@ def write_manifest(settings: Settings, found: Salvage, events: Events, rows: Pac
 
 
 def _free_segment(last: int, old: Sequence[int]) -> int:
-    """Number the new segment: behind the last, or where a stray file has the greatest number, the first free one."""
+    """Number the new segment: one after the last, or the first free one if a stray file has the greatest number."""
     if last < log.LAST_SEGMENT:
         return last + 1
     used = set(old)

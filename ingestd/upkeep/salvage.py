@@ -1,4 +1,4 @@
-"""Read whatever is sound of a damaged manifest: the table, the log's intact records, the numbers in use."""
+"""Read what is sound in a damaged manifest: the table, the log's intact records, the numbers in use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _EVENT_NAME = re.compile(r"(\d{9,})-")
 
 @dataclass(slots=True)
 class Salvage:
-    """What could be read, and in words what could not.
+    """What could be read, and what could not (`damages`).
 
-    `noted_by` and `decided_by` map a path, a run id, to the log record that last said something of it.
+    `noted_by` maps a path, and `decided_by` a run id, to the number of the log record that last named it.
     """
 
     rows: PackedRows = field(default_factory=PackedRows)
@@ -34,7 +34,7 @@ class Salvage:
 
 
 def salvage(layout: Layout) -> Salvage:
-    """Read table and log as far as they check; damage is noted, a newer version is raised.
+    """Read table and log as far as their checks pass; damage is noted in `damages`.
 
     Raises:
         NewerVersion: a file was written by a newer ingestd.
@@ -73,7 +73,7 @@ def salvage(layout: Layout) -> Salvage:
 
 
 def sound_records(directory: Path) -> Iterator[Record]:
-    """Yield every record of the log that checks, in order."""
+    """Yield every record of the log whose check passes, in order."""
     return _records(directory, Salvage())
 
 

@@ -16,17 +16,17 @@ from ingestd.stage.parquet import read_row
 from ingestd.upkeep.events import Events
 
 UNKNOWN_RUN = "unknown"
-"""Stands in `superseded_by` of a run whose successor nothing tells any more."""
+"""Value of `superseded_by` for a run whose successor is no longer known."""
 
 PlaceOf = Callable[[str], Path | None]
-"""Run id -> where its Parquet belongs; None for a run that is not known, or not live."""
+"""Run id -> where its Parquet belongs; None for a run that is unknown or not live."""
 
 
 @dataclass(slots=True)
 class StageContent:
     """All staged rows by run id, and the files that could not be read.
 
-    `strays` are Parquet files that are not where they belong, or a second file of a run.
+    `strays` are Parquet files that are not where they belong, or are a second file of a run.
     """
 
     live: PackedRows = field(default_factory=PackedRows)
@@ -35,7 +35,7 @@ class StageContent:
     strays: list[Path] = field(default_factory=list)
 
     def take(self, layout: Layout, row: ManifestRow) -> None:
-        """Take in a row that stands where it belongs; of two of one run the one that was staged later counts."""
+        """Take in a row that is where it belongs; of two rows of one run, the one staged later counts."""
         earlier = self.live.get(row.run_id)
         if earlier is not None and earlier.ingested_at_utc > row.ingested_at_utc:
             row, earlier = earlier, row
@@ -45,7 +45,7 @@ class StageContent:
 
 
 def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
-    """Ask a catalog where runs belong."""
+    """Return a function that asks a catalog where runs belong."""
 
     def place_of(run_id: str) -> Path | None:
         run = catalog.run(run_id)
@@ -55,7 +55,7 @@ def places_in(layout: Layout, catalog: Catalog) -> PlaceOf:
 
 
 def read_stage(layout: Layout, place_of: PlaceOf = lambda _: None, only: Sequence[Path] | None = None) -> StageContent:
-    """Read the row of every Parquet below the stage, or of `only` these. Opens each file's footer; reads no data."""
+    """Read the row of every Parquet below the stage, or of `only` these. Reads each file's footer and no data."""
     content = StageContent()
     for row in live_rows(layout, content, place_of, only):
         content.take(layout, row)
@@ -66,10 +66,10 @@ def read_stage(layout: Layout, place_of: PlaceOf = lambda _: None, only: Sequenc
 def live_rows(
     layout: Layout, content: StageContent, place_of: PlaceOf, only: Sequence[Path] | None = None
 ) -> Iterator[ManifestRow]:
-    """Read, one by one, the row of every live Parquet, or of `only` these, that stands where it belongs.
+    """Yield the row of every live Parquet, or of `only` these, that is where it belongs.
 
-    That is where its row says, unless a file of its run stands where the run is known to be. The others are noted in
-    `content`, as damaged or as strays; what is read is not put into it.
+    That is the place its row gives, unless there is a file in the place where the run is known to belong. The others
+    are noted in `content` as damaged or as strays; the rows yielded are not put into it.
     """
     for path in _parquets(layout.staged_root, only):
         row = _row(path, content)
@@ -83,7 +83,7 @@ def live_rows(
 
 
 def retired_rows(layout: Layout, content: StageContent, only: Sequence[Path] | None = None) -> Iterator[ManifestRow]:
-    """Read, one by one, the row of every Parquet that an edit replaced, or of `only` these; damage as `live_rows`."""
+    """Yield the row of every Parquet that an edit replaced, or of `only` these; damage is noted as in `live_rows`."""
     for path in _parquets(layout.superseded_root, only):
         if (row := _row(path, content)) is not None:
             yield row
@@ -97,7 +97,7 @@ def _row(path: Path, content: StageContent) -> ManifestRow | None:
     try:
         return read_row(path)
     except Corrupt as error:
-        if files.exists(path):  # else the service replaced it while we looked
+        if files.exists(path):  # otherwise the service replaced it while we looked
             content.damaged[path] = error
         return None
 
@@ -105,8 +105,8 @@ def _row(path: Path, content: StageContent) -> ManifestRow | None:
 def rows_of_stage(content: StageContent, events: Events) -> PackedRows:
     """Put the manifest together from the stage: live rows, and the runs that a later start time superseded.
 
-    What superseded a run is not in its Parquet: an event tells it; else, among the versions of one file that are kept
-    aside, the run that was staged next did; else it is `UNKNOWN_RUN`.
+    What superseded a run is not in its Parquet. An event may say it; otherwise it is taken to be the run staged next
+    among the versions of the same file, or `UNKNOWN_RUN` if there is none.
     """
     rows = content.live.copy()
     by_path: dict[str, list[ManifestRow]] = {}
@@ -126,7 +126,7 @@ def rows_of_stage(content: StageContent, events: Events) -> PackedRows:
 
 
 def _replaced(row: ManifestRow, content: StageContent, events: Events) -> bool:
-    """Tell whether another kept version of the same run is the one that was told of last."""
+    """Tell whether another kept version of the same run is the one that events name last."""
     fate = events.fates.get(row.run_id)
     if fate is None or fate.source_sha256 == row.source_sha256:
         return False

@@ -1,4 +1,4 @@
-"""Compare raw files, manifest, staged Parquet and histories with each other. Read-only; works beside the service."""
+"""Compare raw files, manifest, staged Parquet and histories with each other. Read-only; may run beside the service."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ DEEP_KINDS = frozenset({"raw-bytes", "raw-unparsed", "parquet-cells"})
 """What only `deep` can see."""
 
 OTHER_SETTINGS = "is the right config file in force (`ingestd config show`)?"
-"""What to ask where the bytes that are staged could not be staged today."""
+"""What to ask if bytes that were staged could not be staged today."""
 
 LOOKS = 5
 """How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
 
 LOCK_PATIENCE_S = 10.0
-"""How long to wait for a process that is deciding before its half-done work is called damage, in seconds."""
+"""How long to wait for a process that is deciding before its half-done work counts as damage, in seconds."""
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Verification:
 
 
 def verify(settings: Settings, *, deep: bool = False) -> Verification:
-    """Check everything; with `deep` read every raw file again and compare every cell and header line.
+    """Check everything; with `deep`, read every raw file again and compare every cell and header line.
 
     Raises:
         NewerVersion: the manifest was written by a newer ingestd.
@@ -112,7 +112,7 @@ class _Manifest:
     runs: pl.DataFrame
     """The live rows."""
     chips: list[str]
-    """Every chip that has a row, be it superseded."""
+    """Every chip that has a row, even a superseded one."""
 
     @classmethod
     def read(cls, layout: Layout) -> _Manifest:
@@ -128,7 +128,7 @@ class _Manifest:
 def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:
     """Keep the findings that hold when looked at again: another process may have been deciding meanwhile.
 
-    Should others never rest, the last look keeps them from deciding while it lasts.
+    If others never rest, the last look keeps them from deciding while it lasts.
     """
     layout = settings.layout
     for _ in range(LOOKS):
@@ -152,7 +152,7 @@ def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, Fil
 
 
 def _still(findings: list[Finding], again: set[Finding]) -> list[Finding]:
-    """Keep what is found again, be it that another thing is wrong with the same run or path by now."""
+    """Keep what is found again, or what else is now wrong with the same run or path."""
     runs, paths = {finding.run_id for finding in findings} - {None}, {finding.path for finding in findings}
     same = [finding for finding in findings if finding in again]
     other = {finding for finding in again if finding.run_id in runs or finding.path in paths} - set(same)
@@ -178,7 +178,7 @@ def _found_again(
 
 
 def _let_the_writer_finish(layout: Layout) -> None:
-    """Wait while a process is between placing Parquet and logging it: it holds the manifest's lock then."""
+    """Wait while a process is between placing Parquet and recording it: it then holds the manifest's lock."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
     lock = manifest_lock(layout)
     while files.exists(layout.lock_path) and time.monotonic() < deadline:
@@ -195,14 +195,14 @@ def _broken_log(layout: Layout) -> Corrupt:
     except Corrupt as error:
         return error
     return Corrupt(
-        "the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="`ingestd verify` again"
+        "the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="run `ingestd verify` again"
     )
 
 
 def _stage_findings(
     layout: Layout, now: _Manifest | None, done: Verification
 ) -> tuple[Mapping[Path, Corrupt], list[Finding]]:
-    """Read the stage; return what is damaged in it, and all that is wrong with it or differs from the manifest."""
+    """Read the stage; return its damaged files, and everything that is wrong or differs from the manifest."""
     content = StageContent()
     prints = {row.run_id: fingerprint(row) for row in now.rows()} if now else {}
     place_of = places_in(layout, now.store.catalog) if now else lambda _: None
@@ -213,7 +213,7 @@ def _stage_findings(
         elif now:
             content.take(layout, row)
     for _ in retired_rows(layout, content):
-        pass  # what is damaged of them is noted
+        pass  # only for the damage, which is noted
     rows = _row_findings(layout, now.rows(prints), content) if now else ()
     return content.damaged, [*_content_findings(layout, content), *rows]
 
@@ -222,7 +222,7 @@ def _content_findings(layout: Layout, stage: StageContent) -> Iterator[Finding]:
     for path, error in stage.damaged.items():
         yield Finding("parquet-damaged", layout.relative(path), error.message)
     for path in stage.strays:
-        yield Finding("parquet-stray", layout.relative(path), "stands where no run of the manifest belongs")
+        yield Finding("parquet-stray", layout.relative(path), "is where no run of the manifest belongs")
 
 
 def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
@@ -266,7 +266,7 @@ def _reject_findings(store: ManifestStore) -> Iterator[Finding]:
             message = f"does not tell why {note.source_file} is rejected"
             yield Finding("reject-damaged", layout.relative(path), message)
     for path in sorted(present - rejected.keys()):
-        yield Finding("reject-stray", layout.relative(path), "this file is not rejected (any more)")
+        yield Finding("reject-stray", layout.relative(path), "this file is not, or no longer, rejected")
 
 
 def _tells_why(layout: Layout, note: FileNote) -> bool:
@@ -292,7 +292,7 @@ def _history_findings(
     for chip, text in render_histories(rows, settings.time.local_tz, layout):
         looked_at.remove(chip)
         yield from _compared(settings, chip, paths[chip], text)
-    for chip in sorted(looked_at):  # all runs of these were superseded: a history that is not there need not be
+    for chip in sorted(looked_at):  # all runs of these were superseded: they need no history
         if files.exists(paths[chip]):
             yield from _compared(settings, chip, paths[chip], EMPTY_HISTORY)
     expected_files = {*paths.values(), *(layout.history_file(chip) for chip in stale)}
@@ -308,7 +308,7 @@ def _compared(settings: Settings, chip: str, path: Path, text: bytes) -> Iterato
     if actual is None:
         yield Finding("history-missing", layout.relative(path), f"chip {chip} has no history")
     elif actual != text and is_of_another_zone(actual, text, zone):
-        message = f"its dates and times are of another zone than {zone}: `ingestd chip-histories` writes it anew"
+        message = f"its dates and times are not in the zone {zone}: `ingestd chip-histories` writes it again"
         yield Finding("history-zone", layout.relative(path), message)
     elif actual != text:
         message = f"does not say what the manifest says of {chip}"
@@ -325,7 +325,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
     try:
         read = files.read_raw(layout.raw_file(row.source_file), row.source_size)
         if read is None or read.before != status or read.after != status:
-            return  # it changed while we looked: a note of the next verification
+            return  # it changed while we looked: the next verification notes that
         if hashlib.sha256(read.data).hexdigest() != row.source_sha256:
             yield Finding("raw-bytes", row.source_file, "its bytes changed although size and mtime did not", row.run_id)
             return
@@ -334,7 +334,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
         done.cells += run.rows * len(run.header.columns)
         if not same_cells(staged, run.table) or read_header(path) != run.header.text:
             yield Finding("parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id)
-    except Reject as error:  # of the very bytes that were staged: the settings are others now
+    except Reject as error:  # of the very bytes that were staged: the settings are different now
         message = f"cannot be compared with its Parquet: {error.message}; {OTHER_SETTINGS}"
         yield Finding("raw-unparsed", row.source_file, message, row.run_id)
     except Corrupt as error:

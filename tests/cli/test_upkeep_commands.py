@@ -38,9 +38,9 @@ def test_verify_says_in_words_what_a_note_is_about(staged: Folder) -> None:
         (
             False,
             "It was rejected (row-too-long); "
-            f"it stays so until its bytes change, or `ingestd rejects retry {REJECT}` has it tried again.",
+            f"it stays rejected until its bytes change or `ingestd rejects retry {REJECT}` succeeds.",
         ),
-        (True, "It was rejected (row-too-long); the file is gone since."),
+        (True, "It was rejected (row-too-long); the file is gone now."),
     ],
 )
 def test_explain_of_a_reject_names_the_code_at_its_event(staged: Folder, delete: bool, verdict: str) -> None:
@@ -198,7 +198,7 @@ def test_histories_of_another_zone_are_no_damage(staged: Folder, zone: str) -> N
     """They say what the manifest says, in other local times; the command that is printed brings them into the zone."""
     done = staged.run("verify", "--local-tz", zone)
     assert (done.code, done.out.count("history-zone")) == (0, 3)
-    (command,) = set(re.findall(r"`ingestd (.*)` writes it anew", done.out))
+    (command,) = set(re.findall(r"`ingestd (.*)` writes it again", done.out))
     assert command == f"chip-histories --local-tz {zone}"
     assert staged.run(*command.split()).code == 0
     assert "history-" not in staged.run("verify", "--local-tz", zone).out

@@ -44,7 +44,7 @@ def test_an_ingested_run(archive: Archive) -> None:
         (lived.GROWN, "It is run", ["ingested", "updated"]),
         (lived.TOUCHED, "It is run", ["ingested", "unchanged"]),
         (lived.MOVED, "It is run", ["ingested", "moved"]),
-        (lived.MOVED_FROM, "It is no more at this path: run", ["ingested", "moved"]),
+        (lived.MOVED_FROM, "It is no longer at this path: run", ["ingested", "moved"]),
         (lived.COPY, f"It is a copy of {lived.PLAIN}", ["ingested", "duplicate"]),
         (lived.REJECTED, "It was rejected (not-pymeasure)", ["rejected"]),
         (lived.QUEUED, "It is queued:", ["queued"]),
@@ -220,7 +220,7 @@ def test_a_run_whose_file_became_a_link(archive: Archive) -> None:
     (archive.raw / lived.PLAIN).rename(archive.root / "elsewhere.csv")
     (archive.raw / lived.PLAIN).symlink_to(archive.root / "elsewhere.csv")
     assert story(archive, lived.PLAIN).verdict.endswith(
-        "Its raw file is not there to be read: symbolic links are not followed; the staged data stays."
+        "Its raw file cannot be read: symbolic links are not followed; the staged data stays."
     )
 
 
@@ -231,8 +231,8 @@ def test_a_rejected_edit_of_a_run(archive: Archive) -> None:
     archive.backfill()
     stays = f"Run {run_id}, staged from its earlier bytes (3 rows), stays live."
     assert story(archive, lived.PLAIN).verdict == (
-        "It was rejected (not-pymeasure); it stays so until its bytes change, or "
-        f"`ingestd rejects retry {lived.PLAIN}` has it tried again. {stays}"
+        "It was rejected (not-pymeasure); it stays rejected until its bytes change or "
+        f"`ingestd rejects retry {lived.PLAIN}` succeeds. {stays}"
     )
     (told,) = [one.message for one in lived.findings(archive) if (one.kind, one.path) == ("rejected", lived.PLAIN)]
     assert told.endswith(f"; run {run_id}, staged from its earlier bytes, stays live")
@@ -241,7 +241,7 @@ def test_a_rejected_edit_of_a_run(archive: Archive) -> None:
 def test_a_queued_file_that_is_gone(archive: Archive) -> None:
     """What is not there any more waits for nothing."""
     archive.delete(lived.QUEUED)
-    assert story(archive, lived.QUEUED).verdict == "It was queued, and is gone since: it never became a run."
+    assert story(archive, lived.QUEUED).verdict == "It was queued, and is gone now: it never became a run."
 
 
 def test_an_edit_tells_where_the_old_data_is(archive: Archive) -> None:

@@ -239,5 +239,5 @@ def test_a_superseded_run_is_told_as_what_it_is(empty: Archive, run_id: str) -> 
     empty.put(PLAIN, RUN.but(start=1758632200.5).data)
     assert empty.backfill() == [("superseded", PLAIN)]
     now = empty.live()[PLAIN].run_id
-    assert verdict(empty, run_id) == f"It was run {run_id}, superseded by {now}, which stands for it now."
+    assert verdict(empty, run_id) == f"It was run {run_id}, superseded by {now}, which counts in its place."
     assert verdict(empty, now).startswith(f"It is run {now}")

@@ -1,8 +1,8 @@
-"""Raw files are only ever read: what ingestd writes, and the folders it tidies up, must lie apart from them.
+"""Keep what ingestd writes, and the folders it tidies up, apart from the raw files, which are only ever read.
 
-Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, other
-letters on a share that folds their case) leads nowhere else. What is not seen: a bind mount of a folder inside the raw
-root, and a link put below the stage later, where no person has anything to do.
+Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, or other
+case on a share that ignores case) makes no difference. Not noticed: a bind mount of a folder inside the raw root, and a
+link that somebody puts below the stage later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ingestd.layout import Layout
 
 
 class Clash(NamedTuple):
-    """A setting that would break the promise: its key, its place as told to people, and what is wrong with it."""
+    """A setting that would break this promise: its key, its place as shown to people, and what is wrong with it."""
 
     key: str
     place: str
@@ -42,13 +42,13 @@ def find_clash(layout: Layout) -> Clash | None:
 
 
 def check_export(path: Path, option: str, layout: Layout) -> None:
-    """Check that a file a command is asked to write is neither among the raw files nor one of ingestd's own.
+    """Check that a file that a command is asked to write is neither among the raw files nor among ingestd's own.
 
-    Its folder must be there, but below the metadata folder, where folders are made. Where it is there itself it must be
-    a plain file: no device or link is replaced.
+    Its folder must exist, except below the metadata folder, where folders are made. If the file exists, it must be a
+    plain file: no device or link is replaced.
 
     Raises:
-        UsageError: it is not so.
+        UsageError: one of these does not hold.
     """
     if leads_into(path, layout.raw_root):
         fault = f"{option} lies in paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes"
@@ -71,14 +71,14 @@ def _check_target(path: Path, option: str, layout: Layout) -> None:
         )
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise UsageError(
-            f"{option} names what is no plain file (a folder, a link or a device), and would be replaced",
+            f"{option} names something that is no plain file (a folder, a link or a device) and would be replaced",
             place=str(path),
             next_step=f"name a file, such as {option} {path.name}.csv",
         )
 
 
 def check_apart(path: Path, layout: Layout) -> None:
-    """Check that a file about to be written or deleted is not among the raw files, whatever links lead to it by now.
+    """Check that a file about to be written or deleted is not among the raw files, whatever links lead to it now.
 
     Raises:
         Retry: it is, and nothing was written.
@@ -92,12 +92,12 @@ def check_apart(path: Path, layout: Layout) -> None:
 
 
 def leads_into(path: Path, folder: Path) -> bool:
-    """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need be there."""
+    """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need exist."""
     return _Look().leads_into(path, folder)
 
 
 class _Look:
-    """One look at where places lie: for most of them that is in the same few folders, which are asked once."""
+    """One look at where places lie: most are in the same few folders, which are looked up once."""
 
     def __init__(self) -> None:
         self._real = cache(lambda path: Path(os.path.realpath(path)))
@@ -116,7 +116,7 @@ class _Look:
 
 
 def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
-    """List what is written, each with the setting it belongs to: folders, and files outside of them."""
+    """List what is written, each with the setting it belongs to: folders, and files outside them."""
     yield "paths.stage_root", layout.stage_root
     yield "paths.manifest_path", layout.manifest_path
     yield "paths.manifest_path", layout.known_files_path
@@ -128,7 +128,7 @@ def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
 
 
 def _tidied(layout: Layout) -> Iterator[tuple[str, Path]]:
-    """List the folders in which whole trees are made, moved aside or deleted; a raw root in one would be lost in it."""
+    """List the folders in which whole trees are made, moved aside or deleted: a raw root inside could be lost."""
     for folder in (layout.staged_root, layout.superseded_root, layout.temporary_root):
         yield "paths.stage_root", folder
     yield "paths.manifest_path", layout.aside_root

@@ -1,7 +1,7 @@
-"""Stage on an existing Dask cluster whose workers see the data root: the very same tasks, elsewhere.
+"""Stage on an existing Dask cluster whose workers see the data root: the same tasks, elsewhere.
 
 Needs the extra `ingestd[dask]`. Decisions, log and histories stay with the one process that runs the backfill; workers
-read raw files and write undecided Parquet into its folder below `_tmp`, on the file system all of them share.
+read raw files and write undecided Parquet into its folder below `_tmp`, on the file system they all share.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, stage_batch
 
 CONNECT_S = 10
-"""Seconds to wait for the scheduler's answer."""
+"""How long to wait for the scheduler's answer, in seconds."""
 
 BATCHES_A_THREAD = 3
-"""Batches in hand for every worker thread: enough that none waits for the network."""
+"""Batches in hand per worker thread: enough that none waits for the network."""
 
 
 _LOGGERS = ("distributed", "distributed.client", "tornado.application")
-"""Loggers that print tracebacks of a connection that ended, which is told here as what it is."""
+"""Loggers that print tracebacks when a connection ends, which is reported here as an error of its own."""
 
 
 class DaskEngine:
     """Stages on a Dask cluster. Use it as a context manager.
 
-    Tasks are submitted as impure, so that a changed file is staged anew under the same arguments. Dask itself runs a
-    batch again whose worker died; a batch that killed several is staged file by file, and a file that does so alone is
-    answered as `Failed`. A worker that comes or goes meanwhile changes nothing but the time it takes.
+    Tasks are submitted as impure, so that a changed file is staged anew under the same arguments. When a worker dies,
+    Dask runs its batch again; a batch that killed several workers is staged file by file, and a file that does so alone
+    is answered as `Failed`. A worker that joins or leaves meanwhile changes only the time it takes.
     """
 
     def __init__(self, context: StageContext, *, scheduler: str) -> None:
@@ -53,7 +53,7 @@ class DaskEngine:
             from distributed import Client  # noqa: PLC0415  # an extra
         except ImportError:
             raise UsageError(
-                "the Dask engine is not installed", next_step="pip install 'ingestd[dask]', or leave --engine away"
+                "the Dask engine is not installed", next_step="pip install 'ingestd[dask]', or leave out --engine"
             ) from None
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -94,7 +94,7 @@ class DaskEngine:
                 )
 
     def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches; answers in their order, a few batches a worker thread in hand.
+        """Stage the batches; yield answers in their order, with a few batches per worker thread in hand.
 
         Raises:
             NoWorkers: the cluster was lost.
@@ -116,14 +116,14 @@ class DaskEngine:
 
     @contextmanager
     def _not_lost(self) -> Iterator[None]:
-        """Tell of a scheduler that went away as what it is: no file is to blame."""
+        """Raise `NoWorkers` if the scheduler went away: no file is to blame."""
         try:
             yield
         except (OSError, CancelledError) as error:
             raise NoWorkers(
                 f"the Dask cluster was lost: {error or type(error).__name__}",
                 place=self._scheduler,
-                next_step="see that the scheduler runs and is reached from here",
+                next_step="check that the scheduler runs and can be reached from here",
             ) from error
 
     def _threads(self) -> int:
@@ -145,11 +145,11 @@ class DaskEngine:
                 alone = [([task], self._submit([task])) for task in batch]
                 return [outcome for one in alone for outcome in self._answer(*one)]
             return [self._gave_up(batch[0], error)]
-        except (OSError, CancelledError):  # the cluster's, not the batch's
+        except (OSError, CancelledError):  # the cluster's error, not the batch's
             raise
         except Exception:
-            # Where a worker is killed after its answer was fetched and before it is handed on, distributed takes the
-            # answer for the error of the batch (`cfexecutor._cascade_future`). To stage it again costs time only.
+            # If a worker is killed after its answer was fetched and before it is handed on, distributed takes the
+            # answer for the batch's error (`cfexecutor._cascade_future`). Staging it again costs only time.
             if tries == 1:
                 raise
             return self._answer(batch, self._submit(batch), tries=tries - 1)
@@ -164,7 +164,7 @@ class DaskEngine:
 
 
 def _blind_to(raw_root: Path, temporary: Path) -> str:
-    """Say what a worker cannot see or write; "" when all is well. Runs on the worker."""
+    """Say what a worker cannot read or write; "" if all is well. Runs on the worker."""
     import os  # noqa: PLC0415  # runs elsewhere
 
     if not os.access(raw_root, os.R_OK | os.X_OK):

@@ -1,6 +1,6 @@
 """Where batches are staged: spawned processes by default. An engine computes; it decides and records nothing.
 
-Tasks are idempotent: one that ran twice, or whose answer was lost, costs time and nothing else.
+Tasks are idempotent: one that ran twice, or whose answer was lost, costs only time.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ingestd.errors import NoWorkers, Retry
 from ingestd.stage.run import ALLOW_MORE, Failed, Outcome, StageContext, StageTask, discard, preload, stage_batch
 
 PARENT_CHECK_S = 1.0
-"""How often a worker looks whether its parent still lives, in seconds."""
+"""How often a worker checks that its parent is alive, in seconds."""
 
 POOL_CHECK_S = 1.0
-"""How often it is looked whether a pool still lives while an answer of it is waited for, in seconds."""
+"""How often to check that a pool is alive while waiting for its answer, in seconds."""
 
 TRIES = 2
-"""So many processes must end before they do anything until it is said that none can be run."""
+"""How many processes in a row must end before they do anything until we conclude that none can be run."""
 
-_SEE_WHY = f"free some memory, and see that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs"
+_SEE_WHY = f"free some memory, and check that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs"
 
 Answer = TypeVar("Answer")
 
@@ -44,25 +44,25 @@ _context: StageContext | None = None
 
 
 class GivenUp(Exception):
-    """The caller asked for no answer any more."""
+    """The caller no longer wants an answer."""
 
 
 class Engine(Protocol):
     """Stages batches in parallel and answers in the order they were given."""
 
     def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches; after `stop` answers True no further batch is begun, those in hand are finished."""
+        """Stage the batches; once `stop` returns True no further batch is begun, and those in hand are finished."""
         ...
 
 
 class ProcessEngine:
     """Spawned worker processes (never forked: polars deadlocks in a forked child). Use it as a context manager.
 
-    A worker that dies (out of memory, killed) breaks the pool: the pool is built anew, the batches in hand are staged
-    again, the oldest one file by file in a single process that is known to run, and a file that kills it once more is
-    answered as `Failed`. So no file is blamed where no process can run: that is `NoWorkers`.
+    A worker that dies (out of memory, killed) breaks the pool. The pool is then built anew and the batches in hand are
+    staged again, the oldest one file by file in a single process that is known to run; a file that kills this process
+    too is answered as `Failed`. So no file is blamed if no process can run: that is `NoWorkers`.
 
-    Once `give_up` answers True, the processes are killed, in hand or not; what they wrote is the caller's to delete.
+    Once `give_up` returns True, the processes are killed, busy or not; the caller deletes what they wrote.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class ProcessEngine:
         self._end(wait=True)
 
     def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
-        """Stage the batches; answers in their order, at most two batches a worker in hand.
+        """Stage the batches; yield answers in their order, with about two batches per worker in hand.
 
         Raises:
             NoWorkers: a process cannot be started, or each ends before it does anything.
-            GivenUp: `give_up` answers True.
+            GivenUp: `give_up` returned True.
         """
         in_hand: deque[tuple[list[StageTask], Future[list[Outcome]]]] = deque()
         for batch in batches:
@@ -113,7 +113,7 @@ class ProcessEngine:
             return answers
 
     def _one_by_one(self, batch: list[StageTask]) -> list[Outcome]:
-        """Stage each file of a batch by itself; only one that kills a process which was seen to run is blamed."""
+        """Stage each file of a batch by itself; only one that kills a process known to run is blamed."""
         answers: list[Outcome] = []
         try:
             self._begin_single()
@@ -131,9 +131,9 @@ class ProcessEngine:
         return answers
 
     def _result(self, future: Future[Answer]) -> Answer:
-        """Wait for an answer of the pool, which gives none, nor an error, once its own thread has ended.
+        """Wait for an answer of the pool, which gives neither answer nor error once its own thread has ended.
 
-        CPython shows neither that thread nor the processes; where it calls them otherwise, they are not looked at.
+        That thread and the processes are private to CPython; under other names they would not be checked.
         """
         while not wait([future], POOL_CHECK_S).done:
             if self._give_up():
@@ -141,7 +141,7 @@ class ProcessEngine:
                 raise GivenUp
             thread = getattr(self._executor, "_executor_manager_thread", None)
             if thread is not None and not thread.is_alive() and not future.done():
-                for process in self._kill():  # nobody else would
+                for process in self._kill():  # nobody else does
                     process.join()
                 raise BrokenProcessPool("the thread that hands out the work has ended")
         return future.result()
@@ -156,12 +156,12 @@ class ProcessEngine:
         retry = Retry(
             "the process that staged only this file died (out of memory?)",
             place=str(self._context.raw_root / task.source_file),
-            next_step="free some memory, or lower stage.workers; where there is enough, please report it with the file",
+            next_step="free some memory, or lower stage.workers; if memory is enough, please report it with the file",
         )
         return Failed(task, retry)
 
     def _begin(self, batch: list[StageTask]) -> Future[list[Outcome]]:
-        """Begin to stage a batch; where the pool is broken, its answer is that."""
+        """Start staging a batch; if the pool is broken, its answer is that error."""
         try:
             return self._submit(_stage, batch)
         except BrokenProcessPool as error:
@@ -184,7 +184,7 @@ class ProcessEngine:
         )
 
     def _submit(self, do: Callable[..., Answer], *arguments: object, workers: int | None = None) -> Future[Answer]:
-        """Hand a task to the pool, which begins processes as there are tasks for them."""
+        """Hand a task to the pool, which starts processes as it has tasks for them."""
         before = set(multiprocessing.active_children())
         try:
             if self._executor is None:
@@ -199,11 +199,11 @@ class ProcessEngine:
         except BrokenProcessPool:
             raise
         except (OSError, RuntimeError) as error:
-            if begun := set(multiprocessing.active_children()) - before:  # no thread could be begun that ends them
+            if begun := set(multiprocessing.active_children()) - before:  # the thread that ends them did not start
                 for process in begun:
                     process.kill()
                 self._executor = None
-            # What cannot begin a thread raises a RuntimeError.
+            # A thread that cannot be started raises a RuntimeError.
             limited = isinstance(error, RuntimeError) or error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE}
             message = f"a process to stage files in cannot be started: {error}"
             raise NoWorkers(message, place=sys.executable, next_step=ALLOW_MORE if limited else _SEE_WHY) from error
@@ -216,9 +216,9 @@ class ProcessEngine:
 
 @contextlib.contextmanager
 def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back for the block, and for ever in the processes started by it.
+    """Block a signal for the block, and permanently in the processes started in it.
 
-    A terminal sends Ctrl-C to all of them; a worker that hears it before it is prepared ends with a traceback.
+    A terminal sends Ctrl-C to all of them; a worker that receives it before it is prepared ends with a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
@@ -228,26 +228,26 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
 
 
 def _prepare(context: StageContext, threads: int, parent: int) -> None:
-    """Prepare a worker: threads are few, and it ends when its parent does. Ctrl-C is the parent's to handle."""
+    """Prepare a worker: limit its threads, and let it end when its parent does. The parent handles Ctrl-C."""
     global _context  # noqa: PLW0603  # a worker process has one context for its life
     os.environ["POLARS_MAX_THREADS"] = str(threads)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, it goes before its parent
+        Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, it is killed before its parent
     import pyarrow as pa  # noqa: PLC0415  # after the thread limits are set
 
     pa.set_cpu_count(threads)
     preload()
-    gc.freeze()  # what is loaded now stays: no collection need look at it again
+    gc.freeze()  # what is loaded now stays: garbage collections need not look at it again
     atexit.register(_end_at_once)
     _context = context
 
 
 def _end_at_once() -> None:
-    """End a worker that is asked for nothing more, as it is: its answers are out.
+    """End a worker at once when it has no more work: its answers are out.
 
-    Taken apart it could abort: a thread of pyarrow's may still let go of the last file's bytes, and asks for Python's
-    lock to do so when there is none any more.
+    An orderly exit could abort: a thread of pyarrow may still be releasing the last file's bytes, and needs Python's
+    lock for it when that no longer exists.
     """
     with contextlib.suppress(OSError):
         sys.stderr.flush()
@@ -261,7 +261,7 @@ def _end_with(parent: int) -> NoReturn:
 
 
 def _ready() -> None:
-    """Do nothing: a worker that answers this was prepared."""
+    """Do nothing: a worker that answers is prepared."""
 
 
 def _stage(batch: list[StageTask]) -> list[Outcome]:

@@ -1,7 +1,7 @@
-"""One settled file's whole life: from what staging answered to one decision, durable in the log.
+"""From what staging answered about a settled file to one decision, durable in the log.
 
-The order of one run never changes: staged Parquet durable, then the log record durable (now the run is *ingested*),
-then the event JSON. Decisions are made under the manifest's lock, on everything any process has decided before.
+The order for a run is always the same: its staged Parquet is durable, then its log record (now the run is *ingested*),
+then its event JSON. Decisions are made under the manifest's lock and take into account all earlier ones of any process.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from ingestd.traces import write_traces
 Clock = Callable[[], datetime]
 
 KNOWN_AT_MOST = 16
-"""With more runs of one size a new file of that size is parsed before it is compared with them, by its hash alone."""
+"""If there are more runs of one size, a new file of that size is parsed before its hash is compared with theirs."""
 
 
 def utc_now() -> datetime:
-    """Tell the time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(slots=True)
 class Committed:
-    """What a batch came to: the records written, the outcomes to look at once more, and the files that failed."""
+    """What became of a batch: the records written, the outcomes to look at again, and the files that failed."""
 
     records: list[Record] = field(default_factory=list)
     again: list[Outcome] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Committed:
 class Ingest:
     """Decides about staged files and commits the decisions. Open it with `opened`.
 
-    `suspects` are the raw files that services which died since the last start had in hand.
+    `suspects` are the raw files that were in hand in services that have died since the last start.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Ingest:
     # ---- before staging ---------------------------------------------------------------------------------------------
 
     def task_for(self, source_file: str, status: FileStat, seen: Observation, *, force: bool = False) -> StageTask:
-        """Prepare the staging of a file with what is known of its path and size."""
+        """Make the task of staging a file, with what is known of its path and size."""
         catalog = self.store.catalog
         prior = catalog.occupant(source_file)
         known = catalog.digests_of_size(status.size, at_most=KNOWN_AT_MOST)
@@ -118,9 +118,10 @@ class Ingest:
         )
 
     def orphaned_copies(self, scan: Scan | None = None, gone: Sequence[str] | None = None) -> Iterator[list[Same]]:
-        """List, a batch at a time, the known copies whose original is gone: each may take its place. Opens nothing.
+        """Yield, a batch at a time, the known copies whose original is gone, so that each may take its place.
 
-        After a `scan` only what it did not see is looked at; with `gone` only the copies of runs at these paths.
+        What is there is taken from the `scan`, if given; with `gone`, only copies of runs at these paths count. Opens
+        nothing.
         """
         catalog, many = self.store.catalog, self.settings.stage.batch_files
         saw = scan.saw if scan is not None else self.originals.sees
@@ -134,11 +135,11 @@ class Ingest:
     def commit(self, outcomes: Sequence[Outcome]) -> Committed:
         """Decide about a batch and make the decisions durable: one flush of the stage, one write of the log.
 
-        A queued file is noted, so that it is not opened again before it changes; running and failed ones are passed
-        over. `again` lists those that another process's decision overtook, `failed` those that could not be decided.
+        A queued file is noted, so that it is not opened again before it changes; running and failed ones are skipped.
+        `again` lists those that another process's decision overtook, `failed` those that could not be decided.
 
         Raises:
-            Retry: the disk refused; nothing of the batch counts, and what it wrote is taken away again.
+            Retry: the disk refused; nothing of the batch counts, and what it wrote is removed again.
         """
         done, undecided = Committed(), list[Outcome]()
         decidable = [
@@ -173,7 +174,7 @@ class Ingest:
         return done
 
     def _decided(self, outcome: Outcome, placing: Placing) -> Record | Failed | None:
-        """Decide about one file; a fault of ours costs that file, never the batch."""
+        """Decide about one file; an error in our own code costs that file, never the batch."""
         try:
             with placing.all_or_nothing():
                 return self._decider.decide(outcome, placing)
@@ -185,7 +186,7 @@ class Ingest:
     # ---- after staging ----------------------------------------------------------------------------------------------
 
     def forget(self, source_files: Sequence[str]) -> list[Record]:
-        """Forget the rejects of files that are gone; one that comes back is looked at anew. Return the records."""
+        """Forget the rejects of files that are gone; return the records. A file that comes back is looked at again."""
         with self.store.transaction():
             records = []
             for source_file in source_files:
@@ -207,7 +208,7 @@ class Ingest:
     def refresh_histories(self) -> list[str]:
         """Write the histories of the chips that changed; return the chips whose file is different now.
 
-        What made a chip's history stale stands in the log until it is written, so a kill in between forgets none.
+        A chip stays marked as stale in the log until its history is written, so a kill in between loses none.
 
         Raises:
             Retry: the disk refused, or the manifest is out of reach.
@@ -225,7 +226,7 @@ class Ingest:
         return [change.chip for change in changes if change.changed]
 
     def compact(self) -> Compaction | None:
-        """Compact the log; every event JSON it stands for is durable before a record of the log is deleted."""
+        """Compact the log; the event JSONs of all its records are durable before any record is deleted."""
 
         def complete(foreign: list[Record]) -> None:
             self._write_traces(sorted([*foreign, *self._untraced], key=lambda record: record.seq), durable=True)
@@ -234,7 +235,7 @@ class Ingest:
         return self.store.compact(before=complete)
 
     def _trace(self, records: Sequence[Record]) -> None:
-        """Write the event JSONs of decisions that count already: where the disk refuses, the compaction owes them."""
+        """Write the event JSONs of decisions that count already; if the disk refuses, compaction does it later."""
         try:
             self._write_traces(records, durable=False)
         except Retry:
@@ -246,7 +247,7 @@ class Ingest:
 
 @contextmanager
 def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
-    """Open a data root for ingesting, and make the stage's folders; any number of processes may do so at once.
+    """Open a data root for ingesting, making the stage's folders; any number of processes may do so at once.
 
     Raises:
         Corrupt: manifest or log is damaged; nothing was changed.
@@ -259,7 +260,7 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
     def on_dead(folder: Path) -> None:
         suspects.update(read_in_hand(folder))
         if is_under_way(folder):
-            with store.transaction():  # it knows what any other process has recorded since
+            with store.transaction():  # which reads what other processes have recorded since
                 take_back(settings.layout, folder, store.full_rows)
 
     with workspace(settings.layout.temporary_root, on_dead) as own:
@@ -272,11 +273,11 @@ def take_back(
     recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
     remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
 ) -> None:
-    """Take back what the last batch of a killed process put in place and did not record, or end what it did record.
+    """Take back what the last batch of a killed process put in place but did not record; finish what it did.
 
-    `recorded` finds the rows of runs; call it under the manifest's lock. Nothing but the Parquet of runs is touched,
-    whatever the note says: its folder is given to `remove`. An old version that is damaged is not put back: `verify`
-    tells of the run.
+    `recorded` finds the rows of runs; call this under the manifest's lock. Whatever the note says, only the Parquet of
+    runs is touched: its folder is passed to `remove`. An old version that is damaged is not put back; `verify` reports
+    the run.
 
     Raises:
         Retry: the disk refused.
@@ -299,7 +300,7 @@ def take_back(
 
 
 def _is_version(aside: Path, row: ManifestRow) -> bool:
-    """Tell whether the Parquet that was kept aside is the one the manifest's row was recorded with."""
+    """Tell whether the Parquet kept aside is the one that the manifest's row was recorded with."""
     from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
 
     try:

@@ -1,4 +1,4 @@
-"""Raw files that hold the measurement of their run no more: emptied, or overwritten with another run's bytes."""
+"""Raw files that no longer hold the measurement of their run: emptied, or overwritten with another run's bytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ingestd.words import count
 
 EMPTIED = {
     "empty": "is empty now",
-    "cut": "has no complete row any more",
+    "cut": "no longer has a complete row",
     "no-rows": "has only its header now",
 }
-"""What became of a run's raw file that counts as queued again, by the kind of reason why it does."""
+"""What became of a run's raw file that counts as queued again, by the kind of reason."""
 
 RESTORE = "restore it from a backup"
 
@@ -27,7 +27,7 @@ RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
 
 
 class LostFile(NamedTuple):
-    """A raw file that holds the measurement of its run no more; only the stage has it, and its `copy`, if there is one.
+    """A raw file that no longer holds the measurement of its run; only the stage has it, and the `copy`, if any.
 
     The copy takes its place at the next scan.
     """
@@ -44,9 +44,9 @@ def lost_files(
 ) -> list[LostFile]:
     """List the live runs whose raw file is there and was emptied, or overwritten with another run's bytes, by path.
 
-    `rowless` are the files without a complete row: path -> kind of reason (a key of `QUEUED_REASONS`); `saw` tells what
-    is there. A run with as many bytes as one of `moving`, the sizes of files not decided yet, may only have been moved:
-    it is left out.
+    `rowless` are the files without a complete row: path -> kind of reason (a key of `QUEUED_REASONS`); `saw` tells
+    whether a path is there. A run with as many bytes as one of `moving`, the sizes of files not decided yet, may only
+    have been moved and is left out.
     """
     catalog = store.catalog
     found: dict[KnownRun, str | FileNote] = {run: rowless[name] for name in rowless if (run := catalog.occupant(name))}
@@ -55,7 +55,7 @@ def lost_files(
 
 
 def lost_at(store: ManifestStore, source_file: str) -> list[LostFile]:
-    """List what `lost_files` tells of one path whose last state was decided."""
+    """List what `lost_files` lists for one path whose last state was decided."""
     catalog, note = store.catalog, store.catalog.notes.get(source_file)
     run = catalog.occupant(source_file)
     if note is not None and note.outcome == "queued" and run is not None:
@@ -75,12 +75,12 @@ def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote]) -> lis
 
 
 def emptied(store: ManifestStore, row: ManifestRow, code: str) -> LostFile:
-    """Say of a raw file without a complete row which run it was; `code` is the kind of reason why it has none."""
+    """Say which run a raw file without a complete row was; `code` is the kind of reason why it has none."""
     return _told(store, row, EMPTIED[code], RESTORE_EMPTIED)
 
 
 def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostFile:
-    """Say of a raw file that has another run's bytes now which run it was; `note` is the file's."""
+    """Say which run a raw file was that now has another run's bytes; `note` is the file's."""
     return _told(store, row, f"has the bytes of run {note.run_id} now", RESTORE)
 
 
@@ -95,7 +95,7 @@ def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> L
 
 
 def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:
-    """Find a raw file with the bytes of a live run, which is known as a copy and has not changed."""
+    """Find a raw file with the bytes of a live run that is known as a copy and has not changed."""
     for note in store.catalog.copies(known_run(row), row.source_sha256):
         with contextlib.suppress(OSError):
             status = state_below(store.layout.raw_root, note.source_file)

@@ -1,6 +1,6 @@
-"""What people read of single decisions: one event JSON each, and one reject JSON per rejected file.
+"""What people read about single decisions: one event JSON each, and one reject JSON per rejected file.
 
-Both follow from the log and can be made from it again, so they are written after it and flushed at compaction.
+Both follow from the log and can be made again from it, so they are written after it and flushed at compaction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.words import quoted, shown, utc_text
 
 TOGETHER = 256
-"""How many records' traces are in memory at a time."""
+"""How many records' traces are held in memory at a time."""
 
 
 def write_traces(
@@ -36,8 +36,8 @@ def write_traces(
 ) -> None:
     """Write the event JSON of each record and bring the reject JSONs of their files up to date.
 
-    `notes` are the files known now: a reject JSON stands exactly while its file is noted as rejected. With `durable`
-    all traces are flushed, also those written before, and what a killed process left half-written is removed.
+    `notes` are the files known now: a reject JSON exists exactly while its file is noted as rejected. With `durable`,
+    all traces are flushed, including earlier ones, and what a killed process left half-written is removed.
 
     Raises:
         Retry: the disk refused; calling it again completes what is missing.
@@ -54,7 +54,7 @@ def write_traces(
 
 
 def _write_some(layout: Layout, zone: ZoneInfo, records: Sequence[Record], notes: Mapping[str, FileNote]) -> list[Path]:
-    """Write the traces of a few records: first all texts, then all files, which is faster than by turns."""
+    """Write the traces of a few records: first make all texts, then write all files, which is faster than in turns."""
     events = {
         layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value): _json(
             _event(layout, record)
@@ -66,7 +66,7 @@ def _write_some(layout: Layout, zone: ZoneInfo, records: Sequence[Record], notes
 
 
 _APART = frozenset({"rows", "files", "chips", "through"})
-"""Fields of a record that its event JSON tells in another form, or not at all."""
+"""Fields of a record that its event JSON gives in another form, or not at all."""
 
 
 def _event(layout: Layout, record: Record) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _event(layout: Layout, record: Record) -> dict[str, Any]:
 
 
 def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]) -> Iterator[Path]:
-    """Bring the reject JSONs of a record's files up to date; yield those that stand now."""
+    """Bring the reject JSONs of a record's files up to date; yield the paths written."""
     for source_file in {note.source_file for note in record.files}:
         path = layout.reject_file(source_file)
         note = notes.get(source_file)
@@ -102,7 +102,7 @@ def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]
 
 
 def _same_bytes(note: FileNote, record: Record) -> bool:
-    """Tell whether a record is about the bytes a file is noted for now; it may have been touched since."""
+    """Tell whether a record is about the bytes that a file is noted with now; it may have been touched since."""
     return (note.source_file, note.source_sha256) in {(one.source_file, one.source_sha256) for one in record.files}
 
 
@@ -139,7 +139,7 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
             raise Corrupt(
                 f"this reject JSON is damaged: {error}",
                 place=str(path),
-                next_step="`ingestd repair` (it is made again)",
+                next_step="run `ingestd repair`, which makes it again",
             ) from error
         except FileNotFoundError:
             raise UsageError(
@@ -148,17 +148,17 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
 
 def _check_reject(content: dict[str, Any]) -> None:
-    """Raise `ValueError` unless a reject JSON tells why, of which file, and when."""
+    """Raise `ValueError` unless a reject JSON says which file was rejected, why, and when."""
     RejectCode(Reason.model_validate({key: content[key] for key in Reason.model_fields if key in content}).code)
     if not all(isinstance(content.get(key), str) for key in ("source_file", "rejected_at")):
-        raise ValueError("it does not tell which file was rejected, and when")
+        raise ValueError("it does not say which file was rejected, and when")
 
 
 def parse_event(data: bytes) -> dict[str, Any]:
     """Read an event JSON.
 
     Raises:
-        ValueError: it is torn by a power cut, was edited into something else, or is none of ingestd's.
+        ValueError: it is torn by a power cut, was edited into something else, or is not from ingestd.
     """
     content = parse_trace(data)
     kept = content.get("superseded_parquet", [])
@@ -180,7 +180,7 @@ def _are_objects(value: object) -> bool:
 
 
 def parse_trace(data: bytes) -> dict[str, Any]:
-    """Read an event or reject JSON as what it must be at least: an object.
+    """Read an event or reject JSON, which must at least be an object.
 
     Raises:
         ValueError: it is torn by a power cut, or was edited into something else.

@@ -13,13 +13,13 @@ from ingestd.files import FileStat
 PROC = Path("/proc")
 
 INIT = "1"
-"""Process 1 starts programs and records no measurement: that it hides its files takes no certainty away."""
+"""Process 1 starts programs and records no measurement: that it hides its open files does not matter."""
 
 SESSION_KEEPER = "(sd-pam)"
-"""systemd's helper in every login session: it hides its files even from its own user, and never opens one."""
+"""systemd's helper in every login session: it hides its open files even from its own user, and opens no raw file."""
 
 KERNEL_PARENT = "2"
-"""The kernel's threads are children of this process, where it is a kernel thread itself (in a container it is not)."""
+"""The kernel's threads are children of this process, if it is a kernel thread itself (in a container it is not)."""
 
 PF_KTHREAD = 0x00200000
 """The flag of a kernel thread in `/proc/PID/stat` (include/linux/sched.h)."""
@@ -35,7 +35,7 @@ _NETWORK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """One look at all processes: who has which file (device, inode) open for writing, and which users hid theirs."""
+    """One look at all processes: who has which file (device, inode) open for writing, and which users hide theirs."""
 
     by_file: dict[tuple[int, int], str]  # pids
     hidden_uids: frozenset[int]
@@ -44,7 +44,7 @@ class Writers:
     available: bool = True
 
     def writer_of(self, status: FileStat) -> str | None:
-        """Name the process that has the file open for writing; "" when nobody has; None when that cannot be seen.
+        """Name the process that has the file open for writing; "" if nobody has; None if that cannot be seen.
 
         It can be seen on a local file system, as root or for files of the user ingestd runs as, unless a process of the
         file's owner hides its open files.
@@ -59,7 +59,7 @@ class Writers:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The files asked for, by device and inode, and what is mounted: mount -> device of a share, 0 for a local one.
+    """The files asked for, by device and inode, and what is mounted: mount id -> device of a share, 0 for a local disk.
 
     `whole` tells whether every mount is known.
     """
@@ -75,10 +75,10 @@ class _Wanted:
         return cls(frozenset(device for device, _ in files), frozenset(inode for _, inode in files), *_mounts())
 
     def may_be(self, known: Mapping[bytes, int]) -> bool:
-        """Tell, by what the kernel knows of a descriptor, whether its file is to be looked at.
+        """Tell, from what the kernel knows of a descriptor, whether its file needs a look.
 
-        On a mount that only other processes see, its inode must be one asked for, where the kernel tells it (from Linux
-        5.14 on).
+        On a mount that only other processes see, its inode must be one asked for, if the kernel gives it (since Linux
+        5.14).
         """
         device = self.mounts.get(known.get(b"mnt_id", -1))
         if device is None:
@@ -87,12 +87,12 @@ class _Wanted:
 
 
 def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
-    """Look at every process's open files now: does one of them write to a file asked for?
+    """Look at every process's open files now, and find who writes to a file asked for.
 
-    Where they are not `visible`, because files come from other machines, it cannot be said that nobody does.
+    If writers are not `visible`, because files come from other machines, it cannot be said that nobody writes.
 
-    Never raises: what cannot be read makes the answer less certain. No file on a share is touched on which none of
-    those asked for lies: it may answer no more.
+    Never raises: what cannot be read makes the answer less certain. A share that holds none of the files asked for is
+    not touched: it may no longer answer.
     """
     if not (asked := list(asked)):  # an idle PC has hundreds of processes to look at
         return Writers({}, frozenset(), frozenset(), available=visible)
@@ -111,7 +111,7 @@ def read_writers(asked: Iterable[FileStat], *, visible: bool = True) -> Writers:
 
 @dataclass(slots=True)
 class _Look:
-    """One look at all processes; `whole` while every file that may be asked for could be told."""
+    """One look at all processes; `whole` while every file that may be one asked for could be identified."""
 
     wanted: _Wanted
     by_file: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class _Look:
             return  # the process ended while we looked
 
     def _at_threads(self, pid: str) -> None:
-        """Look at the open files of a process whose first thread has ended: those that go on have them still."""
+        """Look at the open files of a process whose first thread has ended: its other threads may still have them."""
         with contextlib.suppress(OSError):
             for thread in os.listdir(f"{PROC}/{pid}/task"):
                 with contextlib.suppress(OSError):
@@ -156,14 +156,14 @@ class _Look:
             return  # closed while we looked
         except PermissionError:
             raise
-        except OSError:  # its disk does not answer: it may be a file asked for, and the others are looked at
+        except OSError:  # its disk does not answer: it may be a file asked for; go on with the others
             self.whole = False
             return
         self.by_file[status.st_dev, status.st_ino] = process.partition("/")[0]
 
 
 def _kernel_threads() -> frozenset[str]:
-    """Name the kernel's threads, mostly the larger part of all processes: none has a file open. Empty when unknown."""
+    """List the kernel's threads, often most of all processes: none has a file open. Empty if unknown."""
     try:
         flags = int((PROC / KERNEL_PARENT / "stat").read_bytes().rpartition(b")")[2].split()[6])
         children = (PROC / KERNEL_PARENT / "task" / KERNEL_PARENT / "children").read_text("ascii").split()
@@ -173,7 +173,7 @@ def _kernel_threads() -> frozenset[str]:
 
 
 def _known_of(fdinfo: str) -> dict[bytes, int]:
-    """Read what the kernel itself knows of a descriptor: `flags`, `mnt_id`, `ino` (see proc_pid_fdinfo(5))."""
+    """Read what the kernel knows of a descriptor: `flags`, `mnt_id`, `ino` (see proc_pid_fdinfo(5))."""
     descriptor = os.open(fdinfo, os.O_RDONLY | os.O_CLOEXEC)
     try:
         lines = os.read(descriptor, 4096).splitlines()
@@ -195,7 +195,7 @@ def _name(pid: str) -> str:
 
 
 def _ended(pid: str) -> bool:
-    """Tell whether the first thread of a process is over; others may go on and have files open."""
+    """Tell whether the first thread of a process has ended; others may go on and have files open."""
     try:
         return (PROC / pid / "stat").read_bytes().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
     except (OSError, IndexError):
@@ -210,9 +210,9 @@ def _owner(pid: str) -> set[int]:
 
 
 def _mounts() -> tuple[dict[int, int], bool]:
-    """Find what is mounted: mount -> device number of a network or user-space file system, 0 for any other.
+    """Find what is mounted: mount id -> device number of a network or user-space file system, 0 for any other.
 
-    Tell with it whether every mount is among them: a share that is not must not pass for a local disk.
+    Also return whether every mount is among them: a share that is not must not pass for a local disk.
     """
     found: dict[int, int] = {}
     try:
@@ -220,7 +220,7 @@ def _mounts() -> tuple[dict[int, int], bool]:
     except OSError:
         return found, False
     whole = True
-    for line in text.removesuffix("\n").split("\n"):  # the kernel escapes no other end of a line in a name
+    for line in text.removesuffix("\n").split("\n"):  # of all line ends, the kernel escapes only this one in names
         try:
             mount, device = _mount(line)
         except ValueError:
@@ -231,7 +231,7 @@ def _mounts() -> tuple[dict[int, int], bool]:
 
 
 def _mount(line: str) -> tuple[int, int]:
-    """Read a line of mountinfo (see proc_pid_mountinfo(5)); one that is none raises a ValueError."""
+    """Read a line of mountinfo (see proc_pid_mountinfo(5)); any other line raises a ValueError."""
     left, right = line.split(" - ", 1)
     kind = right.split(" ", 1)[0]
     mount, _, device, *_ = left.split(" ")

@@ -225,9 +225,9 @@ def test_export_beside_the_days_is_taken(measured: Folder) -> None:
     ("target", "words"),
     [
         ("nodir/x.csv", "names a file in a folder that is not there"),
-        ("a-link.csv", "names what is no plain file"),
-        ("data", "names what is no plain file"),
-        ("/dev/null", "names what is no plain file"),
+        ("a-link.csv", "names something that is no plain file"),
+        ("data", "names something that is no plain file"),
+        ("/dev/null", "names something that is no plain file"),
     ],
 )
 def test_an_export_replaces_plain_files_only_and_makes_no_folder(measured: Folder, target: str, words: str) -> None:

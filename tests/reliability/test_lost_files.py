@@ -16,7 +16,7 @@ from ingestd.upkeep.explain import explain
 
 HEADER = RUN.but(rows=0).data
 OTHER = f"{lived.DAY}/It_2.csv"
-CASES = [(b"", "is empty now"), (HEADER, "has only its header now"), (HEADER + b"1", "has no complete row any more")]
+CASES = [(b"", "is empty now"), (HEADER, "has only its header now"), (HEADER + b"1", "no longer has a complete row")]
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ def _remembered(layout: Layout, name: str) -> Reject:
     except UsageError:
         place = str(layout.reject_file(name))
         raise Corrupt(
-            "this reject JSON is gone", place=place, next_step="`ingestd repair` (it is made again)"
+            "this reject JSON is gone", place=place, next_step="run `ingestd repair`, which makes it again"
         ) from None
     texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
     error = Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)

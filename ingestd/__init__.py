@@ -1,4 +1,4 @@
-"""ingestd stages a measuring lab's raw CSV runs and keeps their manifest and chip histories.
+"""ingestd stages a measurement lab's raw CSV runs and keeps their manifest and chip histories.
 
 The way of one run:
 
@@ -9,11 +9,11 @@ The way of one run:
       -> decision          ingest                new, grown, edited, moved, a copy: one measurement, one row
       -> log record        manifest              durable: now the run is ingested
       -> event JSON        traces                what was decided, and why
-      -> history           histories             Biotite3_history.csv, one line a run
+      -> history           histories             Biotite3_history.csv, one line per run
       -> compaction        manifest              manifest.parquet, the one table that other programs read
 
-`ingestd backfill` does this for an archive, `ingestd run` as a service. From Python, where what fails raises an
-`IngestdError` (`Reject`, `Retry`, `Corrupt` or `UsageError`) with its place and what to do next:
+`ingestd backfill` does this for an archive, `ingestd run` as a service. The same from Python, where a failure
+raises an `IngestdError` (`Reject`, `Retry`, `Corrupt` or `UsageError`) that names its place and what to do next:
 
     import ingestd
     runs = ingestd.load_manifest("data")

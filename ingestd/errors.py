@@ -1,8 +1,8 @@
 """What can go wrong, in four kinds, each with its cause, its place and the next command to type.
 
-`Reject`  the raw file's content is at fault; permanent until its bytes change.
+`Reject`  the raw file's content is at fault; it stays rejected until its bytes change or it is retried.
 `Retry`   the world is at fault (disk full, permission, share gone); try again later, never a reject.
-`Corrupt` our own files are at fault; nothing is overwritten, `ingestd repair` is named.
+`Corrupt` ingestd's own files are at fault; nothing is overwritten, and the next step is mostly `ingestd repair`.
 `UsageError` the caller is at fault: a setting, an option or an argument.
 """
 
@@ -58,10 +58,10 @@ class IngestdError(Exception):
 
 
 class Reject(IngestdError):
-    """The content of one raw file cannot be staged; it stays so until the file's bytes change.
+    """The content of one raw file cannot be staged.
 
-    `line` is the 1-based line number in the file (None when the whole file is meant); `expected` and `found` are short
-    texts for people, `found` shortened and free of control characters.
+    `line` is the 1-based line number in the file (None for the whole file); `expected` and `found` are short texts for
+    people, `found` shortened and free of control characters.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Reject(IngestdError):
         self.found = found
 
     def at(self, line: int | None) -> Reject:
-        """Return the same reject with its line, unless it has one."""
+        """Return the same reject with this line, unless it already has one."""
         if self.line is not None or line is None:
             return self
         return Reject(
@@ -98,7 +98,7 @@ def _revive_reject(code: RejectCode, message: str, state: dict[str, object]) -> 
 
 
 def without_frames(error: Caught) -> Caught:
-    """Forget where an error was raised, and return it: kept as a value, it would keep its file's bytes in memory."""
+    """Strip an error of its traceback and causes and return it: they would keep its file's bytes in memory."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 
@@ -108,7 +108,7 @@ class Retry(IngestdError):
 
 
 class NoWorkers(Retry):
-    """No process can be run that stages files: no file is to blame, and what is staged already counts."""
+    """No staging process can be run. No file is to blame, and what is already staged counts."""
 
 
 class Corrupt(IngestdError):
@@ -116,7 +116,7 @@ class Corrupt(IngestdError):
 
 
 class NewerVersion(Corrupt):
-    """One of ingestd's own files was written by a newer ingestd than this one; `versions` names its and ours."""
+    """One of ingestd's own files was written by a newer ingestd; `versions` names its version and ours."""
 
     def __init__(self, versions: str, *, place: str = "") -> None:
         self.versions = versions
@@ -132,11 +132,11 @@ class UsageError(IngestdError):
 
 
 def all_at_once(mistakes: Sequence[UsageError]) -> UsageError:
-    """Return the first mistake as the error, the others as lines of its next step: they are corrected in one go."""
+    """Return the first mistake, with the others added to its next step, so that all can be corrected in one go."""
     first, *others = mistakes
     first.next_step += "".join(f"\n  also wrong: {other.place}: {other.message}" for other in others)
     return first
 
 
 class LockHeld(UsageError):
-    """Another process holds the lock, and went on holding it for as long as this one would wait."""
+    """Another process held the lock for as long as this one was to wait."""

@@ -16,14 +16,14 @@ STAGED_FOLDER = "raw_measurements"
 HISTORY_SUFFIX = "_history.csv"
 EVENTS_PER_FOLDER = 1000
 LONGEST_REJECT = 1500
-"""Bytes of a reject's path below `_rejects`; a system takes 4,095 of the whole path."""
+"""Maximum bytes of a reject's path below `_rejects`; Linux allows 4,095 for the whole path."""
 
 _ANY_RUN = "0" * 20
 _STAGED = re.compile(rf"proc=[^/]+/date=\d{{4}}-\d\d-\d\d/run_id=([0-9a-f]{{20}})/{re.escape(PART_NAME)}")
 
 
 class StagedRun(Protocol):
-    """What tells where a run's Parquet is: a row of the manifest, or as much of one."""
+    """The fields that locate a run's Parquet: a manifest row has them."""
 
     @property
     def proc(self) -> str: ...
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def service_lock_path(self) -> Path:
-        """The lock held for a service's life."""
+        """The lock a service holds while it runs."""
         return self.manifest_path.with_name("service.lock")
 
     @property
@@ -70,7 +70,7 @@ class Layout:
 
     @property
     def service_state_path(self) -> Path:
-        """What the service last said of itself."""
+        """The state that the service last reported."""
         return self.manifest_path.with_name("service.json")
 
     @property
@@ -80,12 +80,12 @@ class Layout:
 
     @property
     def superseded_root(self) -> Path:
-        """Where staged data is kept that a later edit replaced."""
+        """Where staged data that a later edit replaced is kept."""
         return self.stage_root / "_superseded"
 
     @property
     def temporary_root(self) -> Path:
-        """Where each process writes Parquet before it is decided; the next start sweeps what a killed one left."""
+        """Where each process writes Parquet before it is decided; the next start sweeps what a killed process left."""
         return self.stage_root / "_tmp"
 
     @property
@@ -106,7 +106,7 @@ class Layout:
         return self.relative(self._staged(run.proc, run.date_local, run.run_id))
 
     def staged_name_around_id(self, proc: str, day: date) -> tuple[str, str]:
-        """Return what stands before and after the run id in the `staged_name` of every run of a procedure and day."""
+        """Return the text before and after the run id in the `staged_name` of a procedure's runs of a day."""
         before, _, after = self.relative(self._staged(proc, day, _ANY_RUN)).rpartition(_ANY_RUN)
         return before, after
 
@@ -114,18 +114,18 @@ class Layout:
         return f"{self.stage_root}/{STAGED_FOLDER}/{partition(proc, day, run_id)}/{PART_NAME}"
 
     def run_of(self, path: Path) -> str | None:
-        """Tell whose Parquet stands at a path that `staged_file` makes: a run's id; None for any other path."""
+        """Return the run id in a path that `staged_file` makes; None for any other path."""
         if not path.is_relative_to(self.staged_root):
             return None
         found = _STAGED.fullmatch(path.relative_to(self.staged_root).as_posix())
         return found and found[1]
 
     def superseded_file(self, run: StagedRun, digest: str) -> Path:
-        """Locate the kept Parquet of a replaced version of a run, told by its raw file's SHA-256."""
+        """Locate the kept Parquet of a replaced version of a run, identified by its raw file's SHA-256."""
         return self.superseded_root / partition(run.proc, run.date_local, run.run_id) / f"{digest[:16]}.parquet"
 
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
-        """List the runs of a procedure and day of which a replaced version with this SHA-256 is kept."""
+        """List the runs of a procedure and day that have a replaced version with this SHA-256."""
         folder = (self.superseded_root / partition(proc, day, "x")).parent
         if not files.is_dir(folder):
             return []
@@ -139,8 +139,8 @@ class Layout:
     def reject_file(self, source_file: str) -> Path:
         """Locate the reject JSON of a raw file: its path below `_rejects`, components made safe.
 
-        A folder `x.csv.json` would stand where the reject of `x.csv` belongs: its `.json` is written `%2Ejson`. Made
-        safe, a path may be three times as long, and longer than any path may be: then a hash stands for it.
+        A folder `x.csv.json` would take the place of the reject of `x.csv`, so its `.json` is written `%2Ejson`. A
+        path made safe may be three times as long; beyond `LONGEST_REJECT` bytes, a hash replaces it.
         """
         *folders, name = [files.safe_name(part) for part in PurePosixPath(source_file).parts] or [files.safe_name("")]
         parts = [folder[:-5] + "%2Ejson" if folder.endswith(".json") else folder for folder in folders]
@@ -150,11 +150,11 @@ class Layout:
         return self.rejects_dir / below
 
     def history_file(self, chip_name: str) -> Path:
-        """Locate the history of a chip; no chip name leads out of the folder of the histories."""
+        """Locate the history of a chip; no chip name leads out of the histories folder."""
         return self.histories_dir / (files.safe_name(chip_name) + HISTORY_SUFFIX)
 
     def relative(self, path: Path | str) -> str:
-        """Show a path relative to the data root where it lies below it."""
+        """Return a path relative to the data root if it lies below it, else unchanged."""
         return str(path).removeprefix(f"{self.data_root}/")
 
 

@@ -1,4 +1,4 @@
-"""Words that people read in messages: texts made safe to print, numbers of things, near names, findings put plainly."""
+"""Wording of messages: texts made safe to print, counts with their nouns, near names, findings in plain words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 CONFIG_FILE: Final = (
     "the config file (`ingestd config show` names it; "
-    "where there is none, `ingestd config generate > config.toml` makes one)"
+    "if there is none, `ingestd config generate > config.toml` makes one)"
 )
-"""How a next step calls the config file in force, wherever that is."""
+"""How a next step refers to the config file in force."""
 
 AFTER_CONFIG: Final = (
     "restart the service if one runs (`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`"
@@ -21,17 +21,17 @@ AFTER_CONFIG: Final = (
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """Say a number of things: `1 file`, `2 files`."""
+    """Write a count with its noun: `1 file`, `2 files`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def utc_text(moment: datetime, timespec: str = "auto") -> str:
-    """Write a time as every JSON and every log line has it: ISO 8601 in UTC, ending with `Z`."""
+    """Write a time as in every JSON and log line: ISO 8601 in UTC, ending with `Z`."""
     return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def quoted(name: str) -> str:
-    """Write a raw file's name as it is typed behind a command: quoted for the shell, and never like an option."""
+    """Write a raw file's name as typed after a command: quoted for the shell, and never looking like an option."""
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
@@ -47,11 +47,11 @@ def shown(text: str, limit: int = 60) -> str:
 
 
 def closest(wanted: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """List the names spelt most like `wanted`, case aside, the nearest first; `cutoff` is that of `difflib`.
+    """List the names spelt most like `wanted`, ignoring case, nearest first; `cutoff` is that of `difflib`.
 
-    Of more than 10,000 names those are compared that begin or end with the same third: each comparison takes 40 us.
+    Of more than 10,000 names, only those that share its first or last third are compared: a comparison takes 40 us.
     """
-    from difflib import get_close_matches  # noqa: PLC0415  # for a mistake alone
+    from difflib import get_close_matches  # noqa: PLC0415  # only needed after a mistake
 
     text = wanted.casefold()
     names = {name.casefold(): name for name in known}
@@ -66,16 +66,16 @@ _COMPARED: Final = 10_000
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str:
-    """Say, as the end of a sentence, which name was meant perhaps, or which are known."""
+    """Return the end of a sentence: the name that may have been meant, or else the known names."""
     close = closest(wanted, known)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def shown_value(value: object) -> str:
-    """Return a value as `shown` does; one that Python does not print (too deep, too long) is named by its type."""
+    """Return a value's `repr`, safe to print; what Python cannot print (too deep, too long) is named by its type."""
     try:
         return shown(repr(value))
-    except (RecursionError, ValueError):  # tables in tables by the thousand; an integer of more than 4300 digits
+    except (RecursionError, ValueError):  # thousands of nested tables; an integer of more than 4300 digits
         return f"a {type(value).__name__} too large to show"
 
 
@@ -93,7 +93,7 @@ def in_plain_words(finding: Mapping[str, Any]) -> str:
 
 
 BOUNDS: Final = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-"""Name of a bound in pydantic -> what it says of a number."""
+"""pydantic's name of a bound -> its wording in a message."""
 
 _KINDS: Final = {
     "missing": "is missing",
@@ -101,11 +101,11 @@ _KINDS: Final = {
     "float_": "must be a number",
     "finite_number": "must be a finite number",
     "bool_": "must be true or false",
-    "string_type": 'must be a text in quotes, such as "text"',
+    "string_type": 'must be text in quotes, such as "text"',
     "path_type": 'must be a path in quotes, such as "data"',
     "model_": "must be a table",
     "dict_": "must be a table",
     "tuple_": 'must be a list, such as ["one", "two"]',
     "too_short": "must not be empty",
 }
-"""Beginning of a kind of finding -> what the value must be."""
+"""Prefix of pydantic's type of finding -> what the value must be."""

@@ -1,7 +1,7 @@
 """Every setting, once: defaults < `config.toml` < environment (`INGESTD_SECTION__KEY`) < flags.
 
-An unknown key anywhere is an error that names it and the nearest known one. Relative paths count from the folder of the
-config file, or from the current folder when there is none; paths given as flags count from the current folder.
+An unknown key anywhere is an error that names it and the nearest known one. Relative paths start at the folder of the
+config file, or at the current folder if there is none; paths given as flags start at the current folder.
 """
 
 from ingestd.settings.load import CONFIG_VARIABLE, SYSTEM_CONFIG, Flags, find_config, load_settings

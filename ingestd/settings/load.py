@@ -1,4 +1,4 @@
-"""Load the settings: find the config file, lay environment and flags over it, explain what is wrong with them."""
+"""Load the settings: find the config file, lay environment and flags over it, explain what is wrong in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG_VARIABLE = "INGESTD_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
 
 OPTION_NAMES = {"histories_dir": "--history-out"}
-"""Key of a setting -> its command-line option, where that is not named like the key."""
+"""Key of a setting -> its command-line option, if it is not named like the key."""
 
 FOLLOWS_FROM: Final = {
     "paths.stage_root": "paths.data_root",
@@ -42,10 +42,10 @@ Flags = Mapping[str, Mapping[str, Any]]
 def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | None:
     """Choose the config file: `--config`, else `INGESTD_CONFIG`, else `./config.toml`, else `/etc/ingestd/config.toml`.
 
-    The variable counts in any case of its letters, as those of the settings do.
+    The variable's name may be in any case, like those of the settings.
 
     Raises:
-        UsageError: a file that was asked for is not there, or no file; or one cannot be looked at.
+        UsageError: a file that was asked for does not exist or is not a file; or one cannot be looked at.
     """
     told = next((value for name, value in environment.items() if name.upper() == CONFIG_VARIABLE and value), None)
     named = asked or (Path(told) if told else None)
@@ -54,9 +54,9 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     if not _is_file(named):
         check = f"check {'its name' if asked else CONFIG_VARIABLE}"
         if files.exists(named):
-            raise UsageError("this config file was asked for and is no file", place=str(named), next_step=check)
+            raise UsageError("this config file was asked for but is not a file", place=str(named), next_step=check)
         raise UsageError(
-            "this config file was asked for and is not there",
+            "this config file was asked for but does not exist",
             place=str(named),
             next_step=f"{check}, or make one: `ingestd config generate > {shlex.quote(str(named))}`",
         )
@@ -78,7 +78,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     """Load the settings in force.
 
     Raises:
-        UsageError: an unknown key, a bad value, an unreadable file, a path that would have ingestd write among the raw
+        UsageError: an unknown key, a bad value, an unreadable file, a path that would make ingestd write among the raw
             files; the message names key, place and the nearest key.
     """
     path = find_config(config, os.environ)
@@ -101,7 +101,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
 def _mistakes_in(procedures: Mapping[str, Any], path: Path | None) -> list[UsageError]:
     """List the mistakes in the config file's procedures, with the file's path."""
-    from ingestd.raw.procedures import mistakes_in  # noqa: PLC0415  # many a command reads no raw file
+    from ingestd.raw.procedures import mistakes_in  # noqa: PLC0415  # many commands read no raw file
 
     found = mistakes_in(procedures)
     for mistake in found:
@@ -127,7 +127,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _absolute(flags: Flags) -> dict[str, dict[str, Any]]:
-    """Drop what was not given; a path on the command line counts from the current folder."""
+    """Drop what was not given; a path on the command line starts at the current folder."""
     given = {
         section: {key: value for key, value in values.items() if value is not None} for section, values in flags.items()
     }
@@ -153,19 +153,19 @@ def _check_environment(environment: Mapping[str, str]) -> None:
 
 
 def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse settings by which a write could reach the raw files (`ingestd.apart`)."""
+    """Refuse settings with which a write could reach the raw files (`ingestd.apart`)."""
     clash = find_clash(settings.layout)
     if clash is None:
         return
     key = clash.key
     while key in FOLLOWS_FROM and not _is_set(settings, key):
         key = FOLLOWS_FROM[key]
-    unset = not _is_set(settings, key)  # a default: then only the raw root can have been set amiss
+    unset = not _is_set(settings, key)  # a default: then only the raw root can have been set wrongly
     follows = "" if key == clash.key else f" (it follows from {key})"
     raise UsageError(
         f"{clash.key} = {clash.place}{follows}: {clash.fault}",
         place=_place(("paths.raw_root" if unset else key).split("."), path, flags),
-        next_step=f"let {key} and paths.raw_root name places apart from each other",
+        next_step=f"set {key} and paths.raw_root to separate places",
     )
 
 

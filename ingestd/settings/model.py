@@ -75,9 +75,9 @@ class Settings(BaseSettings):
         )
 
     def taken_from(self, config_file: Path | None) -> Settings:
-        """Note the config file the values came from, before a path is asked for: relative ones count from its folder.
+        """Note the config file the values came from, before a path is asked for: relative ones start at its folder.
 
-        Without one they count from the current folder. Returns the settings themselves.
+        Without one they start at the current folder. Returns the settings themselves.
         """
         self._config_file = config_file
         self._origin = (Path.cwd() if config_file is None else config_file.absolute().parent).resolve()
@@ -85,24 +85,24 @@ class Settings(BaseSettings):
 
     @property
     def config_file(self) -> Path | None:
-        """The config file in force, None where only defaults, environment and flags count."""
+        """The config file in force, None if only defaults, environment and flags count."""
         return self._config_file
 
     @property
     def workers(self) -> int:
-        """How many processes stage in parallel."""
+        """The number of processes that stage in parallel."""
         return self.stage.workers or _cpus_at_hand()
 
     @property
     def patience(self) -> Patience:
-        """How long a raw file has to stand still."""
-        from ingestd.raw.settling import Patience  # noqa: PLC0415  # many a command reads no raw file
+        """How long a raw file must stay unchanged."""
+        from ingestd.raw.settling import Patience  # noqa: PLC0415  # many commands read no raw file
 
         return Patience(self.settle.settle_s, self.settle.quiet_s)
 
     @property
     def max_file_bytes(self) -> int:
-        """Up to how many bytes a raw file is staged."""
+        """The largest raw file that is staged, in bytes."""
         return int(self.stage.max_file_mib * 2**20)
 
     @cached_property
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     @cached_property
     def registry(self) -> Registry:
         """The procedures in force: the packaged ones with the config's laid over them."""
-        from ingestd.raw.procedures import Registry  # noqa: PLC0415  # many a command reads no raw file
+        from ingestd.raw.procedures import Registry  # noqa: PLC0415  # many commands read no raw file
 
         return Registry.load(self.procedures)
 
@@ -153,7 +153,7 @@ def environment_name(section: str, key: str) -> str:
 
 
 def sections() -> dict[str, type[Section]]:
-    """Return the tables of the config file in order, each with its model (`[procedures]` is a room of its own)."""
+    """Return the tables of the config file in order, each with its model (`[procedures]` is read apart)."""
     return {
         name: field.annotation
         for name, field in Settings.model_fields.items()

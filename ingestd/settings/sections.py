@@ -23,11 +23,11 @@ def _time_zone(name: str) -> str:
 
 def _within_reach(path: Path) -> Path:
     if "\0" in str(path):
-        raise ValueError("a path has no NUL character")
+        raise ValueError("a path cannot have a NUL character")
     try:
         path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path.parts[0]} is no user's home folder; write the path in full") from None
+        raise ValueError(f"{path.parts[0]} is not a user's home folder; write the path in full") from None
     return path
 
 

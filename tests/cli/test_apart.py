@@ -50,7 +50,7 @@ def test_no_setting_leads_into_the_raw_root(measured: Folder, key: str, place: s
     error = caught.value
     assert error.message == f"{key} = {bad}: it lies in paths.raw_root = {measured.raw}, where ingestd never writes"
     assert error.place == str(config)
-    assert error.next_step == f"let {key} and paths.raw_root name places apart from each other"
+    assert error.next_step == f"set {key} and paths.raw_root to separate places"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_place_that_follows_from_a_setting_names_that_setting(measured: Folder
     """With the data root in the raw root it is the data root that must be changed."""
     error = refused(measured, data_root="01_raw", raw_root="01_raw")
     assert "02_stage (it follows from paths.data_root): it lies in paths.raw_root" in error.message
-    assert error.next_step == "let paths.data_root and paths.raw_root name places apart from each other"
+    assert error.next_step == "set paths.data_root and paths.raw_root to separate places"
 
 
 def test_links_are_followed(measured: Folder) -> None:

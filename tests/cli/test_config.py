@@ -173,10 +173,10 @@ def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Fol
     none = folder.run("config", "validate", "no file.toml")
     assert (none.code, none.err) == (
         2,
-        "error: no file.toml: this config file was asked for and is not there\n"
+        "error: no file.toml: this config file was asked for but does not exist\n"
         "  next: check its name, or make one: `ingestd config generate > 'no file.toml'`\n",
     )
-    told = "error: .: this config file was asked for and is no file\n  next: check its name\n"
+    told = "error: .: this config file was asked for but is not a file\n  next: check its name\n"
     assert folder.run("config", "validate", ".").err == told
 
 

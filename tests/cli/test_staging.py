@@ -338,7 +338,7 @@ def test_a_disk_that_refuses_ends_with_2(raw: Folder) -> None:
             ["backfill", "--local-tz", "America/Santigo"],
             "'America/Santigo': no such time zone; did you mean 'America/Santiago'?",
         ),
-        (["backfill", "--config", "none.toml"], "none.toml: this config file was asked for and is not there"),
+        (["backfill", "--config", "none.toml"], "none.toml: this config file was asked for but does not exist"),
         (["backfill", "--scheduler", "tcp://nas:8786"], "option --scheduler: only the Dask engine has a scheduler"),
         (["backfill", "--data-root", ""], "an empty text names no path; the current folder is ."),
         (["tail", "--config", ""], "an empty text names no path; the current folder is ."),

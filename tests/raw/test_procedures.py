@@ -145,7 +145,7 @@ def test_an_unknown_procedure_prints_a_table_that_works() -> None:
     assert raised.value.code == RejectCode.UNKNOWN_PROCEDURE
     assert raised.value.found == "lab.procedures.HallBar"
     assert raised.value.next_step.startswith(
-        "add this table to the config file (`ingestd config show` names it; where there is none, "
+        "add this table to the config file (`ingestd config show` names it; if there is none, "
         "`ingestd config generate > config.toml` makes one) and adjust it; restart the service if one runs "
         "(`sudo systemctl restart ingestd`), then `ingestd rejects retry --all`:\n\n[procedures.HallBar]\n"
     )

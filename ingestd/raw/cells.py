@@ -1,4 +1,4 @@
-"""Cells one by one: what Python takes for a number, and the words for what it does not."""
+"""Cells one by one: what Python reads as a number, and the rejects for what it does not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ingestd.words import count, shown
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
 _NO_BLANK: Final = re.compile("[\x1c-\x1f]")
-"""What `str.strip` takes for blanks and `int` and `float` do not."""
+"""What `str.strip` treats as blanks, but `int` and `float` do not."""
 
 _INT64_DIGITS: Final = 19
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
-_QUOTED: Final = 200  # characters of a cell or row that are looked at to quote it; a row may have millions
+_QUOTED: Final = 200  # characters of a cell or row looked at to quote it; a row may have millions
 _CELL_OF_DECIMAL_COMMAS: Final = r"[-+]?(?:[0-9]+(?:[eE][-+]?[0-9]+)?|nan|inf)?"
 _ROW_OF_DECIMAL_COMMAS: Final = re.compile(f"{_CELL_OF_DECIMAL_COMMAS}(?:,{_CELL_OF_DECIMAL_COMMAS})*", re.IGNORECASE)
 _FRACTION: Final = re.compile(r",(?:0[0-9]|[0-9]{2,}e)", re.IGNORECASE)
-"""What stands behind a decimal comma and is no number that a program writes: `,05`, `,25e-09`."""
+"""Digits after a decimal comma that no program writes as a number of their own: `,05`, `,25e-09`."""
 
 
 def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, list[str]]:
@@ -30,7 +30,7 @@ def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, 
 
     `body` is UTF-8, its first line the (empty) rest of the column line; `dtypes` are "double", "int64" or "string" by
     position. `nan` in an int64 column becomes empty, with a warning. Raises `Reject` at the first row of the wrong
-    length (ROW_TOO_SHORT, ROW_TOO_LONG), cell that is no number (BAD_CELL) or second column line (SECOND_HEADER).
+    length (ROW_TOO_SHORT, ROW_TOO_LONG), cell that is not a number (BAD_CELL) or second column line (SECOND_HEADER).
     """
     spellings = [(position, _SPELLINGS[dtype]) for position, dtype in enumerate(dtypes) if dtype in _SPELLINGS]
     column_line = ",".join(header.columns)
@@ -75,7 +75,7 @@ def second_header(line: int, text: str) -> Reject:
 
 
 def _float(text: str) -> str | None:
-    """Return `text` as pyarrow reads it where Python's `float` takes it, else None."""
+    """Return `text` spelt for pyarrow if Python's `float` accepts it, else None."""
     if "_" in text or not text.isascii():
         return None
     try:
@@ -116,7 +116,7 @@ def _bad_cell(line: int, label: str, cell: str, dtype: str) -> Reject:
 
 
 def _has_decimal_commas(lines: Sequence[str], columns: int) -> bool:
-    """Tell whether every row is one of numbers with decimal commas: no point in it, too many cells, and fractions."""
+    """Tell whether every row holds numbers with decimal commas: no points, too many cells, and somewhere a fraction."""
     rows = [line for line in (ended.removesuffix("\r") for ended in lines) if line]
     plain = all("." not in row and row.count(",") >= columns and not row.endswith(",") for row in rows)
     return plain and all(map(_ROW_OF_DECIMAL_COMMAS.fullmatch, rows)) and any(map(_FRACTION.search, rows))

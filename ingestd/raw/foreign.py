@@ -1,4 +1,4 @@
-"""What a file is when it is not one of PyMeasure's, in words for the person who put it there."""
+"""What a file not written by PyMeasure seems to be, in words for the person who put it there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARK: Final = b"#Procedure:"
 """The first bytes of every file PyMeasure writes (after an optional UTF-8 byte order mark)."""
 
 _HEAD_BYTES: Final = 4096
-_NEXT: Final = "move the file out of the raw folder, or put the file in its place that the instrument program wrote"
+_NEXT: Final = "move the file out of the raw folder, or replace it with the one the instrument program wrote"
 
 _UTF16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"#\x00P", b"\x00#\x00P", b"#\x00\x00\x00P", b"\x00\x00\x00#")
 
@@ -65,7 +65,7 @@ def refuse_foreign(data: bytes) -> None:
     first = data[:_HEAD_BYTES].removeprefix(BOM).partition(b"\n")[0].rstrip(b"\r")
     raise Reject(
         RejectCode.NOT_PYMEASURE,
-        f"not a measurement file of PyMeasure: {_seems(data, first)}",
+        f"not a PyMeasure measurement file: {_seems(data, first)}",
         line=1,
         expected="#Procedure: <class>",
         found=shown(first.decode("utf-8", "replace")),
@@ -80,9 +80,9 @@ def _seems(data: bytes, first: bytes) -> str:
     for found, words in (
         (b"\0" in data[:_HEAD_BYTES], "it holds binary data"),
         (first.lstrip(b"\"' ").startswith(MARK), "its first line is in quotes or indented, as a spreadsheet saves it"),
-        (first.startswith(b"#"), "it begins with another comment than #Procedure:; were its first lines deleted?"),
+        (first.startswith(b"#"), "it begins with a comment other than #Procedure:; were its first lines deleted?"),
         (b";" in first, "it looks like a semicolon-separated table saved by a spreadsheet program"),
-        (b"," in first, "it looks like a plain CSV table, or a text, without PyMeasure's header"),
+        (b"," in first, "it looks like a plain CSV table or text, without PyMeasure's header"),
     ):
         if found:
             return words

@@ -56,9 +56,9 @@ class Header:
     """One raw file's header as values.
 
     `parameters` and `metadata` map names to texts, decoded from PyMeasure's `unicode_escape`; the first of two equal
-    names counts. `columns` are the labels as written. `text` is lossless: every line up to and with the column line,
-    decoded, joined by a newline. `body_start` is the byte offset just after the column line, `body_line` the 1-based
-    line number there. `warnings` are sentences for people.
+    names counts. `columns` are the labels as written. `text` is lossless: every line up to and including the
+    column line, decoded, joined by newlines. `body_start` is the byte offset just after the column line, `body_line`
+    the 1-based line number there. `warnings` are sentences for people.
     """
 
     procedure_class: str
@@ -72,11 +72,11 @@ class Header:
 
     @property
     def start_text(self) -> str | None:
-        """The start time as written; None where none is."""
+        """The start time as written; None if there is none."""
         return start_text(self.parameters, self.metadata)
 
     def line_of(self, name: str) -> int | None:
-        """Return the 1-based line above the table that gives a value of this name first; None when there is none."""
+        """Return the 1-based number of the first header line with a value of this name; None if none has."""
         for number, line in enumerate(self.text.split("\n")[: self.body_line - 1], start=1):
             field = parse_field(line)
             if field is not None and field[0] == name:
@@ -84,7 +84,7 @@ class Header:
         return None
 
     def spoiled_line(self, name: str) -> tuple[int, str] | None:
-        """Return the first header line with this name in it that gives no value, and its number; None without one."""
+        """Return number and text of the first header line that has this name but is no field; None without one."""
         for number, line in enumerate(self.text.split("\n")[: self.body_line - 1], start=1):
             if name in line and parse_field(line) is None:
                 return number, line
@@ -92,17 +92,17 @@ class Header:
 
 
 def start_text(parameters: Mapping[str, str], metadata: Mapping[str, str]) -> str | None:
-    """Find the start time as a header writes it; None where it has none."""
+    """Return a header's start time as written; None if it has none."""
     return metadata.get(START_TIME_LABEL, parameters.get(START_TIME_LABEL))
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What a quick look tells about a file that may still be written.
+    """What a quick look shows of a file that may still be written.
 
-    `plausible`: the bytes are a PyMeasure file or the beginning of one (an empty file, a cut header). `rows`: how many
-    data rows have their line end (comment lines and blank lines are no rows). `incomplete_tail`: bytes follow the last
-    line end, a tail of NUL bytes among them.
+    `plausible`: the bytes are a PyMeasure file or the beginning of one (an empty file, a cut header). `rows`: the
+    number of data rows that have their line end (comment lines and blank lines do not count). `incomplete_tail`: bytes,
+    perhaps NUL bytes, follow the last line end.
     """
 
     incomplete_tail: bool
@@ -232,7 +232,7 @@ def _refuse_uncommented_header_line(data: bytes, start: int) -> None:
         return
     raise Reject(
         RejectCode.BAD_HEADER_LINE,
-        "a line inside the header does not begin with #, perhaps the rest of a text of several lines",
+        "a line inside the header does not begin with #, perhaps the rest of a multi-line text",
         line=line_number(data, start),
         expected="# and a tab at the beginning of every header line before #Data:",
         found=shown(data[start : start + 80].partition(b"\n")[0].decode("utf-8", "replace")),
@@ -260,7 +260,7 @@ def _procedure_class(line: str) -> str:
             line=1,
             expected="#Procedure: <class>",
             found=shown(line),
-            next_step="write the procedure's class behind #Procedure:, such as <laser_setup.procedures.It.It>",
+            next_step="write the procedure's class after #Procedure:, such as <laser_setup.procedures.It.It>",
         )
     return name
 
@@ -294,7 +294,7 @@ def _columns(line: str, number: int) -> tuple[str, ...]:
         if label in seen:
             raise Reject(
                 RejectCode.DUPLICATE_COLUMN,
-                f"two columns have the same name, {shown(label)!r}; which one is meant cannot be told",
+                f"two columns have the same name, {shown(label)!r}; it is unclear which one is meant",
                 line=number,
                 expected="every column name once",
                 found=shown(line),
@@ -308,7 +308,7 @@ def _label_problem(label: str, count: int) -> str:
     if not label.strip():
         return "has no name"
     if len(label) > MAX_LABEL_LENGTH:
-        return f"has a name of {len(label)} characters; at most {MAX_LABEL_LENGTH} are taken"
+        return f"has a name of {len(label)} characters; at most {MAX_LABEL_LENGTH} are allowed"
     if _other_separator(label, count):
         return "holds semicolons or tabs where PyMeasure writes commas, as a spreadsheet program saves a table"
     if label.startswith('"') or label.endswith('"'):
@@ -333,7 +333,7 @@ def _is_number(text: str) -> bool:
 def _too_large(message: str, expected: str, line: int | None) -> Reject:
     return Reject(
         RejectCode.TOO_LARGE,
-        f"{message}, more than is read",
+        f"{message}, more than ingestd reads",
         line=line,
         expected=expected,
         next_step="check whether this is a measurement; if it is, split the file",

@@ -1,4 +1,4 @@
-"""A header as the manifest keeps it, in its column `parameters`: one line of JSON, written and read here alone.
+"""A header as the manifest's column `parameters` keeps it: one line of JSON, written and read only here.
 
 `{"procedure": class, "parameters": {name: text, ...}, "metadata": {name: text, ...}}`, texts as in the raw file.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from ingestd.raw.header import START_TIME_LABEL, Header, start_text
 
 EPOCH_START: Final = rf'(?i)[{{,]\s*"{START_TIME_LABEL}"\s*:\s*"([0-9]+(?:\.[0-9]+)?)"'
-"""Finds a start time given as a number in such a line, for columns of them."""
+"""Regular expression for a start time given as a number in such a line; for whole columns of them."""
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -25,7 +25,7 @@ class KeptHeader(NamedTuple):
 
     @property
     def start_text(self) -> str | None:
-        """The start time as written; None where none is."""
+        """The start time as written; None if there is none."""
         return start_text(self.parameters, self.metadata)
 
 
@@ -47,7 +47,7 @@ def read_header_json(text: str) -> KeptHeader:
     """Read what `header_json` wrote.
 
     Raises:
-        ValueError: it is no JSON of that form.
+        ValueError: it is not JSON of that form.
     """
     try:
         content = json.loads(text)

@@ -15,19 +15,19 @@ _LONE_CR: Final = re.compile(rb"\r(?!\n)")
 _ESCAPE: Final = re.compile(
     r"\\(?:[\\tnr]|x[0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|U00(?:0[1-9a-fA-F]|10)[0-9a-fA-F]{4})"
 )
-"""What Python's unicode_escape writes, lone surrogates left out: they could not be stored as UTF-8."""
+"""What Python's unicode_escape writes, except lone surrogates, which cannot be stored as UTF-8."""
 
 
 _USUAL_LINE: Final = 200
-"""Header lines up to this length are remembered: most are the same in run after run."""
+"""Header lines up to this length are cached: most are the same in run after run."""
 
 SAVE_WITH_COMMAS: Final = (
     "save it with commas between the cells and decimal points, or put it back as the instrument program wrote it"
 )
-"""What to do with a file that a spreadsheet program saved in the manner of its country."""
+"""What to do with a file that a spreadsheet program saved with its locale's separators."""
 
-AS_WRITTEN: Final = "not in PyMeasure's escape code, taken as written"
-"""What is said of a value that `parse_field` could not decode."""
+AS_WRITTEN: Final = "not escaped as PyMeasure does, taken as written"
+"""The warning about a value that `parse_field` could not decode."""
 
 
 def line_number(data: bytes, offset: int) -> int:
@@ -36,7 +36,7 @@ def line_number(data: bytes, offset: int) -> int:
 
 
 def _around(data: bytes, at: int) -> str:
-    """Return what stands before and after `data[at]` in its line, safe to print."""
+    """Return the text around `data[at]` in its line, safe to print."""
     start = max(data.rfind(b"\n", 0, at) + 1, at - 20)
     return shown(data[start : at + 20].partition(b"\n")[0].decode("latin-1"))
 
@@ -129,10 +129,10 @@ def refuse_nul(data: bytes, start: int, end: int) -> None:
 
 
 def parse_field(line: str) -> tuple[str, str, str] | None:
-    """Split a comment line `#<tab>name: value` into name, decoded value and what to warn about (or "").
+    """Split a comment line `#<tab>name: value` into name, decoded value and warning (or "").
 
-    The value is decoded from `unicode_escape`; text that PyMeasure cannot have written so is taken as it stands. Two
-    or more blanks stand for the tab (editors swap them). Returns None when the line is no such field.
+    The value is decoded from `unicode_escape`; text that PyMeasure cannot have written is taken as it is. Two or
+    more blanks count as the tab (editors swap them). Returns None if the line is not such a field.
     """
     return _parse_field(line) if len(line) <= _USUAL_LINE else _parse_field.__wrapped__(line)
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 from ingestd.raw.units import disagreeing_unit, label_key
 
 RESERVED_COLUMNS = ("extra", "proc", "date", "run_id")
-"""Column names that are ingestd's own: the map of unmatched columns, and the partition keys of the stage."""
+"""Column names reserved for ingestd: the map of unmatched columns, and the partition keys of the stage."""
 
 _LABEL = re.compile(r"^(?P<name>[^()\[\]/]*)[(\[/]?(?P<unit>[^()\[\]/]*)")
 
 
 class Filled(NamedTuple):
-    """The manifest field a header label fills, its unit where it has one, and the group that fills it, if one does."""
+    """The manifest field a header label fills, its unit, if any, and the group that describes it, if any."""
 
     name: str
     unit: str | None
@@ -27,9 +27,9 @@ def paste_table(
 ) -> str:
     """Return a `[procedures.NAME]` table in TOML that accepts `procedure_class` and the column labels `written`.
 
-    NAME is none of the procedure names `taken`, which it would override. `parameters` are the labels of the header that
-    other procedures know, with the fields they fill there. The table is always valid as it stands, whatever the labels
-    hold; people adjust it to say more.
+    NAME is none of the procedure names in `taken`, so it overrides none. `parameters` are the header labels that other
+    procedures know, with the fields they fill there. The table is always valid as it is, whatever the labels hold;
+    people can add to it.
     """
     name = re.sub(r"[^A-Za-z0-9_]", "", procedure_class)[:50]
     name = name if name[:1].isalpha() else f"P{name}"
@@ -55,7 +55,7 @@ def paste_table(
         f"classes = [{_quoted(accepted)}]",
         'uses = ["version", "chip", "laser"]' if laser else 'uses = ["version", "chip"]',
         'chip = "optional"      # "required": reject a run without one',
-        f'{light:<23}# "laser": told by the laser voltage; "none": never told',
+        f'{light:<23}# "laser": has_light follows from the laser voltage; "none": it is null',
         *(['duration = "t_s"'] if "t_s" in columns else []),
         f'summary = "{name} {{chip_name}}{told}  #{{file_idx}}"',
         f"[procedures.{name}.columns]",
@@ -68,16 +68,16 @@ def paste_table(
 
 
 def classes_table(name: str, classes: Sequence[str]) -> str:
-    """Return a `[procedures.NAME]` table in TOML that has the procedure `name` accept these `classes`.
+    """Return a `[procedures.NAME]` table in TOML that makes the procedure `name` accept these `classes`.
 
-    The table is always valid, and changes nothing else of the procedure.
+    The table is always valid, and changes nothing else in the procedure.
     """
     accepted = dict.fromkeys(filter(None, map(_printable, classes)))
     return f"[procedures.{name}]\nclasses = [{', '.join(map(_quoted, accepted))}]"
 
 
 def accepts_table(name: str, column: str, labels: Sequence[str]) -> str:
-    """Return a `[procedures.NAME.columns.COLUMN]` table in TOML that has the column accept these `labels`."""
+    """Return a `[procedures.NAME.columns.COLUMN]` table in TOML that makes the column accept these `labels`."""
     return f"[procedures.{name}.columns.{column}]\naccepts = [{', '.join(map(_quoted, labels))}]"
 
 
@@ -91,7 +91,7 @@ def _filled(field: Filled) -> str:
 
 
 def _column_name(label: str, taken: Collection[str]) -> str:
-    """Return a canonical name for `label`, ending in its unit (`Vg (V)` -> `vg_v`), unlike those `taken`."""
+    """Return a canonical name for `label`, ending in its unit (`Vg (V)` -> `vg_v`), and not in `taken`."""
     found = _LABEL.match(label)
     parts = (found["name"], found["unit"]) if found else (label, "")
     slugs = [re.sub(r"[^a-z0-9]+", "_", part.replace("µ", "u").lower()).strip("_") for part in parts]

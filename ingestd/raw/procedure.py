@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EXTRA_COLUMN = "extra"
-"""The map column, written label -> cell text, that holds every column no spelling fits."""
+"""The map column, written label -> cell text, that holds every column that matches no spelling."""
 
 TEXT_FIELDS = ("procedure_version", "chip_group", "chip_number")
-"""Manifest fields a parameter may fill beside the float fields of `PARAMETER_FIELDS`."""
+"""Manifest fields a parameter may fill besides the float fields of `PARAMETER_FIELDS`."""
 
 
 def _known_field(field: str) -> str:
     known = (*PARAMETER_FIELDS, *TEXT_FIELDS)
     if field not in known:
-        raise ValueError(f"{field!r} is no manifest field a parameter can fill{nearest(field, known)}")
+        raise ValueError(f"{field!r} is not a manifest field that a parameter can fill{nearest(field, known)}")
     return field
 
 
@@ -41,13 +41,13 @@ def _printable_label(label: str) -> str:
 
 def _column_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name, re.ASCII):
-        raise ValueError("the name of a column has small letters, digits and _, begins with a letter, 64 at most")
+        raise ValueError("a column name has lower-case letters, digits and _, at most 64, and begins with a letter")
     return name
 
 
 def _procedure_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name, re.ASCII):
-        raise ValueError("the name of a procedure has letters, digits and _, begins with a letter, 64 at most")
+        raise ValueError("a procedure name has letters, digits and _, at most 64, and begins with a letter")
     return name
 
 
@@ -62,7 +62,7 @@ ProcedureName = Annotated[str, AfterValidator(_procedure_name)]
 
 
 class Column(BaseModel):
-    """One data column: the spellings taken for it, whether a file must have it, and its staged type."""
+    """One data column: the spellings accepted for it, whether a file must have it, and its staged type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -107,7 +107,7 @@ class Procedure(BaseModel):
         owner: dict[str, str] = {}
         for name, column in self.columns.items():
             if name in RESERVED_COLUMNS:
-                raise ValueError(f"columns.{name}: the name is ingestd's own; choose another")
+                raise ValueError(f"columns.{name}: the name is reserved for ingestd; choose another")
             for label in column.accepts:
                 if (other := owner.setdefault(label_key(label), name)) != name:
                     raise ValueError(f"columns.{name}: {label!r} is already accepted by {other}")
@@ -131,7 +131,7 @@ class Procedure(BaseModel):
         The columns in table order, all nullable, each with its unit as field metadata where the name ends in one; then
         `extra`, a map from written label to cell text.
         """
-        import pyarrow as pa  # noqa: PLC0415  # whoever only reads the settings need not wait for it
+        import pyarrow as pa  # noqa: PLC0415  # reading the settings need not wait for it
 
         types = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
         fields = []
@@ -141,7 +141,7 @@ class Procedure(BaseModel):
         return pa.schema([*fields, pa.field(EXTRA_COLUMN, pa.map_(pa.string(), pa.string()))])
 
     def field_of(self, label: str) -> str | None:
-        """Return the manifest field that the header parameter `label` fills, None where it fills none."""
+        """Return the manifest field that the header parameter `label` fills, None if it fills none."""
         return self._fields.get(label_key(label))
 
     @cached_property
@@ -153,10 +153,10 @@ class Procedure(BaseModel):
         return {label_key(label): name for name, column in self.columns.items() for label in column.accepts}
 
     def match_columns(self, written: Sequence[str]) -> dict[int, str]:
-        """Return the canonical name of each 0-based position of the column line that a spelling fits.
+        """Map each 0-based position of the column line that matches a spelling to its canonical name.
 
-        Positions left out are extra columns. Raises Reject: `duplicate-column` where two labels mean one column,
-        `missing-column` where a required one is absent.
+        Positions left out are extra columns. Raises Reject: `duplicate-column` if two labels mean one column,
+        `missing-column` if a required one is absent.
         """
         matched: dict[int, str] = {}
         first: dict[str, int] = {}
@@ -180,8 +180,8 @@ class Procedure(BaseModel):
             f"columns {one + 1} and {other + 1} ({labels}) both mean {name} of procedure {self.name}",
             expected=f"one column for {name}",
             found=_listed(written),
-            next_step=f"take one spelling out of accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
-            f"a column that no spelling fits is kept under its written name; {AFTER_CONFIG}",
+            next_step=f"remove one spelling from accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
+            f"a column that matches no spelling is kept under its written name; {AFTER_CONFIG}",
         )
 
     def _missing(self, missing: Sequence[str], written: Sequence[str], left: Sequence[str]) -> Reject:

@@ -1,4 +1,4 @@
-"""Tables that describe procedures: the packaged ones with a config's laid over them, and the mistakes in those."""
+"""Tables that describe procedures: the packaged ones, overridden by a config's, and the mistakes in these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def packaged_tables() -> dict[str, Any]:
 
 
 def described(overrides: Mapping[str, Any]) -> tuple[list[Procedure], list[UsageError]]:
-    """Read the packaged procedures with `overrides` laid over them; return those that are sound, and all mistakes."""
+    """Read the packaged procedures with `overrides` laid over them; return the valid ones and all mistakes."""
     packaged = packaged_tables()
     procedures: list[Procedure] = []
     mistakes: list[UsageError] = []
@@ -65,7 +65,7 @@ def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
     for group in uses:
         if not isinstance(group, str) or group not in groups:
             hint = nearest(group if isinstance(group, str) else "", list(groups))
-            raise _mistake(f"key 'uses': {shown_value(group)} is no group of columns{hint}", table_name(name))
+            raise _mistake(f"key 'uses': {shown_value(group)} is not a group of columns{hint}", table_name(name))
         for kind, entries in groups[group].items():
             if isinstance(present := own.get(kind, {}), Mapping):
                 own[kind] = {**present, **{key: value for key, value in entries.items() if key not in present}}

@@ -16,7 +16,7 @@ class Registry:
     """The procedures in force, looked up by the class name in a file's header. Immutable and picklable."""
 
     def __init__(self, procedures: Sequence[Procedure]) -> None:
-        """Index `procedures` by class name; UsageError where two claim one."""
+        """Index `procedures` by class name; UsageError if two claim the same one."""
         self.procedures: dict[str, Procedure] = {procedure.name: procedure for procedure in procedures}
         self._by_class: dict[str, Procedure] = {}
         for procedure in procedures:
@@ -26,15 +26,15 @@ class Registry:
                     raise UsageError(
                         f"key 'classes': the class {name!r} already belongs to procedure {other.name}",
                         place=table_name(procedure.name),
-                        next_step=f"take it out of one of them, or change [procedures.{other.name}] itself",
+                        next_step=f"remove it from one of them, or change [procedures.{other.name}] itself",
                     )
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None) -> Registry:
         """Return the packaged procedures with `overrides`, the config's `[procedures]` tables, laid over them.
 
-        New names add a procedure, known names override key by key. Raises UsageError naming table and key of every
-        mistake in them.
+        New names add a procedure, known names override key by key. Raises UsageError that names table and key of
+        every mistake in them.
         """
         procedures, mistakes = described(overrides or {})
         if mistakes:
@@ -62,7 +62,7 @@ class Registry:
         )
 
     def _tables(self, name: str, close: Sequence[str], own: str) -> str:
-        """Say which table to add for the class `name`: of a `close` class that it may be, or the procedure's `own`."""
+        """Say which table to add for the class `name`: one for the procedure of a `close` class, or its `own`."""
         if not close:
             return f"add this table to {CONFIG_FILE} and adjust it; {AFTER_CONFIG}:\n\n{own}"
         likely = self._by_class[close[0]]
@@ -89,7 +89,7 @@ class Registry:
 
 
 def mistakes_in(overrides: Mapping[str, Any]) -> list[UsageError]:
-    """List what `Registry.load` finds wrong in the config's `[procedures]` tables, one error a mistake."""
+    """List what `Registry.load` finds wrong in the config's `[procedures]` tables, one error per mistake."""
     procedures, mistakes = described(overrides)
     if not mistakes:
         try:

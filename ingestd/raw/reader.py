@@ -1,4 +1,4 @@
-"""pyarrow's CSV reader, told to take a body for nothing but rows of cells parted by commas."""
+"""pyarrow's CSV reader, set to read a body as nothing but rows of cells separated by commas."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pyarrow as pa
 from pyarrow import csv
 
 _LENT: Final[deque[memoryview]] = deque()
-"""What pyarrow may still hold of the bodies that were read."""
+"""Bodies that were read and that pyarrow may still hold."""
 
 
 def read_cells(body: memoryview, types: list[pa.DataType], rows: int, *, blank_is_row: bool = False) -> pa.Table | None:
-    """Return the cells as columns "0", "1", ...; None where pyarrow refuses or counts other rows than `rows`.
+    """Return the cells as columns "0", "1", ...; None if pyarrow refuses or does not count `rows` rows.
 
     Blank lines are left out, so `body` may begin with the end of the column line, which keeps pyarrow from dropping a
     byte order mark in a cell; with `blank_is_row` they are rows of nulls. `body` is released, at once or soon.
@@ -29,7 +29,7 @@ def read_cells(body: memoryview, types: list[pa.DataType], rows: int, *, blank_i
 
 def _parsed(body: pa.Buffer, names: list[str], types: list[pa.DataType], *, blank_is_row: bool) -> pa.Table | None:
     try:
-        # `read_csv` takes a fifth longer to begin, as long as it takes for 4 kB.
+        # `read_csv` takes a fifth longer to start: the time it needs for 4 kB.
         reader = csv.open_csv(
             body,
             read_options=csv.ReadOptions(use_threads=False, block_size=body.size + 1, column_names=names),
@@ -46,14 +46,14 @@ def _parsed(body: pa.Buffer, names: list[str], types: list[pa.DataType], *, blan
 
 
 def still_lent() -> bool:
-    """Tell whether pyarrow has not let go of every body yet, a moment after all of it was read.
+    """Tell whether pyarrow still holds a body that was read; it lets go of each a moment later.
 
-    A thread of its own does so, and needs Python's lock for it: it aborts a process that is just being taken apart.
+    It does so in a thread of its own, which needs Python's lock and aborts a process that is shutting down.
     """
     for _ in range(len(_LENT)):
         try:
             body = _LENT.popleft()
-        except IndexError:  # another thread of ours looks, too
+        except IndexError:  # another of our threads is looking too
             break
         try:
             body.release()

@@ -1,4 +1,4 @@
-"""One raw file as values: header, procedure and table, with what was written late put in its place."""
+"""One raw file as values: header, procedure and table, with late comment lines moved into the header."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def parse_head(data: bytes, registry: Registry) -> Body:
 
 
 def parse_bodies(bodies: Sequence[Body]) -> list[RawRun | Reject]:
-    """Parse the rows of several files, whose heads are parsed: for each the run, or why its table is refused."""
+    """Parse the rows of several files whose headers are parsed: for each, the run or why its table is refused."""
     return [
         table if isinstance(table, Reject) else _run(body, table)
         for body, table in zip(bodies, parse_tables(bodies), strict=True)
@@ -70,7 +70,7 @@ def _run(body: Body, table: Table) -> RawRun:
 def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:
     """Return `header` with the fields of late comment lines in its metadata; the first of two equal names counts.
 
-    PyMeasure writes a second `#Metadata:` block behind the column line when a run is recorded into a file that exists.
+    PyMeasure writes a second `#Metadata:` block after the column line when a run is recorded into an existing file.
     """
     if not comments:
         return header

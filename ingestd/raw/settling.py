@@ -22,10 +22,10 @@ class State(StrEnum):
 
 
 UNSEEN_S = 1.0
-"""How often it is asked again who has a file open, in seconds, while that cannot be seen."""
+"""Seconds between two attempts to see who has a file open, while that cannot be seen."""
 
 AGED_S = 86400.0
-"""A file that old, in seconds, is part of a backlog, whatever a clock is off by."""
+"""A file at least this old, in seconds, is part of a backlog, however far off a clock is."""
 
 QUEUED_REASONS = {
     "empty": "empty so far: no header yet",
@@ -39,7 +39,7 @@ QUEUED_REASONS = {
 class Verdict:
     """A state and the reason for it, in words for people; empty for `settled`.
 
-    `code` is the kind of reason: a key of `QUEUED_REASONS` for `queued`; `writer`, `unseen` (whoever writes
+    `code` is the kind of reason: a key of `QUEUED_REASONS` for `queued`; `writer`, `unseen` (writers
     cannot be seen), `settling`, `cut-line` or `changed` (while it was read) for `running`.
     """
 
@@ -49,7 +49,7 @@ class Verdict:
 
 
 def queued(code: str | None) -> Verdict:
-    """Return the verdict `queued` of this kind; one that was noted without its kind has its header at least."""
+    """Return the verdict `queued` of this kind; None, for files noted without a kind, means `no-rows`."""
     known = code or "no-rows"
     return Verdict(State.QUEUED, QUEUED_REASONS[known], known)
 
@@ -64,7 +64,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a file from outside: for how long its size and mtime stood still, and who writes to it.
+    """What was seen of a file from outside: for how long its size and mtime have not changed, and who writes to it.
 
     `writer` names the process that has it open for writing, "" when nobody has, None when that cannot be seen here.
     """
@@ -81,7 +81,7 @@ def judge_outside(seen: Observation, patience: Patience) -> Verdict:
         return Verdict(
             State.RUNNING,
             f"changed {seen.unchanged_s:.1f} s ago, and who has it open cannot be seen here: "
-            f"{patience.quiet_s:g} s without a change are waited for",
+            f"waiting for {patience.quiet_s:g} s without a change",
             "unseen",
         )
     if seen.unchanged_s < patience.settle_s:
@@ -102,13 +102,13 @@ def judge(seen: Observation, glance: Glance, size: int, patience: Patience) -> V
     if glance.incomplete_tail and seen.unchanged_s < patience.quiet_s:
         return Verdict(
             State.RUNNING,
-            f"its last line is incomplete; {patience.quiet_s:g} s without a change are waited for",
+            f"its last line is incomplete; waiting for {patience.quiet_s:g} s without a change",
             "cut-line",
         )
     return Verdict(State.SETTLED)
 
 
-# ---- over time: what the service keeps of a file it waits for --------------------------------------------------------
+# ---- over time: what the service notes of a file it waits for -------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,10 @@ class Track:
 
 
 def observe(track: Track | None, sample: Sample, now: float, age_s: float) -> Track:
-    """Take a sample of a file at monotonic time `now` into its track.
+    """Update a file's track with a sample taken at monotonic time `now`.
 
-    At first sight the file's age by the wall clock (`age_s`, mtime in the future counts by its distance) is believed,
-    so that a backlog does not wait. From then on only the monotonic clock counts: a change seen restarts the wait.
+    At first sight the file's age by the wall clock is believed (`age_s`; of an mtime in the future, the distance), so
+    that a backlog does not wait. From then on only the monotonic clock counts: a change seen restarts the wait.
     """
     if track is None:
         return Track(sample, now - abs(age_s))
@@ -144,19 +144,19 @@ def observe(track: Track | None, sample: Sample, now: float, age_s: float) -> Tr
 
 
 def unaged(track: Track, now: float) -> Track:
-    """Take a file at first sight to have changed just now, unless it is a day old by the wall clock.
+    """Treat a file at first sight as changed just now, unless it is a day old by the wall clock.
 
-    For files of which it cannot be seen who writes to them: they lie on a share mostly, whose clock may differ from
-    ours by more than `quiet_s`, so that a file that is being written would seem to have stood still.
+    For files whose writers cannot be seen. Mostly they are on a share, whose clock may differ from ours by more than
+    `quiet_s`: a file that is being written could seem unchanged.
     """
     return track if track.unchanged_s(now) >= AGED_S else Track(track.sample, now)
 
 
 def next_look_s(seen: Observation, verdict: Verdict, patience: Patience, poll_s: float) -> float:
-    """Tell in how many seconds a file that is `running` is worth another look, if no hint comes before.
+    """Tell in how many seconds a `running` file is worth another look, if no hint comes first.
 
-    A file that somebody has open is asked for every `poll_s`; one that only has to stand still, when it will have. Who
-    has it open may be hidden for a moment only, while the recorder's process ends: that is asked for every `UNSEEN_S`.
+    A file that somebody has open is looked at every `poll_s`; one that only has to stand still, once it can have done
+    so. Who has it open may be hidden only for a moment, while the recorder's process ends, hence `UNSEEN_S`.
     """
     if seen.writer:
         return poll_s

@@ -26,7 +26,7 @@ _ABSENT: Final = frozenset({"", "none", "nan"})
 
 @dataclass(frozen=True, slots=True)
 class StartTime:
-    """A run's start in UTC (microseconds), where it was taken from, and what people should know about it."""
+    """A run's start in UTC (microseconds), where it was taken from, and warnings for people."""
 
     utc: datetime
     origin: StartTimeOrigin
@@ -36,9 +36,9 @@ class StartTime:
 def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: ZoneInfo, now: datetime) -> StartTime:
     """Find the start of a run: header, else date in the path (local midnight), else mtime.
 
-    `header_text` is the header's `Start time` as written (epoch seconds or ISO 8601), None where there is none;
+    `header_text` is the header's `Start time` as written (epoch seconds or ISO 8601), None if there is none;
     `source_file` is the POSIX path below the raw root; `tz` is the lab's zone; `now` is the clock, with a zone. Raises
-    Reject `bad-start-time` where the header's text, or the mtime it comes down to, is no time.
+    Reject `bad-start-time` if the header's text, or the mtime used for want of it, is not a time.
     """
     warnings: list[str] = []
     origin: StartTimeOrigin = "header"
@@ -50,14 +50,14 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
         found = _date_in(source_file)
         if found is not None:
             origin = "path"
-            warnings.append(f"the header has {lacking}; midnight of the date in the path counts")
+            warnings.append(f"the header has {lacking}; midnight of the date in the path is used")
             utc, notes = _from_local(datetime(found.year, found.month, found.day), tz)  # noqa: DTZ001 - local midnight
             warnings += notes
         else:
             origin = "mtime"
             utc = _from_mtime(mtime_ns)
             warnings.append(
-                f"the header has {lacking} and the path no date; the modification time counts, which copies may lose"
+                f"the header has {lacking} and the path no date; the modification time is used, which copies may lose"
             )
     told = f"the start time {utc_text(utc, 'seconds')} is"
     if utc < _PLAUSIBLE_FROM:
@@ -81,9 +81,9 @@ def _is_told(header_text: str) -> bool:
 def ensure_start_time_utc(value: datetime | float | str, local_tz: ZoneInfo | str = "America/Santiago") -> datetime:
     """Return `value` as an aware UTC datetime, by the rules of a header's `Start time`.
 
-    `value` is a datetime, epoch seconds, or the text of either (ISO 8601). One without a zone is in `local_tz`: where
-    it occurs twice the earlier counts, where it does not exist the instant after the gap. Raises Reject
-    `bad-start-time`, and UsageError where there is no zone of that name.
+    `value` is a datetime, epoch seconds, or the text of either (ISO 8601). One without a zone is in `local_tz`: if
+    it occurs twice, the earlier one counts; if it does not exist, the instant after the gap. Raises Reject
+    `bad-start-time`, and UsageError if there is no zone of that name.
     """
     tz = _zone_named(local_tz) if isinstance(local_tz, str) else local_tz
     if isinstance(value, datetime):
@@ -99,7 +99,7 @@ def _zone_named(name: str) -> ZoneInfo:
 
 
 def no_zone_named(name: str) -> UsageError:
-    """Say that there is no such time zone."""
+    """Return the error for a name that is not a time zone."""
     return UsageError(
         f"there is no time zone named {shown(name)}",
         place="local_tz",
@@ -131,7 +131,7 @@ def _from_datetime(value: datetime, tz: ZoneInfo, text: str) -> tuple[datetime, 
 
 
 def _from_local(local: datetime, tz: ZoneInfo) -> tuple[datetime, list[str]]:
-    """Return the UTC instant of a naive local time, and a warning where the zone shows it twice or never."""
+    """Return the UTC instant of a naive local time, and a warning if it occurs twice or never in the zone."""
     earlier, later = (local.replace(tzinfo=tz, fold=fold).astimezone(UTC) for fold in (0, 1))
     if earlier == later:
         return earlier, []
@@ -181,7 +181,7 @@ def _from_mtime(mtime_ns: int) -> datetime:
     except (OverflowError, Reject):
         raise Reject(
             RejectCode.BAD_START_TIME,
-            "neither header nor path tells a start time, and the file's modification time is no plausible date",
+            "neither header nor path gives a start time, and the file's modification time is not a plausible date",
             expected="a modification time between 1900 and 9998",
             found=f"{mtime_ns} ns",
             next_step="`touch` the file, then `ingestd rejects retry --all`",
@@ -199,7 +199,7 @@ def _refused(text: str) -> Reject:
     hint = " (milliseconds, perhaps?)" if digits.isdecimal() and len(digits) in (12, 13) else ""
     return Reject(
         RejectCode.BAD_START_TIME,
-        f"the header's start time is no time between the years 1900 and 9998{hint}",
+        f"the header's start time is not a time between the years 1900 and 9998{hint}",
         expected="epoch seconds such as 1758632155.28, or ISO 8601 such as 2025-09-23T09:55:55",
         found=shown(text),
         next_step="correct the line 'Start time' in the file's header",

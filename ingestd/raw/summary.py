@@ -46,7 +46,7 @@ def check_template(template: str) -> None:
         if name is None:
             continue
         if name not in PLACEHOLDERS:
-            raise ValueError(f"{{{shown(name)}}} is no placeholder; known are {', '.join(PLACEHOLDERS)}")
+            raise ValueError(f"{{{shown(name)}}} is not a placeholder; known are {', '.join(PLACEHOLDERS)}")
         if spec or conversion:
             raise ValueError(f"{{{name}}} takes no format; numbers are printed as Python prints floats")
 

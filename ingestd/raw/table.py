@@ -1,7 +1,7 @@
 """The table of one raw file: from the bytes after the header to typed columns, exact to the last bit.
 
 pyarrow reads a clean table at once. Only what it refuses, or would read more freely than Python does, is looked at
-line by line: to name the cell at fault, or to respell what Python takes (`+1` and `3.0` as whole numbers).
+line by line: to name the cell at fault, or to respell what Python accepts (`+1` and `3.0` as whole numbers).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from ingestd.raw.reader import read_cells
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
 MAX_EXTRA_BYTES: Final = 128 << 20
-"""Largest estimate of the `extra` columns of the files in hand: a label is stored once a row.
+"""Largest estimated size of the `extra` columns of the files in hand: a label is stored once per row.
 
-Staging a file of so many takes 0.25 to 0.45 GiB. A run of 60,000 rows, long for a lab, may have 45 columns of 30
-letters that nobody has described.
+Staging a file this large takes 0.25 to 0.45 GiB. A run of 60,000 rows, long for a lab, may have 45 columns that nobody
+has described, with names of 30 letters.
 """
 
 READ_TOGETHER: Final = 1 << 20
-"""Up to so many bytes, rows of files with the same columns are read at once: to begin takes pyarrow 0.1 ms each time,
-as long as it takes for 20 kB.
+"""Rows of files with the same columns are read at once, up to this many bytes: pyarrow needs 0.1 ms to start, the time
+it needs for 20 kB.
 """
 
 _COMMENT: Final = re.compile(rb"^#[^\n]*", re.MULTILINE)
 _NAN_PAYLOAD: Final = re.compile(rb"nan\(", re.IGNORECASE)
 _CELL_OVERHEAD: Final = 16
 _COMMENT_OVERHEAD: Final = 64
-"""What a comment line takes in memory beside its text, in bytes."""
+"""Bytes that a comment line takes in memory besides its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The bytes of one raw file, its header, and the procedure that tells what its columns mean."""
+    """The bytes of one raw file, its header, and the procedure that says what its columns mean."""
 
     data: bytes
     header: Header
@@ -99,9 +99,9 @@ def parse_tables(bodies: Sequence[Body]) -> list[Table | Reject]:
 
 
 def fit_together(bodies: Mapping[int, Body]) -> list[int]:
-    """Tell which bodies, the first at least, may be parsed before any of their tables is let go.
+    """Return the positions of the bodies, at least the first, to be parsed before any of their tables is released.
 
-    Their unknown columns take no more together than those of one file may.
+    Their unknown columns together take no more memory than those of one file may.
     """
     size = 0
     fitting: list[int] = []
@@ -114,7 +114,7 @@ def fit_together(bodies: Mapping[int, Body]) -> list[int]:
 
 
 def _extra_bytes(body: Body) -> int:
-    """Estimate the bytes of one file's `extra` column; 0 where it has none, or is refused."""
+    """Estimate the bytes of one file's `extra` column; 0 if it has none, or is refused."""
     columns = body.header.columns
     try:
         matched = body.procedure.match_columns(columns)
@@ -125,7 +125,7 @@ def _extra_bytes(body: Body) -> int:
 
 
 class _Rows:
-    """The rows of one file: where they stand, and which types their columns have."""
+    """The rows of one file: where they are, and the types of their columns."""
 
     def __init__(self, body: Body) -> None:
         self.data, self.header, self.procedure = body.data, body.header, body.procedure
@@ -149,10 +149,10 @@ class _Rows:
         return self.end - self.start
 
     def is_plain(self) -> bool:
-        """Tell whether all is ASCII rows whose numbers pyarrow reads as Python does, or refuses.
+        """Tell whether there are only ASCII rows, whose numbers pyarrow reads as Python does, or refuses.
 
-        A row has a comma or line end for each column: with fewer bytes than that there are blank lines, and a million
-        of them, read as rows of nulls, would take a thousand times their size in memory.
+        A row has a comma or line end for each column. Fewer bytes than that mean blank lines, and a million of them,
+        read as rows of nulls, would take a thousand times their size in memory.
         """
         data, start = self.data, self.start
         if self.end != len(data) or self.size < self.lines * len(self.types):
@@ -161,13 +161,13 @@ class _Rows:
         return ascii_only and data.find(b"#", start) < 0 and not _read_too_freely(data, start, self.types)
 
     def table(self, cells: pa.Table | None) -> Table:
-        """Arrange the cells as a table; None where they are still to be read, because something is odd about them."""
+        """Arrange the cells as a table; None if they are still to be read, because something is odd about them."""
         comments: tuple[str, ...] = ()
         warnings: list[str] = []
         if cells is None:
             data, start, end = self.data, self.start, self.end
             refuse_lone_carriage_return(data, start, max(end, text_end(data)))
-            # With the column line's end, so that every line of the body follows a line feed.
+            # Includes the column line's end, so that every line of the body follows a line feed.
             cells, comments, found = _read_odd(data[start - 1 : end], self.header, self.types)
             warnings = [*_tail_warnings(data[end:], self.header.body_line + self.lines), *found]
         table, found = _staged(cells, self.matched, self.header, self.procedure)
@@ -188,7 +188,7 @@ def _tail_warnings(tail: bytes, line: int) -> list[str]:
 
 
 def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa.Table, tuple[str, ...], list[str]]:
-    """Read a body with comments, blank lines, other letters or other spellings; or raise for what is wrong in it."""
+    """Read a body with comments, blank lines, non-ASCII letters or odd spellings; raise for what is wrong in it."""
     lines, rows = body.count(b"\n") - 1, count_rows(body, 1, len(body))
     body, comments, warnings = _without_comments(body, header)
     if blank := lines - rows - len(comments):
@@ -204,8 +204,8 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
         raise Reject(
             RejectCode.BAD_CELL,
             f"the {count(rows, 'row')} after the header cannot be read as a table",
-            expected="rows of cells parted by commas",
-            next_step="compare it with a file of the same procedure that was staged; where they look alike, report it",
+            expected="rows of cells separated by commas",
+            next_step="compare it with a staged file of the same procedure; if they look alike, report it",
         )
     return cells, comments, warnings
 
@@ -245,19 +245,18 @@ def _as_utf8(body: bytes, header: Header) -> tuple[bytes, list[str]]:
 
 
 def _read_too_freely(data: bytes, start: int, types: list[pa.DataType]) -> bool:
-    """Tell whether `data[start:]` may hold what pyarrow takes for a number and Python does not: `nan(1)`, `0x1F`."""
+    """Tell whether `data[start:]` may hold what pyarrow reads as a number and Python does not: `nan(1)`, `0x1F`."""
     if data.find(b"(", start) >= 0 and _NAN_PAYLOAD.search(data, start):
         return True
     return pa.int64() in types and (data.find(b"x", start) >= 0 or data.find(b"X", start) >= 0)
 
 
 def _read_plain(rows: Mapping[int, _Rows]) -> dict[int, pa.Table]:
-    """Read the cells of plain rows, by position; those with blank lines, lone carriage returns or what pyarrow refuses
-    are left out.
+    """Read the cells of plain rows, by position; leave out those that pyarrow refuses or that have odd line ends.
 
-    None of these is searched for in the text, which would cost half as much as parsing it: a lone carriage return ends
-    a row for pyarrow, so there are more rows than line feeds; a blank line is a row of nulls, so a column without a
-    null tells that there is none.
+    Odd are blank lines and lone carriage returns. The text is not searched for them, which would cost half as much as
+    parsing it: a lone carriage return ends a row for pyarrow, so there are more rows than line feeds; a blank line is a
+    row of nulls, so a column without a null shows that there is none.
     """
     cells: dict[int, pa.Table] = {}
     for group in _groups(rows):
@@ -266,7 +265,7 @@ def _read_plain(rows: Mapping[int, _Rows]) -> dict[int, pa.Table]:
         body = memoryview(b"".join(parts)) if several else parts[0]
         types = next(iter(group.values())).types
         table = read_cells(body, types, sum(one.lines for one in group.values()), blank_is_row=True)
-        if table is None and several:  # which of them it is shows when each is read by itself
+        if table is None and several:  # reading each by itself shows which of them it is
             for position, one in group.items():
                 cells |= _read_plain({position: one})
         elif table is not None:
@@ -279,7 +278,7 @@ def _read_plain(rows: Mapping[int, _Rows]) -> dict[int, pa.Table]:
 
 
 def _groups(rows: Mapping[int, _Rows]) -> Iterator[dict[int, _Rows]]:
-    """Yield rows that may be read at once: of the same columns, and of few bytes or of one file alone."""
+    """Yield rows that may be read at once: with the same columns, and few bytes or a single file."""
     groups: dict[tuple[str, tuple[str, ...]], dict[int, _Rows]] = {}
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for position, one in rows.items():
@@ -321,12 +320,12 @@ def _estimate(rows: int, labels: Sequence[str]) -> int:
 
 
 def _extra(cells: pa.Table, labels: list[str]) -> pa.MapArray:
-    """Return one map a row, label -> text, for the columns of `cells`."""
+    """Return one map per row, label -> text, for the columns of `cells`."""
     rows, width = cells.num_rows, len(labels)
     if _estimate(rows, labels) > MAX_EXTRA_BYTES:
         raise Reject(
             RejectCode.TOO_LARGE,
-            f"{width} unknown columns in {rows} rows are more than the column '{EXTRA_COLUMN}' takes",
+            f"{width} unknown columns in {rows} rows are more than the column '{EXTRA_COLUMN}' can hold",
             expected="few or short unknown columns",
             found=shown(", ".join(labels)),
             next_step=f"describe the columns under [procedures.NAME.columns] of {CONFIG_FILE}; {AFTER_CONFIG}",

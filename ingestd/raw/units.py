@@ -47,7 +47,7 @@ def _label_key(label: str) -> str:
 
 
 def unit_of(name: str) -> str | None:
-    """Return the unit a canonical name ends in (`t_s` -> `s`, `i_a` -> `A`), or None where it tells none."""
+    """Return the unit a canonical name ends in (`t_s` -> `s`, `i_a` -> `A`), or None if it ends in none."""
     stem, _, suffix = name.rpartition("_")
     return _SUFFIX_UNITS.get(suffix) if stem else None
 
@@ -55,7 +55,7 @@ def unit_of(name: str) -> str | None:
 def disagreeing_unit(label: str, name: str) -> str | None:
     """Return the unit canonical `name` ends in if the written `label` ends in another one, else None.
 
-    A label tells its unit in trailing brackets: `I (mA)`, `t [s]`; one without brackets agrees with every name.
+    A label gives its unit in trailing brackets: `I (mA)`, `t [s]`; one without brackets agrees with every name.
     """
     wanted = unit_of(name)
     written = _WRITTEN_UNIT.search(label)
@@ -67,9 +67,9 @@ def disagreeing_unit(label: str, name: str) -> str | None:
 def to_unit(text: str, unit: str, label: str = "the value") -> float | None:
     """Return the quantity written in `text`, converted to `unit`; a bare number is taken to be in `unit`.
 
-    The result is the float nearest to the exact decimal product: `100 mV` in V is 0.1. None where the text tells no
+    The result is the float nearest to the exact decimal product: `100 mV` in V is 0.1. None if the text gives no
     finite number: empty, `None`, `nan`, `inf`, or beyond a float's range. Raises Reject, with `label` in its message:
-    `bad-parameter` where `text` is no number, `bad-unit` where its unit is unknown or of another dimension.
+    `bad-parameter` if `text` is not a number, `bad-unit` if its unit is unknown or of another dimension.
     """
     return _to_unit(text, unit, label) if len(text) <= _LONGEST else _to_unit.__wrapped__(text, unit, label)
 
@@ -83,7 +83,7 @@ def _to_unit(text: str, unit: str, label: str) -> float | None:
     if found is None:
         raise Reject(
             RejectCode.BAD_PARAMETER,
-            f"{label} is no number in {unit}",
+            f"{label} is not a number in {unit}",
             expected=f"a number such as 1.5 {unit}, with a decimal point",
             found=shown(stripped),
             next_step="correct the value in the file's header",
@@ -116,7 +116,7 @@ def _spelled(unit: str) -> str:
 
 @lru_cache(maxsize=256)
 def _conversion(written: str, unit: str) -> tuple[Decimal, Decimal] | None:
-    """Return factor and offset that take a number in `written` to one in `unit`; None where nothing does."""
+    """Return factor and offset that convert a number in `written` to `unit`; None if there are none."""
     if not _UNIT_WORD.fullmatch(written):  # an expression in a raw file is not pint's to evaluate
         return None
     registry = _registry()

@@ -33,7 +33,7 @@ _CHIP_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class RunValues:
-    """The fields of a run's manifest row that header, table and path decide, by name; None where they tell nothing.
+    """The fields of a run's manifest row that header, table and path decide, by name; None where they say nothing.
 
     Among them is every name of `PARAMETER_FIELDS`, each in the unit its name ends with. `warnings` are this module's
     own; those of the header and the table are not repeated.
@@ -67,7 +67,7 @@ def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_
 
 
 def _texts(header: Header, procedure: Procedure) -> dict[str, tuple[str, str]]:
-    """Return field -> (label, text) of what the header tells; of two labels for one field the first with a text."""
+    """Return field -> (label, text) of what the header gives; of two labels for one field, the first with a text."""
     texts: dict[str, tuple[str, str]] = {}
     for label, text in (*header.parameters.items(), *header.metadata.items()):
         field = procedure.field_of(label)
@@ -77,7 +77,7 @@ def _texts(header: Header, procedure: Procedure) -> dict[str, tuple[str, str]]:
 
 
 def _text(texts: Mapping[str, tuple[str, str]], field: str) -> str:
-    """Return the text of `field`, empty where the header has none (PyMeasure writes `None` for an unset value)."""
+    """Return the text of `field`, empty if the header has none (PyMeasure writes `None` for an unset value)."""
     text = texts.get(field, ("", ""))[1]
     return "" if text == "None" else text
 
@@ -91,7 +91,7 @@ def _numbers(header: Header, texts: Mapping[str, tuple[str, str]], warnings: lis
         except Reject as reject:
             raise reject.at(header.line_of(label)) from None
         if fields[field] is None and _text(texts, field):
-            warnings.append(f"{shown(label)}: '{shown(text)}' is no finite number; {field} stays empty")
+            warnings.append(f"{shown(label)}: '{shown(text)}' is not a finite number; {field} stays empty")
     return fields
 
 
@@ -137,7 +137,7 @@ def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, st
         fault = "not as PyMeasure writes it ('#', a tab, the name, a colon, the value)"
     return Reject(
         RejectCode.BAD_CHIP if field in texts else RejectCode.MISSING_CHIP,
-        f"the header's '{shown(label)}' is {fault}, and the file name tells no chip either",
+        f"the header's '{shown(label)}' is {fault}, and the file name has no chip either",
         line=line,
         expected=f"a header line '{shown(label)}: ...', or a file name such as Alisson67_015.csv",
         found=found,
@@ -163,7 +163,7 @@ def _fault_of_number(number: str) -> Reject | None:
         return None
     return Reject(
         RejectCode.BAD_CHIP,
-        "the chip number is no whole number written in digits, or has too many of them",
+        "the chip number is not a whole number written in digits, or has too many digits",
         expected="digits such as 67, without sign or decimal point, at most 18",
         found=shown(number),
         next_step="correct the chip number in the file's header",

@@ -117,10 +117,10 @@ def test_show_prints_no_bytes_of_a_binary_file(folder: Folder) -> None:
     assert folder.run("rejects", "show", "photo.csv").out == (
         "data/01_raw/photo.csv, line 1\n"
         "rejected: not-pymeasure\n"
-        "  not a measurement file of PyMeasure: it looks like a PNG image\n"
+        "  not a PyMeasure measurement file: it looks like a PNG image\n"
         "  expected: #Procedure: <class>\n"
         "  found:    binary data, 1,032 bytes\n"
-        "next: move the file out of the raw folder, or put the file in its place that the instrument program\nwrote\n"
+        "next: move the file out of the raw folder, or replace it with the one the instrument program wrote\n"
     )
 
 

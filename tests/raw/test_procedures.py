@@ -301,13 +301,13 @@ BROKEN: dict[str, tuple[dict[str, object], str, str, str]] = {
         {"a/b": MINIMAL},
         '[procedures."a/b"]',
         "key 'name'",
-        "letters, digits and _, begins with a letter",
+        "letters, digits and _, at most 64, and begins with a letter",
     ),
     "name of a column with a capital": (
         {"IVg": {"columns": {"Vg": {"accepts": ["x"]}}}},
         "[procedures.IVg.columns.Vg]",
         "key 'Vg'",
-        "small letters, digits and _",
+        "lower-case letters, digits and _",
     ),
     "light of no kind": ({"IVg": {"light": "lamp"}}, "[procedures.IVg]", "key 'light'", "must be 'laser' or 'none'"),
     "empty list": ({"IVg": {"classes": []}}, "[procedures.IVg]", "key 'classes'", "must not be empty"),
@@ -321,7 +321,7 @@ BROKEN: dict[str, tuple[dict[str, object], str, str, str]] = {
         {"IVg": {"columns": {"extra": {"accepts": ["x"]}}}},
         "[procedures.IVg]",
         "columns.extra",
-        "ingestd's own",
+        "reserved for ingestd",
     ),
     "other unit in a spelling": (
         {"IVg": {"columns": {"i_a": {"accepts": ["I (mA)"]}}}},
@@ -384,7 +384,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "  also wrong: table [procedures.Hall.columns.b_t]: key 'accepts': must not be empty; found []",
         "  also wrong: table [procedures.Hall.columns.b_t]: key 'required': must be true or false; found 1",
         "  also wrong: table [procedures.Hall]: key 'light': must be 'laser' or 'none'; found 'lamp'",
-        "  also wrong: table [procedures.Diode]: key 'uses': 'lazer' is no group of columns; did you mean 'laser'?",
+        "  also wrong: table [procedures.Diode]: key 'uses': 'lazer' is not a group of columns; did you mean 'laser'?",
     ]
 
 

@@ -60,7 +60,7 @@ def test_late_metadata_in_another_code_is_warned_about(write_raw: WriteRaw, regi
     """A late value that is not in PyMeasure's escape code is taken as written, and said, as in the header."""
     run = parse_run(write_raw(metadata={}) + b"#\tFolder: C:\\data\n1,2\n", registry)
     assert run.header.metadata == {"Folder": r"C:\data"}
-    assert r"not in PyMeasure's escape code, taken as written: Folder: C:\data" in run.warnings
+    assert r"not escaped as PyMeasure does, taken as written: Folder: C:\data" in run.warnings
 
 
 def test_warnings_of_header_and_table_are_joined(write_raw: WriteRaw, registry: Registry) -> None:

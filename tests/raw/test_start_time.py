@@ -171,7 +171,7 @@ def test_the_mtime_comes_last_and_is_floored() -> None:
     """With no time in header or path the mtime counts, cut to microseconds, before 1970 too."""
     run = found(None, "a/b.csv")
     assert (run.utc, run.origin) == (MTIME, "mtime")
-    assert "modification time counts" in run.warnings[0]
+    assert "modification time is used" in run.warnings[0]
     assert found(None, "a/b.csv", -1).utc == datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 

@@ -166,7 +166,7 @@ def test_a_small_file_of_many_unknown_columns_is_refused() -> None:
     reject = rejected(("1" + "," * 1000 + "\n") * 1000, ",".join(["A (V)", *names]))
     assert (reject.code, reject.message) == (
         RejectCode.TOO_LARGE,
-        "1000 unknown columns in 1000 rows are more than the column 'extra' takes",
+        "1000 unknown columns in 1000 rows are more than the column 'extra' can hold",
     )
     assert reject.next_step.startswith("describe the columns under [procedures.NAME.columns]")
 

@@ -1,4 +1,4 @@
-"""Durable and atomic writes, and what an error of the disk means.
+"""Durable and atomic writes, and what a disk error means.
 
 Durable means: after the call returns, a power cut does not undo it. A file is written to a temporary name, flushed,
 renamed over the final name, and the folder is flushed, so a reader sees the old bytes or the new, never a mixture.
@@ -23,10 +23,10 @@ from ingestd.errors import Retry
 from ingestd.files.there import exists, is_dir, is_file
 
 SYNCFS_FROM = 4
-"""From this many files on, one `syncfs` of the file system is cheaper than one `fsync` a file."""
+"""From this many files on, one `syncfs` of the file system is cheaper than one `fsync` per file."""
 
 _PROCESS = secrets.token_hex(4)
-"""Tells the temporary files of this process from those a dead one with the same pid left (containers reuse pids)."""
+"""Tells this process's temporary files from those that a dead one with the same pid left (containers reuse pids)."""
 
 _numbers = itertools.count(secrets.randbits(32))
 """Tells the temporary files of this process from each other."""
@@ -66,14 +66,14 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         named = error.filename2 or place
     if number in {errno.EACCES, errno.EPERM}:
         path = Path(os.fsdecode(named))
-        # A new file is refused by the folder that it is to stand in.
+        # A new file needs a permission of its folder.
         step = _get_access(path.parent, "its folder") if temporary else _get_access(path, "it")
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
 
 
 def _get_access(path: Path, what: str) -> str:
-    """Say how to get at `what` this user may not, `path`: by a permission, or as the user whom it belongs to."""
+    """Say how to get access to `path`, called `what`: by a permission, or as the user who owns it."""
     there = next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))
     who = f"`ls -ld {shlex.quote(str(there))}` shows who has it"
     step = f"give the user who runs ingestd (uid {os.geteuid()}) access to {what}: {who}"
@@ -82,7 +82,7 @@ def _get_access(path: Path, what: str) -> str:
 
 
 def _owner(path: Path) -> str | None:
-    """Name the user whom a file belongs to; None for root, who should not run ingestd, for us, and where unknown."""
+    """Name the user who owns a file; None for root, who should not run ingestd, for us, and if unknown."""
     try:
         uid = path.stat().st_uid
         return None if uid in {0, os.geteuid()} else pwd.getpwuid(uid).pw_name
@@ -124,7 +124,7 @@ def flush_paths(paths: Iterable[Path]) -> None:
 
 
 def flush_file_systems(paths: Iterable[Path]) -> None:
-    """Flush all there is on the file systems of these paths, deletions too; absent paths are passed over."""
+    """Flush everything on the file systems of these paths, deletions included; absent paths are passed over."""
     for path in {path.stat().st_dev: path for path in paths if exists(path)}.values():
         if _syncfs is None:
             return os.sync()
@@ -139,22 +139,23 @@ def flush_file_systems(paths: Iterable[Path]) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Keep the first `size` bytes of the disk for a file that will grow: its size stays, a durable append is quicker.
+    """Reserve disk space for the first `size` bytes of a file that will grow: durable appends become quicker.
 
-    Nothing is done where the disk has not `PLENTY` times as much room, which others may want, or cannot.
+    The file's size stays the same. Does nothing if the disk cannot, or has less than `PLENTY` times as much free space,
+    which others may want.
     """
     with contextlib.suppress(OSError):
         if _fallocate is not None and free_bytes(path) > PLENTY * size:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 if _fallocate(descriptor, _KEEP_SIZE, 0, size) != 0:
-                    os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # a part may be kept, as by a quota
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # a part may be reserved, as under a quota
             finally:
                 os.close(descriptor)
 
 
 PLENTY = 1000
-"""A disk with so many times the room that is to be kept has it to spare."""
+"""A disk with this many times the space to reserve has it to spare."""
 
 _KEEP_SIZE = 1
 """`FALLOC_FL_KEEP_SIZE` of linux/falloc.h."""
@@ -164,7 +165,7 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
     """Write a file that does not exist yet: one open, one write, nothing in between, not flushed.
 
     Raises:
-        OSError: it exists, or the disk refused; what was written of it is left to the caller.
+        OSError: it exists, or the disk refused; the caller removes what was written of it.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -178,7 +179,7 @@ def write_new(path: Path, data: bytes | memoryview) -> None:
 def make_folders(path: Path) -> list[Path]:
     """Create `path` and its missing parents; return every folder that got a new entry and so needs a flush."""
     try:
-        os.mkdir(path)  # noqa: PTH102  # hot: one a run, whose parents are there
+        os.mkdir(path)  # noqa: PTH102  # hot: once per run, whose parents exist
     except FileExistsError:
         if not os.path.isdir(path):  # noqa: PTH112
             raise
@@ -197,7 +198,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 def dead_temporaries(folder: Path) -> list[Path]:
-    """List the temporary files (`temporary_beside`) in a folder that processes left which do not live any more."""
+    """List the temporary files (`temporary_beside`) that dead processes left in a folder."""
     found = [(path, _TEMPORARY.search(path.name)) for path in folder.glob(".*.tmp")] if is_dir(folder) else []
     return sorted(path for path, name in found if name is not None and not _lives(int(name[1]), name[2]))
 
@@ -216,7 +217,7 @@ def _lives(pid: int, process: str) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the block a temporary file to write; put it in the place of `path`, durably, when the block ends well."""
+    """Give the block a temporary file to write; put it in the place of `path`, durably, if the block succeeds."""
     with as_retry(path):
         touched = make_folders(path.parent)
         temporary = temporary_beside(path)
@@ -233,7 +234,7 @@ def _put_in_place(temporaries: Mapping[Path, Path], touched: Iterable[Path], *, 
     if flush:
         flush_paths(temporaries.values())
     for path, temporary in temporaries.items():
-        os.replace(temporary, path)  # noqa: PTH105  # hot: one an event, and no new Path of it
+        os.replace(temporary, path)  # noqa: PTH105  # hot: once per event, and makes no new Path
     if flush:
         flush_paths([*(path.parent for path in temporaries), *touched])
 
@@ -246,18 +247,18 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
-    """Replace `path` by `data`; return False and change nothing when it holds exactly these bytes already.
+    """Replace `path` with `data`; return False and change nothing if it already holds exactly these bytes.
 
-    With `flush=False` the replacement is still atomic but may be undone by a power cut: for what can be made anew.
-    Bytes that are there already are flushed as well: who wrote them may have been killed before that.
+    With `flush=False` the replacement is still atomic but may be undone by a power cut: for what can be made again.
+    Bytes that are already there are flushed as well: their writer may have been killed before that.
     """
     return bool(write_all_atomic({path: data}, flush=flush))
 
 
 def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> set[Path]:
-    """Replace each path by its bytes, flushed together; return those that did not hold them already.
+    """Replace each path with its bytes, flushed together; return those that did not already hold them.
 
-    The paths are on one file system. Each replacement is atomic by itself; when the disk refuses, some may be done.
+    The paths must be on one file system. Each replacement is atomic by itself; if the disk refuses, some may be done.
     `flush` as in `write_atomic`.
     """
     temporaries: dict[Path, Path] = {}
@@ -281,7 +282,7 @@ def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> s
 
 
 def _write_with_folders(path: Path, data: bytes) -> list[Path]:
-    """Write a new file, its folders too where they are missing; return the folders that got a new folder."""
+    """Write a new file and its missing folders; return the folders that got a new folder."""
     try:
         write_new(path, data)
     except FileNotFoundError:
@@ -293,7 +294,7 @@ def _write_with_folders(path: Path, data: bytes) -> list[Path]:
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return os.stat(path).st_size == len(data) and path.read_bytes() == data  # noqa: PTH116  # hot: one an event
+        return os.stat(path).st_size == len(data) and path.read_bytes() == data  # noqa: PTH116  # hot: once per event
     except FileNotFoundError:
         return False
 
@@ -301,8 +302,8 @@ def _holds(path: Path, data: bytes) -> bool:
 def preserve(path: Path, aside: Path) -> list[Path]:
     """Keep the bytes of `path` under the name `aside` as well: a hard link where the file system can, else a copy.
 
-    What `aside` held before is replaced. Not durable before the folder of `aside` is flushed, and those returned, which
-    got a new entry too.
+    What `aside` held before is replaced. Durable once the folder of `aside` and those returned, which got a
+    new entry too, are flushed.
     """
     made = make_folders(aside.parent)
     aside.unlink(missing_ok=True)
@@ -316,9 +317,9 @@ def preserve(path: Path, aside: Path) -> list[Path]:
 
 
 def free_path(path: Path, *, holding: bytes | None = None) -> Path:
-    """Name a place where nothing stands: `path`, or the first of `path.2`, `path.3`, ...: nothing kept is replaced.
+    """Name a free place, so that nothing kept is replaced: `path`, or the first free one of `path.2`, `path.3`, ...
 
-    A file that has the bytes `holding` will do as well: whoever kept them may have been killed after that.
+    A file that already has the bytes `holding` will do as well: whoever kept them may have been killed after that.
     """
     place, numbers = path, itertools.count(2)
     while os.path.lexists(place) and not (holding is not None and is_file(place) and _holds(place, holding)):
@@ -335,8 +336,8 @@ def free_bytes(path: Path) -> int:
 def try_disk(folder: Path) -> None:
     """Check that the disk of a folder takes files, with one that never has a name and is gone at once.
 
-    Nothing else tells: an ext4 that found itself damaged may still be called writable. What this user or this file
-    system does not let us try is taken to go well.
+    Nothing else shows it: an ext4 that found itself damaged may still be reported as writable. If this user or file
+    system does not allow the attempt, the disk is taken to be well.
 
     Raises:
         Retry: the disk refused.

@@ -16,14 +16,14 @@ from ingestd.errors import LockHeld, Retry
 from ingestd.files.durable import as_retry, make_folders, retry_from
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
-"""A link in a lock's place could lead to a measurement, over which the holder's name would be written."""
+"""A link in a lock's place could lead to a measurement, which the holder's name would overwrite."""
 _HOLDER = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+)\n(?:(?P<work>.+)\n)?")
-"""What stands in the file of a lock: its holder, and below it what it is held for, where the lock says that."""
+"""The content of a lock's file: its holder and, below, what it is held for, if the lock says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that holds a lock, and what for; `pid` is None where a full disk kept it from being written."""
+    """The process that holds a lock, and what for; `pid` is None if a full disk kept it from being written."""
 
     pid: int | None = None
     host: str = ""
@@ -37,8 +37,8 @@ class Holder:
 class Lock:
     """An exclusive `flock` on a file of its own, freed by the kernel when its holder dies; never deleted.
 
-    The holder's pid and host stand in the file, and `work`, what it is held for: for `holder`, and for the message
-    another process shows: `refusal`, with `{holder}` in it, and `next_step`.
+    The file holds the holder's pid and host, and `work`, what the lock is held for; `holder` reads them. A process that
+    is refused shows `refusal`, with `{holder}` filled in, and `next_step`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Lock:
         work = f"{self._work}\n" if self._work else ""
         holder = f"pid {os.getpid()} on {socket.gethostname()}\n{work}".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
-            if os.pread(descriptor, 200, 0) != holder:  # a file that is changed makes the next flush take longer
+            if os.pread(descriptor, 200, 0) != holder:  # a change would make the next flush take longer
                 os.pwrite(descriptor, holder, 0)
                 os.ftruncate(descriptor, len(holder))
 
@@ -112,16 +112,16 @@ class Lock:
             return False
         ours = os.fstat(self._descriptor)
         try:
-            there = os.stat(self.path)  # noqa: PTH116  # once a decision
+            there = os.stat(self.path)  # noqa: PTH116  # once per decision
         except OSError:
             return False
         return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
     def check(self) -> None:
-        """Check, before what it guards is changed, that it is the lock others find: somebody may have deleted its file.
+        """Check, before changing what the lock guards, that others find the same lock: its file may have been deleted.
 
         Raises:
-            Retry: it is not.
+            Retry: they do not.
         """
         if not self._is_there():
             raise Retry(
@@ -137,15 +137,16 @@ class Lock:
             self._descriptor = None
 
     def probe(self) -> None:
-        """Raise `LockHeld`, naming the holder, while another process holds the lock; take and write nothing.
+        """Raise `LockHeld`, naming the holder, if another process holds the lock; write nothing.
 
-        A process that begins to wait for the lock at the same instant waits a moment longer, no more.
+        The lock is shared for an instant: a process that wants it just then waits a moment longer, or is refused if it
+        does not wait.
         """
         with self.shared(0.0):
             pass
 
     def holder(self) -> Holder | None:
-        """Tell which other process holds the lock now; None when none does. As `probe`, nothing is written."""
+        """Tell which other process holds the lock now; None when none does. Like `probe`, it writes nothing."""
         try:
             self.probe()
         except LockHeld:
@@ -154,9 +155,9 @@ class Lock:
 
     @contextlib.contextmanager
     def shared(self, timeout_s: float) -> Iterator[None]:
-        """Keep others from taking the lock for the block, beside any number of other readers; nothing is written.
+        """Keep others from taking the lock for the block, alongside any number of other readers; write nothing.
 
-        Where there is no lock file yet, nothing is held. Errors as `acquire`.
+        If there is no lock file yet, nothing is held. Errors as `acquire`.
         """
         with as_retry(self.path):
             try:

@@ -1,4 +1,4 @@
-"""Looking at raw files: one state, one reading, one scan; nothing is left behind and nothing is followed."""
+"""Look at raw files: one state, one reading, one scan; leave no trace and follow no link."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FileStat(NamedTuple):
 def stat_of(status: os.stat_result) -> FileStat:
     """Reduce an `os.stat_result` to what identifies a state of a file.
 
-    File systems hold times that 64 bits of nanoseconds do not (from the year 2262 on): the nearest that they do stands
+    File systems hold times that 64 bits of nanoseconds cannot (from the year 2262 on): the nearest that fits stands
     for them.
     """
     mtime_ns = status.st_mtime_ns
@@ -55,7 +55,7 @@ _LATEST_NS = 2**63 - 1
 def state_below(root: Path, name: str) -> FileStat | None:
     """Look at the file that `name` is below `root`, as a scan would find it.
 
-    None when there is no regular file, or a link leads to it. Raises OSError where it cannot be looked at.
+    None if there is no regular file, or a link leads to it. Raises OSError if it cannot be looked at.
     """
     path = root / name
     try:
@@ -67,7 +67,7 @@ def state_below(root: Path, name: str) -> FileStat | None:
 
 
 BLOCK_BYTES = 2**20
-"""So many bytes of a file are hashed at a time."""
+"""Bytes of a file that are hashed at a time."""
 
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -93,7 +93,7 @@ class RawBytes:
 
 
 def read_raw(path: Path, limit: int) -> RawBytes | None:
-    """Read a regular file whole; None when it is not one, but a link, say. At most `limit` + 1 bytes are read."""
+    """Read a whole regular file; None if it is not one, but a link, say. At most `limit` + 1 bytes are read."""
     try:
         descriptor = open_raw(path)
     except OSError as error:
@@ -121,7 +121,7 @@ def _read_up_to(read: Callable[[int], bytes | None], count: int) -> bytes:
 
 
 def sha256_of(path: Path, size: int | None = None) -> str | None:
-    """Hash a regular file in blocks, or its first `size` bytes; None when it is gone or no regular file."""
+    """Hash a regular file in blocks, or its first `size` bytes; None if it is gone or not a regular file."""
     try:
         descriptor = open_raw(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -149,7 +149,7 @@ class Scan:
 
     `undecodable` names are shown with escapes: they are not UTF-8 and cannot stand in a table or a JSON file. `folders`
     counts the folders that could be looked into, the root among them. `known` are the states the caller knew: a CSV in
-    such a state is not in `files`, and what was not found so is `unseen`.
+    such a state is not in `files`; known states that were not found are `unseen`.
     """
 
     files: dict[str, FileStat]
@@ -163,7 +163,7 @@ class Scan:
 
     @property
     def count(self) -> int:
-        """How many regular CSVs there are."""
+        """The number of regular CSVs."""
         return len(self.files) + len(self.known) - len(self.unseen)
 
     def saw(self, name: str) -> bool:
@@ -172,10 +172,10 @@ class Scan:
 
 
 def why_no_root(root: Path) -> str:
-    """Say why this is no folder of raw files; empty where it is one.
+    """Say why this is not a folder of raw files; empty if it is one.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: that cannot be determined.
     """
     if is_dir(root):
         return ""
@@ -183,7 +183,7 @@ def why_no_root(root: Path) -> str:
 
 
 def try_root(root: Path) -> None:
-    """Check that the folder of raw files can be listed; a share that is away is not an empty one.
+    """Check that the folder of raw files can be listed; a lost share is not an empty one.
 
     Raises:
         Retry: it is not there, is no folder, or is out of reach.
@@ -192,7 +192,7 @@ def try_root(root: Path) -> None:
         os.scandir(root).close()
     except OSError as error:
         found = retry_from(error, root)
-        with contextlib.suppress(OSError):  # out of reach: the first error told why
+        with contextlib.suppress(OSError):  # out of reach: the first error says why
             found.message = why_no_root(root) or found.message
         raise found from error
 
@@ -203,10 +203,10 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
-    Names beginning with a dot are no measurements (editors, rsync and file managers make them) and are passed over, as
-    folders too. A folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`.
-    `on_folder` is called before each folder is listed: a scan of a slow share may take long. Files of `known` that have
-    the state it names are left out of `files`.
+    Files and folders whose names begin with a dot are passed over: editors, rsync and file managers make them. A folder
+    that cannot be listed or entered is reported, not raised; a missing root is a `Retry`. `on_folder` is called before
+    each folder is listed: a scan of a slow share may take long. Files that are still in the state that `known` names
+    are left out of `files`.
     """
     known = known or Stamps()
     found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
@@ -216,7 +216,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
         prefix = pending.pop()
         on_folder()
         try:
-            folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once a folder, no Path
+            folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once per folder, without a Path
             try:
                 with os.scandir(folder) as entries:
                     _list_folder(entries, prefix, found, pending)
@@ -237,9 +237,9 @@ def _list_folder(
     found: Scan,
     pending: list[str],
 ) -> None:
-    """Sort out what a folder holds.
+    """Sort a folder's entries into `found` and `pending`.
 
-    Hot: of 100,000 files that are known, each costs little more than its stat, which is quick from an open folder.
+    Hot: each of 100,000 known files costs little more than its stat, which is quick from an open folder.
     """
     unseen = found.unseen.folder(prefix[:-1])
     take = unseen.pop  # one lookup for the many that are as they were; the others are put back
@@ -255,9 +255,9 @@ def _list_folder(
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            except PermissionError:  # the folder may be listed, not entered: as it is for one file it is for all
+            except PermissionError:  # the folder may be listed but not entered: so it is for all its files
                 raise
-            except OSError as error:  # one file of the folder: the others are looked at all the same
+            except OSError as error:  # this file alone: look at the others
                 found.unreadable.append((_shown_name(path), error.strerror or str(error)))
                 continue
             state = take(name, None)
@@ -272,12 +272,12 @@ def _list_folder(
 
 
 def is_csv(name: str) -> bool:
-    """Tell whether a raw file's name ends as a measurement's does, in any case."""
+    """Tell whether a raw file's name ends in `.csv`, in any case."""
     return name.endswith(".csv") or name[-4:].lower() == ".csv"
 
 
 def why_passed_over(root: Path, name: str) -> str:
-    """Say why `scan_csvs` does not come to this path below its root; empty where it does."""
+    """Say why `scan_csvs` passes over this path below its root; empty if it does not."""
     path, parts = root, name.split("/")
     for part in parts:
         path /= part
@@ -322,7 +322,7 @@ def _undecodable(name: str) -> bool:
 
 
 def all_below(root: Path, suffix: str) -> list[Path]:
-    """List, sorted, what is below `root` under a name with this end; there is nothing below what is no folder.
+    """List, sorted, what is below `root` with a name that ends in `suffix`; nothing if `root` is not a folder.
 
     Unlike `Path.rglob` it never passes over a folder that cannot be read: what is in it would seem gone.
 

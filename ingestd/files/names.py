@@ -17,8 +17,8 @@ def safe_name(text: str) -> str:
     """Make one path component out of any text, readable where possible and never ambiguous with a path.
 
     Letters and digits of any script, space and `_.+@=,()-` stay; everything else is percent-encoded as UTF-8, and so
-    are a leading dot, names reserved by Windows, and a trailing dot or space. Longer than `NAME_LIMIT` bytes: cut, and
-    16 hex digits of the text's SHA-1 appended. Different texts give different names.
+    are a leading dot, names reserved by Windows, and a trailing dot or space. A name of more than `NAME_LIMIT`
+    bytes is cut, and 16 hex digits of the text's SHA-1 are appended. Different texts give different names.
     """
     name = _UNSAFE.sub(_percent, text)
     if not name or name[0] == "." or _RESERVED.match(name):

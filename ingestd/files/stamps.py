@@ -1,18 +1,17 @@
-"""In which state each of many files was seen, by its stamp."""
+"""The state in which each of many files was seen, as a stamp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
 
 Stamp = tuple[int, int]
-"""Size and mtime (ns): while they are the same, a file that was read need not be read again."""
+"""Size and mtime (ns): while they stay the same, a file that was read need not be read again."""
 
 
 class Stamps(MutableMapping[str, Stamp]):
-    """Stamps by path (POSIX, relative), folder by folder, each name once.
+    """Stamps by path (POSIX, relative), grouped by folder.
 
-    Whoever lists a folder finds what belongs to it close together: of 100,000 files, in one dict, a look costs three
-    times as much.
+    A scan lists one folder at a time: with 100,000 files in a single dict, a look costs three times as much.
     """
 
     __slots__ = ("_folders",)
@@ -27,17 +26,17 @@ class Stamps(MutableMapping[str, Stamp]):
             names[name] = stamp
 
     def folder(self, folder: str) -> dict[str, Stamp]:
-        """Return the stamps of the files right in this folder (`""` is the root), by name: the very dict."""
+        """Return the stamps of the files directly in this folder (`""` is the root), by name: the dict itself."""
         return self._folders.get(folder, {})
 
     def copy(self) -> Stamps:
-        """Copy all of it; a change of one does not show in the other."""
+        """Return a copy that is independent of the original."""
         copy = Stamps()
         copy._folders = {folder: names.copy() for folder, names in self._folders.items()}
         return copy
 
     def get(self, path: str, default: Stamp | None = None) -> Stamp | None:  # type: ignore[override]
-        """Look a path up."""
+        """Return the stamp of a path, or `default`."""
         folder, _, name = path.rpartition("/")
         names = self._folders.get(folder)
         return default if names is None else names.get(name, default)

@@ -1,6 +1,6 @@
-"""What stands at a path, links followed. What is out of reach may be there: that is an error, never a no.
+"""What exists at a path, following links. What is out of reach may exist: that is an error, never a no.
 
-`pathlib` answers such a question with False from Python 3.14 on, and raises before.
+From Python 3.14 on, `pathlib` answers False in that case; before, it raises.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from pathlib import Path
 
 
 def exists(path: Path) -> bool:
-    """Tell whether anything stands there.
+    """Tell whether anything exists there.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: that cannot be determined.
     """
     return _status(path) is not None
 
 
 def is_dir(path: Path) -> bool:
-    """Tell whether a folder stands there; errors as `exists`."""
+    """Tell whether there is a folder; errors as `exists`."""
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a regular file stands there; errors as `exists`."""
+    """Tell whether there is a regular file; errors as `exists`."""
     status = _status(path)
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def is_gone(path: Path) -> bool:
-    """Tell whether nothing stands there for sure."""
+    """Tell whether it is certain that nothing exists there."""
     try:
         return not exists(path)
     except OSError:
@@ -49,5 +49,5 @@ def _status(path: Path) -> os.stat_result | None:
         if error.errno != errno.ELOOP:  # a link that leads to itself leads nowhere
             raise
         return None
-    except ValueError:  # no path at all: it has a NUL character
+    except ValueError:  # not a path at all: it has a NUL character
         return None

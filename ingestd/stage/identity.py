@@ -17,7 +17,7 @@ def compute_run_id(source_file: str, start_time_utc: datetime) -> str:
     path relative to the raw root with `/` between its parts and `start` is the UTC start as `%Y-%m-%dT%H:%M:%S.%fZ`.
 
     Raises:
-        UsageError: `start_time_utc` carries no zone.
+        UsageError: `start_time_utc` has no zone.
     """
     if start_time_utc.tzinfo is None:
         raise UsageError(
@@ -30,7 +30,7 @@ def compute_run_id(source_file: str, start_time_utc: datetime) -> str:
 def distinct_run_ids(source_file: str, start_time_utc: datetime, digest: str) -> Iterator[str]:
     """Yield ids, without end, for a run whose plain id belongs to another file (case twins).
 
-    The content's SHA-256 joins the text; from the second id on, a number does, too.
+    The content's SHA-256 is added to the text; from the second id on, a number too.
     """
     text = f"{_identity(source_file, start_time_utc)}|{digest}"
     yield _digest(text)

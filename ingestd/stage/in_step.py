@@ -1,4 +1,4 @@
-"""Several files through the steps of their staging, together."""
+"""Stage several files together, step by step."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 Staging = Generator["Body | None", Any, "Outcome"]
 """The staging of one file, step by step; what it returns is the outcome.
 
-It yields the body it wants parsed, and is sent the run or thrown the reject that it is.
+It yields None between steps, or the body it wants parsed: it is then sent the run, or the error is thrown into it.
 """
 
 
 def in_step(files_in_hand: Sequence[Staging]) -> list[Outcome]:
-    """Take all files through a step before the first begins the next; outcomes in the order given.
+    """Take all files through a step before the first begins the next; return outcomes in the order given.
 
-    The code of one step stays in the processor's caches, which takes a sixth off the whole, and small files are parsed
-    together. The bytes and tables of all the files are in memory at once: the size of a batch bounds them, but for the
-    labels of unknown columns, which a table holds once a row. Where these are many, bodies wait until the files before
-    them are written.
+    The code of one step stays in the processor's caches, which saves a sixth of the time, and small files are parsed
+    together. The bytes and tables of all the files are in memory at once: the size of a batch bounds them, except for
+    the labels of unknown columns, which a table holds once per row. If these are many, bodies wait until the files
+    before them are written.
     """
     outcomes: dict[int, Outcome] = {}
     answers: dict[int, RawRun | Exception] = {}
@@ -59,7 +59,7 @@ def _take_turn(bodies: dict[int, Body]) -> dict[int, RawRun | Exception]:
 
 
 def _parsed(bodies: Sequence[Body]) -> list[RawRun | Exception]:
-    """Parse bodies; an error that is not one file's `Reject` is that of the files which have it by themselves too."""
+    """Parse bodies; after an error that is not one file's `Reject`, parse each by itself to see whose it is."""
     from ingestd.raw.run import parse_bodies  # noqa: PLC0415  # loads pyarrow
 
     try:

@@ -25,7 +25,7 @@ _STAGE_AGAIN = "`ingestd repair --deep` stages it again from its raw file"
 
 
 def write_run(path: Path, table: pa.Table, row: ManifestRow, header_text: str) -> None:
-    """Write one run's table as zstd Parquet, a checksum a page, to a new file; the caller flushes and renames it.
+    """Write one run's table as zstd Parquet, with page checksums, to a new file; the caller flushes and renames it.
 
     Raises:
         OSError: the disk refused.
@@ -55,7 +55,8 @@ def read_row(path: Path) -> ManifestRow:
     """Read the manifest row a staged file carries.
 
     Raises:
-        Corrupt: it is damaged or not one of ours.
+        Corrupt: it is gone, damaged or not one of ours.
+        Retry: the disk or a permission is at fault.
     """
     try:
         return ManifestRow.model_validate_json(_metadata(path, ROW_KEY))
@@ -84,14 +85,16 @@ def read_run(path: Path) -> pa.Table:
 
 
 def _check_counts(footer: pq.FileMetaData, rows: int) -> None:
-    """Raise `ValueError` where the footer, which has no checksum, does not count the manifest row's `rows`.
+    """Raise `ValueError` if the footer, which has no checksum, does not count the manifest row's `rows`.
 
-    pyarrow takes memory for as many rows as a row group claims before it reads one. It may crash when it is asked for
-    the columns of a group that is damaged, so only the groups' own numbers are looked at.
+    pyarrow allocates memory for as many rows as a row group claims before it reads any. It may crash when asked for
+    the columns of a damaged group, so only the groups' own numbers are looked at.
     """
     counts = [footer.row_group(position).num_rows for position in range(footer.num_row_groups)]
     if min(counts, default=0) < 0 or not sum(counts) == footer.num_rows == rows:
-        raise ValueError(f"its footer counts {footer.num_rows} rows, and {sum(counts)} in groups, of {rows}")
+        raise ValueError(
+            f"its footer counts {footer.num_rows} rows and its groups {sum(counts)}, its manifest row {rows}"
+        )
 
 
 def same_cells(one: pa.Table, other: pa.Table) -> bool:

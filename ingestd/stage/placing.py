@@ -1,8 +1,8 @@
-"""Staged Parquet on its way to its place: what a batch of decisions moves, keeps aside and removes, done together.
+"""Put a batch's staged Parquet in its place: what its decisions move, keep aside and remove, done together.
 
-A batch is put in place before it is recorded, so a kill in between leaves Parquet that no record tells of. Mostly the
-next start stages the same files again, over it. Where it does not, because a raw file was deleted or an edit taken back
-meanwhile, the note that stands in its process's folder while a batch is under way tells what to take back.
+A batch is put in place before it is recorded, so a kill in between leaves Parquet that no record mentions. Usually the
+next start would stage the same files again, over it; but a raw file may have been deleted, or an edit taken back. So
+while a batch is under way, a note in its process's folder says what to take back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOTE_NAME = "placing.json"
 class Kept:
     """Staged data that is replaced or removed, and the name it is kept under.
 
-    `digest` is the SHA-256 of the raw file it was made from, where `aside` may hold an earlier staging of it; "" for an
+    `digest` is the SHA-256 of the raw file it was made from, if `aside` may hold an earlier staging of it; "" for an
     `aside` of this batch alone.
     """
 
@@ -39,14 +39,14 @@ class Kept:
     def preserve(self) -> list[Path]:
         """Give the data its second name; return the folders to flush.
 
-        A kill before the record leaves newer data at `path`. What an earlier try kept is then not to be replaced by it.
+        A kill before the record leaves newer data at `path`, which must not replace what an earlier try kept.
         """
         if not files.exists(self.path) or (files.exists(self.aside) and not self._is_old_version()):
             return []
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
     def restore(self) -> list[Path]:
-        """Put the data back, at once, where other data or none is in its place; return the folders to flush."""
+        """Put the data back, in one step, if other data or none is in its place; return the folders to flush."""
         if not files.exists(self.aside) or (
             files.exists(self.path) and filecmp.cmp(self.path, self.aside, shallow=False)
         ):
@@ -68,7 +68,7 @@ class Kept:
 
 @dataclass(slots=True)
 class Placing:
-    """What must be in place before a batch's records may be written, and what goes when they are.
+    """What must be in place before a batch's records may be written, and what is removed once they are.
 
     `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is staged elsewhere now.
     """
@@ -83,12 +83,12 @@ class Placing:
         return [*(target for _, target in self.renamed), *self.removed]
 
     def parquet_for(self, place: Path) -> Path:
-        """Locate the Parquet that stands in a place once the batch is there: until then it has a temporary name."""
+        """Locate the Parquet that is to be in a place: until the batch is there, it has a temporary name."""
         return next((temporary for temporary, target in reversed(self.renamed) if target == place), place)
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Take back what the block added when it fails: half a decision puts nothing in place."""
+        """Take back what the block added if it fails: half a decision puts nothing in place."""
         lists: tuple[list[Any], ...] = (self.kept, self.renamed, self.removed)
         lengths = [len(one) for one in lists]
         try:
@@ -100,9 +100,9 @@ class Placing:
 
     @contextmanager
     def in_place(self, stage_root: Path, workspace: Path) -> Iterator[None]:
-        """Put the batch's Parquet in place, durably, for the block; when the disk refuses, undo it.
+        """Put the batch's Parquet in place, durably, for the block; if the disk refuses, undo it.
 
-        Whatever else breaks it off leaves its note: how far it came is for the next start to find out from the log.
+        Any other interruption leaves the note: the next start finds out from the log how far the batch came.
         """
         folders: list[Path] = []
         fresh: list[Path] = []
@@ -114,18 +114,20 @@ class Placing:
                     folders += [target.parent, *made]
                     if made or not files.exists(target):
                         fresh.append(target)
-                    os.replace(temporary, target)  # noqa: PTH105  # hot: one a run, and no new Path of it
+                    os.replace(temporary, target)  # noqa: PTH105  # hot: once per run, and makes no new Path
                 files.flush_paths(folders)
                 yield
             except (OSError, Retry):
                 for path in fresh:
                     shutil.rmtree(path.parent, ignore_errors=True)
-                with contextlib.suppress(OSError, Retry):  # then the next try finds it kept, and replaces it again
+                with contextlib.suppress(
+                    OSError, Retry
+                ):  # if it fails, the next try finds it kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
                     self._forget(workspace)
                 raise
-        with contextlib.suppress(OSError):  # it is recorded: what is left to do here, the next start does as well
+        with contextlib.suppress(OSError):  # it is recorded: the next start can do the rest as well
             for path in self.removed:
                 shutil.rmtree(path.parent, ignore_errors=True)
             files.flush_paths(path.parent.parent for path in self.removed if files.is_dir(path.parent.parent))
@@ -134,7 +136,7 @@ class Placing:
     def _leave_note(self, stage_root: Path, workspace: Path) -> None:
         """Note what is about to change, and keep what is replaced.
 
-        Old data is durable under its second name before the first rename: a power cut may not find it gone under both.
+        Old data is durable under its second name before the first rename: a power cut must not lose it under both.
         """
         if not self.touched:
             return
@@ -154,7 +156,7 @@ class Placing:
             raise
 
     def _forget(self, workspace: Path) -> None:
-        """Remove the note, and what was kept for this batch alone: a service would fill the disk with it."""
+        """Remove the note, and what was kept for this batch alone, which would fill the disk of a service."""
         (workspace / NOTE_NAME).unlink(missing_ok=True)
         for kept in self.kept:
             if kept.aside.parent == workspace:
@@ -162,14 +164,14 @@ class Placing:
 
 
 def is_under_way(workspace: Path) -> bool:
-    """Tell whether a batch of this process's folder was neither recorded nor undone."""
+    """Tell whether this process's folder has a batch that was neither recorded nor undone."""
     return os.path.exists(workspace / NOTE_NAME)  # noqa: PTH110  # answers on a disk that is in trouble as well
 
 
 def read_note(workspace: Path, stage_root: Path) -> Placing:
-    """Read what the last batch of a killed process was about to change; an empty one where it left no note.
+    """Read what the last batch of a killed process was about to change; an empty one if it left no note.
 
-    A note that is cut was being written: nothing had changed yet.
+    A cut note was still being written: nothing had changed yet.
     """
     try:
         content = json.loads((workspace / NOTE_NAME).read_bytes())

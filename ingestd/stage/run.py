@@ -1,7 +1,7 @@
-"""Stage one raw file: read it once; those bytes are hashed, judged, parsed and written as Parquet.
+"""Stage one raw file: read it once; hash, judge, parse and write those bytes as Parquet.
 
-Runs in worker processes. It decides nothing: it answers with an outcome, and whoever holds the manifest decides. What
-needs pyarrow is loaded with the first file: whoever finds nothing to stage need not wait for it.
+It may run in worker processes, so it decides nothing: it answers with an outcome, and whoever holds the manifest
+decides. What needs pyarrow is loaded with the first file: a command with nothing to stage need not wait for it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The run is not over, or was not there any more; look again later. `digest` is set where its bytes were read."""
+    """The run is not over, or its file is gone; look again later. `digest` is set if its bytes were read."""
 
     task: StageTask
     verdict: Verdict
@@ -117,7 +117,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The world is at fault. `ours`: writing failed, or a thread is refused, so other files will fail as well."""
+    """The world is at fault. `ours`: writing failed, or a thread was refused, so other files will fail as well."""
 
     task: StageTask
     retry: Retry
@@ -146,7 +146,7 @@ def preload() -> None:
 
 
 def in_batches(tasks: Iterable[StageTask], *, limit_files: int, limit_mib: float) -> Iterator[list[StageTask]]:
-    """Cut tasks into batches of so many files and so many MiB of raw bytes at most, one file at least."""
+    """Cut tasks into batches of at most so many files and MiB of raw bytes, and at least one file."""
     batch: list[StageTask] = []
     size = 0
     for task in tasks:
@@ -160,7 +160,7 @@ def in_batches(tasks: Iterable[StageTask], *, limit_files: int, limit_mib: float
 
 
 def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outcome]:
-    """Stage several files and flush what was written, together; outcomes in the order of the tasks. Never raises."""
+    """Stage several files and flush what was written, together; return outcomes in the tasks' order. Never raises."""
     outcomes = in_step([_staging(task, context) for task in tasks])
     written = [outcome.temporary for outcome in outcomes if isinstance(outcome, Staged)]
     if not written:
@@ -186,7 +186,7 @@ def _staging(task: StageTask, context: StageContext) -> Staging:
         return Failed(task, Retry("not enough memory to read it", next_step="free some memory, or lower stage.workers"))
     except Exception as error:  # a fault of ours must cost one file, never the run
         if _NO_THREAD.match(str(error)):
-            return Failed(task, Retry(f"no thread can be begun: {error}", next_step=ALLOW_MORE), ours=True)
+            return Failed(task, Retry(f"no thread can be started: {error}", next_step=ALLOW_MORE), ours=True)
         return failed_by_fault(task, error)
 
 
@@ -197,7 +197,7 @@ ALLOW_MORE = (
     "see that `ulimit -u` and `ulimit -n`, or TasksMax of the unit, allow more processes, threads and open files, or "
     "lower stage.workers"
 )
-"""What to do where the system refuses a process or a thread."""
+"""What to do if the system refuses a process or a thread."""
 
 
 def _steps(task: StageTask, context: StageContext) -> Staging:
@@ -211,7 +211,7 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
     except (FileNotFoundError, NotADirectoryError):
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
     if read is None:
-        return _overtaken(task, "it is no regular file any more")
+        return _overtaken(task, "it is no longer a regular file")
     if not _steady(read, task.status):
         return _overtaken(task, "it changed while it was read")
     yield None
@@ -235,11 +235,11 @@ def _overtaken(task: StageTask, reason: str) -> Waiting:
 
 
 def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:
-    """Answer `Waiting` for a file that is not settled; `run` is what its bytes were parsed to, None for a reject."""
+    """Answer `Waiting` for a file that is not settled; `run` is what its bytes were parsed into, None for a reject."""
     task = reading.task
     whole = run is not None and run.rows > 0 and reading.data.endswith(b"\n")
     if whole and judge_outside(task.seen, context.patience).state is State.SETTLED:
-        return None  # another look at the bytes would tell nothing that the parser has not
+        return None  # another look at the bytes would show nothing new
     look = glance(reading.data)
     verdict = judge(task.seen, look, len(reading.data), context.patience)
     if verdict.state is State.SETTLED:
@@ -296,9 +296,9 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
 
 
 def _start(reading: _Reading, run: RawRun, zone: ZoneInfo) -> StartTime:
-    """Find the start of a run; one told by path or mtime never changes for a path that has a row already.
+    """Find the start of a run; one taken from path or mtime never changes for a path that already has a row.
 
-    Nor does that of the same bytes, unless all is to be staged anew: the zone may be another now.
+    Nor does the start of unchanged bytes, unless forced: the zone may be another one now.
     """
     task = reading.task
     try:
@@ -315,13 +315,13 @@ def _start(reading: _Reading, run: RawRun, zone: ZoneInfo) -> StartTime:
 def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
     reject = Reject(
         RejectCode.TOO_LARGE,
-        f"the file has {task.status.size:,} bytes, more than is taken",
+        f"the file has {task.status.size:,} bytes, more than stage.max_file_mib allows",
         expected=f"at most {limit:,} bytes",
         found=f"{task.status.size:,} bytes",
         next_step=f"check that it is a measurement; if so, raise stage.max_file_mib in {CONFIG_FILE}; {AFTER_CONFIG}",
     )
-    # It may be of any size, and to hash it would keep all others waiting: only a file that a run was made from, when
-    # more was taken, can be known by its bytes.
+    # It may have any size, and hashing it would keep all others waiting: only a file that became a run under a larger
+    # limit can be known by its bytes.
     digest = files.sha256_of(path) if any(task.known) and task.status.size <= MAX_FILE_BYTES else ""
     if digest is None:
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
@@ -341,7 +341,7 @@ def reason_of(reject: Reject) -> Reason:
 
 
 def failed_by_fault(task: StageTask, error: Exception) -> Failed:
-    """Answer for a file on which ingestd itself failed: the others go on."""
+    """Answer for a file on which ingestd itself failed, so that the others go on."""
     retry = Retry(
         f"ingestd itself failed on this file: {type(error).__name__}: {error}",
         next_step="please report it with the file; the other files are not affected",

@@ -21,9 +21,9 @@ SWEEP_LOCK_NAME = "sweep.lock"
 
 
 class Workspace:
-    """One process's `folder`, on the file system of the stage so that a rename moves data into it.
+    """One process's `folder`, on the file system of the stage so that a rename moves data into the stage.
 
-    A lock inside tells that its owner lives.
+    A lock inside shows that its owner is alive.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +40,10 @@ class Workspace:
         self._stage = self._stage or self._identity()
 
     def keep(self) -> None:
-        """Make the folder anew where it, or its lock, was deleted; what was in it has to be staged again.
+        """Make the folder again if it or its lock was deleted; what was in it must be staged again.
 
         Raises:
-            Retry: the stage is gone as a whole. Its disk may not be mounted, and nothing is made in its place.
+            Retry: the whole stage is gone. Its disk may not be mounted, so nothing is made in its place.
         """
         root = self.folder.parent
         with as_retry(root):
@@ -53,14 +53,14 @@ class Workspace:
                 raise Retry(
                     "the stage is gone: is its disk or share mounted?",
                     place=str(root.parent),
-                    next_step="mount it again; where it was replaced on purpose, restart ingestd",
+                    next_step="mount it again; if it was replaced on purpose, restart ingestd",
                 )
             make_folders(root)
             with sweep_lock(root).held():
                 self.make()
 
     def remove(self) -> None:
-        """Delete the folder and free its lock; a batch that was broken off leaves it to the next start."""
+        """Delete the folder and free its lock; with a batch under way, the folder is left to the next start."""
         if not is_under_way(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
@@ -81,9 +81,9 @@ class Workspace:
 
 @contextmanager
 def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> Iterator[Workspace]:
-    """Make a folder below `root`, which is a folder of the stage, for the block.
+    """Make a folder below `root`, a folder of the stage, for the block.
 
-    Folders whose owner died are deleted first, `on_dead` being called with each: nothing in them was decided.
+    Folders whose owner died are deleted first, after `on_dead` is called with each: nothing in them was decided.
     """
     with as_retry(root):
         make_folders(root)
@@ -98,10 +98,10 @@ def workspace(root: Path, on_dead: Callable[[Path], None] = lambda _: None) -> I
 
 
 def note_in_hand(folder: Path, names: Collection[str]) -> None:
-    """Note the raw files whose staging the process may die of, for whoever sweeps its folder; none removes the note.
+    """Note the raw files whose staging may kill the process, for whoever sweeps its folder; no names remove the note.
 
-    It is not flushed: what a killed process wrote is there, and a power cut makes nobody a suspect. A disk that refuses
-    it will refuse the Parquet as well, which is told.
+    It is not flushed: it survives a kill, and a power cut makes no file a suspect. A disk that refuses it will refuse
+    the Parquet as well, which is reported.
     """
     note = folder / IN_HAND_NAME
     with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ def note_in_hand(folder: Path, names: Collection[str]) -> None:
 
 
 def read_in_hand(folder: Path) -> set[str]:
-    """Read which raw files a dead process had in hand; a note that is cut was being written, and accuses none."""
+    """Read which raw files a dead process had in hand; a cut note was still being written, and accuses none."""
     try:
         found = json.loads((folder / IN_HAND_NAME).read_bytes())
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def read_in_hand(folder: Path) -> set[str]:
 
 
 def sweep_lock(root: Path) -> Lock:
-    """Return the lock held while the folders of killed processes are looked through, or one's own is made."""
+    """Return the lock held while dead processes' folders are swept, or a process makes its own."""
     return Lock(root / SWEEP_LOCK_NAME)
 
 
@@ -151,7 +151,7 @@ def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
         lock = Lock(folder / LOCK_NAME)
         try:
             lock.acquire(0)
-        except (LockHeld, Retry):  # its owner lives, or ended and took it away just now
+        except (LockHeld, Retry):  # its owner lives, or has just ended and removed it
             continue
         try:
             on_dead(folder)

@@ -136,7 +136,7 @@ def test_a_thread_that_the_system_refuses_blames_no_file(
     archive.backfill_amid()
     report = archive.report
     assert report.stopped_by is not None
-    assert (report.stopped_by.message, report.failed) == (f"no thread can be begun: {error}", [])
+    assert (report.stopped_by.message, report.failed) == (f"no thread can be started: {error}", [])
     assert "TasksMax" in report.stopped_by.next_step
     monkeypatch.undo()
     assert sorted(archive.backfill()) == [("ingested", A), ("ingested", B)]

@@ -67,7 +67,7 @@ class Workspace:
 
     def _stands(self) -> bool:
         try:
-            return os.stat(self._lock.path).st_ino == self._inode  # noqa: PTH116  # hot: one a batch
+            return os.stat(self._lock.path).st_ino == self._inode  # noqa: PTH116  # hot: once per batch
         except FileNotFoundError:
             return False
 

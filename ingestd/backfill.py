@@ -1,4 +1,4 @@
-"""An archive in one shot: everything in `01_raw` that is settled and not yet decided, staged in parallel.
+"""An archive in one go: everything in `01_raw` that is settled and not yet decided, staged in parallel.
 
 One process scans, decides and writes the log; worker processes read, parse and write Parquet. Batches are committed in
 the order they were handed out, so the result does not depend on the number of workers.
@@ -31,21 +31,21 @@ from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting,
 from ingestd.writers import Writers, read_writers
 
 LOOKS = 3
-"""How often one run looks at a file that changed, or was decided by another process, while it ran."""
+"""How often one backfill looks at a file that changes, or is decided by another process, meanwhile."""
 
 STOP_HEARD_S = 0.2
-"""A wait hears of a stop within so many seconds."""
+"""A wait notices a stop within this many seconds."""
 
 COMPACT_FROM = 5000
-"""Records in the log from which a run compacts on its way: their rows are in memory until then, a few kB each.
+"""Records in the log at which a backfill under way compacts: until then their rows are in memory, a few kB each.
 
-In a larger manifest, a tenth of its rows: rewriting it stays a small share of the run.
+In a larger manifest, a tenth of its rows, so that rewriting it stays a small share of the work.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a backfill is: files looked at, of how many, and the last of them."""
+    """How far a backfill has come: files looked at, files to look at in all, and the last one."""
 
     done: int
     total: int
@@ -56,7 +56,7 @@ def engine_of(context: StageContext, settings: Settings) -> AbstractContextManag
     """Return the engine the settings name.
 
     Raises:
-        UsageError: it is the Dask engine, and no scheduler is named.
+        UsageError: the settings name the Dask engine but no scheduler.
     """
     if settings.stage.engine == "processes":
         return ProcessEngine(context, workers=settings.workers, threads=settings.stage.polars_threads)
@@ -72,9 +72,9 @@ EngineOf = Callable[[StageContext, Settings], AbstractContextManager[Engine]]
 class Options:
     """How to run a backfill.
 
-    `force` stages again what is staged; `histories` and `compact` may be left to another command; `only` limits it to
-    these files. `stop` is asked between batches; `on_progress` and `on_record` are told of each file and decision.
-    `engine` opens what stages.
+    `force` stages again what is already staged; `histories` and `compact` may be left to another command; `only` limits
+    it to these files. `stop` is asked between batches; `on_progress` is called for each file, `on_record` for each
+    decision. `engine` opens the engine that stages.
     """
 
     force: bool = False
@@ -111,7 +111,7 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
 
 
 def dry_run(settings: Settings, *, force: bool = False) -> Report:
-    """Tell what a backfill, with `force` or without, would look at; open no raw file and write nothing."""
+    """List what a backfill, with or without `force`, would look at; open no raw file and write nothing."""
     catalog = ManifestStore(settings.layout).catalog
     scan = scan_csvs(settings.layout.raw_root, known=None if force else catalog.run_files())
     undecided = catalog.undecided(scan.files)
@@ -124,7 +124,7 @@ def dry_run(settings: Settings, *, force: bool = False) -> Report:
 
 
 def _finish(ingest: Ingest, options: Options, report: Report) -> None:
-    """Write the histories that changed and compact the log; a refusal of the disk stands in the report."""
+    """Write the histories that changed and compact the log; if the disk refuses, the report says so."""
     try:
         if options.histories:
             report.histories = ingest.refresh_histories()
@@ -135,7 +135,7 @@ def _finish(ingest: Ingest, options: Options, report: Report) -> None:
 
 
 class _Run:
-    """One backfill under way: passes over those files of a scan that need a look, and what becomes of each."""
+    """One backfill under way: it looks, in passes, at the files of a scan that need it, and notes the fate of each."""
 
     def __init__(self, ingest: Ingest, engine: Engine, options: Options, scan: Scan) -> None:
         self.ingest = ingest
@@ -145,13 +145,13 @@ class _Run:
         self.scan = scan
         self.ledger = Ledger(scan)
         self.report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
-        self._again: dict[str, FileStat | None] = {}  # worth another look; None: in whatever state it was
+        self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
 
     def stage_everything(self) -> Report:
-        """Stage and commit what is settled, give copies the place of originals that are gone, and sum up."""
+        """Stage and commit what is settled, let copies take the place of originals that are gone, and sum up."""
         try:
             self._stage_in_passes(scanned_at=time.monotonic())
             if self.options.only is None and not self.options.stop():
@@ -196,19 +196,19 @@ class _Run:
         return {name: wanted[name] for name in looking_order(catalog, wanted)}
 
     def _wait_until(self, moment: float) -> None:
-        """Wait, on the monotonic clock, unless a stop is asked for."""
+        """Wait until a moment of the monotonic clock, or until a stop is asked for."""
         while (left := moment - time.monotonic()) > 0 and not self.options.stop():
             time.sleep(min(left, STOP_HEARD_S))
 
     def _promote_copies(self) -> None:
-        """Where an original is gone its copy takes its place."""
+        """Let copies take the place of originals that are gone."""
         for copies in self.ingest.orphaned_copies(self.scan):
             self._commit(copies)
             if self.options.stop():
                 return
 
     def _fail_unseen(self) -> None:
-        """Note the files asked for by name that no scan comes to, and that are not gone."""
+        """Note as failed the files asked for by name that the scan did not see and that cannot be looked at."""
         for name in sorted(name for name in self.options.only or () if not self.scan.saw(name)):
             try:
                 exists(self.settings.layout.raw_file(name))
@@ -218,12 +218,12 @@ class _Run:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _sum_up(self) -> None:
-        """Give each file that is still to do its fate, call lost what is, and fill the report from the ledger."""
+        """Give each file still to do its fate, mark the lost ones, and fill the report from the ledger."""
         report, ledger = self.report, self.ledger
         try:
             self._end_what_is_to_do()
             report.lost = self._lost_files()
-        except (Retry, Corrupt) as error:  # the manifest was left amid a commit, and cannot be read again
+        except (Retry, Corrupt) as error:  # a commit was cut short, and the manifest cannot be read again
             report.stopped_by = report.stopped_by or error
             for name in ledger.names(Fate.TO_DO):
                 ledger.put(name, Fate.LEFT)
@@ -235,7 +235,7 @@ class _Run:
         report.rejected_before = ledger.names(Fate.REJECTED_BEFORE, Fate.STILL_REJECTED)
 
     def _end_what_is_to_do(self) -> None:
-        """Give a fate to what was decided by nobody here: it never stood still, is left, or another was faster."""
+        """Give a fate to each file still to do: it never stood still, was left, or another process was faster."""
         catalog, ledger, early = self.ingest.store.catalog, self.ledger, self.report.ended_early
         if not early:
             pending, _ = self._look_again()
@@ -248,7 +248,7 @@ class _Run:
 
     def _never_still(self, name: str) -> FailedFile:
         place = str(self.settings.layout.raw_file(name))
-        return FailedFile(name, "it was in another state at every look", place, "run the same command again")
+        return FailedFile(name, "it had changed every time it was looked at", place, "run the same command again")
 
     def _lost_files(self) -> list[LostFile]:
         store, only = self.ingest.store, self.options.only
@@ -260,9 +260,9 @@ class _Run:
     # ---- one pass ---------------------------------------------------------------------------------------------------
 
     def _stage(self, pending: dict[str, FileStat], steady_s: float) -> None:
-        """Stage and commit the files that nobody writes to; note the others as waiting.
+        """Stage and commit the files that nobody is writing; note the others as waiting.
 
-        One look at all processes serves the pass: a file that had the same size and mtime before the look and has them
+        One look at all processes serves the whole pass: a file that has the same size and mtime before the look and
         when it is read was settled at the moment of the look.
         """
         self._again = {}
@@ -309,7 +309,7 @@ class _Run:
         self._advance(name)
 
     def _fail(self, outcome: Failed) -> None:
-        """Note a file that could not be staged; where writing failed, others would fail as well."""
+        """Note a file that could not be staged; raise what would make other files fail too, such as a full disk."""
         if outcome.ours:
             raise outcome.retry
         self._note_failed(outcome.task.source_file, outcome.retry)
@@ -341,7 +341,7 @@ class _Run:
             self.ledger.tell(Fate.REJECTED, RejectedFile(record.source_file, record.reason))
         elif record.event is Event.UNCHANGED and any(note.outcome == "rejected" for note in record.files):
             self.ledger.put(record.source_file, Fate.STILL_REJECTED)
-        elif record.event is not Event.QUEUED:  # that it waits is told already
+        elif record.event is not Event.QUEUED:  # it is noted as waiting already
             self.ledger.put(record.source_file, Fate(record.event.value))
         self.options.on_record(record)
         for name in forgotten_by(record):
@@ -354,7 +354,7 @@ class _Run:
             self._compact_at = max(COMPACT_FROM, done.rows // 10 if done else 0)
 
     def _look_again(self) -> tuple[dict[str, FileStat], bool]:
-        """Stat the files of the last pass that deserve another look; tell whether all stood still since the scan."""
+        """Stat the files of the last pass that deserve another look; tell whether none has changed since."""
         pending: dict[str, FileStat] = {}
         same = True
         catalog = self.ingest.store.catalog

@@ -1,6 +1,7 @@
 """Which measurement a staged file is, and what follows: one record, and Parquet put in its place.
 
-The rules: content first, then the path, then new; see "Which measurement a file is" in `docs/architecture.md`.
+The content decides first, then the path; what matches neither is a new run. See "Which measurement a file is" in
+`docs/architecture.md`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContex
 
 
 class Decider:
-    """Decides about staged files, one by one, on what the store's catalog knows."""
+    """Decides about staged files, one by one, from what the store's catalog knows."""
 
     def __init__(self, layout: Layout, store: ManifestStore, context: StageContext, originals: Originals) -> None:
         self.layout = layout
@@ -35,8 +36,8 @@ class Decider:
     def decide(self, outcome: Outcome, placing: Placing) -> Record | Failed | None:
         """Decide about one file; None when another process's decision overtook it and it must be looked at again.
 
-        `Failed` where it had to be staged once more and could not be.
-        What must stand before the record may be written is added to `placing`. Call it inside a transaction.
+        `Failed` when it had to be staged once more and could not be. What must be in place before the record may be
+        written is added to `placing`. Call it inside a transaction.
         """
         match outcome:
             case Staged():
@@ -58,7 +59,7 @@ class Decider:
         if same is not None and task.force and same.run_id == row.run_id and same.source_file == row.source_file:
             return self._put(Event.RESTAGED, outcome, placing)
         retimed = task.force and task.prior is not None and same is not None and same.run_id == task.prior.run_id
-        if same is not None and not retimed:  # retimed: by the same bytes it starts at another instant in another zone
+        if same is not None and not retimed:  # retimed: the same bytes, but another time zone gives another start
             stage.discard([outcome])
             return self._decide_same(Same(task, row.source_sha256), placing)
         prior = catalog.occupant(row.source_file)
@@ -81,8 +82,8 @@ class Decider:
     def _edited_original_of(self, row: ManifestRow) -> KnownRun | None:
         """Find the live run whose raw file had these bytes and was edited since.
 
-        Its known copies tell, or the version of it that was kept. The latter not where no header tells the start:
-        another measurement may have the run's path, and so its id.
+        Its known copies tell, or the version of it that was kept. The latter counts only if both headers give the
+        start: otherwise another measurement may have taken the run's path, and so its id.
         """
         catalog = self.store.catalog
         if (known := catalog.edited_original_of(row.source_sha256)) is not None:
@@ -94,7 +95,7 @@ class Decider:
         return next(map(known_run, live), None)
 
     def _is_overtaken(self, outcome: Staged | Refused | Waiting) -> bool:
-        """Tell whether the file's path has another run, or another version of it, than when it was read."""
+        """Tell whether the path has got another run, or another version of its run, since the file was read."""
         occupant = self.store.catalog.occupant(outcome.task.source_file)
         return (occupant and prior_of(occupant)) != outcome.task.prior
 
@@ -113,7 +114,7 @@ class Decider:
         return stage.stage_batch([replace(outcome.task, run_id=run_id, known=frozenset())], self.context)[0]
 
     def _put(self, event: Event, outcome: Staged, placing: Placing, old: KnownRun | None = None) -> Record:
-        """Record a row with its Parquet: what was staged before under the same run is kept aside when it was edited."""
+        """Record a row and place its Parquet; what an edit replaces is kept aside."""
         row, kept = outcome.row, []
         old = old or self.store.catalog.run(row.run_id)
         target = self.layout.staged_file(row)
@@ -143,7 +144,7 @@ class Decider:
         return aside.relative_to(self.layout.stage_root).as_posix()
 
     def _joined(self, row: ManifestRow) -> list[FileNote]:
-        """Note the known copies of what a run's bytes are now as copies of this run: whose they were has others."""
+        """Note known copies of a run's new bytes as its copies: the run they were copies of has other bytes now."""
         others = (note for note in self.store.catalog.copies_of_bytes(row.source_sha256) if note.run_id != row.run_id)
         return [
             note.model_copy(update={"run_id": row.run_id}) for note in others if note.source_file != row.source_file
@@ -152,7 +153,7 @@ class Decider:
     def _put_again(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         """Record what a run's file holds now: more rows, or an edit.
 
-        Where the header tells no start, that may be another measurement.
+        If the header does not give the start, the edit may be another measurement.
         """
         left = [] if outcome.grown or tells_start(outcome.row.parameters) else self._left_alone(old, outcome)
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
@@ -172,10 +173,10 @@ class Decider:
         return self.store.full_rows([old.run_id])[old.run_id].model_copy(update={"superseded_by": successor})
 
     def _left_alone(self, old: KnownRun, outcome: Staged) -> list[FileNote]:
-        """List the copies of a run over whose file another measurement was saved: they are all there is of it now.
+        """List the copies of a run whose file was overwritten by another measurement: they are all that is left of it.
 
-        They are copies of its last version, if there are any, else of one before it. Where only the header was edited,
-        or rows were added, the copies are of the same measurement, which counts.
+        They are copies of its last version if there are any, otherwise of an earlier one. If only the header was edited
+        or rows were added, none is listed: the copies are of the same measurement, which still counts.
         """
         if old.source_sha256 == outcome.row.source_sha256:
             return []
@@ -212,7 +213,7 @@ class Decider:
         return self._moved(run, outcome, placing)
 
     def _copy(self, run: KnownRun, outcome: Same) -> Record:
-        """Note a copy of a run; the run's file may have been edited since it was made."""
+        """Note a copy of a run; the run's file may have been edited since the copy was made."""
         task = outcome.task
         copy = FileNote(
             source_file=task.source_file,
@@ -226,13 +227,13 @@ class Decider:
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
 
     def _merged(self, record: Record, run: KnownRun, placing: Placing) -> Record:
-        """Supersede the runs that a file was, as a broken-off or edited copy, before it had the bytes of `run`."""
+        """Supersede the runs that a file was, as an incomplete or edited copy, before it got the bytes of `run`."""
         catalog, start = self.store.catalog, (run.proc, run.start_time_utc, "header")
         there = catalog.live_at(record.source_file)
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
         place = self.layout.staged_file(record.rows[0] if record.rows else run)
         begun = (one for one in same if self._begins_as(one, placing.parquet_for(place)))
-        parts = [one for one in begun if not self.originals.has_copy(catalog, one)]  # else that takes its place
+        parts = [one for one in begun if not self.originals.has_copy(catalog, one)]  # otherwise that takes its place
         if not parts:
             return record
         ids = [part.run_id for part in parts]
@@ -260,14 +261,14 @@ class Decider:
         )
 
     def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | Failed | None:
-        """Give a run its new path: staged again from there, because file number and summary come from the name."""
+        """Give a run its new path; stage it again from there, because file number and summary come from the name."""
         task = replace(outcome.task, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
         (staged,) = stage.stage_batch([task], self.context)
         match staged:
             case Staged() if staged.row.source_sha256 == outcome.digest:
                 record = self._merged(self._put(Event.MOVED, staged, placing, run), run, placing)
                 return record.model_copy(update={"note": moved_from(run.source_file)})
-            case Refused() if staged.digest in {outcome.digest, ""}:  # settings, or the new name, do not take it
+            case Refused() if staged.digest in {outcome.digest, ""}:  # rejected by the settings, or for its new name
                 return self._decide_refused(staged)
             case Failed():
                 return staged
@@ -279,7 +280,7 @@ class Decider:
         return self._noted(Event.REJECTED, outcome, note, outcome.reason)
 
     def _note(self, outcome: Refused | Waiting, kind: NoteOutcome, code: str) -> FileNote:
-        """Note a file that is no run now, and which run it was before: it may be that one again."""
+        """Note a file that is not a run now, and which run it was before: it may become that one again."""
         before = self.store.catalog.occupant(outcome.task.source_file)
         return FileNote(
             source_file=outcome.task.source_file,
@@ -304,10 +305,10 @@ class Decider:
         )
 
     def _cleared(self, row: ManifestRow, old: KnownRun | None) -> list[FileNote]:
-        """Bring the notes up to date about the path that a run is now made from, and the one it was made from before.
+        """Update the notes on the path that a run is now made from, and on the one it was made from before.
 
-        Where other live rows were made from the same path (files that were overwritten by a rename), it is noted that
-        this run occupies it; else nothing is left to be said of it.
+        If other live rows were made from the same path (files that were overwritten by a rename), note that this run
+        occupies it; otherwise it needs no note.
         """
         notes, path = self.store.catalog.notes, row.source_file
         cleared = []
@@ -350,7 +351,7 @@ def forgotten(note: FileNote) -> FileNote:
 
 
 def forgotten_by(record: Record) -> list[str]:
-    """List the other files that a decision says nothing is known of any more: they are to be looked at."""
+    """List the other files whose notes a decision takes back, so that they must be looked at again."""
     if record.event not in {Event.SUPERSEDED, Event.EDITED}:
         return []
     return [n.source_file for n in record.files if n.outcome == "forgotten" and n.source_file != record.source_file]

@@ -8,7 +8,7 @@ from enum import StrEnum
 class Fate(StrEnum):
     """What became of a raw file: each one that a backfill found has exactly one fate, and the sums count them.
 
-    Of a decided file it is the last decision, by the name of its event.
+    The fate of a decided file is its last decision, under the name of the event.
     """
 
     INGESTED = "ingested"
@@ -23,32 +23,32 @@ class Fate(StrEnum):
     REJECTED = "rejected"
 
     STILL_REJECTED = "still-rejected"
-    """Rejected before, and looked at again: its content is the same."""
+    """Rejected before and looked at again: its content is the same."""
 
     WAITING = "waiting"
     """Not over yet: queued or running."""
 
     FAILED = "failed"
-    """The world kept it from being staged."""
+    """It could not be staged for now."""
 
     LOST = "lost"
-    """It was the raw file of a run, and is emptied or overwritten; nothing was staged from it."""
+    """It was the raw file of a run and has been emptied or overwritten; nothing was staged from it."""
 
     KNOWN = "known"
-    """Decided before and unchanged, as are the next three, of which people are told again; none of them is opened."""
+    """Decided before and unchanged, so not opened. So are the next three, but the report names their files again."""
 
     WAITING_BEFORE = "waiting-before"
     REJECTED_BEFORE = "rejected-before"
     LOST_BEFORE = "lost-before"
 
     TO_DO = "to-do"
-    """It is to be looked at. Only a dry run leaves a file so; the next two are what else may come of it."""
+    """Still to be looked at. Only a dry run leaves it at that; the next two are for files not decided here."""
 
     LEFT = "left"
     """An early end left it for the next backfill."""
 
     OVERTAKEN = "overtaken"
-    """Another process decided it meanwhile, or it is gone since."""
+    """Another process decided it meanwhile, or it has gone since."""
 
     @property
     def stages(self) -> bool:

@@ -1,7 +1,7 @@
-"""In which order files are decided: where they are looked at together, and where they are staged together.
+"""The order in which files are looked at and, within a batch, decided.
 
-A copy is told from its original by the bytes the original had when it was staged: it must be decided before an edit
-of the original is. Bytes that are new under two names (hard links) are the original's: it is decided before the link.
+A copy is recognized by the bytes that its original had when it was staged, so it must be decided before an edit of the
+original. New bytes under two names (hard links) belong to the original, so it is decided before the link.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ingestd.stage.run import Outcome, Same, Staged
 
 
 def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
-    """Sort files, whose content is not known yet, by what their path and size tell: copies, then edits, then the rest.
+    """Sort files by path and size, before their content is known: possible copies, then edits, then the rest.
 
-    A file of a size that a run has may be its copy, a new path rather than one that a run was made from.
+    A file with the size of a run may be a copy of it, more likely at a new path than at one that a run was made from.
     """
 
     def turn(name: str) -> tuple[int, str]:
@@ -29,7 +29,7 @@ def looking_order(catalog: Catalog, found: Mapping[str, FileStat]) -> list[str]:
 
 
 def in_turn(catalog: Catalog, outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Sort what was staged together by content: copies of runs, then edits of runs, then the rest."""
+    """Sort the outcomes of a batch by content: copies of runs, then edits of runs, then the rest."""
 
     def turn(outcome: Outcome) -> int:
         if isinstance(outcome, Same):
@@ -38,7 +38,7 @@ def in_turn(catalog: Catalog, outcomes: Iterable[Outcome]) -> list[Outcome]:
             return 2
         digest = outcome.row.source_sha256
         if catalog.live_with(digest) or catalog.edited_original_of(digest):
-            return 0  # it was not compared before it was parsed
+            return 0  # a copy that was parsed without being compared first
         return 1 if outcome.task.prior is not None else 2
 
     return sorted(outcomes, key=turn)

@@ -1,4 +1,4 @@
-"""Where a run's raw file is now: at its path, edited there, covered by another file, or gone."""
+"""Where a run's raw file is now: at its path, edited there, overwritten by another file, or gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ingestd.stage.run import Same, StageContext, StageTask
 
 
 class Originals:
-    """Looks after the raw files that runs were made from, as far as copies of them raise the question."""
+    """Finds what became of the raw files that runs were made from, where a copy raises the question."""
 
     def __init__(self, layout: Layout, context: StageContext) -> None:
         self._layout = layout
@@ -28,9 +28,9 @@ class Originals:
     def orphaned(
         self, catalog: Catalog, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime
     ) -> Iterator[Same]:
-        """Find those of these known copies whose original is gone: each may take its place. Opens nothing.
+        """Find the known copies in `notes` whose original is gone: each may take its place. Open no file.
 
-        `saw` tells what is there, as a scan sees it. Decisions may be made in between.
+        `saw` tells what is there, as a scan sees it. Decisions may be made between one copy and the next.
         """
         for note in notes:
             run = catalog.live_with(note.source_sha256)
@@ -40,7 +40,7 @@ class Originals:
                 continue
             if not saw(note.source_file):
                 continue
-            with contextlib.suppress(OSError):  # a copy that went out of reach stays one
+            with contextlib.suppress(OSError):  # a copy out of reach stays a copy
                 status = self._state(note.source_file)
                 if status and status.stamp == note.stamp:
                     yield Same(self._task(note.source_file, status, now), note.source_sha256)
@@ -53,7 +53,7 @@ class Originals:
             return False
 
     def has_copy(self, catalog: Catalog, run: KnownRun) -> bool:
-        """Tell whether a known copy of a run is there as it was: one that is out of reach is not known to be gone."""
+        """Tell whether a known copy of a run is there unchanged; one that is out of reach counts as there."""
         for note in catalog.copies(run, run.source_sha256):
             try:
                 status = self._state(note.source_file)
@@ -64,7 +64,7 @@ class Originals:
         return False
 
     def _gone(self, run: KnownRun) -> bool:
-        """Tell whether a raw file that was not seen is gone for sure: its folder may only be out of reach."""
+        """Tell whether a raw file that was not seen is certainly gone: its folder may only be out of reach."""
         try:
             return self._state(run.source_file) is None
         except OSError:
@@ -74,10 +74,10 @@ class Originals:
         return files.state_below(self._layout.raw_root, source_file)
 
     def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
-        """Tell whether the raw file of a run is still there: as it was, with more rows, or edited.
+        """Tell whether the raw file of a run still holds its measurement: unchanged, with more rows, or edited.
 
-        It is read only when its state changed. Otherwise the bytes of another run, or another measurement, took the
-        path, or nothing is left there, and the run is where its bytes are.
+        It is read only when its state changed. If it does not hold it, another run's bytes or another measurement took
+        the path, or nothing is left there, and the run is where its bytes are.
         """
         path = self._layout.raw_file(run.source_file)
         try:
@@ -100,7 +100,7 @@ class Originals:
             return True  # what cannot be looked at is not known to be gone
 
     def _tells_start(self, run: KnownRun, status: FileStat, now: datetime) -> bool:
-        """Tell whether a raw file has rows, below a header that tells a run's start."""
+        """Tell whether a raw file has rows below a header that gives the run's start."""
         read = files.read_raw(self._layout.raw_file(run.source_file), MAX_HEADER_BYTES)
         if read is None or not glance(read.data).rows:
             return False
@@ -117,6 +117,6 @@ class Originals:
 
 
 def _covered(catalog: Catalog, run: KnownRun) -> bool:
-    """Tell whether another run's bytes were put over the raw file of a run, or no row is left in it."""
+    """Tell whether the raw file of a run was overwritten with another run's bytes, or has no row left."""
     note = catalog.notes.get(run.source_file)
     return note is not None and (note.outcome == "queued" or run in catalog.overwritten_at(run.source_file))

@@ -15,7 +15,7 @@ from ingestd.raw.settling import State
 
 @dataclass(frozen=True, slots=True)
 class WaitingFile:
-    """A file that is not over yet: its state, why, seconds since its last change, complete rows so far.
+    """A file that is not over yet: its state, the reason, seconds since its last change, complete rows so far.
 
     `code` is the kind of reason, as in `Verdict`.
     """
@@ -38,7 +38,7 @@ class RejectedFile:
 
 @dataclass(frozen=True, slots=True)
 class FailedFile:
-    """A file that the world kept from being staged; it is tried again next time."""
+    """A file that could not be staged for now; it is tried again next time."""
 
     source_file: str
     message: str
@@ -50,12 +50,12 @@ class FailedFile:
 class Report:
     """What one backfill saw and did.
 
-    `fates` counts the files that were found by what became of each; the lists below tell of some of them. `events`
-    counts decisions: there may be several of one file. `to_do` is set by a dry run only: file -> `new`, `changed`, or
-    with `force` `unchanged`. `rejected_before` was refused by an earlier run and has not changed. `lost` are raw files
-    of runs that were emptied or overwritten, whatever their fate. `warnings` has what people should know about the
-    content of what was staged, by file. `passed_over` maps names that are no raw files (links, devices, unreadable
-    folders) to the reason; `unreachable` are those of them that may hide a measurement.
+    `fates` counts the files found by what became of them; the lists say more about some of them. `events` counts
+    decisions, of which a file may have several. Only a dry run sets `to_do`: file -> `new`, `changed` or, with `force`,
+    `unchanged`. `rejected_before` lists files rejected earlier whose content is the same. `lost` lists raw files that
+    were emptied or overwritten after their run was staged, whatever their fate. `warnings` maps each staged file to
+    what people should know about its content. `passed_over` maps names that were passed over (links, devices,
+    unreadable folders) to the reason; `unreachable` lists those that may hide a measurement.
     """
 
     fates: Counter[Fate] = field(default_factory=Counter)
@@ -80,7 +80,7 @@ class Report:
 
     @property
     def known(self) -> int:
-        """How many of them were decided before and are unchanged, so that they were not opened."""
+        """How many of them were decided before and are unchanged, and so were not opened."""
         return sum(number for fate, number in self.fates.items() if fate.unopened)
 
     @property
@@ -95,13 +95,13 @@ class Report:
 
     @property
     def ended_early(self) -> bool:
-        """Whether a stop, or something that ailed more than one file, ended it."""
+        """Whether a stop, or a fault that concerns more than one file, ended it early."""
         return self.interrupted or self.stopped_by is not None
 
     def note_warnings(self, record: Record) -> None:
-        """Take in what a decision that stages a file warns of, in place of what an earlier one did."""
+        """Keep the warnings of a decision that stages a file, in place of those of an earlier one."""
         if record.event.stages:
             texts = [text for row in record.rows if row.run_id == record.run_id for text in row.warnings]
             self.warnings.pop(record.source_file, None)
             if texts:
-                self.warnings[record.source_file] = list(map(sys.intern, texts))  # in an archive many have the same
+                self.warnings[record.source_file] = list(map(sys.intern, texts))  # many files have the same

@@ -39,7 +39,7 @@ SUMS = {
     "lost: the raw file of a run was emptied or overwritten, see above": (Fate.LOST, Fate.LOST_BEFORE),
     "decided meanwhile by another ingestd, or gone since": (Fate.OVERTAKEN,),
 }
-"""What became of the files that were not staged, in words -> the fates that are counted there together."""
+"""What became of the files that were not staged, in words -> the fates that are counted together there."""
 
 Item = TypeVar("Item")
 
@@ -54,26 +54,26 @@ def exit_code(report: Report) -> int:
 
 JSON_KEYS = {
     "exit_code": "the exit code of the command",
-    "dry_run": "whether this only tells what would be done",
+    "dry_run": "whether this was a dry run, which only lists what would be done",
     "raw_root": "the folder of raw files",
-    "manifest": "the manifest",
+    "manifest": "the manifest's file",
     "histories_dir": "the folder of the histories",
     "scanned": "how many raw files there are",
-    "known": "how many of them were decided already and are unchanged; they were not opened",
-    "to_do": "dry run only: file -> `new`, `changed`, or with `--force` `unchanged`",
-    "staged": "how many files' content was staged",
+    "known": "how many of them were decided before and are unchanged, and so were not opened",
+    "to_do": "dry run only: file -> `new`, `changed` or, with `--force`, `unchanged`",
+    "staged": "how many files had their content staged",
     "events": "event -> how many decisions of that kind were made",
     "waiting": "files that are not over yet: `source_file`, `state`, `reason` and its kind `code`, `age_s` (since the "
     "last change), `rows`",
     "rejected": "files rejected now: `source_file`, `code`, `message`, `line`, `expected`, `found`, `next_step`",
     "rejected_before": "files rejected earlier and not changed since",
-    "failed": "files that could not be read: `source_file`, `message`, `place`, `next_step`",
+    "failed": "files that could not be staged for now: `source_file`, `message`, `place`, `next_step`",
     "lost": "raw files of runs, emptied or overwritten: `source_file`, `run_id`, `message`, `next_step`, `copy`",
-    "warnings": "file staged now -> what people should know about its content, in words",
-    "passed_over": "name -> why it is no raw file",
-    "unreachable": "those of the passed over that may hide a measurement",
+    "warnings": "file staged now -> the warnings about its content, in words",
+    "passed_over": "name that was passed over, such as a link or an unreadable folder -> why",
+    "unreachable": "the names in `passed_over` that may hide a measurement",
     "histories": "chips whose history was written",
-    "left": "how many files were not looked at because it ended early",
+    "left": "how many files were not looked at because the backfill ended early",
     "interrupted": "whether Ctrl-C or SIGTERM ended it early",
     "stopped_by": "null, or what ended it early: `message`, `place`, `next_step`",
 }
@@ -197,7 +197,7 @@ def _tell_rejected(file: RejectedFile) -> None:
 
 
 def first_step(next_step: str, source_file: str) -> str:
-    """Give the next step of a reject in one line; where a table follows, name the command that prints it."""
+    """Give the next step of a reject in one line; if a table follows, name the command that prints it."""
     step, _, rest = next_step.partition("\n")
     more = f" (`ingestd rejects show {quoted(source_file)}` prints it)" if rest else ""
     return step.removesuffix(":") + more
@@ -223,7 +223,7 @@ def _tell_lost(file: LostFile) -> None:
 
 
 def _tell_waiting(file: WaitingFile) -> None:
-    # How long it has been waiting differs from run to run: it is for people, not for a file.
+    # How long it has been waiting differs each time: that is for people, not for a file of output.
     age = f" (for {duration(file.age_s)})" if on_terminal() and file.age_s > 0 else ""
     say(file.source_file, lead=f"{file.state.value:<10}", style="bold yellow")
     say_below(f"{file.reason}{age}")

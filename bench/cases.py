@@ -44,31 +44,31 @@ FULL = Size(
 )  # fmt: skip
 
 SMALL_FILES = 0.02
-"""Size of the files, as a share of real ones, where only their number matters."""
+"""Size of the files, as a fraction of real ones, where only their number matters."""
 
 BEGUN = 128
-"""So many files give each of two workers a batch: what a backfill takes to begin, and the workers to start, is over."""
+"""Enough files to give each of two workers a batch, so that the backfill and its workers have started up."""
 
 MANY, OFTEN = 5000, 9
-"""Files from which on a backfill takes long enough to be timed twice; a shorter one is timed that often."""
+"""With `MANY` files or more, a backfill is long enough to be timed only twice; a shorter one is timed `OFTEN` times."""
 
 
 class Bench:
     """All cases, on archives below one temporary folder. Nothing is deleted before the end.
 
-    Some file systems (ext4 without a journal among them) do not hand out a deleted file's inode for minutes and
-    search for another one: deleting between rounds would make the next round slower.
+    Some file systems (ext4 without a journal among them) do not reuse a deleted file's inode for minutes and
+    search for another one, so deleting between rounds would make the next round slower.
     """
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder = folder
         self.size = size
         self.series: dict[str, list[tuple[float, float]]] = {}
-        """Points for the plots, by name: files/s over workers, ms a run over the archive's size."""
+        """Points for the plots, by name: files/s against workers, ms per run against the archive's size."""
         self._roots = 0
 
     def archive(self, count: int, scale: float = 1.0) -> Path:
-        """Return the raw root of an archive of `count` files, written at the first call and read once."""
+        """Return the raw root of an archive of `count` files, written at the first call."""
         root = self.folder / f"archive-{count}-{scale}"
         if not root.exists():
             corpus.write(root, count, scale)
@@ -232,7 +232,7 @@ class Bench:
         return [*lines, Line("- heavy libraries that --help loads", "none", found, "", "none", found == "none")]
 
     def growth(self) -> list[Line]:
-        """Time a run over archives of growing size (small files), beyond those that all workers have begun with."""
+        """Time per run in archives of growing size (small files), without the first runs and the start-up."""
         costs = []
         first = best([self.backfill(self.archive(BEGUN, SMALL_FILES), self.fresh()).wall_s for _ in range(OFTEN)])
         for count in self.size.growth:

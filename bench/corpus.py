@@ -1,7 +1,7 @@
 """Write a seeded archive of raw CSVs as an instrument PC leaves them: IVg, ITS and IV runs in day folders.
 
 Sizes are log-normal with median 26 kB and mean 125 kB (times `--scale`), drawn as quantiles, so that archives of any
-size are alike. A few bodies are made once; a file is a header of its own and a stretch of one of them, so that no two
+size are alike. A few bodies are made once; each file has a header of its own and a stretch of one body, so that no two
 files are equal. File names, headers, columns, number spellings and line ends are PyMeasure's.
 """
 

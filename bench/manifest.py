@@ -1,4 +1,4 @@
-"""A manifest of many runs, and what is done with one: each case prints the seconds it took, imports aside.
+"""A manifest of many runs, and what is done with one: each case prints the seconds it took, without imports.
 
 `make FOLDER ROWS RECORDS` writes one; the other cases measure ingestd's way and the bare way of the same work.
 """
@@ -31,9 +31,9 @@ from ingestd.settings import load_settings
 CHIP = "Benchmark7"
 CHIPS = 1000
 APPENDS, TURN, ROUNDS = 300, 10, 5
-"""Records appended in a round of the log's case, in turns of so many."""
+"""Records appended in a round of the log's case, records in a turn, and rounds."""
 SQLITE_LOG_FULL = 1500
-"""So many inserts give SQLite's log its full size: from then on it writes over it."""
+"""Inserts after which SQLite's log has its full size; from then on it is overwritten."""
 FIRST = datetime(2015, 1, 1, tzinfo=UTC)
 PARAMETERS = json.dumps(
     {
@@ -144,11 +144,11 @@ def bare_history(folder: Path) -> float:
 
 
 def appends(folder: Path) -> dict[str, float]:
-    """Append records one by one, each durable, with ingestd and with SQLite; median seconds for one.
+    """Append records one by one, each durable, with ingestd and with SQLite; return the median seconds for one.
 
-    ingestd locks, looks for what others wrote, writes and flushes. A disk takes its time as it likes, from second to
-    second: in turns of a few records both meet the same one. And the first write to a block takes longer where the disk
-    is not all there before it is used: each round has new files, and none is deleted before the end.
+    ingestd locks, looks for what others wrote, writes and flushes. A disk's speed varies from second to second, so the
+    two take turns of a few records and meet the same disk. The first write to a block takes longer where disk space is
+    allocated only when used, so each round has new files, and none is deleted before the end.
     """
     databases: list[sqlite3.Connection] = []  # closing one deletes its log
     rounds = [_append_round(folder / f"round{number}", databases) for number in range(ROUNDS)]
@@ -195,7 +195,7 @@ def _sqlite(path: Path) -> sqlite3.Connection:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Tell whether two data roots have the same bytes of `manifest.parquet`, the time of ingest aside."""
+    """Tell whether two data roots have the same `manifest.parquet`, byte for byte, except for the time of ingest."""
     found = []
     for folder in (one, other):
         rows = table.read_manifest(layout_of(folder).manifest_path)

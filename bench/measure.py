@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What one run cost: seconds by the clock and of the processors, peak MB of the process and of its largest child.
+    """What one run cost: wall and processor seconds, and peak MB of the process and of its largest child.
 
     `said` is the last line it printed.
     """
@@ -52,8 +52,8 @@ def environment() -> dict[str, str]:
 
 
 def run(command: list[str], accepted: frozenset[int] = frozenset({0})) -> Ran:
-    """Run a command to its end; SystemExit with its output where it fails."""
-    with tempfile.TemporaryFile() as said:  # a pipe nobody empties would hold up whoever says much
+    """Run a command to its end; SystemExit with its output if it fails."""
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody empties would block a process that prints much
         before, begun = os.times(), time.perf_counter()
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=HERE.parent, env=environment())
         peaks: dict[int, float] = {}
@@ -87,7 +87,7 @@ def _note_peaks(pid: int, peaks: dict[int, float]) -> None:
 def alternate(cases: Mapping[str, Callable[[int], float]], rounds: int) -> dict[str, list[float]]:
     """Run the cases in turn, `rounds` times, every other round in reverse; return the figure of each run.
 
-    A case is given the round's number. Whatever else the machine does then falls on all of them alike.
+    A case is given the round's number. Whatever else the machine does then affects all of them alike.
     """
     figures: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""The two plots of `docs/performance.md`: throughput over workers, and the cost of a run over the archive's size."""
+"""The two plots of `docs/performance.md`: throughput against workers, and cost of a run against archive size."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from table import Line, rendered
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 CASES = ("start_up", "throughput", "idle", "manifest", "growth", "workers", "live")
-"""Start-up comes first: what the kernel remembers of a million files of the other cases makes every import slower."""
+"""Start-up comes first: what the kernel caches of the million files of other cases makes every import slower."""
 
 
 def main() -> None:

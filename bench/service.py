@@ -28,7 +28,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 SHARES = ("p50", "p99")
 
 Shares = dict[str, float]
-"""Seconds by share: `p50`, `p99`."""
+"""Seconds by percentile: `p50`, `p99`."""
 
 
 class Service:
@@ -77,7 +77,7 @@ def wait_until(found: Callable[[], bool], pause_s: float = 0.05) -> None:
 
 
 class LogWatch(threading.Thread):
-    """Notes when each raw file's `ingested` record is first seen in the log, looked for every 0.2 ms."""
+    """Notes when each raw file's `ingested` record is first seen in the log, checked every 0.2 ms."""
 
     def __init__(self, wal: Path) -> None:
         super().__init__(daemon=True)
@@ -118,7 +118,7 @@ def record(source: Path, target: Path) -> float:
 
 
 def latency(folder: Path, runs: int, rate: float) -> tuple[Shares, Shares, Shares]:
-    """Record `runs` runs at `rate` a second; return close to record, close to bare Parquet, and close to inotify."""
+    """Record `runs` runs at `rate` per second; return close to record, close to bare Parquet, and close to inotify."""
     archive, root, bare = folder / "archive", folder / "root", folder / "bare"
     raw = root / "01_raw" / "2026-01-01"
     raw.mkdir(parents=True)
@@ -154,7 +154,7 @@ def _shares(values: list[float]) -> Shares:
 
 
 def idle(root: Path, raw: Path, seconds: float) -> str:
-    """Let the service idle over an archive that is staged; say what that costs in an hour, and its memory."""
+    """Let the service idle over a staged archive; return what that costs per hour, and its memory."""
     service = Service(root, raw)
     time.sleep(5)
     before = service.cpu_s()
@@ -165,7 +165,7 @@ def idle(root: Path, raw: Path, seconds: float) -> str:
 
 
 def arrivals(root: Path, count: int) -> str:
-    """Move `count` runs in at once; say how fast the service ingests them, and its memory before and after."""
+    """Move `count` runs in at once; return how fast the service ingests them, and its memory before and after."""
     raw, archive = root / "01_raw", root / "archive"
     raw.mkdir(parents=True)
     corpus.write(archive, count, scale=0.05)

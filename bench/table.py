@@ -1,4 +1,4 @@
-"""The table a benchmark prints: one line a case, beside its floor or peer and its target."""
+"""The table a benchmark prints: one line per figure, beside its floor or peer and its target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HEADINGS = ["what", "floor or peer", "ours", "ratio", "target", ""]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table. `met` is None where a line is for information."""
+    """One line of the table. `met` is None if the line is only for information."""
 
     what: str
     floor: str

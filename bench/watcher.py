@@ -1,6 +1,6 @@
 """The bare peer of the service: a watchdog callback that parses a closed CSV and writes it as durable Parquet.
 
-`watcher.py RAW OUT TOLD` appends a line to TOLD for each file: its name, when inotify told of its close, and when its
+`watcher.py RAW OUT TOLD` appends a line to TOLD for each file: its name, when inotify reported its close, and when its
 Parquet was durable (monotonic seconds). No settling, no check, no hash, no log.
 """
 

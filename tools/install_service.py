@@ -88,7 +88,7 @@ def find_place(settings: Settings, user: str | None) -> Place:
     """Work out the place from the settings; the user is the owner of the raw files unless given.
 
     Raises:
-        UsageError: no raw root, nobody to run as, or folders that lie in each other's way.
+        UsageError: no raw root, nobody to run as, or a written folder inside the raw root or around it.
     """
     layout = settings.layout
     raw = Path(os.path.realpath(layout.raw_root))
@@ -110,9 +110,9 @@ def find_place(settings: Settings, user: str | None) -> Place:
     for folder in written:
         if folder.is_relative_to(raw) or raw.is_relative_to(folder):
             raise UsageError(
-                f"ingestd would write here, and the raw files are in {raw}",
+                f"ingestd would write here, but the raw files are in {raw}",
                 place=str(folder),
-                next_step="let [paths] in the config file name folders apart from each other",
+                next_step="under [paths] in the config file, name folders that are apart from each other",
             )
     return Place(_account(user, raw), raw, written)
 
@@ -129,7 +129,7 @@ def _account(user: str | None, raw: Path) -> str:
         ) from None
     if uid == 0 and user is None:
         raise UsageError(
-            "the raw files belong to root, which no service of ours should run as",
+            "the raw files belong to root, and the service should not run as root",
             place=str(raw),
             next_step="name the user the acquisition program runs as: --user NAME (who has to be able to read them)",
         )
@@ -212,7 +212,7 @@ def _settings(root: Path, data_root: Path | None, environment: Mapping[str, str]
 
 
 def _settings_to_be(config: Path, data_root: Path) -> Settings:
-    """Load the settings of a config file that is not written before all is checked."""
+    """Load the settings of a config file that is only written once everything is checked."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, config.name)
         draft.write_text(config_text(data_root), "utf-8")
@@ -224,7 +224,7 @@ def _settings_to_be(config: Path, data_root: Path) -> Settings:
 
 
 def _start() -> int:
-    """Let systemd read the units and start them, now and at every boot."""
+    """Make systemd read the units and start them, now and at every boot."""
     for command in (["daemon-reload"], ["reenable", "--quiet", *STARTED], ["restart", *STARTED]):
         if subprocess.run(["systemctl", *command], check=False).returncode != 0:
             print(f"error: systemctl {' '.join(command)} failed\n  next: journalctl -u ingestd -e", file=sys.stderr)

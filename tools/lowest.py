@@ -1,7 +1,7 @@
-"""Print the lower bound of every requirement in pyproject.toml as a pip constraint, one `name==bound` a line.
+"""Print the lower bound of every requirement in pyproject.toml as a pip constraint, one `name==bound` per line.
 
-A requirement without a lower bound that `>=` (with an upper `<` perhaps) says ends the script with its name:
-`make test-lowest` then tests nothing rather than something else.
+A requirement whose lower bound is not a plain `>=` (perhaps with an upper `<`) ends the script with its name, so that
+`make test-lowest` tests nothing rather than something else.
 """
 
 from __future__ import annotations

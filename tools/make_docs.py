@@ -136,7 +136,7 @@ def texts() -> dict[str, str]:
 
 
 def configuration_md() -> str:
-    """Write `docs/configuration.md`: every setting in a table a section."""
+    """Write `docs/configuration.md`: every setting, in one table per section."""
     parts = [CONFIGURATION.format(variable=CONFIG_VARIABLE, system=SYSTEM_CONFIG, prefix=ENV_PREFIX)]
     for name, model in sections().items():
         rows = [
@@ -150,7 +150,7 @@ def configuration_md() -> str:
 
 
 def type_of(field: FieldInfo) -> str:
-    """Say of which type a setting is."""
+    """Name the type of a setting."""
     if choices_of(field):
         return "text"
     text = str(field.annotation)
@@ -164,7 +164,7 @@ def default_of(section: str, key: str, field: FieldInfo) -> str:
 
 
 def unit(key: str) -> str:
-    """Tell the unit of a setting by the ending of its key; empty where it has none."""
+    """Tell the unit of a setting from the ending of its key; empty if it has none."""
     return next((words for ending, words in UNITS.items() if key.endswith(ending)), "")
 
 
@@ -177,7 +177,7 @@ def commands_md() -> str:
 
 
 def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """List every command below `command` that is no group, with the words that call it."""
+    """List every command below `command` that is not a group, with the words that call it."""
     for name, child in getattr(command, "commands", {}).items():
         if getattr(child, "commands", None):
             yield from leaves(child, (*path, name))

@@ -67,7 +67,7 @@ class Channel:
         self.slow_v = _relaxed(self.slow_v, 0.5 * shift, seconds, 22.0 if rising else 38.0)
 
     def current(self, vds: float, vg: float) -> float:
-        """Return the drain current (A) at once; the field-dependent mobility makes it sub-linear in `vds` (V)."""
+        """Return the drain current (A) right now; the field-dependent mobility makes it sub-linear in `vds` (V)."""
         overdrive = vg - self.dirac_v - self.trapped_v + self.fast_v + self.slow_v
         density = math.hypot(self.residual_per_m2, self.gate_f_m2 * overdrive / ELEMENTARY_CHARGE_C)
         mobility = self.mobility_m2_vs / (1.0 + abs(vds) / 1.5)
@@ -268,7 +268,7 @@ class LaserCalibration(Simulated):
 
 @dataclass(frozen=True)
 class Planned:
-    """One file: where it lies, when it started (local time, None: queued and never run) and what was set."""
+    """One file: its path, when its run started (local time; None: queued and never run) and what was set."""
 
     file: str
     procedure: type[Simulated]

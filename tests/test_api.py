@@ -176,7 +176,7 @@ def test_a_reject_that_nothing_is_left_of_is_damage(lab_folder: Folder, left: by
         path.write_bytes(whole.replace(b"not-pymeasure", b"of-tomorrow") if left == b"a code" else left)
     with pytest.raises(Corrupt, match="this reject JSON is") as caught:
         ingestd.stage_run("bad.csv", root(lab_folder))
-    assert caught.value.next_step.startswith("`ingestd repair`")
+    assert caught.value.next_step.startswith("run `ingestd repair`")
 
 
 def test_stage_run_of_a_run_that_is_not_over_asks_for_patience(lab_folder: Folder) -> None:

@@ -110,9 +110,9 @@ def find_place(settings: Settings, user: str | None) -> Place:
     for folder in written:
         if folder.is_relative_to(raw) or raw.is_relative_to(folder):
             raise UsageError(
-                f"ingestd would write here, but the raw files are in {raw}",
+                f"ingestd would write here, and the raw files are in {raw}",
                 place=str(folder),
-                next_step="under [paths] in the config file, name folders that are apart from each other",
+                next_step="let [paths] in the config file name folders apart from each other",
             )
     return Place(_account(user, raw), raw, written)
 
@@ -129,7 +129,7 @@ def _account(user: str | None, raw: Path) -> str:
         ) from None
     if uid == 0 and user is None:
         raise UsageError(
-            "the raw files belong to root, and the service should not run as root",
+            "the raw files belong to root, which no service of ours should run as",
             place=str(raw),
             next_step="name the user the acquisition program runs as: --user NAME (who has to be able to read them)",
         )

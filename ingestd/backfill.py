@@ -146,6 +146,8 @@ class _Run:
         self.ledger = Ledger(scan)
         self.report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
         self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
+        self._scanned_at = time.monotonic()
+        self._changed_at: dict[str, float] = {}  # when a file was first seen in another state than the scan's
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
@@ -153,7 +155,7 @@ class _Run:
     def stage_everything(self) -> Report:
         """Stage and commit what is settled, let copies take the place of originals that are gone, and sum up."""
         try:
-            self._stage_in_passes(scanned_at=time.monotonic())
+            self._stage_in_passes()
             if self.options.only is None and not self.options.stop():
                 self._promote_copies()
             self._fail_unseen()
@@ -163,19 +165,18 @@ class _Run:
         self._sum_up()
         return self.report
 
-    def _stage_in_passes(self, scanned_at: float) -> None:
+    def _stage_in_passes(self) -> None:
         """Stage and commit, and look again at what was too young or changed meanwhile."""
         to_do = self._to_do()
         self._total = len(to_do)
-        self._stage(to_do, steady_s=0.0)
+        self._stage(to_do)
         for _ in range(LOOKS - 1):
             if not self._again or self.options.stop():
                 return
-            self._wait_until(scanned_at + self.settings.settle.settle_s)
+            self._wait_until(self._scanned_at + self.settings.settle.settle_s)
             for name in filter(self._again.__contains__, self.ledger.names(Fate.WAITING)):
                 self.ledger.put(name, Fate.TO_DO)
-            pending, same = self._look_again()
-            self._stage(pending, steady_s=time.monotonic() - scanned_at if same else 0.0)
+            self._stage(self._look_again())
 
     def _to_do(self) -> dict[str, FileStat]:
         """Pick the files that need a look, in the order in which they must be decided."""
@@ -238,7 +239,7 @@ class _Run:
         """Give a fate to each file still to do: it never stood still, was left, or another process was faster."""
         catalog, ledger, early = self.ingest.store.catalog, self.ledger, self.report.ended_early
         if not early:
-            pending, _ = self._look_again()
+            pending = self._look_again()
             for name in filter(pending.__contains__, ledger.names(Fate.TO_DO)):
                 ledger.tell(Fate.FAILED, self._never_still(name))
         for name in ledger.names(Fate.TO_DO):
@@ -259,7 +260,7 @@ class _Run:
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 
-    def _stage(self, pending: dict[str, FileStat], steady_s: float) -> None:
+    def _stage(self, pending: dict[str, FileStat]) -> None:
         """Stage and commit the files that nobody is writing; note the others as waiting.
 
         One look at all processes serves the whole pass: a file that has the same size and mtime before the look and
@@ -269,20 +270,21 @@ class _Run:
         if not pending:
             return
         writers = read_writers(pending.values(), visible=self.settings.settle.writers_visible)
-        batches = self._batches(pending, writers, steady_s)
+        batches = self._batches(pending, writers)
         for outcomes in self.engine.stage(batches, self.options.stop):
             for outcome in outcomes:
                 self._account(outcome)
             self._commit(outcomes)
 
-    def _batches(self, pending: dict[str, FileStat], writers: Writers, steady_s: float) -> Iterator[list[StageTask]]:
+    def _batches(self, pending: dict[str, FileStat], writers: Writers) -> Iterator[list[StageTask]]:
         stage = self.settings.stage
-        tasks = (self._task(name, status, writers, steady_s) for name, status in pending.items())
+        tasks = (self._task(name, status, writers) for name, status in pending.items())
         for batch in in_batches(filter(None, tasks), limit_files=stage.batch_files, limit_mib=stage.batch_mib):
             self.ingest.workspace.keep()
             yield batch
 
-    def _task(self, name: str, status: FileStat, writers: Writers, steady_s: float) -> StageTask | None:
+    def _task(self, name: str, status: FileStat, writers: Writers) -> StageTask | None:
+        steady_s = time.monotonic() - self._changed_at.get(name, self._scanned_at)
         seen = Observation(max(abs(status.age_s(self.options.clock())), steady_s), writers.writer_of(status))
         verdict = judge_outside(seen, self.ingest.context.patience)
         if verdict.state is State.SETTLED:
@@ -353,10 +355,9 @@ class _Run:
             done = self.ingest.compact()
             self._compact_at = max(COMPACT_FROM, done.rows // 10 if done else 0)
 
-    def _look_again(self) -> tuple[dict[str, FileStat], bool]:
-        """Stat the files of the last pass that deserve another look; tell whether none has changed since."""
+    def _look_again(self) -> dict[str, FileStat]:
+        """Stat the files of the last pass that deserve another look."""
         pending: dict[str, FileStat] = {}
-        same = True
         catalog = self.ingest.store.catalog
         for name, before in self._again.items():
             try:
@@ -368,8 +369,9 @@ class _Run:
                 continue
             if not catalog.is_current(name, status.stamp):
                 pending[name] = status
-                same = same and status == before
-        return pending, same
+            if status != before:
+                self._changed_at[name] = time.monotonic()
+        return pending
 
 
 def _passed_over(scan: Scan) -> dict[str, str]:

@@ -159,6 +159,25 @@ def test_a_file_changed_a_moment_ago_is_staged_by_the_same_run(archive: Archive)
     assert archive.report.waiting == []
 
 
+def test_a_file_that_changes_while_it_is_waited_for_has_not_settled(tmp_path: Path) -> None:
+    """It is steady since its last change, not since the scan: the next run takes it."""
+    archive = Archive(tmp_path, settle={"settle_s": 2.0})
+    path = archive.put(A, RUN.data)
+    moment = utc_now()
+    os.utime(path, (moment.timestamp(),) * 2)
+    waits = iter(range(100))
+
+    def grow() -> bool:
+        if next(waits) == 2:
+            path.write_bytes(RUN.but(rows=4).data)
+            os.utime(path, (moment.timestamp() + 1,) * 2)
+        return False
+
+    report = backfill(archive.settings, Options(engine=inline, clock=lambda: moment, stop=grow))
+    assert [(file.source_file, file.code) for file in report.waiting] == [(A, "settling")]
+    assert archive.backfill() == [("ingested", A)]
+
+
 @pytest.mark.parametrize("ahead_s", [0.2, 86_400.0])
 def test_an_mtime_in_the_future_delays_nothing_for_long(archive: Archive, ahead_s: float) -> None:
     """A file from a computer whose clock is ahead is staged, by this run."""

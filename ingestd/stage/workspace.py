@@ -19,6 +19,9 @@ LOCK_NAME = "owner.lock"
 IN_HAND_NAME = "in_hand.json"
 SWEEP_LOCK_NAME = "sweep.lock"
 
+PROBED_S = 2.0
+"""How long, in seconds, to wait for a lock of our own that another process may just be probing."""
+
 
 class Workspace:
     """One process's `folder`, on the file system of the stage so that a rename moves data into the stage.
@@ -35,7 +38,7 @@ class Workspace:
     def make(self) -> None:
         """Make the folder and hold its lock; nobody else may sweep meanwhile."""
         self._lock.release()
-        self._lock.acquire(0)
+        self._lock.acquire(PROBED_S)
         self._inode = self._lock.path.stat().st_ino
         self._stage = self._stage or self._identity()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,21 @@ def the_lock_and_another_came(own: Workspace) -> None:
     """Delete the lock, in whose place a process that sweeps has put its own."""
     (own.folder / LOCK_NAME).unlink()
     (own.folder / LOCK_NAME).touch()
+
+
+def test_a_probe_of_its_new_lock_costs_a_process_nothing(root: Path) -> None:
+    """`verify`, say, probes every lock: a process that makes its workspace at that instant is not refused."""
+    own = Workspace(root / "1-aa")
+    own.folder.mkdir(parents=True)
+    (own.folder / LOCK_NAME).touch()
+    with ExitStack() as probing:
+        probing.enter_context(Lock(own.folder / LOCK_NAME).shared(0.0))
+        end = threading.Timer(0.2, probing.pop_all().close)
+        end.start()
+        own.make()
+        end.join()
+    assert is_held(own)
+    own.remove()
 
 
 @pytest.mark.parametrize("delete", [all_of_it, one, the_lock, the_lock_and_another_came])

@@ -120,9 +120,7 @@ class Placing:
             except (OSError, Retry):
                 for path in fresh:
                     shutil.rmtree(path.parent, ignore_errors=True)
-                with contextlib.suppress(
-                    OSError, Retry
-                ):  # if it fails, the next try finds it kept, and replaces it again
+                with contextlib.suppress(OSError, Retry):  # the next try finds what is kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
                     self._forget(workspace)

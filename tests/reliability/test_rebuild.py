@@ -267,7 +267,7 @@ def test_a_plan_says_when_it_cannot_tell_all(archive: Archive) -> None:
     plan = mend(archive, apply=False)
     assert ([step.kind for step in plan.steps], plan.more_may_follow) == (["manifest"], True)
     _, out = _command(archive, "repair")
-    assert "further steps may follow" in " ".join(out.split())
+    assert "Other damage may show only once the manifest is restored" in " ".join(out.split())
     done = mend(archive)
     assert ({"manifest", "parquet"} <= {step.kind for step in done.steps}, done.more_may_follow) == (True, False)
     assert (done.left, damages(archive)) == ([], set())

@@ -34,9 +34,6 @@ FOLLOW_S = 0.2
 FEW = 5
 """Up to how many pending files `status` lists one by one."""
 
-_FIRST = ("retrying", "running", "queued")
-"""The states of waiting files, the most urgent first; `pending` comes after all of them."""
-
 
 @commands.command()
 @with_settings(*PATHS)
@@ -165,19 +162,23 @@ def _as_waited_for(trouble: Trouble) -> Iterator[str]:
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
     """List what waits: first what needs a person or is being measured, last and in brief what is only pending."""
-    from ingestd.service.status import PENDING  # noqa: PLC0415  # loaded by `status` already
+    from ingestd.raw.settling import State  # noqa: PLC0415  # loaded by `status` already
+    from ingestd.service.status import PENDING, RETRYING  # noqa: PLC0415  # loaded by `status` already
 
+    order = (RETRYING, State.RUNNING, State.QUEUED)
     pending = [file for file in waiting if file.state == PENDING]
     others = [file for file in waiting if file.state != PENDING]
-    others.sort(key=lambda file: _FIRST.index(file.state))
+    others.sort(key=lambda file: order.index(file.state))
     shown = others[:LONG_LIST] + (pending if len(pending) <= FEW else [])
     for file in shown:
         since = (
-            f" for {duration(file.age_s)}" if file.state == "queued" else f", last change {duration(file.age_s)} ago"
+            f" for {duration(file.age_s)}"
+            if file.state == State.QUEUED
+            else f", last change {duration(file.age_s)} ago"
         )
         if file.age_s < 0:
             since = ", dated in the future"
-        rows = "" if file.rows is None or file.state != "running" else f", {count(file.rows, 'row')} so far"
+        rows = "" if file.rows is None or file.state != State.RUNNING else f", {count(file.rows, 'row')} so far"
         say(f"{file.source_file}  {file.state}{rows}{since}: {file.reason}", lead="waiting   ", style="bold")
         if file.next_step:
             say(f"next: {file.next_step}", lead="          ")

@@ -8,7 +8,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,7 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.cli.output import LONG_LIST
-from ingestd.cli.report import JSON_KEYS, STAGED, SUMS, tell
-from ingestd.fate import Fate
-from ingestd.manifest.record import Event
-from ingestd.report import Report
-from ingestd.settings import load_settings
+from ingestd.cli.report import JSON_KEYS
 
 FIRST = """\
 rejected  2026-03-12/IV2026-03-12_3.csv, line 62
@@ -176,15 +171,6 @@ def test_a_name_that_is_no_utf8_makes_the_exit_code_1(folder: Folder) -> None:
     done = folder.run("backfill", "--json", "--workers", "1")
     assert (done.code, done.json["unreachable"], done.json["staged"]) == (1, ["\\xff.csv"], 1)
     assert "\n1 name passed over may hide a measurement: see above\n" in folder.run("backfill").out
-
-
-def test_what_another_process_decided_meanwhile_is_counted(capsys: pytest.CaptureFixture[str], folder: Folder) -> None:
-    """Beside a service, or another backfill, the sums are still the files that were found."""
-    layout = load_settings(flags={"paths": {"data_root": str(folder.path)}}).layout
-    tell(Report(fates=Counter({Fate.INGESTED: 3, Fate.KNOWN: 2, Fate.OVERTAKEN: 3})), layout)
-    assert "\n       3  decided meanwhile by another ingestd, or gone since\n" in capsys.readouterr().out
-    tell(Report(fates=Counter({Fate.INGESTED: 3})), layout)
-    assert "meanwhile" not in capsys.readouterr().out
 
 
 def test_long_lists_are_cut_for_people_and_whole_in_json(folder: Folder) -> None:
@@ -391,11 +377,3 @@ def test_lab_backfill_stages_every_real_run(lab: Path, folder: Folder) -> None:
     compared = folder.run("compare-histories", str(lab / "legacy_histories"), "data/histories", "--json")
     assert (compared.code, compared.json["same"]) == (0, True)
     assert sum(len(chip["waiting"]) for chip in compared.json["chips"]) == 1
-
-
-def test_every_fate_of_a_file_is_in_one_sum() -> None:
-    """So the sums are the files that were found; what was staged is made of exactly the events that stage a file."""
-    counted = [fate for together in SUMS.values() for fate in together]
-    assert sorted([*STAGED, *counted, Fate.TO_DO]) == sorted(Fate)
-    assert sorted(STAGED) == sorted(fate for fate in Fate if fate.stages)
-    assert sorted(map(str, STAGED)) == sorted(str(event) for event in Event if event.stages)

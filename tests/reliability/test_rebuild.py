@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,8 +13,7 @@ from pathlib import Path
 import lived
 import pytest
 from archive import Archive
-from lived import cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
-from measurement import BROKEN
+from lived import cut_file, damages, flip, histories, manifest, mend, rebuild, tree
 from powerless import powerless
 
 from ingestd.errors import Corrupt
@@ -222,145 +220,10 @@ def test_a_superseded_run_survives_though_its_successor_moved(events: bool, arch
     assert damages(archive) == set()
 
 
-def test_a_torn_end_needs_no_hand(archive: Archive) -> None:
-    """A log cut in the middle of its last record is no damage: the next start sets the piece aside and goes on."""
-    archive.put("late/It_20.csv", lived.number(20).data)
-    lived.backfill_without_compaction(archive, histories=False)
-    path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
-    offset, payload = split(path.read_bytes()).payloads[1]
-    cut_file(path, offset + len(payload) // 2)
-    assert mend(archive, apply=False).steps[0].kind == "log-torn"
-    archive._ticks += 60
-    lived.plain_start(archive)
-    assert [one.read_bytes() for one in archive.layout.wal_dir.glob("*.torn-*")]
-    assert "late/It_20.csv" in archive.live()
-    lived.check_sound(archive)
-
-
-def test_verify_beside_a_writer_calls_nothing_damaged(archive: Archive, tmp_path: Path) -> None:
-    """While another process ingests, edits and moves, verify never takes what is under way for damage."""
-    code = "import sys, lived; from pathlib import Path; lived.work_on(Path(sys.argv[1]), int(sys.argv[2]))"
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code, str(archive.root.parent), "30"], env={"PYTHONPATH": ":".join(here)}
-    )
-    looks = 0
-    try:
-        while worker.poll() is None:
-            assert damages(archive, deep=bool(looks % 2)) == set()
-            looks += 1
-    finally:
-        worker.kill()
-        worker.wait()
-    assert worker.returncode == 0
-    assert looks > 2
-    lived.plain_start(archive)
-    lived.check_sound(archive)
-
-
-def test_a_plan_says_when_it_cannot_tell_all(archive: Archive) -> None:
-    """Of a damaged manifest the plan has the first step only, and says so; what follows is mended with it."""
-    archive.staged(archive.live()[lived.PLAIN]).write_bytes(b"cut")
-    plan = mend(archive, apply=False)
-    assert ("parquet" in {step.kind for step in plan.steps}, plan.more_may_follow) == (True, False)
-    flip(archive.layout.manifest_path, 300)
-    plan = mend(archive, apply=False)
-    assert ([step.kind for step in plan.steps], plan.more_may_follow) == (["manifest"], True)
-    _, out = _command(archive, "repair")
-    assert "Other damage may show only once the manifest is restored" in " ".join(out.split())
-    done = mend(archive)
-    assert ({"manifest", "parquet"} <= {step.kind for step in done.steps}, done.more_may_follow) == (True, False)
-    assert (done.left, damages(archive)) == ([], set())
-
-
-# ---- the commands ----------------------------------------------------------------------------------------------------
-
-
-def test_the_commands_tell_by_exit_code_and_json(archive: Archive) -> None:
-    """verify ends with 1 where something is damaged and 0 where not; so does repair; `--json` holds it all."""
-    assert _command(archive, "verify", "--deep")[0] == 0
-    flip(archive.layout.manifest_path, 300)
-    code, out = _command(archive, "verify", "--json")
-    assert (code, json.loads(out)["clean"]) == (1, False)
-    code, out = _command(archive, "repair")
-    assert code == 1
-    assert "restore the manifest (manifest.parquet: " in out
-    assert "ingestd repair --apply" in out
-    code, out = _command(archive, "repair", "--apply", "--json")
-    assert code == 0
-    assert [step["kind"] for step in json.loads(out)["steps"]] == ["manifest", "histories"][
-        : len(json.loads(out)["steps"])
-    ]
-    code, out = _command(archive, "verify")
-    assert (code, "Nothing is damaged" in out) == (0, True)
-    code, out = _command(archive, "rebuild-manifest", "--from", "stage", "--json")
-    assert json.loads(out)["rows_from_stage"] == len(archive.rows())
-
-
-def test_notes_are_no_damage(archive: Archive) -> None:
-    """Copies, rejects, queued, deleted and new files are told as notes and leave the exit code alone."""
-    archive.put("late/bad.csv", BROKEN)
-    kinds = {finding.kind for finding in findings(archive) if finding.level == "note"}
-    assert kinds >= {"rejected", "duplicate", "queued", "raw-missing", "raw-undecided"}
-    assert _command(archive, "verify")[0] == 0
-
-
-def _command(archive: Archive, *words: str) -> tuple[int, str]:
-    config = archive.root.parent / "config.toml"
-    done = subprocess.run(
-        [sys.executable, "-m", "ingestd", *words, "--config", str(config), "--data-root", str(archive.root)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    return done.returncode, done.stdout
-
-
 def _spoil_first_record(archive: Archive) -> None:
     path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
     offset, payload = split(path.read_bytes()).payloads[1]
     flip(path, offset + 27 + len(payload) // 2)
-
-
-@pytest.mark.parametrize("how", ["swapped", "renamed", "copied"])
-def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
-    """Parquet under another name is put back in its place, also where its raw file is gone and nothing else has it."""
-    rows, live = manifest(archive), archive.live()
-    one, other = (archive.staged(live[name]) for name in (lived.DELETED, lived.PLAIN))
-    want = {path: path.read_bytes() for path in (one, other)}
-    archive.delete(lived.PLAIN)
-    archive.delete(lived.COPY)
-    if how == "swapped":
-        one.write_bytes(want[other])
-        other.write_bytes(want[one])
-    elif how == "renamed":
-        one.parent.rename(one.parent.with_name("run_id=" + "f" * 20))
-    else:
-        shutil.copytree(one.parent, one.parent.with_name("old"))
-        one.unlink()
-    before = tree(archive.root)
-    assert [step.kind for step in mend(archive, apply=False).steps] == ["parquet", "put-back"]
-    assert tree(archive.root) == before
-    assert mend(archive).left == []
-    assert {path: path.read_bytes() for path in want} == want
-    assert manifest(archive) == rows
-    assert damages(archive) == set()
-    assert mend(archive).steps == []
-
-
-def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
-    """Without Parquet and raw file verify says so and what helps; repair and rebuild keep the run's row and name it."""
-    row, rows, lines = archive.live()[lived.DELETED], manifest(archive), histories(archive)
-    archive.staged(row).unlink()
-    (found,) = [one for one in findings(archive) if one.level == "damage"]
-    assert "put either back from a backup" in found.message
-    plan = mend(archive, apply=False)
-    assert (plan.steps, plan.left) == ([], [found])
-    assert mend(archive).left == [found]
-    rebuild(archive, "stage")
-    assert (manifest(archive), histories(archive)) == (rows, lines)
-    assert damages(archive) == {(found.kind, found.path)}
 
 
 @pytest.mark.parametrize("events", [True, False])

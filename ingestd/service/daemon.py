@@ -264,8 +264,12 @@ class Daemon:
             self._describe_watch(watch)
 
     def _check(self) -> None:
-        """Check the watch, then leave a beat: the scheduler's thread lives, and the watch was checked or replaced."""
+        """Check the watch and the state file, then leave a beat: the scheduler's thread lives.
+
+        Not in the main thread: if a disk hangs there, signals are not heard.
+        """
         self._check_watch()
+        self._state.check()
         self._checked_at = time.monotonic()
 
     def _check_watch(self) -> None:

@@ -176,10 +176,15 @@ class StateFile:
         if state != self._shown:
             self._shown = state = state.model_copy(update={"updated_at": self._clock()})
             self._tell(state)
-        if state != self._written or files.is_gone(self._layout.service_state_path):
+        if state != self._written:
             with contextlib.suppress(Retry):
                 write_state(self._layout, state)
                 self._written = state
+
+    def check(self) -> None:
+        """Have the state written again if its file was deleted; may be called from any thread, since it may hang."""
+        if files.is_gone(self._layout.service_state_path):
+            self._written = None
 
 
 def read_state(layout: Layout) -> tuple[ServiceState | None, files.Holder | None]:

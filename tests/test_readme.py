@@ -20,7 +20,7 @@ from ingestd.errors import RejectCode
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.service.state import Trouble
-from ingestd.service.status import RejectPart, RunPart, ServicePart, StatusReport, WaitingPart
+from ingestd.service.status_report import RejectPart, RunPart, ServicePart, StatusReport, WaitingPart
 from ingestd.settings import load_settings
 from ingestd.upkeep.findings import Finding, Kind
 from ingestd.upkeep.repair import Repair, Step

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from ingestd.cli import app, exits
 from ingestd.cli.config_text import COMPUTED, choices_of, config_toml, example, meaning_of, toml
 from ingestd.cli.report import JSON_KEYS
-from ingestd.service.status import Health
+from ingestd.service.status_report import Health
 from ingestd.settings import CONFIG_VARIABLE, ENV_PREFIX, SYSTEM_CONFIG, environment_name, sections
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from ingestd.service.state import Trouble
-    from ingestd.service.status import StatusReport, WaitingPart
+    from ingestd.service.status_report import StatusReport, WaitingPart
     from ingestd.settings import Settings
 
 commands = typer.Typer()
@@ -126,6 +126,9 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         if service.watching and service.watching not in told:
             by = service.watching
             say(by if by.startswith("waiting ") else f"watching {by}", lead="          ")
+        if service.changed_config:
+            said = f"{service.changed_config} is no longer what the service read at its start"
+            say(f"{said}: restart it (`sudo systemctl restart ingestd`)", lead="          ", style="bold yellow")
     answer, style = ("yes", "bold green") if found.safe_to_power_off else ("no", "bold red")
     say(f"safe to power off: {answer} ({found.safe_reason})", lead="power     ", style=style)
     free = "" if found.free_bytes is None else f"; {amount(found.free_bytes)} free"
@@ -163,7 +166,7 @@ def _as_waited_for(trouble: Trouble) -> Iterator[str]:
 def _tell_waiting(waiting: list[WaitingPart]) -> None:
     """List what waits: first what needs a person or is being measured, last and in brief what is only pending."""
     from ingestd.raw.settling import State  # noqa: PLC0415  # loaded by `status` already
-    from ingestd.service.status import PENDING, RETRYING  # noqa: PLC0415  # loaded by `status` already
+    from ingestd.service.status_report import PENDING, RETRYING  # noqa: PLC0415  # loaded by `status` already
 
     order = (RETRYING, State.RUNNING, State.QUEUED)
     pending = [file for file in waiting if file.state == PENDING]

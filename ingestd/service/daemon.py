@@ -149,7 +149,7 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
     faulthandler.enable()  # systemd's watchdog ends a stuck service with SIGABRT: the log then shows every thread
     signals, notifier = Signals(), Notifier.from_environment()
     with signals.installed(), limited_stop(signals, settings.service.stop_s):
-        if not wait_for_raw_root(settings.layout, signals.stop, notifier, clock):
+        if not wait_for_raw_root(settings, signals.stop, notifier, clock):
             return Exit.STOPPED
         lock = service_lock(settings.layout)
         lock.acquire(LOCK_WAIT_S)
@@ -175,7 +175,7 @@ class Daemon:
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)
         self._steps = ClockSteps(clock)
-        self._state = StateFile(settings.layout, clock, started_at=clock(), tell=self._tell)
+        self._state = StateFile(settings, clock, started_at=clock(), tell=self._tell)
         self._watching = ""
         self._limited_scan_at = 0.0
         self._checked_at = 0.0

@@ -19,12 +19,13 @@ from ingestd.layout import Layout
 from ingestd.service.logline import cause
 from ingestd.service.notify import Notifier
 from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock
+from ingestd.settings import Settings
 
 LOOK_S = 1.0
 """How often to look whether the raw root is there, in seconds."""
 
 
-def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier, clock: Clock) -> bool:
+def wait_for_raw_root(settings: Settings, stop: threading.Event, notifier: Notifier, clock: Clock) -> bool:
     """Wait, visibly, until there is a raw root; return False if a stop ended the wait.
 
     The lock is free afterwards: a disk mounted meanwhile may have brought another lock file, which others find.
@@ -32,11 +33,12 @@ def wait_for_raw_root(layout: Layout, stop: threading.Event, notifier: Notifier,
     Raises:
         LockHeld: another service, or a repair, works on this data root.
     """
+    layout = settings.layout
     missing = _without_raw_root(layout)
     if missing is None:
         return True
     log = structlog.get_logger("ingestd")
-    with contextlib.closing(_Presence(layout, clock)) as presence:
+    with contextlib.closing(_Presence(settings, clock)) as presence:
         presence.show(missing)  # first: if another service is at work, the log belongs to it
         log.error("waiting_for_raw_root", **cause(missing))
         notifier.ready(_sentence(missing))
@@ -69,10 +71,10 @@ def _sentence(missing: UsageError | Retry) -> str:
 class _Presence:
     """What others see of a service that waits: its lock and its state, where there is a folder for them."""
 
-    def __init__(self, layout: Layout, clock: Clock) -> None:
-        self._layout = layout
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
         self._clock = clock
-        self._lock = service_lock(layout)
+        self._lock = service_lock(settings.layout)
         self._started_at = clock()
         self._state: StateFile | None = None  # while the lock is held
 
@@ -103,10 +105,10 @@ class _Presence:
             self._lock.release()
         else:
             return self._state
-        folder = self._layout.service_lock_path.parent
+        folder = self._settings.layout.service_lock_path.parent
         with files.as_retry(folder):
             if not files.is_dir(folder):
                 return None
         self._lock.acquire(LOCK_WAIT_S)
-        self._state = StateFile(self._layout, self._clock, self._started_at)
+        self._state = StateFile(self._settings, self._clock, self._started_at)
         return self._state

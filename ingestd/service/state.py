@@ -63,7 +63,7 @@ class ServiceState(Model):
     """The service at one moment.
 
     `doing` is one plain sentence, the same as systemd's `STATUS=`. `backlog` counts the files not looked at yet, except
-    those in `retrying`.
+    those in `retrying`. `config_file` is absolute, None if there is none; `config_sha256` is its hash as it was read.
     """
 
     pid: int
@@ -74,6 +74,8 @@ class ServiceState(Model):
     phase: Phase
     doing: str
     watching: str
+    config_file: Path | None = None
+    config_sha256: str = ""
     backlog: int = 0
     troubles: list[Trouble] = []
     retrying: list[RetryingFile] = []
@@ -133,12 +135,14 @@ class StateFile:
 
     def __init__(
         self,
-        layout: Layout,
+        settings: Settings,
         clock: Callable[[], datetime],
         started_at: datetime,
         tell: Callable[[ServiceState], None] = lambda _: None,
     ) -> None:
-        self._layout = layout
+        self._layout = settings.layout
+        self._config_file = settings.config_file and settings.config_file.absolute()
+        self._config_sha256 = settings.config_sha256
         self._clock = clock
         self._started_at = started_at
         self._tell = tell
@@ -169,6 +173,8 @@ class StateFile:
             phase=phase,
             doing=doing,
             watching=watching,
+            config_file=self._config_file,
+            config_sha256=self._config_sha256,
             backlog=backlog,
             troubles=list(troubles),
             retrying=list(retrying),

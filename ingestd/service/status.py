@@ -5,15 +5,13 @@ Files are looked at afresh by the rules of the service, so the answer is the sam
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import IntEnum
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from ingestd import files
 from ingestd.asked import require_raw_root
@@ -34,7 +32,16 @@ from ingestd.raw.settling import (
     judge_outside,
     queued,
 )
-from ingestd.service.state import SERVICE, RetryingFile, Trouble, check_space, read_state, this_process
+from ingestd.service.state import SERVICE, RetryingFile, ServiceState, Trouble, check_space, read_state, this_process
+from ingestd.service.status_report import (
+    PENDING,
+    RETRYING,
+    RejectPart,
+    RunPart,
+    ServicePart,
+    StatusReport,
+    WaitingPart,
+)
 from ingestd.settings import Settings
 from ingestd.words import count
 from ingestd.writers import Writers, read_writers
@@ -48,107 +55,6 @@ FILES_READ = 1000
 
 Before the first backfill of an archive, all files wait.
 """
-
-PENDING = "pending"
-"""Settled, and not decided yet: the service or the next backfill takes it."""
-
-RETRYING = "retrying"
-"""It cannot be read or staged now, and is tried again."""
-
-
-class Health(IntEnum):
-    """Exit codes of `ingestd status`, for monitoring."""
-
-    WELL = 0
-    NEEDS_A_PERSON = 1
-    SERVICE_DOWN = 3
-
-
-class Part(BaseModel):
-    """A part of the report; its JSON keys are stable."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class ServicePart(Part):
-    """The service: `phase` is `down` when none holds the lock of this data root.
-
-    `doing` then says what else holds it, such as a repair, or why a service may be waiting unseen; `pid` and `host` are
-    those of a service. `backlog` counts the files it has yet to look at, except those that are tried again.
-    """
-
-    phase: Literal["down", "starting", "running", "stopping"]
-    doing: str = ""
-    watching: str = ""
-    pid: int | None = None
-    host: str = ""
-    started_at: datetime | None = None
-    backlog: int = 0
-
-
-class WaitingPart(Part):
-    """A file that waits: `queued`, `running`, `pending` or `retrying`; `age_s` counts seconds since its last change.
-
-    `code` is the kind of reason of a `queued` or `running` file, as in `Verdict`; `next_step` says what to do about the
-    reason of a `retrying` one.
-    """
-
-    source_file: str
-    state: str
-    age_s: float
-    reason: str
-    code: str = ""
-    rows: int | None = None
-    next_step: str = ""
-
-
-class RunPart(Part):
-    """A run that was measured recently."""
-
-    run_id: str
-    source_file: str
-    chip_name: str | None
-    summary: str
-    start_time_utc: datetime
-    ingested_at_utc: datetime
-
-
-class RejectPart(Part):
-    """A rejected file that is still there, and its code; `ingestd rejects show` shows the rest.
-
-    `run_id` is the run it was before it changed, which stays live; None if it was none.
-    """
-
-    source_file: str
-    code: str
-    run_id: str | None = None
-
-
-class StatusReport(Part):
-    """Everything `status` knows.
-
-    `free_bytes` is None if the stage's disk cannot be asked (there is no stage yet, say), `runs_without_raw_file` if
-    part of the raw root cannot be looked at.
-    """
-
-    service: ServicePart
-    safe_to_power_off: bool
-    safe_reason: str
-    runs: int
-    runs_without_raw_file: int | None
-    waiting: list[WaitingPart]
-    last_runs: list[RunPart]
-    rejects: list[RejectPart]
-    troubles: list[Trouble]
-    log_records: int
-    free_bytes: int | None
-
-    @property
-    def health(self) -> Health:
-        """What a monitor should report: a fault that needs a person takes precedence over a service that is down."""
-        if self.troubles or self.rejects or any(file.state == RETRYING for file in self.waiting):
-            return Health.NEEDS_A_PERSON
-        return Health.SERVICE_DOWN if self.service.phase == "down" else Health.WELL
 
 
 def read_status(settings: Settings, now: datetime) -> StatusReport:
@@ -253,9 +159,22 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
         pid=state.pid,
         host=state.host,
         started_at=state.started_at,
+        changed_config=_changed_config(state),
         backlog=state.backlog,
     )
     return part, list(state.troubles), {retry.source_file: retry for retry in state.retrying}
+
+
+def _changed_config(state: ServiceState) -> str:
+    if state.config_file is None or state.host != this_process()[1]:
+        return ""
+    try:
+        content = state.config_file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        content = b""
+    except OSError:  # it may be closed to whoever asks
+        return ""
+    return "" if hashlib.sha256(content).hexdigest() == state.config_sha256 else str(state.config_file)
 
 
 def _perhaps_unseen(service: ServicePart, layout: Layout) -> ServicePart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import tomllib
@@ -82,14 +83,16 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
             files; the message names key, place and the nearest key.
     """
     path = find_config(config, os.environ)
-    tables = _read_toml(path) if path is not None else {}
+    content = b"" if path is None else _read(path)
+    tables = {} if path is None else _parsed(content, path)
     given = _absolute(flags or {})
     _check_environment(os.environ)
     try:
-        settings = Settings(file=tables, flags=given).taken_from(path)  # type: ignore[call-arg]  # by the sources
+        settings = Settings(file=tables, flags=given)  # type: ignore[call-arg]  # by the sources
     except ValidationError as error:
         findings = (_finding(found, path, given) for found in error.errors(include_url=False))
         raise all_at_once([*findings, *_mistakes_in(tables.get("procedures", {}), path)]) from None
+    settings.taken_from(path, hashlib.sha256(content).hexdigest())
     _keep_apart(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:
@@ -109,11 +112,16 @@ def _mistakes_in(procedures: Mapping[str, Any], path: Path | None) -> list[Usage
     return found
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        tables = tomllib.loads(path.read_text("utf-8-sig"))
+        return path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", place=f"{path}: byte {error.start}", next_step="save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # not TOML; an integer too long, or values too deep, for Python

@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     procedures: dict[str, Any] = {}
 
     _config_file: Path | None = PrivateAttr(default=None)
+    _config_sha256: str = PrivateAttr(default="")
     _origin: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -74,19 +75,24 @@ class Settings(BaseSettings):
             InitSettingsSource(settings_cls, given.get("file", {})),
         )
 
-    def taken_from(self, config_file: Path | None) -> Settings:
-        """Note the config file the values came from, before a path is asked for: relative ones start at its folder.
+    def taken_from(self, config_file: Path | None, sha256: str) -> None:
+        """Note the config file the values came from and its hash, before a path is asked for.
 
-        Without one they start at the current folder. Returns the settings themselves.
+        Relative paths start at its folder; without a config file, at the current folder.
         """
         self._config_file = config_file
+        self._config_sha256 = sha256
         self._origin = (Path.cwd() if config_file is None else config_file.absolute().parent).resolve()
-        return self
 
     @property
     def config_file(self) -> Path | None:
         """The config file in force, None if only defaults, environment and flags count."""
         return self._config_file
+
+    @property
+    def config_sha256(self) -> str:
+        """The SHA-256 of the config file as it was read, in hexadecimal."""
+        return self._config_sha256
 
     @property
     def workers(self) -> int:

@@ -11,7 +11,8 @@ from lived import PLAIN, RUN
 from ingestd.backfill import Options, backfill
 from ingestd.cli.report import exit_code
 from ingestd.lost import RESTORE_EMPTIED
-from ingestd.service.status import Health, StatusReport, read_status
+from ingestd.service.status import read_status
+from ingestd.service.status_report import Health, StatusReport
 from ingestd.upkeep.explain import explain
 
 HEADER = RUN.but(rows=0).data

@@ -22,7 +22,8 @@ from ingestd.histories.chip import load_history
 from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
 from ingestd.manifest.table import read_manifest
 from ingestd.manifest.view import read_view
-from ingestd.service.status import StatusReport, read_status
+from ingestd.service.status import read_status
+from ingestd.service.status_report import StatusReport
 from ingestd.settings import load_settings
 from ingestd.upkeep.verify import verify
 

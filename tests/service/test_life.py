@@ -54,6 +54,30 @@ def test_systemd_is_told_in_plain_words(tmp_path: Path) -> None:
         assert "STOPPING=1" in service.heard()
 
 
+def test_status_says_that_the_config_file_was_changed_since_the_start(tmp_path: Path) -> None:
+    """A setting that was edited and not taken in by a restart is told, until the service or the file is as before."""
+    with Service(tmp_path) as service:
+        read = service.config.read_bytes()
+        for content in (read + b"\n[settle]\nsettle_s = 60\n", None, read):
+            service.config.unlink(missing_ok=True)
+            if content is not None:
+                service.config.write_bytes(content)
+            changed = "" if content == read else str(service.config)
+            assert (service.status().service.changed_config, service.status().health) == (changed, 0)
+        service.config.write_bytes(read + b"# looked at by Ana\n")
+        words = f"{service.config} is no longer what the service read at its start: restart it"
+        assert words in " ".join(service.command("status").stdout.split())
+        assert service.stop() == 0
+        service.start()
+        assert not service.status().service.changed_config
+        away = service.raw.rename(tmp_path / "away")
+        assert service.stop() == 0
+        service.start()
+        service.config.write_bytes(read)
+        assert service.status().service.changed_config == str(service.config), "also while it waits for its folder"
+        away.rename(service.raw)
+
+
 # ---- dying ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,8 @@ from ingestd.layout import Layout
 from ingestd.manifest.record import Event
 from ingestd.service import status as looks
 from ingestd.service.state import SERVICE, RetryingFile, ServiceState, write_state
-from ingestd.service.status import Health, WaitingPart, hidden, read_status
+from ingestd.service.status import hidden, read_status
+from ingestd.service.status_report import Health, WaitingPart
 from ingestd.settings import Settings, load_settings
 from ingestd.settings.sections import Service as ServiceSettings
 

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from ingestd.cli import app
 from ingestd.service.daemon import Exit
-from ingestd.service.status import Health
+from ingestd.service.status_report import Health
 from ingestd.settings import load_settings
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -37,12 +37,15 @@ class Looker:
         self.gone: list[str] = []
         self.news: list[tuple[str, Verdict]] = []
         """Files that wait for another kind of reason than was last logged."""
+        self.ended: list[str] = []
+        """Files that are gone, and were last logged as waiting."""
 
     def tasks(self, names: Sequence[str]) -> list[StageTask]:
         """Return the tasks for those of `names` that are settled as far as can be seen from outside.
 
         One look at all processes serves them all. It is taken after their state was noted, and their state must be the
-        same when they are read, so nobody has written since the look. `gone` and `news` hold what else was found.
+        same when they are read, so nobody has written since the look. `gone`, `news` and `ended` hold what else was
+        found.
         """
         self.gone = []
         found: dict[str, FileStat] = {}
@@ -72,7 +75,8 @@ class Looker:
         try:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            self._list.done(name)
+            if self._list.done(name):
+                self.ended.append(name)
             self.gone.append(name)
             return None
         except OSError as error:

@@ -98,9 +98,10 @@ class WaitList:
         self._set(name, replace(entry, problem=problem, next_step=next_step, tries=entry.tries + 1, due=due))
         return entry.problem != problem
 
-    def done(self, name: str) -> None:
-        """Forget a file that was decided or is gone."""
-        self.entries.pop(name, None)
+    def done(self, name: str) -> bool:
+        """Forget a file that was decided or is gone; return whether a reason why it waits had been logged."""
+        entry = self.entries.pop(name, None)
+        return entry is not None and bool(entry.told or entry.problem)
 
     def _set(self, name: str, entry: Entry) -> None:
         self.entries[name] = entry

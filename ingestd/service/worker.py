@@ -315,10 +315,13 @@ class Worker:
         self._orphans.done(gone)
 
     def _tell_waiting(self) -> None:
-        """Log why files wait, once for each kind of reason."""
+        """Log why files wait, once for each kind of reason, and which of these files are gone."""
         for name, verdict in self._looker.news:
             self._log.info("waiting", source_file=name, state=verdict.state.value, reason=verdict.reason)
         self._looker.news.clear()
+        for name in self._looker.ended:
+            self._log.info("gone", source_file=name, reason="deleted, moved or renamed before it could be staged")
+        self._looker.ended.clear()
 
     # ---- jobs -------------------------------------------------------------------------------------------------------
 

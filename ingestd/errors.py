@@ -81,20 +81,13 @@ class Reject(IngestdError):
         self.found = found
 
     def at(self, line: int | None) -> Reject:
-        """Return the same reject with this line, unless it already has one."""
-        if self.line is not None or line is None:
-            return self
-        return Reject(
-            self.code, self.message, line=line, expected=self.expected, found=self.found, next_step=self.next_step
-        )
+        """Note the line, unless it is known already or `line` is None; return the reject."""
+        if self.line is None and line is not None:
+            self.line, self.place = line, f"line {line}"
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {"line": self.line, "expected": self.expected, "found": self.found, "next_step": self.next_step}
-        return _revive_reject, (self.code, self.message, state)
-
-
-def _revive_reject(code: RejectCode, message: str, state: dict[str, object]) -> Reject:
-    return Reject(code, message, **state)  # type: ignore[arg-type]  # the keys are __reduce__'s own
+        return Reject, (self.code, self.message), vars(self)
 
 
 def without_frames(error: Caught) -> Caught:

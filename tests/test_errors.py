@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from hashlib import sha1
 
 import hypothesis.strategies as st
 from hypothesis import given
 
+from ingestd.errors import Reject, RejectCode
 from ingestd.words import closest
 
 RUNS = [sha1(b"%d" % number, usedforsecurity=False).hexdigest()[:20] for number in range(30_000)]
@@ -30,3 +32,13 @@ def test_what_is_named_is_known(wanted: str, known: list[str]) -> None:
     assert set(found) <= set(known)
     if wanted in known and wanted:
         assert found[0].casefold() == wanted.casefold()
+
+
+def test_a_reject_comes_whole_from_another_process() -> None:
+    """A pool of processes that read files hands over the code, the line and the file that was named since."""
+    reject = Reject(RejectCode.BAD_CELL, "no number", expected="a number", found="x", next_step="correct it").at(7)
+    reject.place = "a.csv:7"
+    handed_over = pickle.loads(pickle.dumps(reject))
+    assert vars(handed_over) == vars(reject)
+    assert str(handed_over) == str(reject) == "a.csv:7: no number\n  next: correct it"
+    assert handed_over.at(9).line == 7

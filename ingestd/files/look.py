@@ -250,7 +250,7 @@ def _list_folder(
         path = prefix + name
         if not entry.is_file(follow_symlinks=False):
             _note_other(entry, path, found, pending)
-        elif name.endswith(".csv") or is_csv(name):
+        elif name.endswith(".csv") or _is_csv(name):
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -271,9 +271,14 @@ def _list_folder(
                 found.files[path] = stat_of(status)
 
 
-def is_csv(name: str) -> bool:
+def _is_csv(name: str) -> bool:
     """Tell whether a raw file's name ends in `.csv`, in any case."""
-    return name.endswith(".csv") or name[-4:].lower() == ".csv"
+    return name[-4:].lower() == ".csv"
+
+
+def may_be_csv(name: str) -> bool:
+    """Tell whether `scan_csvs` may find a file at this path below its root: the path alone rules out many."""
+    return _is_csv(name) and not name.startswith(".") and "/." not in name and not _undecodable(name)
 
 
 def why_passed_over(root: Path, name: str) -> str:
@@ -287,16 +292,16 @@ def why_passed_over(root: Path, name: str) -> str:
             return "symbolic links are not followed"
     if is_dir(path):
         return "it is a folder"
-    return "" if is_csv(parts[-1]) else "only names that end in .csv count"
+    return "" if _is_csv(parts[-1]) else "only names that end in .csv count"
 
 
 def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
     if entry.is_dir(follow_symlinks=False):
         pending.append(name + "/")
     elif entry.is_symlink():
-        if is_csv(name) or _leads_to_folder(entry):
+        if _is_csv(name) or _leads_to_folder(entry):
             found.links.append(_shown_name(name))
-    elif is_csv(name):
+    elif _is_csv(name):
         (found.undecodable if _undecodable(name) else found.specials).append(_shown_name(name))
 
 

@@ -344,7 +344,7 @@ class _Hints(FileSystemEventHandler):
 
     def _hint_at(self, path: str) -> None:
         name = path.removeprefix(self._prefix)
-        if name != path and may_be_csv(name):
+        if name != path and files.may_be_csv(name):
             with self._lock:
                 if self._open:
                     self._on_hint(name)
@@ -355,14 +355,3 @@ class _Hints(FileSystemEventHandler):
             new = shown(os.fsdecode(event.dest_path).removeprefix(self._prefix), 200)
             return f"the folder {name} was moved to {new}"
         return f"the folder {name} {'appeared' if isinstance(event, DirCreatedEvent) else 'went away'}"
-
-
-def may_be_csv(name: str) -> bool:
-    """Say whether a path relative to the raw root can be one that a scan finds."""
-    if not files.is_csv(name) or name.startswith(".") or "/." in name:
-        return False
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ import pytest
 
 from ingestd import files
 from ingestd.errors import Retry
-from ingestd.files import Scan, Stamps, scan_csvs
+from ingestd.files import Scan, Stamps, may_be_csv, scan_csvs
 
 
 @pytest.fixture
@@ -263,3 +263,21 @@ def test_a_reading_leaves_no_trace(raw: Path) -> None:
     files.read_raw(raw / "a.csv", 100)
     assert files.sha256_of(raw / "a.csv") == hashlib.sha256(b"a.csv").hexdigest()
     assert (raw / "a.csv").stat() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.csv", True),
+        ("d/A.CSV", True),
+        (".csv", False),
+        ("d/.a.csv", False),
+        (".d/a.csv", False),
+        ("a.csv.part", False),
+        ("a\udcff.csv", False),
+        ("a", False),
+    ],
+)
+def test_which_names_may_be_measurements(name: str, expected: bool) -> None:
+    """Names that no scan lists are ruled out by the path alone."""
+    assert may_be_csv(name) is expected

@@ -11,7 +11,7 @@ import pytest
 from hints import LIMIT_S, Heard
 
 from ingestd.errors import Retry
-from ingestd.service.watch import Watch, may_be_csv
+from ingestd.service.watch import Watch
 
 # ---- files and folders ----------------------------------------------------------------------------------------------
 
@@ -155,24 +155,6 @@ def test_names_that_no_scan_finds_make_no_hints(root: Path, watch: Watch, heard:
     heard.until(lambda: "the folder bad\\udcfe appeared" in heard.doubts)
     assert set(heard.hints) == {"LAST.CSV"}
     assert watch.check() is None
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("a.csv", True),
-        ("d/A.CSV", True),
-        (".csv", False),
-        ("d/.a.csv", False),
-        (".d/a.csv", False),
-        ("a.csv.part", False),
-        ("a\udcff.csv", False),
-        ("a", False),
-    ],
-)
-def test_which_names_may_be_measurements(name: str, expected: bool) -> None:
-    """The rule of names is the scan's."""
-    assert may_be_csv(name) is expected
 
 
 def test_our_own_reading_makes_no_hints(root: Path, heard: Heard) -> None:

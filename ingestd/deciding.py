@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
-from ingestd.layout import Layout
 from ingestd.manifest.catalog import KnownRun, known_run
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
 from ingestd.manifest.row import ManifestRow
@@ -27,8 +26,8 @@ from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContex
 class Decider:
     """Decides about staged files, one by one, from what the store's catalog knows."""
 
-    def __init__(self, layout: Layout, store: ManifestStore, context: StageContext, originals: Originals) -> None:
-        self.layout = layout
+    def __init__(self, store: ManifestStore, context: StageContext, originals: Originals) -> None:
+        self.layout = store.layout
         self.store = store
         self.context = context
         self.originals = originals
@@ -208,7 +207,7 @@ class Decider:
             return None
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
-        if self.originals.holds(self.store.catalog, run, task.now):
+        if self.originals.holds(catalog, run, task.now):
             return self._merged(self._copy(run, outcome), run, placing)
         return self._moved(run, outcome, placing)
 

@@ -75,7 +75,7 @@ class Ingest:
         store: ManifestStore,
         workspace: Workspace,
         clock: Clock,
-        suspects: frozenset[str] = frozenset(),
+        suspects: frozenset[str],
     ) -> None:
         self.settings = settings
         self.layout = settings.layout
@@ -91,8 +91,8 @@ class Ingest:
             patience=settings.patience,
             max_file_bytes=settings.max_file_bytes,
         )
-        self.originals = Originals(self.layout, self.context)
-        self._decider = Decider(self.layout, store, self.context, self.originals)
+        self.originals = Originals(self.context)
+        self._decider = Decider(store, self.context, self.originals)
         self._untraced: list[Record] = []
 
     # ---- before staging ---------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from datetime import datetime
 from ingestd import files
 from ingestd.errors import Reject
 from ingestd.files import FileStat
-from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.raw.header import MAX_HEADER_BYTES, glance, parse_header
@@ -21,8 +20,7 @@ from ingestd.stage.run import Same, StageContext, StageTask
 class Originals:
     """Finds what became of the raw files that runs were made from, where a copy raises the question."""
 
-    def __init__(self, layout: Layout, context: StageContext) -> None:
-        self._layout = layout
+    def __init__(self, context: StageContext) -> None:
         self._context = context
 
     def orphaned(
@@ -43,7 +41,8 @@ class Originals:
             with contextlib.suppress(OSError):  # a copy out of reach stays a copy
                 status = self._state(note.source_file)
                 if status and status.stamp == note.stamp:
-                    yield Same(self._task(note.source_file, status, now), note.source_sha256)
+                    over = Observation(self._context.patience.quiet_s, "")  # as it was when it was noted
+                    yield Same(StageTask(note.source_file, status, over, now), note.source_sha256)
 
     def sees(self, source_file: str) -> bool:
         """Tell whether a scan would find this raw file now."""
@@ -71,7 +70,7 @@ class Originals:
             return False
 
     def _state(self, source_file: str) -> FileStat | None:
-        return files.state_below(self._layout.raw_root, source_file)
+        return files.state_below(self._context.raw_root, source_file)
 
     def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
         """Tell whether the raw file of a run still holds its measurement: unchanged, with more rows, or edited.
@@ -79,7 +78,7 @@ class Originals:
         It is read only when its state changed. If it does not hold it, another run's bytes or another measurement took
         the path, or nothing is left there, and the run is where its bytes are.
         """
-        path = self._layout.raw_file(run.source_file)
+        path = self._context.raw_root / run.source_file
         try:
             status = self._state(run.source_file)
             if status is None:
@@ -101,7 +100,7 @@ class Originals:
 
     def _tells_start(self, run: KnownRun, status: FileStat, now: datetime) -> bool:
         """Tell whether a raw file has rows below a header that gives the run's start."""
-        read = files.read_raw(self._layout.raw_file(run.source_file), MAX_HEADER_BYTES)
+        read = files.read_raw(self._context.raw_root / run.source_file, MAX_HEADER_BYTES)
         if read is None or not glance(read.data).rows:
             return False
         try:
@@ -110,10 +109,6 @@ class Originals:
         except Reject:
             return False
         return (start.utc, start.origin) == (run.start_time_utc, "header")
-
-    def _task(self, source_file: str, status: FileStat, now: datetime) -> StageTask:
-        """Make a task for a file that is taken to be over."""
-        return StageTask(source_file, status, Observation(self._context.patience.quiet_s, ""), now)
 
 
 def _covered(catalog: Catalog, run: KnownRun) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from ingestd import files
 from ingestd.errors import Reject, RejectCode, Retry
-from ingestd.files import FileStat, RawBytes
+from ingestd.files import FileStat
 from ingestd.manifest.record import Reason
 from ingestd.manifest.row import ManifestRow, StartTimeOrigin
 from ingestd.raw.header import MAX_FILE_BYTES, START_TIME_LABEL, glance
@@ -127,16 +127,13 @@ class Failed:
 Outcome = Staged | Same | Refused | Waiting | Failed
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reading:
-    """A file's bytes on their way: what was read, and its hash."""
+    """A file's bytes on their way, and their SHA-256."""
 
     task: StageTask
     data: bytes
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.digest = hashlib.sha256(self.data).hexdigest()
+    digest: str
 
 
 def preload() -> None:
@@ -212,10 +209,10 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
     if read is None:
         return _overtaken(task, "it is no longer a regular file")
-    if not _steady(read, task.status):
+    if not (read.before == read.after == task.status and len(read.data) == task.status.size):
         return _overtaken(task, "it changed while it was read")
     yield None
-    reading = _Reading(task, read.data)
+    reading = _Reading(task, read.data, hashlib.sha256(read.data).hexdigest())
     if reading.digest in task.known:
         return Same(task, reading.digest)
     try:
@@ -245,10 +242,6 @@ def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Wa
     if verdict.state is State.SETTLED:
         return None
     return Waiting(task, verdict, look.rows, reading.digest)
-
-
-def _steady(read: RawBytes, expected: FileStat) -> bool:
-    return read.before == read.after == expected and len(read.data) == expected.size
 
 
 def _write(reading: _Reading, run: RawRun, row: ManifestRow, context: StageContext) -> Outcome:

@@ -45,11 +45,10 @@ In a larger manifest, a tenth of its rows, so that rewriting it stays a small sh
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a backfill has come: files looked at, files to look at in all, and the last one."""
+    """How far a backfill has come: files looked at, and files to look at in all."""
 
     done: int
     total: int
-    source_file: str
 
 
 def engine_of(context: StageContext, settings: Settings) -> AbstractContextManager[Engine]:
@@ -292,7 +291,7 @@ class _Run:
         self._wait(name, verdict, status)
         if seen.writer == "":
             self._again[name] = status
-        self._advance(name)
+        self._advance()
         return None
 
     def _wait(self, name: str, verdict: Verdict, status: FileStat, *, rows: int = 0, fate: Fate = Fate.WAITING) -> None:
@@ -308,7 +307,7 @@ class _Run:
                     self._again[name] = outcome.task.status
             case Failed():
                 self._fail(outcome)
-        self._advance(name)
+        self._advance()
 
     def _fail(self, outcome: Failed) -> None:
         """Note a file that could not be staged; raise what would make other files fail too, such as a full disk."""
@@ -322,9 +321,9 @@ class _Run:
     def _note_failed(self, name: str, retry: Retry) -> None:
         self.ledger.tell(Fate.FAILED, FailedFile(name, retry.message, retry.place, retry.next_step))
 
-    def _advance(self, name: str) -> None:
+    def _advance(self) -> None:
         self._done = min(self._done + 1, self._total)
-        self.options.on_progress(Progress(self._done, self._total, name))
+        self.options.on_progress(Progress(self._done, self._total))
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
         done = self.ingest.commit(outcomes)

@@ -114,7 +114,7 @@ def dry_run(settings: Settings, *, force: bool = False) -> Report:
     catalog = ManifestStore(settings.layout).catalog
     scan = scan_csvs(settings.layout.raw_root, known=None if force else catalog.run_files())
     undecided = catalog.undecided(scan.files)
-    report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
+    report = _report_on(scan)
     for name in sorted(scan.files if force else undecided):
         report.to_do[name] = "unchanged" if name not in undecided else "changed" if catalog.is_known(name) else "new"
     to_do = len(report.to_do)
@@ -143,7 +143,7 @@ class _Run:
         self.options = options
         self.scan = scan
         self.ledger = Ledger(scan)
-        self.report = Report(passed_over=_passed_over(scan), unreachable=_unreachable(scan))
+        self.report = _report_on(scan)
         self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
         self._scanned_at = time.monotonic()
         self._changed_at: dict[str, float] = {}  # when a file was first seen in another state than the scan's
@@ -240,15 +240,12 @@ class _Run:
         if not early:
             pending = self._look_again()
             for name in filter(pending.__contains__, ledger.names(Fate.TO_DO)):
-                ledger.tell(Fate.FAILED, self._never_still(name))
+                place, message = str(self.settings.layout.raw_file(name)), "it had changed every time it was looked at"
+                self._note_failed(name, Retry(message, place=place, next_step="run the same command again"))
         for name in ledger.names(Fate.TO_DO):
             status = self.scan.files.get(name)
             decided = status is not None and catalog.is_current(name, status.stamp) and not self.options.force
             ledger.put(name, Fate.LEFT if early and not decided else Fate.OVERTAKEN)
-
-    def _never_still(self, name: str) -> FailedFile:
-        place = str(self.settings.layout.raw_file(name))
-        return FailedFile(name, "it had changed every time it was looked at", place, "run the same command again")
 
     def _lost_files(self) -> list[LostFile]:
         store, only = self.ingest.store, self.options.only
@@ -373,7 +370,8 @@ class _Run:
         return pending
 
 
-def _passed_over(scan: Scan) -> dict[str, str]:
+def _report_on(scan: Scan) -> Report:
+    """Begin a report with the names that a scan passed over."""
     reasons = (
         (scan.links, "a symbolic link; links are not followed"),
         (scan.specials, "not a regular file"),
@@ -381,8 +379,5 @@ def _passed_over(scan: Scan) -> dict[str, str]:
     )
     found = {name: reason for names, reason in reasons for name in names}
     step = "let the user ingestd runs as read it"
-    return found | {name or ".": f"cannot be looked at: {why}; {step}" for name, why in scan.unreadable}
-
-
-def _unreachable(scan: Scan) -> list[str]:
-    return sorted([*scan.undecodable, *(name or "." for name, _ in scan.unreadable)])
+    closed = {name or ".": f"cannot be looked at: {why}; {step}" for name, why in scan.unreadable}
+    return Report(passed_over=found | closed, unreachable=sorted([*scan.undecodable, *closed]))

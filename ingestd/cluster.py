@@ -23,7 +23,6 @@ CONNECT_S = 10
 BATCHES_A_THREAD = 3
 """Batches in hand per worker thread: enough that none waits for the network."""
 
-
 _LOGGERS = ("distributed", "distributed.client", "tornado.application")
 """Loggers that print tracebacks when a connection ends, which is reported here as an error of its own."""
 
@@ -39,8 +38,8 @@ class DaskEngine:
     def __init__(self, context: StageContext, *, scheduler: str) -> None:
         self._context = context
         self._scheduler = scheduler
-        self._client: Any = None  # a distributed.Client
-        self._executor: Executor | None = None
+        self._client: Any  # a distributed.Client, as long as the engine is open
+        self._executor: Executor
 
     def __enter__(self) -> DaskEngine:
         """Connect, and check that every worker sees the raw root and can write where Parquet is staged.
@@ -68,7 +67,7 @@ class DaskEngine:
                 next_step="check the address, and that it runs: `dask scheduler` prints it",
             ) from error
         try:
-            self._check_workers(self._client)
+            self._check_workers()
         except BaseException:
             self._client.close()
             raise
@@ -76,13 +75,11 @@ class DaskEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._client.close()
 
-    def _check_workers(self, client: Any) -> None:
+    def _check_workers(self) -> None:
         places = (self._context.raw_root, self._context.temporary)
-        answers: dict[str, str] = client.run(_blind_to, *places)
+        answers: dict[str, str] = self._client.run(_blind_to, *places)
         if not answers:
             raise Retry("the Dask scheduler has no workers", place=self._scheduler, next_step="start `dask worker`")
         for worker, problem in sorted(answers.items()):
@@ -131,8 +128,6 @@ class DaskEngine:
         return max(1, sum(threads.values()))
 
     def _submit(self, batch: list[StageTask]) -> Future[list[Outcome]]:
-        if self._executor is None:
-            raise RuntimeError("the engine is not open")
         return self._executor.submit(stage_batch, batch, self._context)
 
     def _answer(self, batch: list[StageTask], future: Future[list[Outcome]], *, tries: int = 2) -> list[Outcome]:

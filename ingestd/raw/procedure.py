@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, m
 from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.paste_table import RESERVED_COLUMNS, accepts_table
-from ingestd.raw.summary import check_template
+from ingestd.raw.summary import checked_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, nearest, shown
 
@@ -49,11 +49,6 @@ def _procedure_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name, re.ASCII):
         raise ValueError("a procedure name has letters, digits and _, at most 64, and begins with a letter")
     return name
-
-
-def _known_placeholders(template: str) -> str:
-    check_template(template)
-    return template
 
 
 Label = Annotated[str, AfterValidator(_printable_label)]
@@ -97,7 +92,7 @@ class Procedure(BaseModel):
     classes: Annotated[tuple[Label, ...], Field(min_length=1)]
     columns: Annotated[dict[ColumnName, Column], Field(min_length=1)]
     parameters: dict[Label, Parameter] = {}
-    summary: Annotated[str, AfterValidator(_known_placeholders)]
+    summary: Annotated[str, AfterValidator(checked_template)]
     chip: Literal["required", "optional", "none"]
     light: Literal["laser", "none"]
     duration: str | None = None
@@ -116,13 +111,13 @@ class Procedure(BaseModel):
                         f"columns.{name}: {label!r} is not in {unit}, and columns are not converted; "
                         f"give it a column whose name ends in its own unit"
                     )
-        if self.duration is not None and self._dtype_of(self.duration) in (None, "string"):
+        if self.duration is not None and not self.has_numbers(self.duration):
             raise ValueError(f"duration: {self.duration!r} is not one of its number columns")
         return self
 
-    def _dtype_of(self, name: str) -> str | None:
-        column = self.columns.get(name)
-        return None if column is None else column.dtype
+    def has_numbers(self, name: str) -> bool:
+        """Tell whether it has a column of this name, and numbers in it."""
+        return name in self.columns and self.columns[name].dtype != "string"
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:

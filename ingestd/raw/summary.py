@@ -34,8 +34,8 @@ PLACEHOLDERS = (
 _TEXT_LIMIT = 200
 
 
-def check_template(template: str) -> None:
-    """Raise ValueError unless `template` holds only text and bare `{placeholder}`s from `PLACEHOLDERS`.
+def checked_template(template: str) -> str:
+    """Return `template`; raise ValueError unless it holds only text and bare `{placeholder}`s from `PLACEHOLDERS`.
 
     Attribute and index access, conversions (`!r`) and format specs (`:.2f`) are refused: a template comes from a config
     file and is filled with text from raw files.
@@ -49,6 +49,7 @@ def check_template(template: str) -> None:
             raise ValueError(f"{{{shown(name)}}} is not a placeholder; known are {', '.join(PLACEHOLDERS)}")
         if spec or conversion:
             raise ValueError(f"{{{name}}} takes no format; numbers are printed as Python prints floats")
+    return template
 
 
 def render_summary(procedure: Procedure, fields: Mapping[str, object]) -> str:

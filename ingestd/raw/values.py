@@ -43,16 +43,16 @@ class RunValues:
     warnings: tuple[str, ...]
 
 
-def interpret(run_header: Header, procedure: Procedure, table: pa.Table, source_file: str) -> RunValues:
+def interpret(header: Header, procedure: Procedure, table: pa.Table, source_file: str) -> RunValues:
     """Read the manifest values of one run out of its header, its staged table and its path below the raw root.
 
     `table` has the procedure's canonical columns. Raises Reject: `bad-parameter`, `bad-unit`, `missing-chip`,
     `bad-chip`.
     """
     warnings: list[str] = []
-    texts = _texts(run_header, procedure)
-    numbers = _numbers(run_header, texts, warnings)
-    group, number = _chip(run_header, texts, procedure, source_file, warnings)
+    texts = _texts(header, procedure)
+    numbers = _numbers(header, texts, warnings)
+    group, number = _chip(header, texts, procedure, source_file, warnings)
     fields = {
         **numbers,
         "chip_group": group,
@@ -184,8 +184,7 @@ def _has_light(procedure: Procedure, laser_voltage_v: float | None, table: pa.Ta
 
 def _highest(procedure: Procedure, name: str, table: pa.Table) -> float | None:
     """Return the largest value of a number column, None where it has none (NaN is no value)."""
-    column = procedure.columns.get(name)
-    if column is None or column.dtype == "string":
+    if not procedure.has_numbers(name):
         return None
     values = table.column(name)
     return pc.max(values.filter(pc.invert(pc.is_nan(values)))).as_py()  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import parse_header
 from ingestd.raw.procedures import Registry
-from ingestd.raw.summary import PLACEHOLDERS, check_template, render_summary
+from ingestd.raw.summary import PLACEHOLDERS, checked_template, render_summary
 from ingestd.raw.values import interpret
 
 REGISTRY = Registry.load()
@@ -84,7 +84,7 @@ def test_braces_of_a_header_are_text() -> None:
 
 def test_every_placeholder_is_accepted() -> None:
     """A template may hold each manifest field a header fills, and doubled braces."""
-    check_template("{{}} " + " ".join(f"{{{name}}}" for name in PLACEHOLDERS))
+    checked_template("{{}} " + " ".join(f"{{{name}}}" for name in PLACEHOLDERS))
     assert set(PARAMETER_FIELDS) < set(PLACEHOLDERS)
 
 
@@ -94,4 +94,4 @@ def test_every_placeholder_is_accepted() -> None:
 def test_a_template_holds_bare_placeholders_only(template: str) -> None:
     """Attribute, index, conversion, format and unknown names are refused before any run is seen."""
     with pytest.raises(ValueError, match=r"placeholder|format|Single"):
-        check_template(template)
+        checked_template(template)

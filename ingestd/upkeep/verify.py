@@ -80,10 +80,10 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     look_anew(layout.manifest_path, layout.known_files_path)
     try:
         now = _Manifest.read(layout)
-    except Corrupt:
+    except Corrupt as error:
         done.findings += _stage_findings(layout, None, done)[1]
-        for error in salvage(layout).damages or [_broken_log(layout)]:
-            done.findings.append(Finding("manifest", layout.relative(Path(error.place)), error.message))
+        for damage in salvage(layout).damages or [error]:  # each file may read well, and one be missing
+            done.findings.append(Finding("manifest", layout.relative(Path(damage.place)), damage.message))
         return done
     half_done = places_half_done(layout)
     damaged, wrong = _stage_findings(layout, now, done)
@@ -187,16 +187,6 @@ def _let_the_writer_finish(layout: Layout) -> None:
         except LockHeld:
             time.sleep(0.01)
     return None
-
-
-def _broken_log(layout: Layout) -> Corrupt:
-    try:
-        ManifestStore(layout)
-    except Corrupt as error:
-        return error
-    return Corrupt(
-        "the manifest was damaged a moment ago", place=str(layout.wal_dir), next_step="run `ingestd verify` again"
-    )
 
 
 def _stage_findings(

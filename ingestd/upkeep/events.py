@@ -15,8 +15,8 @@ from ingestd.manifest.row import ManifestRow
 from ingestd.traces import parse_trace
 
 
-class Fate(NamedTuple):
-    """The last that events say about a run: the record's number, the bytes, their mtime, and what superseded it."""
+class RunEvent(NamedTuple):
+    """What the last event of a run says: the record's number, the bytes, their mtime, and what superseded it."""
 
     seq: int
     source_sha256: str
@@ -34,17 +34,17 @@ class Fate(NamedTuple):
 
 @dataclass(slots=True)
 class Events:
-    """The last note of each path, with its record's number, and the fate of each run."""
+    """The last note of each path, with its record's number, and the last event of each run."""
 
     notes: dict[str, tuple[int, FileNote]] = field(default_factory=dict)
-    fates: dict[str, Fate] = field(default_factory=dict)
+    runs: dict[str, RunEvent] = field(default_factory=dict)
 
     def bring_up_to_date(self, rows: PackedRows, decided_by: Mapping[str, int] | None = None) -> None:
         """Apply to rows what events say later than the records of `decided_by` (run id -> record number)."""
-        for run_id, fate in self.fates.items():
-            if run_id in rows and (decided_by is None or fate.seq > decided_by.get(run_id, 0)):
+        for run_id, last in self.runs.items():
+            if run_id in rows and (decided_by is None or last.seq > decided_by.get(run_id, 0)):
                 row = rows[run_id]
-                if (new := fate.applied(row)) != row:
+                if (new := last.applied(row)) != row:
                     rows.put(new)
 
 
@@ -62,9 +62,9 @@ def read_events(layout: Layout) -> Events:
                 if seq > events.notes.get(note.source_file, (0, note))[0]:
                     events.notes[note.source_file] = (seq, note)
             for row in event["rows"]:
-                fate = Fate(seq, str(row["source_sha256"]), int(row["source_mtime_ns"]), row.get("superseded_by"))
-                if row["run_id"] not in events.fates or seq > events.fates[row["run_id"]].seq:
-                    events.fates[row["run_id"]] = fate
+                last = RunEvent(seq, str(row["source_sha256"]), int(row["source_mtime_ns"]), row.get("superseded_by"))
+                if row["run_id"] not in events.runs or seq > events.runs[row["run_id"]].seq:
+                    events.runs[row["run_id"]] = last
     return events
 
 

@@ -8,8 +8,7 @@ from typing import Literal, get_args
 from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.record import FileNote
 
-Level = Literal["damage", "note"]
-Damage = Literal[
+DamageKind = Literal[
     "history-differs",
     "history-extra",
     "history-missing",
@@ -25,7 +24,7 @@ Damage = Literal[
     "reject-missing",
     "reject-stray",
 ]
-Note = Literal[
+NoteKind = Literal[
     "duplicate",
     "history-zone",
     "leftover",
@@ -40,7 +39,7 @@ Note = Literal[
     "rejected",
     "same-start",
 ]
-Kind = Literal[Damage, Note]
+Kind = Literal[DamageKind, NoteKind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,14 @@ class Finding:
     raw file, else to the data root if it lies below that.
     """
 
-    level: Level = field(init=False)
+    level: Literal["damage", "note"] = field(init=False)
     kind: Kind
     path: str
     message: str
     run_id: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "level", "damage" if self.kind in get_args(Damage) else "note")
+        object.__setattr__(self, "level", "damage" if self.kind in get_args(DamageKind) else "note")
 
 
 def fate_of_copy(catalog: Catalog, note: FileNote) -> str:

@@ -90,14 +90,14 @@ def recorded_rows(layout: Layout, found: Salvage, events: Events) -> Callable[[S
 
     def recorded(run_ids: Sequence[str]) -> dict[str, ManifestRow]:
         rows = {run_id: found.rows[run_id] for run_id in run_ids if run_id in found.rows}
-        for run_id in (set(run_ids) - rows.keys()) & events.fates.keys():
-            fate, own = events.fates[run_id], f"*/*/run_id={run_id}/*.parquet"
+        for run_id in (set(run_ids) - rows.keys()) & events.runs.keys():
+            last, own = events.runs[run_id], f"*/*/run_id={run_id}/*.parquet"
             kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
             for path in [*layout.staged_root.glob(own), *kept]:
                 with contextlib.suppress(Corrupt):
                     row = read_row(path)
-                    if (row.run_id, row.source_sha256) == (run_id, fate.source_sha256):
-                        rows[run_id] = fate.applied(row)
+                    if (row.run_id, row.source_sha256) == (run_id, last.source_sha256):
+                        rows[run_id] = last.applied(row)
         return rows
 
     return recorded

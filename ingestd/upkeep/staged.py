@@ -127,10 +127,10 @@ def rows_of_stage(content: StageContent, events: Events) -> PackedRows:
 
 def _replaced(row: ManifestRow, content: StageContent, events: Events) -> bool:
     """Tell whether another kept version of the same run is the one that events name last."""
-    fate = events.fates.get(row.run_id)
-    if fate is None or fate.source_sha256 == row.source_sha256:
+    last = events.runs.get(row.run_id)
+    if last is None or last.source_sha256 == row.source_sha256:
         return False
-    return any((one.run_id, one.source_sha256) == (row.run_id, fate.source_sha256) for one in content.retired)
+    return any((one.run_id, one.source_sha256) == (row.run_id, last.source_sha256) for one in content.retired)
 
 
 def _retired(row: ManifestRow, others: list[ManifestRow]) -> ManifestRow:

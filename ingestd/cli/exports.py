@@ -155,10 +155,10 @@ def write_metadata(
     return metadata.export_metadata(
         read_view(layout),
         tz=settings.time.local_tz,
+        directory=layout.metadata_dir,
         date=date,
         proc=proc,
         chip=chip,
-        directory=layout.metadata_dir if out_csv is None else None,
         out_csv=out_csv and out_csv.absolute(),
         check=lambda path: check_apart(path, layout),
     )

@@ -78,32 +78,29 @@ def export_metadata(
     manifest: pl.DataFrame | pl.LazyFrame,
     *,
     tz: str,
+    directory: Path,
     date: date | None = None,
     proc: str | None = None,
     chip: str | None = None,
-    directory: Path | None = None,
     out_csv: Path | None = None,
     check: Callable[[Path], None] = lambda _: None,
 ) -> list[MetadataExport]:
-    """Write metadata tables: one `<YYYY-MM-DD>/metadata.csv` a day in `directory`, or all runs in one file, `out_csv`.
+    """Write metadata tables: a `<YYYY-MM-DD>/metadata.csv` a day in `directory`, or all runs in one file, `out_csv`.
 
     `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
     so `proc` and `chip` need `out_csv`. `check` is given each path before the first is written. Files are
     replaced atomically, and only when their bytes change.
 
     Raises:
-        UsageError: both or neither of `directory` and `out_csv`, a filter that `directory` does not allow, a filter
-            no run matches, or no time zone `tz`.
+        UsageError: a filter that needs `out_csv`, a filter no run matches, or no time zone `tz`.
         Retry: the disk refuses a write.
     """
-    if (directory is None) == (out_csv is None):
-        raise UsageError("one place to write to is needed", next_step="give --out-csv FILE or a folder, not both")
     runs = manifest.lazy().filter(LIVE).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
     runs = _matching(runs, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
     if out_csv is not None:
         check(out_csv)
         return [_export(runs, tz, out_csv)]
-    if directory is None or proc is not None or chip is not None:
+    if proc is not None or chip is not None:
         raise UsageError(
             "a day's metadata.csv holds all runs of the day", next_step="give --out-csv FILE with --proc or --chip"
         )
@@ -115,19 +112,14 @@ def export_metadata(
 
 
 def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:
-    kept = runs
     for kind, (column, value) in filters.items():
         if value is None:
             continue
-        matching = kept.filter(pl.col(column) == value)
+        matching = runs.filter(pl.col(column) == value)
         if matching.is_empty():
-            raise unknown(kind, str(value), _names(kept[column]))
-        kept = matching
-    return kept
-
-
-def _names(column: pl.Series) -> Iterable[str]:
-    return [str(value) for value in column.drop_nulls().unique().sort()]
+            raise unknown(kind, str(value), map(str, runs[column].drop_nulls().unique()))
+        runs = matching
+    return runs
 
 
 def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:

@@ -121,7 +121,13 @@ def test_filters_together_make_one_file(manifest_of: MakeManifest, tmp_path: Pat
         run("e", {}, chip_name="Berta3"),
     )
     (done,) = export_metadata(
-        rows, tz=TZ, date=date(2025, 9, 23), proc="ITS", chip="Alisson72", out_csv=tmp_path / "sub" / "out.csv"
+        rows,
+        tz=TZ,
+        directory=tmp_path,
+        date=date(2025, 9, 23),
+        proc="ITS",
+        chip="Alisson72",
+        out_csv=tmp_path / "sub" / "out.csv",
     )
     assert done.runs == 2
     assert [row["source_file"] for row in csv.DictReader(io.StringIO(done.path.read_text("utf-8")))] == [
@@ -144,7 +150,7 @@ def test_a_filter_nothing_matches_is_named(
 ) -> None:
     """A chip, procedure or date without runs is a usage error with the nearest that have some, and no file."""
     with pytest.raises(UsageError, match=words) as caught:
-        export_metadata(manifest_of({}), tz=TZ, out_csv=tmp_path / "out.csv", **asked)
+        export_metadata(manifest_of({}), tz=TZ, directory=tmp_path, out_csv=tmp_path / "out.csv", **asked)
     assert step in caught.value.next_step
     assert list(tmp_path.iterdir()) == []
 
@@ -157,18 +163,10 @@ def test_a_day_file_is_never_partial(manifest_of: MakeManifest, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_place_to_write_to(manifest_of: MakeManifest, tmp_path: Path) -> None:
-    """Neither or both of folder and file is a usage error."""
-    neither_and_both: list[dict[str, Any]] = [{}, {"directory": tmp_path, "out_csv": tmp_path / "x.csv"}]
-    for places in neither_and_both:
-        with pytest.raises(UsageError, match="one place to write to"):
-            export_metadata(manifest_of({}), tz=TZ, **places)
-
-
 def test_an_empty_manifest_exports_nothing(manifest_of: MakeManifest, tmp_path: Path) -> None:
     """Without runs there are no days; a file asked for has the fixed columns only."""
     assert export_metadata(manifest_of(), tz=TZ, directory=tmp_path) == []
-    (done,) = export_metadata(manifest_of(), tz=TZ, out_csv=tmp_path / "out.csv")
+    (done,) = export_metadata(manifest_of(), tz=TZ, directory=tmp_path, out_csv=tmp_path / "out.csv")
     assert done.path.read_bytes() == b"has_light,source_file,start_time,time_hms\n"
 
 

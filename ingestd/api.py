@@ -18,7 +18,7 @@ import pyarrow as pa
 from ingestd import files
 from ingestd.asked import require_manifest, run_id_of, source_file_of
 from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
-from ingestd.histories import chip as chip_histories
+from ingestd.histories.chip import history_frame, read_history, require_chip
 from ingestd.ingest import opened, utc_now
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
@@ -91,13 +91,13 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     with files.as_retry(path):
         there = files.is_file(path)
     if not there:
-        chip_histories.require_chip(_manifest(layout, all_versions=False), chip)
+        require_chip(_manifest(layout, all_versions=False), chip)
         raise UsageError(
             f"chip {shown(chip)} has runs but no history yet",
             place=str(path),
             next_step="write it: `ingestd chip-histories`",
         )
-    return chip_histories.load_history(path)
+    return read_history(path)
 
 
 def build_chip_history(chip: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
@@ -111,7 +111,8 @@ def build_chip_history(chip: str, data_root: Place = None, *, config: Place = No
     """
     settings = _settings(data_root, config)
     runs = _manifest(settings.layout, all_versions=False)
-    return chip_histories.build_chip_history(runs, chip, settings.time.local_tz, settings.layout)
+    require_chip(runs, chip)
+    return history_frame(runs.filter(chip_name=chip), settings.time.local_tz, settings.layout)
 
 
 def stage_run(source: str | Path, data_root: Place = None, *, config: Place = None) -> ManifestRow:

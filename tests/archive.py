@@ -17,7 +17,7 @@ from measurement import Measurement
 
 from ingestd.backfill import Options, backfill, dry_run
 from ingestd.files import scan_csvs, stat_of
-from ingestd.histories.chip import load_history
+from ingestd.histories.chip import read_history
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.row import ManifestRow
@@ -139,7 +139,7 @@ class Archive:
     def history(self, chip: int) -> list[str]:
         """Return the source files in the history of chip Alisson<chip>, in order."""
         path = self.layout.history_file(f"Alisson{chip}")
-        return load_history(path)["source_file"].to_list() if path.exists() else []
+        return read_history(path)["source_file"].to_list() if path.exists() else []
 
     def notes(self) -> dict[str, FileNote]:
         """Return what is noted of files without a row of their own."""
@@ -268,7 +268,7 @@ def _check_raw_files_accounted_for(archive: Archive, live: list[ManifestRow]) ->
 def _check_histories(archive: Archive, live: list[ManifestRow]) -> None:
     found = {}
     for path in archive.layout.histories_dir.glob("*_history.csv"):
-        frame = load_history(path)
+        frame = read_history(path)
         assert frame["seq"].to_list() == list(range(1, frame.height + 1))
         for run_id, parquet in frame.select("run_id", "parquet_path").iter_rows():
             assert run_id not in found, "a run stands in two histories, or twice in one"

@@ -41,7 +41,7 @@ HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 }
 """Columns of a history, in order: a contract that plotters read by name and position.
 
-`start_time` is text, so that the header's digits survive; `load_history` gives it as Float64 seconds.
+`start_time` is text, so that the header's digits survive; `read_history` gives it as Float64 seconds.
 """
 
 EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
@@ -81,16 +81,6 @@ def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) ->
         UsageError: there is no time zone `tz`.
     """
     return _histories(rows, tz, layout).drop("chip_name")
-
-
-def build_chip_history(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str, tz: str, layout: Layout) -> pl.DataFrame:
-    """Make the history of the chip `chip_name`, as `history_frame` does.
-
-    Raises:
-        UsageError: the manifest has no run of that chip; the nearest chip names are in the message.
-    """
-    require_chip(manifest, chip_name)
-    return history_frame(manifest.lazy().filter(pl.col("chip_name") == chip_name), tz, layout)
 
 
 def require_chip(manifest: pl.DataFrame | pl.LazyFrame, chip_name: str) -> None:
@@ -161,7 +151,7 @@ def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> 
         return write_histories(read_view(layout, chips), chips, settings.time.local_tz, layout)
 
 
-def load_history(path: Path) -> pl.DataFrame:
+def read_history(path: Path) -> pl.DataFrame:
     """Read a history file back: columns and types of `HISTORY_SCHEMA`, but `start_time` as Float64 epoch seconds.
 
     Texts are as they were before they were made harmless for a spreadsheet.

@@ -20,7 +20,7 @@ from ingestd import files
 from ingestd.asked import is_run_id, refuse_folder, require_raw_root, run_id_of, source_file_of
 from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, Retry, UsageError
-from ingestd.histories.chip import load_history
+from ingestd.histories.chip import read_history
 from ingestd.layout import Layout
 from ingestd.lost import LostFile, emptied, lost_at
 from ingestd.manifest.record import Event, FileNote
@@ -245,7 +245,7 @@ def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
         return None
     path = layout.history_file(row.chip_name)
     try:
-        lines = load_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
+        lines = read_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
     except UsageError as error:
         return {"file": layout.relative(path), "problem": error.message}
     line = lines[0] if lines else {"problem": "it lacks this run: `ingestd chip-histories` writes it again"}

@@ -21,9 +21,9 @@ from ingestd.errors import UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import (
     HISTORY_SCHEMA,
-    build_chip_history,
     history_frame,
-    load_history,
+    read_history,
+    require_chip,
     write_histories,
 )
 from ingestd.histories.unknown import unknown
@@ -226,14 +226,14 @@ def test_any_text_survives_the_file(
     frame = pl.DataFrame(columns, schema_overrides=HISTORY_SCHEMA).select(list(HISTORY_SCHEMA))
     path = tmp_path_factory.mktemp("history") / "x_history.csv"
     path.write_bytes(render_csv(frame))
-    assert load_history(path).equals(frame.with_columns(pl.col("start_time").cast(pl.Float64)))
+    assert read_history(path).equals(frame.with_columns(pl.col("start_time").cast(pl.Float64)))
 
 
-def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest, layout: Layout) -> None:
+def test_an_unknown_chip_names_its_neighbours(manifest_of: MakeManifest) -> None:
     """A misspelt chip is a usage error that offers the chips that are meant."""
     rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
     with pytest.raises(UsageError, match="no run of chip alison72") as caught:
-        build_chip_history(rows, "alison72", TZ, layout)
+        require_chip(rows, "alison72")
     assert caught.value.next_step == "did you mean Alisson72?"
 
 
@@ -254,7 +254,7 @@ def test_one_chip_of_many(manifest_of: MakeManifest, layout: Layout) -> None:
     """A chip's history holds that chip only, from a lazy manifest as well."""
     rows = manifest_of({}, {"chip_name": "Berta3", "source_file": "d/b.csv"})
     for manifest in (rows, rows.lazy()):
-        frame = build_chip_history(manifest, "Berta3", TZ, layout)
+        frame = history_frame(manifest.filter(chip_name="Berta3"), TZ, layout)
         assert frame["source_file"].to_list() == ["d/b.csv"]
 
 

@@ -14,7 +14,7 @@ from ingestd.errors import UsageError
 from ingestd.histories import chip as chip_histories
 from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import EMPTY_HISTORY as HEADER
-from ingestd.histories.chip import history_frame, load_history, render_histories, write_histories
+from ingestd.histories.chip import history_frame, read_history, render_histories, write_histories
 from ingestd.layout import Layout
 
 TZ = "America/Santiago"
@@ -91,7 +91,7 @@ def test_a_chip_without_live_runs_keeps_the_header(
     assert (tmp_path / "Berta3_history.csv").read_bytes() == HEADER
     again = write_histories(corrected, chips, TZ, layout)
     assert not any(change.changed for change in again)
-    assert load_history(tmp_path / "Berta3_history.csv").is_empty()
+    assert read_history(tmp_path / "Berta3_history.csv").is_empty()
 
 
 def test_no_chips_named_is_no_work(manifest_of: MakeManifest, layout: Layout, tmp_path: Path) -> None:
@@ -150,5 +150,5 @@ def test_a_file_that_is_no_history_is_refused(tmp_path: Path, data: bytes, line:
     path = tmp_path / "Alisson72_history.csv"
     path.write_bytes(data)
     with pytest.raises(UsageError, match=words) as caught:
-        load_history(path)
+        read_history(path)
     assert caught.value.place == f"{path}:{line}"

@@ -18,7 +18,7 @@ from lived import FULL
 from measurement import Measurement
 
 from ingestd.errors import Corrupt, Reject, UsageError
-from ingestd.histories.chip import load_history
+from ingestd.histories.chip import read_history
 from ingestd.manifest.record import decode_records, split
 from ingestd.manifest.table import read_manifest
 from ingestd.raw.header import glance
@@ -106,7 +106,7 @@ def test_tables_and_histories(lived_in: Archive, data: st.DataObject, tmp_path: 
         read_manifest(path)
     path.write_bytes(data.draw(spoiled(lived_in.layout.history_file("Alisson72").read_bytes())))
     with contextlib.suppress(UsageError):
-        load_history(path)
+        read_history(path)
 
 
 @BOUNDED

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from ingestd.backfill import backfill
 from ingestd.cli import app
-from ingestd.histories.chip import load_history
+from ingestd.histories.chip import read_history
 
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys and what is no text at all; the newline alone parts lines."""
@@ -167,7 +167,7 @@ def test_csv_cells_are_no_formulas_and_no_controls(lair: tuple[Archive, dict[str
         for line in csv.reader(text.splitlines()):
             for cell in line:
                 assert not re.match(r"[=+\-@\t\r]", cell) or QUANTITY.fullmatch(cell), cell
-    runs = {run for path in archive.layout.histories_dir.glob("*.csv") for run in load_history(path)["run_id"]}
+    runs = {run for path in archive.layout.histories_dir.glob("*.csv") for run in read_history(path)["run_id"]}
     assert runs == {row.run_id for row in archive.rows() if row.live and row.chip_name}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from measurement import Measurement
 from waiting import LIMIT_S, wait_until
 
-from ingestd.histories.chip import load_history
+from ingestd.histories.chip import read_history
 from ingestd.manifest.row import MANIFEST_ROWS, ManifestRow
 from ingestd.manifest.table import read_manifest
 from ingestd.manifest.view import read_view
@@ -210,7 +210,7 @@ class Service:
     def history(self, chip: str) -> list[str]:
         """Return the source files in a chip's history, in order."""
         path = self.layout.history_file(chip)
-        return load_history(path)["source_file"].to_list() if path.exists() else []
+        return read_history(path)["source_file"].to_list() if path.exists() else []
 
     def check_whole(self, *, deep: bool = True, notes: tuple[str, ...] = ()) -> None:
         """Check with `verify` that raw files, stage, manifest and histories agree; nothing but `notes` is told of."""

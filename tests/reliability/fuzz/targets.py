@@ -21,7 +21,7 @@ from seeds import INPUT, NOW, REGISTRY
 
 from ingestd.errors import Corrupt, NewerVersion, Reject, UsageError
 from ingestd.histories.cells import read_cells
-from ingestd.histories.chip import EMPTY_HISTORY, load_history
+from ingestd.histories.chip import EMPTY_HISTORY, read_history
 from ingestd.manifest.record import (
     decode_head,
     decode_records,
@@ -236,7 +236,7 @@ def history(data: bytes) -> None:
     """Read a chip history and any CSV of people: cells, or a `UsageError`."""
     for content in (data, EMPTY_HISTORY + data):
         INPUT.write_bytes(content)
-        for read in (load_history, read_cells):
+        for read in (read_history, read_cells):
             with suppress(UsageError):
                 read(INPUT)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from zoneinfo import ZoneInfo
 
-    from ingestd.service.state import Trouble
     from ingestd.service.status_report import StatusReport, WaitingPart
     from ingestd.settings import Settings
 
@@ -114,12 +112,14 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
 
 
 def _tell(found: StatusReport, zone: ZoneInfo) -> None:
+    from ingestd.service.state import waits_for, waits_out  # noqa: PLC0415  # loaded by `status` already
+
     service = found.service
     if service.phase == "down":
         why = service.doing or "new runs wait for it, or for an `ingestd backfill`"
         say(f"is not running: {why}", lead="service   ", style="bold red")
     else:
-        told = {text for trouble in found.troubles for text in _as_waited_for(trouble)}
+        told = {words(trouble) for trouble in found.troubles for words in (waits_for, waits_out)}
         doing = "waiting until the trouble below is over" if service.doing in told else service.doing
         said = f" (pid {service.pid} on {service.host}): {doing}" if service.pid else ""
         say(f"{service.phase}{said}", lead="service   ", style="bold green")
@@ -155,12 +155,6 @@ def _tell(found: StatusReport, zone: ZoneInfo) -> None:
         say(last.summary, lead="          ")
     if found.last_runs:
         say(f"times in {zone.key}", lead="          ")
-
-
-def _as_waited_for(trouble: Trouble) -> Iterator[str]:
-    """List the sentences in which a service says that it waits for a trouble to end: they are not printed twice."""
-    yield f"waiting: {trouble.message} ({trouble.place})"
-    yield f"waiting for {trouble.place}: {trouble.message}"
 
 
 def _tell_waiting(waiting: list[WaitingPart]) -> None:

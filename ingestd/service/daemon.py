@@ -34,7 +34,7 @@ from ingestd.service.logline import cause
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
-from ingestd.service.state import LOCK_WAIT_S, Phase, ServiceState, StateFile, goes_on, service_lock
+from ingestd.service.state import LOCK_WAIT_S, Phase, ServiceState, StateFile, goes_on, service_lock, waits_for
 from ingestd.service.watch import OVERFLOWED, Watch
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -293,7 +293,7 @@ class Daemon:
 
     def _lost(self, error: Retry) -> None:
         """Log once that there is no watch; scans and checks go on."""
-        watching = f"waiting for {error.place}: {error.message}"
+        watching = waits_for(error)
         if watching != self._watching:
             self._watching = watching
             self._log.error("watch_lost", **cause(error, goes_on(error.next_step)))

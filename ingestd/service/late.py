@@ -18,7 +18,7 @@ from ingestd.ingest import Clock
 from ingestd.layout import Layout
 from ingestd.service.logline import cause
 from ingestd.service.notify import Notifier
-from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock
+from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock, waits_for
 from ingestd.settings import Settings
 
 LOOK_S = 1.0
@@ -41,7 +41,7 @@ def wait_for_raw_root(settings: Settings, stop: threading.Event, notifier: Notif
     with contextlib.closing(_Presence(settings, clock)) as presence:
         presence.show(missing)  # first: if another service is at work, the log belongs to it
         log.error("waiting_for_raw_root", **cause(missing))
-        notifier.ready(_sentence(missing))
+        notifier.ready(waits_for(missing))
         while not stop.wait(LOOK_S):
             notifier.watchdog()
             missing = _without_raw_root(layout)
@@ -62,10 +62,6 @@ def _without_raw_root(layout: Layout) -> UsageError | Retry | None:
     except (UsageError, Retry) as error:
         return error
     return None
-
-
-def _sentence(missing: UsageError | Retry) -> str:
-    return f"waiting for {missing.place}: {missing.message}"
 
 
 class _Presence:
@@ -89,7 +85,7 @@ class _Presence:
             if state is None:
                 return
             if missing:
-                state.show(phase, _sentence(missing), troubles=[Trouble.of(missing, self._started_at)])
+                state.show(phase, waits_for(missing), troubles=[Trouble.of(missing, self._started_at)])
             else:
                 state.show(phase, "reading the manifest" if phase == "starting" else phase)
 

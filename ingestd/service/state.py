@@ -20,7 +20,6 @@ from ingestd.settings import Settings
 SERVICE = "the service"
 """What the service's lock file says the lock is held for while a service holds it."""
 
-
 LOCK_WAIT_S = 2.0
 """How long a start waits for the lock of a service that is just ending, in seconds."""
 
@@ -84,6 +83,16 @@ class ServiceState(Model):
 def goes_on(step: str) -> str:
     """Say what a person has to do, and that the service does the rest."""
     return f"{step}; the service goes on by itself" if step else "nothing: the service tries again by itself"
+
+
+def waits_for(cause: IngestdError | Trouble) -> str:
+    """Say that the service waits for a place; `status` knows these words, and tells the trouble only once."""
+    return f"waiting for {cause.place}: {cause.message}"
+
+
+def waits_out(trouble: Trouble) -> str:
+    """Say that the service waits until a trouble is over; known to `status` in the same way."""
+    return f"waiting: {trouble.message} ({trouble.place})"
 
 
 def check_space(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from ingestd.service.looking import Looker
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
-from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on
+from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on, waits_out
 from ingestd.service.suspects import Suspects
 from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
@@ -361,8 +361,7 @@ class Worker:
 
     def _sentence(self, backlog: int, retrying: Sequence[RetryingFile]) -> str:
         if self._troubles:
-            trouble = next(iter(self._troubles.values()))
-            return f"waiting: {trouble.message} ({trouble.place})"
+            return waits_out(next(iter(self._troubles.values())))
         said = [f"staging: {count(backlog, 'file')} to look at" if backlog else "watching"]
         if retrying:
             first = retrying[0]

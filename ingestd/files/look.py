@@ -152,11 +152,11 @@ class Scan:
     such a state is not in `files`; known states that were not found are `unseen`.
     """
 
-    files: dict[str, FileStat]
-    links: list[str]
-    specials: list[str]
-    undecodable: list[str]
-    unreadable: list[tuple[str, str]]
+    files: dict[str, FileStat] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
+    specials: list[str] = field(default_factory=list)
+    undecodable: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     folders: int = 0
     known: Stamps = field(default_factory=Stamps)
     unseen: Stamps = field(default_factory=Stamps)
@@ -209,7 +209,7 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     are left out of `files`.
     """
     known = known or Stamps()
-    found = Scan({}, [], [], [], [], known=known, unseen=known.copy())
+    found = Scan(known=known, unseen=known.copy())
     try_root(root)
     pending = [""]
     while pending:

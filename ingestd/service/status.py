@@ -67,7 +67,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     layout = settings.layout
     store = ManifestStore(layout)
     service, troubles, retrying = _service(layout)
-    scan, unseen, hiding = Scan({}, [], [], [], []), "", True
+    scan, unseen, hiding = Scan(), "", True
     try:
         require_raw_root(layout)
         scan = files.scan_csvs(layout.raw_root, known=store.catalog.run_files())
@@ -89,7 +89,8 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
     rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
     lost = lost_files(store, rowless, scan.saw, moving={status.size for status in undecided.values()})
-    waiting = [file for file in waiting if file.source_file not in {one.source_file for one in lost}]
+    told = {one.source_file for one in lost}
+    waiting = [file for file in waiting if file.source_file not in told]
     troubles += [
         Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
         for one in lost

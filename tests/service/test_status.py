@@ -109,7 +109,7 @@ def test_what_may_hide_a_measurement_is_a_trouble(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_listed_is_a_trouble() -> None:
     """Each folder or file that the scan could not look at is told with its place and the system's reason."""
-    found = Scan({}, [], [], [], [("2026-03-12", "Permission denied")])
+    found = Scan(unreadable=[("2026-03-12", "Permission denied")])
     (trouble,) = hidden(found, Path("/raw"), datetime.now(UTC))
     assert (trouble.place, "Permission denied" in trouble.message) == ("/raw/2026-03-12", True)
 

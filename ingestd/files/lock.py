@@ -115,7 +115,7 @@ class Lock:
             there = os.stat(self.path)  # noqa: PTH116  # once per decision
         except OSError:
             return False
-        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        return os.path.samestat(ours, there)
 
     def check(self) -> None:
         """Check, before changing what the lock guards, that others find the same lock: its file may have been deleted.

@@ -155,8 +155,7 @@ class Catalog:
 
     def edited_original_of(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
-        ids = (self.notes[path].run_id for path in sorted(self._copies.get(digest, ())))
-        runs = (self.run(run_id) for run_id in ids if run_id)
+        runs = (self.run(note.run_id) for note in self.copies_of_bytes(digest) if note.run_id)
         return next((run for run in runs if run is not None and run.live), None)
 
     def overwritten(self) -> dict[KnownRun, FileNote]:

@@ -8,7 +8,6 @@ import polars as pl
 
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
-from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import check_whole, steady
 
 
@@ -17,14 +16,13 @@ def read_view(
 ) -> pl.DataFrame:
     """Read all rows, live and superseded, as a frame of `table.MANIFEST_SCHEMA` in the order of `manifest.parquet`.
 
-    With `chips` only the rows of these chips are read, with `columns` only these columns and those
-    that rows are sorted and chosen by.
+    With `chips` only the rows of these chips are read, with `columns` only these columns and those that rows are sorted
+    and chosen by.
 
     Raises:
         Corrupt: table or log is damaged or of a newer version.
         Retry: the disk refused, or a compaction was under way at every look.
     """
-
     where = None if chips is None else pl.col("chip_name").is_in(list(chips))
     needed = table.SORTED_BY if chips is None else (*table.SORTED_BY, "chip_name")
     wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
@@ -33,10 +31,9 @@ def read_view(
         base = table.read_manifest(layout.manifest_path, wanted, where=where)
         found = log.replay(layout.wal_dir)
         check_whole(layout, found, base.height if where is None else None)
-        rows: dict[str, ManifestRow] = {}
-        for record in found.records if found else []:
-            rows.update((row.run_id, row) for row in record.rows)
-        seen = table.overlay(base, list(rows.values())) if rows else base
+        records = found.records if found else []
+        rows = {row.run_id: row for record in records for row in record.rows}
+        seen = table.overlay(base, list(rows.values()))
         return seen if where is None else seen.filter(where)
 
     return steady(layout, read)

@@ -186,8 +186,7 @@ class _Follower:
             return False  # rotated, with nothing written since
         if self._log is None:
             return True
-        here = os.fstat(self._log.fileno())
-        return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
+        return not os.path.samestat(os.fstat(self._log.fileno()), there)
 
     def _read(self) -> Iterator[bytes]:
         while self._log is not None and (block := self._log.read(BLOCK)):

@@ -6,29 +6,25 @@ then its event JSON. Decisions are made under the manifest's lock and take into 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ingestd import files
 from ingestd.deciding import Decider, forgotten, prior_of
-from ingestd.errors import Corrupt, IngestdError, Retry
+from ingestd.errors import IngestdError, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import update_histories
-from ingestd.layout import Layout
 from ingestd.manifest.record import Event, Record
-from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.order import in_turn
 from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
-from ingestd.stage.placing import Placing, is_under_way, read_note
+from ingestd.stage.placing import Placing, is_under_way, take_back
 from ingestd.stage.run import (
     Failed,
     Outcome,
@@ -265,45 +261,3 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 
     with workspace(settings.layout.temporary_root, on_dead) as own:
         yield Ingest(settings, store, own, clock, frozenset(suspects))
-
-
-def take_back(
-    layout: Layout,
-    workspace: Path,
-    recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
-    remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
-) -> None:
-    """Take back what the last batch of a killed process put in place but did not record; finish what it did.
-
-    `recorded` finds the rows of runs; call this under the manifest's lock. Whatever the note says, only the Parquet of
-    runs is touched: its folder is passed to `remove`. An old version that is damaged is not put back; `verify` reports
-    the run.
-
-    Raises:
-        Retry: the disk refused.
-    """
-    left = read_note(workspace, layout.stage_root)
-    changed = {target: run_id for target in left.touched if (run_id := layout.run_of(target))}
-    replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
-    if not changed:
-        return
-    rows = recorded([*changed.values(), *replaced.values()])
-    with files.as_retry(layout.stage_root):
-        for target, run_id in changed.items():
-            row = rows.get(run_id)
-            if row is None or not row.live or layout.staged_file(row) != target:
-                remove(target.parent)
-        for kept, run_id in replaced.items():
-            row = rows.get(run_id)
-            if row is not None and row.live and _is_version(kept.aside, row):
-                files.flush_paths(kept.restore())
-
-
-def _is_version(aside: Path, row: ManifestRow) -> bool:
-    """Tell whether the Parquet kept aside is the one that the manifest's row was recorded with."""
-    from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
-
-    try:
-        return not differing_fields(read_row(aside), row)
-    except Corrupt:  # gone, or damaged
-        return False

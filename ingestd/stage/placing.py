@@ -12,7 +12,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any
 
 from ingestd import files
 from ingestd.errors import Corrupt, Retry
+from ingestd.layout import Layout
+from ingestd.manifest.row import ManifestRow, differing_fields
 
 NOTE_NAME = "placing.json"
 
@@ -180,3 +182,45 @@ def read_note(workspace: Path, stage_root: Path) -> Placing:
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return Placing()
+
+
+def take_back(
+    layout: Layout,
+    workspace: Path,
+    recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
+    remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
+) -> None:
+    """Take back what the last batch of a killed process put in place but did not record; finish what it did.
+
+    `recorded` finds the rows of runs; call this under the manifest's lock. Whatever the note says, only the Parquet of
+    runs is touched: its folder is passed to `remove`. An old version that is damaged is not put back; `verify` reports
+    the run.
+
+    Raises:
+        Retry: the disk refused.
+    """
+    left = read_note(workspace, layout.stage_root)
+    changed = {target: run_id for target in left.touched if (run_id := layout.run_of(target))}
+    replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
+    if not changed:
+        return
+    rows = recorded([*changed.values(), *replaced.values()])
+    with files.as_retry(layout.stage_root):
+        for target, run_id in changed.items():
+            row = rows.get(run_id)
+            if row is None or not row.live or layout.staged_file(row) != target:
+                remove(target.parent)
+        for kept, run_id in replaced.items():
+            row = rows.get(run_id)
+            if row is not None and row.live and _is_version(kept.aside, row):
+                files.flush_paths(kept.restore())
+
+
+def _is_version(aside: Path, row: ManifestRow) -> bool:
+    """Tell whether the Parquet kept aside is the one that the manifest's row was recorded with."""
+    from ingestd.stage.parquet import read_row  # noqa: PLC0415  # loads pyarrow
+
+    try:
+        return not differing_fields(read_row(aside), row)
+    except Corrupt:  # gone, or damaged
+        return False

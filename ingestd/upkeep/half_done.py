@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ingestd import files
-from ingestd.ingest import take_back
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import manifest_lock
-from ingestd.stage.placing import read_note
+from ingestd.stage.placing import read_note, take_back
 from ingestd.stage.workspace import dead_workspaces, sweep_lock
 from ingestd.upkeep.findings import Finding
 

@@ -97,7 +97,7 @@ def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]
                     path.unlink(missing_ok=True)
         elif record.reason is not None and _same_bytes(note, record):
             check_apart(path, layout)
-            files.write_atomic(path, _json(_reject(record, note)), flush=False)
+            files.write_atomic(path, _json(_reject(record, record.reason, note)), flush=False)
             yield path
 
 
@@ -106,11 +106,10 @@ def _same_bytes(note: FileNote, record: Record) -> bool:
     return (note.source_file, note.source_sha256) in {(one.source_file, one.source_sha256) for one in record.files}
 
 
-def _reject(record: Record, note: FileNote) -> dict[str, Any]:
-    reason = record.reason.model_dump(mode="json") if record.reason else {}
+def _reject(record: Record, reason: Reason, note: FileNote) -> dict[str, Any]:
     return {
         "source_file": note.source_file,
-        **reason,
+        **reason.model_dump(mode="json"),
         "rejected_at": utc_text(record.at),
         "event": record.seq,
         "source_size": note.source_size,

@@ -126,7 +126,7 @@ def write_histories(
     if wanted is None:
         current = {change.path for change in changes}
         own = own_histories(layout.histories_dir)
-        left = [_History(_chip_of(path), path, None) for path in own if path not in current]
+        left = [_History(path.name.removesuffix(HISTORY_SUFFIX), path, None) for path in own if path not in current]
     else:
         gone = wanted - {change.chip for change in changes}
         left = [_History(chip, layout.history_file(chip), None) for chip in gone]
@@ -260,10 +260,6 @@ def own_histories(directory: Path) -> list[Path]:
                     if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
                         found.append(path)
     return found
-
-
-def _chip_of(path: Path) -> str:
-    return path.name.removesuffix(HISTORY_SUFFIX)
 
 
 def _refuse_lost_cells(path: Path, cells: pl.DataFrame, typed: pl.DataFrame) -> None:

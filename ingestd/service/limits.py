@@ -17,7 +17,7 @@ LIMIT_ERRORS = {errno.ENOSPC: "max_user_watches", errno.EMFILE: "max_user_instan
 """Which limit an error of inotify means."""
 
 
-def limits_message(name: str = "max_user_watches") -> str:
+def limits_message(name: str) -> str:
     """Say that a kernel limit (`max_user_watches` or `max_user_instances`) is reached, and how to raise it."""
     value = limit_value(name)
     advised = max(2 * value, INSTANCES_ADVISED if name == "max_user_instances" else WATCHES_ADVISED)

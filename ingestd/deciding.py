@@ -20,7 +20,7 @@ from ingestd.raw.start_time import tells_start
 from ingestd.stage import run as stage
 from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
-from ingestd.stage.run import Failed, Outcome, Prior, Refused, Same, StageContext, Staged, Waiting
+from ingestd.stage.run import Failed, Outcome, Prior, Rejected, Same, StageContext, Staged, Waiting
 
 
 class Decider:
@@ -43,10 +43,10 @@ class Decider:
                 return self._decide_staged(outcome, placing)
             case Same():
                 return self._decide_same(outcome, placing)
-            case Refused() | Waiting() if self._is_overtaken(outcome):
+            case Rejected() | Waiting() if self._is_overtaken(outcome):
                 return None
-            case Refused():
-                return self._decide_refused(outcome)
+            case Rejected():
+                return self._decide_rejected(outcome)
             case Waiting():
                 return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.verdict.code))
             case Failed():
@@ -93,7 +93,7 @@ class Decider:
         live = (one for one in self.store.full_rows(kept).values() if one.live and tells_start(one.parameters))
         return next(map(known_run, live), None)
 
-    def _is_overtaken(self, outcome: Staged | Refused | Waiting) -> bool:
+    def _is_overtaken(self, outcome: Staged | Rejected | Waiting) -> bool:
         """Tell whether the path has got another run, or another version of its run, since the file was read."""
         occupant = self.store.catalog.occupant(outcome.task.source_file)
         return (occupant and prior_of(occupant)) != outcome.task.prior
@@ -267,18 +267,18 @@ class Decider:
             case Staged() if staged.row.source_sha256 == outcome.digest:
                 record = self._merged(self._put(Event.MOVED, staged, placing, run), run, placing)
                 return record.model_copy(update={"note": moved_from(run.source_file)})
-            case Refused() if staged.digest in {outcome.digest, ""}:  # rejected by the settings, or for its new name
-                return self._decide_refused(staged)
+            case Rejected() if staged.digest in {outcome.digest, ""}:  # rejected by the settings, or for its new name
+                return self._decide_rejected(staged)
             case Failed():
                 return staged
         stage.discard([staged])
         return None
 
-    def _decide_refused(self, outcome: Refused) -> Record:
+    def _decide_rejected(self, outcome: Rejected) -> Record:
         note = self._note(outcome, "rejected", outcome.reason.code)
         return self._noted(Event.REJECTED, outcome, note, outcome.reason)
 
-    def _note(self, outcome: Refused | Waiting, kind: NoteOutcome, code: str) -> FileNote:
+    def _note(self, outcome: Rejected | Waiting, kind: NoteOutcome, code: str) -> FileNote:
         """Note a file that is not a run now, and which run it was before: it may become that one again."""
         before = self.store.catalog.occupant(outcome.task.source_file)
         return FileNote(
@@ -291,7 +291,7 @@ class Decider:
         )
 
     def _noted(
-        self, event: Event, outcome: Same | Refused | Waiting, note: FileNote, reason: Reason | None = None
+        self, event: Event, outcome: Same | Rejected | Waiting, note: FileNote, reason: Reason | None = None
     ) -> Record:
         return Record(
             seq=self.store.next_seq,

@@ -28,7 +28,7 @@ from ingestd.stage.placing import Placing, is_under_way, take_back
 from ingestd.stage.run import (
     Failed,
     Outcome,
-    Refused,
+    Rejected,
     Same,
     StageContext,
     Staged,
@@ -141,7 +141,7 @@ class Ingest:
         decidable = [
             outcome
             for outcome in outcomes
-            if isinstance(outcome, Staged | Same | Refused)
+            if isinstance(outcome, Staged | Same | Rejected)
             or (isinstance(outcome, Waiting) and outcome.verdict.state is State.QUEUED)
         ]
         if not decidable:

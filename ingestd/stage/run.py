@@ -97,7 +97,7 @@ class Same:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The content is at fault."""
 
     task: StageTask
@@ -124,7 +124,7 @@ class Failed:
     ours: bool = False
 
 
-Outcome = Staged | Same | Refused | Waiting | Failed
+Outcome = Staged | Same | Rejected | Waiting | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def stage_batch(tasks: Sequence[StageTask], context: StageContext) -> list[Outco
 
 
 def _staging(task: StageTask, context: StageContext) -> Staging:
-    """Stage one file: `Staged` (written, not flushed), `Same`, `Refused`, `Waiting` or `Failed`. Never raises."""
+    """Stage one file: `Staged` (written, not flushed), `Same`, `Rejected`, `Waiting` or `Failed`. Never raises."""
     try:
         return (yield from _steps(task, context))
     except OSError as error:
@@ -222,7 +222,7 @@ def _steps(task: StageTask, context: StageContext) -> Staging:
             return waiting
         row = _row(reading, run, context)
     except Reject as reject:
-        return _waiting(reading, None, context) or Refused(task, reading.digest, reason_of(reject))
+        return _waiting(reading, None, context) or Rejected(task, reading.digest, reason_of(reject))
     yield None
     return _write(reading, run, row, context)
 
@@ -318,7 +318,7 @@ def _too_large(task: StageTask, path: Path, limit: int) -> Outcome:
     digest = files.sha256_of(path) if any(task.known) and task.status.size <= MAX_FILE_BYTES else ""
     if digest is None:
         return _overtaken(task, "it was moved or deleted while ingestd looked at it")
-    return Same(task, digest) if digest and digest in task.known else Refused(task, digest, reason_of(reject))
+    return Same(task, digest) if digest and digest in task.known else Rejected(task, digest, reason_of(reject))
 
 
 def reason_of(reject: Reject) -> Reason:

@@ -274,7 +274,7 @@ def _verdict(store: ManifestStore, story: Story) -> str:
     if raw.problem and not story.rows and note is None:
         return _unread(raw)
     if note is not None and note.outcome == "rejected":
-        return _refused(note, raw, run)
+        return _rejected(note, raw, run)
     if note is not None and note.outcome == "queued":
         return _queued(store, note, raw, run)
     if note is not None and note.outcome == "duplicate":
@@ -308,7 +308,7 @@ def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, k
     return f"It is over and not staged yet: the service or the next `ingestd backfill` takes it{changed}."
 
 
-def _refused(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
+def _rejected(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
     retry = f"`ingestd rejects retry {quoted(note.source_file)}`"
     until = f"it stays rejected until its bytes change or {retry} succeeds"

@@ -19,7 +19,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.raw import run, table
 from ingestd.raw.settling import Observation
 from ingestd.raw.table import Body
-from ingestd.stage.run import Refused, stage_batch
+from ingestd.stage.run import Rejected, stage_batch
 
 RUN = Measurement()
 
@@ -83,7 +83,7 @@ def test_a_refused_file_leaves_no_frames_behind(archive: Archive, names: tuple[s
         finally:
             gc.set_debug(0)
             gc.garbage.clear()
-    assert {type(outcome) for outcome in outcomes} == {Refused}
+    assert {type(outcome) for outcome in outcomes} == {Rejected}
     assert frames == []
 
 

@@ -46,7 +46,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
     if as_json:
         say_json(
             {
-                "config_file": settings.config_file and str(settings.config_file),
+                "config_file": settings.config_file,
                 "settings": {key: {"value": value, "from": source} for key, value, source in rows},
                 "procedures": sorted(settings.registry.procedures),
             }

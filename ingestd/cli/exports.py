@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,11 +56,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
             require_chip(rows, name)
     changes = update_histories(settings, chip or None)
     if as_json:
-        histories = [
-            {"chip": change.chip, "path": str(change.path), "runs": change.runs, "changed": change.changed}
-            for change in changes
-        ]
-        say_json({"histories": histories})
+        say_json({"histories": list(map(asdict, changes))})
         return
     for change in changes:
         state = "written" if change.changed else "unchanged" if change.runs or files.exists(change.path) else "no runs"
@@ -92,7 +89,7 @@ def export_metadata(
     """
     exports = write_metadata(settings, date=date, proc=proc, chip=chip, out_csv=out_csv)
     if as_json:
-        say_json({"files": [{"path": str(one.path), "runs": one.runs, "changed": one.changed} for one in exports]})
+        say_json({"files": list(map(asdict, exports))})
         return
     for one in exports:
         state = "written" if one.changed else "unchanged"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,7 +109,7 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
     from ingestd.files import is_gone  # noqa: PLC0415  # not for --help
 
     tell_problems(report)
-    _list(sorted(report.warnings.items()), _tell_warned, "`--json`")
+    _list(sorted(report.warnings.items()), _tell_warned)
     say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
     for number, words in _sums(report):
         say(f"{number:>8,}  {words}")
@@ -128,9 +128,9 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
 def tell_problems(report: Report) -> None:
     """Print the files that were not staged, each with its reason and what to do."""
     _list(report.rejected, _tell_rejected, "`ingestd rejects list`")
-    _list(report.failed, _tell_failed, "`--json`")
-    _list(report.lost, _tell_lost, "`--json`")
-    _list(report.waiting, _tell_waiting, "`--json`")
+    _list(report.failed, _tell_failed)
+    _list(report.lost, _tell_lost)
+    _list(report.waiting, _tell_waiting)
     _tell_passed_over(report)
 
 
@@ -144,7 +144,7 @@ def tell_stop(report: Report) -> None:
 
 def tell_dry_run(report: Report, layout: Layout) -> None:
     """Print what a backfill would look at."""
-    _list(sorted(report.to_do.items()), lambda item: say(item[0], lead=f"{item[1]:<10}", style="bold"), "`--json`")
+    _list(sorted(report.to_do.items()), lambda item: say(item[0], lead=f"{item[1]:<10}", style="bold"))
     _tell_passed_over(report)
     say(f"{near(layout.raw_root)}: {count(report.scanned, 'file')}", style="bold")
     kinds = list(report.to_do.values())
@@ -163,7 +163,6 @@ def _tell_passed_over(report: Report) -> None:
     _list(
         sorted(report.passed_over.items()),
         lambda item: say(f"{item[0]}: {item[1]}", lead="passed over  ", style="bold yellow"),
-        "`--json`",
     )
 
 
@@ -178,13 +177,11 @@ def _sums(report: Report) -> Iterator[tuple[int, str]]:
             yield number, words
 
 
-def _list(items: Iterable[Item], tell_one: Callable[[Item], None], all_of_them: str) -> None:
-    found = list(items)
-    for item in found[:LONG_LIST]:
+def _list(items: Sequence[Item], tell_one: Callable[[Item], None], all_of_them: str = "`--json`") -> None:
+    for item in items[:LONG_LIST]:
         tell_one(item)
-    if len(found) > LONG_LIST:
-        say_more(len(found) - LONG_LIST, all_of_them)
-    if found:
+    say_more(len(items) - LONG_LIST, all_of_them)
+    if items:
         say()
 
 

@@ -138,16 +138,16 @@ def run(
     from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
-    with _progress("staging") as show:
+    with _progress() as show:
         options = Options(
             force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record
         )
         return backfill(settings, options)
 
 
-def _progress(words: str) -> AbstractContextManager[Callable[[Progress], None]]:
+def _progress() -> AbstractContextManager[Callable[[Progress], None]]:
     if not sys.stderr.isatty():
         return nullcontext(lambda _: None)
     from ingestd.cli.progress import progress_bar  # noqa: PLC0415  # cron and systemd have nobody to show it to
 
-    return progress_bar(words)
+    return progress_bar("staging")

@@ -50,16 +50,13 @@ def check_export(path: Path, option: str, layout: Layout) -> None:
     Raises:
         UsageError: one of these does not hold.
     """
-    if leads_into(path, layout.raw_root):
-        fault = f"{option} lies in paths.raw_root = {_shown(layout.raw_root)}, where ingestd never writes"
-    else:
-        kept = (place for place in _written(layout) if place[0] != "paths.metadata_dir")  # exports are at home there
-        own = next((place for place in kept if leads_into(path, place[1])), None)
-        if own is None:
-            _check_target(path, option, layout)
-            return
-        fault = f"{option} lies in {own[0]} = {_shown(own[1])}, which is ingestd's own"
-    raise UsageError(fault, place=str(path), next_step=f"name a file elsewhere, such as {option} {path.name}")
+    own = (place for place in _written(layout) if place[0] != "paths.metadata_dir")  # exports are at home there
+    for key, place in (("paths.raw_root", layout.raw_root), *own):
+        if leads_into(path, place):
+            why = "where ingestd never writes" if key == "paths.raw_root" else "which is ingestd's own"
+            step = f"name a file elsewhere, such as {option} {path.name}"
+            raise UsageError(f"{option} lies in {key} = {_shown(place)}, {why}", place=str(path), next_step=step)
+    _check_target(path, option, layout)
 
 
 def _check_target(path: Path, option: str, layout: Layout) -> None:

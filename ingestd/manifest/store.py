@@ -43,14 +43,17 @@ class Compaction:
 
 
 class ManifestStore:
-    """The door to `_manifest/`. Opening reads; nothing is created before the first `transaction`."""
+    """The door to `_manifest/`. Opening reads; nothing is created before the first `transaction`.
+
+    `pending` counts the log's records that are not compacted; `position` is how far the log is known.
+    """
 
     def __init__(self, layout: Layout, *, lock_timeout_s: float = 60.0) -> None:
         self.layout = layout
         self._lock = manifest_lock(layout)
         self._timeout_s = lock_timeout_s
         self._locked = False
-        self._pending = 0
+        self.pending = 0
         self._draft: list[Record] = []
         self._foreign: list[Record] = []
         self._undone = False  # the catalog has decisions that were never written
@@ -74,11 +77,6 @@ class ManifestStore:
         """The number of the next record, after the drafts of the current transaction."""
         return self.position.next_seq + len(self._draft)
 
-    @property
-    def pending(self) -> int:
-        """How many records the log holds that are not compacted."""
-        return self._pending
-
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def _load(self) -> tuple[Catalog, Position]:
@@ -97,7 +95,7 @@ class ManifestStore:
 
         catalog, found, self._tables = steady(layout, read)
         self._foreign = found.records if found else []
-        self._pending = len(self._foreign)
+        self.pending = len(self._foreign)
         if found is not None:
             for record in found.records[: found.before_latest]:
                 catalog.apply(record)
@@ -148,7 +146,7 @@ class ManifestStore:
             return list(self._foreign)
         for record in found.records:
             self._catalog.apply(record)
-        self._pending += len(found.records)
+        self.pending += len(found.records)
         self._foreign += found.records
         self.position = found.position
         return found.records
@@ -206,7 +204,7 @@ class ManifestStore:
         if self._draft:
             self._lock.check()
             self.position = log.append(self.layout.wal_dir, self.position, self._draft)
-            self._pending += len(self._draft)
+            self.pending += len(self._draft)
             self._draft = []
 
     def append(self, records: Sequence[Record]) -> None:
@@ -222,7 +220,7 @@ class ManifestStore:
         makes good what follows from a record and may be missing after a crash, while the log still has the record.
         """
         with self.transaction():
-            sealed, count = self.position.segment, self._pending
+            sealed, count = self.position.segment, self.pending
             if not count:
                 return None
             before(self._foreign)
@@ -249,7 +247,7 @@ class ManifestStore:
             self._tables = _tables(self.layout)
             log.drop(self.layout.wal_dir, sealed + 1)
             self.catalog.rebase(rows.select(KnownRun._fields))
-            self._pending = 0
+            self.pending = 0
             self._foreign = []
             return Compaction(count, rows.height)
 

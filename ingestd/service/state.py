@@ -112,11 +112,6 @@ def check_space(settings: Settings) -> None:
         )
 
 
-def this_process() -> tuple[int, str]:
-    """Return the pid and host for the state file."""
-    return os.getpid(), socket.gethostname()
-
-
 def service_lock(layout: Layout, work: str = SERVICE) -> files.Lock:
     """Return the lock that a service holds for its life and a repair while it works: one of them per data root.
 
@@ -155,7 +150,7 @@ class StateFile:
         self._clock = clock
         self._started_at = started_at
         self._tell = tell
-        self._pid, self._host = this_process()
+        self._pid, self._host = os.getpid(), socket.gethostname()
         self._shown: ServiceState | None = None
         self._written: ServiceState | None = None
 

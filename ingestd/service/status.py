@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from ingestd.raw.settling import (
     judge_outside,
     queued,
 )
-from ingestd.service.state import SERVICE, RetryingFile, ServiceState, Trouble, check_space, read_state, this_process
+from ingestd.service.state import SERVICE, RetryingFile, ServiceState, Trouble, check_space, read_state
 from ingestd.service.status_report import (
     PENDING,
     RETRYING,
@@ -77,7 +78,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         service = _perhaps_unseen(service, layout)
         unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         troubles = _with(troubles, error, now)
-    if service.host == this_process()[1]:  # a service that runs here may have no disk to write its trouble to
+    if service.host == socket.gethostname():  # a service that runs here may have no disk to write its trouble to
         try:
             files.try_disk(layout.stage_root)
             check_space(settings)
@@ -167,7 +168,7 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
 
 
 def _changed_config(state: ServiceState) -> str:
-    if state.config_file is None or state.host != this_process()[1]:
+    if state.config_file is None or state.host != socket.gethostname():
         return ""
     try:
         content = state.config_file.read_bytes()

@@ -93,7 +93,7 @@ class Suspects:
 
     @property
     def answered(self) -> bool:
-        """Tell whether there is an answer to decide."""
+        """Whether there is an answer to decide."""
         return bool(self._answers)
 
     def is_due(self) -> bool:

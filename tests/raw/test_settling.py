@@ -20,6 +20,7 @@ from ingestd.raw.settling import (
     judge_outside,
     next_look_s,
     observe,
+    queued,
     unaged,
 )
 
@@ -32,21 +33,21 @@ RUBBISH = Glance(incomplete_tail=False, plausible=False, rows=0)
 
 
 @pytest.mark.parametrize(
-    ("unchanged_s", "writer", "state", "words"),
+    ("unchanged_s", "writer", "state", "code", "words"),
     [
-        (0.0, "", State.RUNNING, "changed 0.0 s ago"),
-        (0.49, "", State.RUNNING, "changed 0.5 s ago"),
-        (0.5, "", State.SETTLED, ""),
-        (0.5, None, State.RUNNING, "cannot be seen here: waiting for 30 s"),
-        (29.9, None, State.RUNNING, "cannot be seen here: waiting for 30 s"),
-        (30.0, None, State.SETTLED, ""),
-        (1e9, "python (pid 7)", State.RUNNING, "python (pid 7) has it open for writing"),
+        (0.0, "", State.RUNNING, "settling", "changed 0.0 s ago"),
+        (0.49, "", State.RUNNING, "settling", "changed 0.5 s ago"),
+        (0.5, "", State.SETTLED, "", ""),
+        (0.5, None, State.RUNNING, "unseen", "cannot be seen here: waiting for 30 s"),
+        (29.9, None, State.RUNNING, "unseen", "cannot be seen here: waiting for 30 s"),
+        (30.0, None, State.SETTLED, "", ""),
+        (1e9, "python (pid 7)", State.RUNNING, "writer", "python (pid 7) has it open for writing"),
     ],
 )
-def test_from_outside(unchanged_s: float, writer: str | None, state: State, words: str) -> None:
+def test_from_outside(unchanged_s: float, writer: str | None, state: State, code: str, words: str) -> None:
     """A writer keeps a file running for ever; else `settle_s` counts where writers can be seen, `quiet_s` elsewhere."""
     verdict = judge_outside(Observation(unchanged_s, writer), PATIENCE)
-    assert verdict.state is state
+    assert (verdict.state, verdict.code) == (state, code)
     assert words in verdict.reason
     assert bool(verdict.reason) is (state is not State.SETTLED)
 
@@ -72,6 +73,12 @@ def test_with_a_look_at_the_bytes(unchanged_s: float, look: Glance, size: int, s
     assert (verdict.state, verdict.code) == (state, code)
     if state is State.QUEUED:
         assert verdict.reason == QUEUED_REASONS[code]
+
+
+@pytest.mark.parametrize(("noted", "code"), [(None, "no-rows"), *((code, code) for code in QUEUED_REASONS)])
+def test_a_file_noted_as_queued_is_so_for_the_reason_noted(noted: str | None, code: str) -> None:
+    """What was noted of a queued file says why it waits; without a kind, it has a header and no row."""
+    assert queued(noted) == Verdict(State.QUEUED, QUEUED_REASONS[code], code)
 
 
 @given(

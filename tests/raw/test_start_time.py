@@ -131,9 +131,19 @@ def test_odd_clock_changes(zone: str, local: datetime) -> None:
     assert ensure_start_time_utc(local.isoformat(), zone) == expected_instant(ZoneInfo(zone), local)
 
 
-def test_a_skipped_time_with_a_fraction_is_the_gaps_end() -> None:
+def test_a_repeated_time_keeps_its_fraction_and_says_which_is_taken() -> None:
+    """Where the clock was set back, the earlier showing is taken to the microsecond, and people are told why."""
+    run = found("2025-04-05T23:30:00.25")
+    assert run.utc == datetime(2025, 4, 6, 2, 30, 0, 250000, tzinfo=UTC)
+    assert run.warnings == (
+        "2025-04-05 23:30:00.250000 occurred twice in America/Santiago (clock set back); the earlier is taken",
+    )
+
+
+@pytest.mark.parametrize("text", ["2025-09-07T00:00:00.5", "2025-09-07T00:59:59.999999"])
+def test_a_skipped_time_with_a_fraction_is_the_gaps_end(text: str) -> None:
     """A fraction of a second inside the gap moves nothing: the instant the clock was set forward is taken."""
-    run = found("2025-09-07T00:59:59.999999")
+    run = found(text)
     assert run.utc == datetime(2025, 9, 7, 4, tzinfo=UTC)
     assert "did not exist" in run.warnings[-1]
 
@@ -171,7 +181,9 @@ def test_the_mtime_comes_last_and_is_floored() -> None:
     """With no time in header or path the mtime counts, cut to microseconds, before 1970 too."""
     run = found(None, "a/b.csv")
     assert (run.utc, run.origin) == (MTIME, "mtime")
-    assert "modification time is used" in run.warnings[0]
+    assert run.warnings == (
+        "the header has no start time and the path no date; the modification time is used, which copies may lose",
+    )
     assert found(None, "a/b.csv", -1).utc == datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
@@ -199,10 +211,22 @@ def test_a_header_time_that_is_no_time_is_refused(text: str) -> None:
     assert "1758632155.28" in raised.value.expected
 
 
-def test_milliseconds_are_suspected() -> None:
-    """Epoch milliseconds are refused with a hint at what they are."""
-    with pytest.raises(Reject, match="milliseconds"):
-        found("1758632155282")
+@pytest.mark.parametrize(
+    ("text", "suspected"),
+    [
+        ("1758632155282", True),
+        ("+946684800000.5", True),
+        ("17586321552820", False),
+        ("-99999999999", False),
+        ("next tuesday", False),
+    ],
+)
+def test_milliseconds_are_suspected(text: str, suspected: bool) -> None:
+    """Epoch milliseconds since 2000 are refused with a hint at what they are; what cannot be such has no hint."""
+    with pytest.raises(Reject) as raised:
+        found(text)
+    hint = " (milliseconds, perhaps?)" if suspected else ""
+    assert raised.value.message == f"the header's start time is not a time between the years 1900 and 9998{hint}"
 
 
 def test_an_impossible_mtime_is_refused_with_the_command_that_helps() -> None:
@@ -247,7 +271,7 @@ def test_any_input_is_a_time_or_a_reject(text: str, source_file: str, mtime_ns: 
         1758632155,
         1758632155.0,
         "1758632155",
-        "2025-09-23T09:55:55",
+        " 2025-09-23T09:55:55\n",
         "2025-09-23T14:55:55+02:00",
     ],
 )

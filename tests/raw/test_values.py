@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -137,6 +138,17 @@ def test_light_is_told_by_the_laser(laser: str | None, recorded: list[float | No
     assert run.fields["summary"][0] == {True: "💡", False: "🌙", None: "❗"}[has_light]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "recorded", "has_light"),
+    [("int64", [0, None, 1], True), ("int64", [0, None], False), ("int64", [], None), ("string", ["5", "nan"], None)],
+)
+def test_recorded_laser_voltages_may_be_of_any_type(dtype: str, recorded: list[Any], has_light: bool | None) -> None:
+    """A lab may describe its laser column as whole numbers, which count as such, or as a text, which tells nothing."""
+    procedure = Registry.load({"ITS": {"columns": {"vl_v": {"dtype": dtype}}}}).procedures["ITS"]
+    run = interpret(header(CHIP), procedure, staged(procedure, vl_v=recorded), "day/It_1.csv")
+    assert run.fields["has_light"] is has_light
+
+
 def test_a_procedure_without_light_tells_none() -> None:
     """Where the procedures table says that light is never told, it stays unknown."""
     assert values_of({**CHIP, "Laser voltage": "5 V"}, "Tt").fields["has_light"] is None
@@ -178,6 +190,25 @@ def test_a_procedure_without_time_has_no_duration() -> None:
 def test_the_file_index_is_the_number_at_the_end(source_file: str, file_idx: int | None) -> None:
     """The number after the last underscore of the file name, as far as it fits a whole number column."""
     assert values_of(CHIP, source_file=source_file).fields["file_idx"] == file_idx
+
+
+@pytest.mark.parametrize(
+    ("parameter", "metadata", "vg_v"),
+    [("1 V", "2 V", 1.0), ("", "2 V", 2.0), ("None", "2 V", 2.0), (" None ", "2 V", 2.0), ("1 V", "", 1.0)],
+)
+def test_of_two_values_for_one_field_the_first_that_says_something_counts(
+    parameter: str, metadata: str, vg_v: float
+) -> None:
+    """A value written again, as metadata after a restart, replaces an unset one only."""
+    procedure = REGISTRY.procedures["ITS"]
+    run = interpret(header({**CHIP, "VG": parameter}, {"VG": metadata}), procedure, staged(procedure), "a.csv")
+    assert (run.fields["vg_v"], run.warnings) == (vg_v, ())
+
+
+@pytest.mark.parametrize(("text", "version"), [("2.2.0", "2.2.0"), (" 3 ", "3"), ("", None), ("None", None)])
+def test_an_unset_procedure_version_is_unknown(text: str, version: str | None) -> None:
+    """An empty version is not kept as an empty text."""
+    assert values_of({**CHIP, "Procedure version": text}).fields["procedure_version"] == version
 
 
 def test_labels_are_found_however_spaced_and_in_the_metadata_too() -> None:
@@ -234,6 +265,7 @@ def test_a_missing_chip_says_which_line_and_how_to_do_without() -> None:
     """The reject names the header line that is missing, the file name form and the config key."""
     error = rejected(RejectCode.MISSING_CHIP, {"Chip group name": "Alisson"})
     assert "'Chip number' is missing" in error.message
+    assert error.found == ""
     assert "Alisson67_015.csv" in error.expected
     assert "[procedures.ITS]" in error.next_step
 

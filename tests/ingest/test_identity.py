@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import islice
 
 import pytest
@@ -30,8 +30,15 @@ def test_the_run_id_is_the_documented_hash() -> None:
     expected = hashlib.sha1(b"2025-09-23/it_1.csv|2025-09-23t12:55:55.282112z").hexdigest()[:20]
     assert compute_run_id(A, start) == expected
     assert compute_run_id(A.upper(), start) == expected
-    first, second, third = islice(distinct_run_ids(A, start, "0" * 64), 3)
-    assert len({expected, first, second, third}) == 4
+    assert compute_run_id(A, start.astimezone(timezone(timedelta(hours=-3)))) == expected
+
+
+def test_the_ids_of_case_twins_are_the_same_whenever_they_are_computed() -> None:
+    """A rebuild must find the ids of before: the digest of the content is added, and from the second on a number."""
+    start = datetime(2025, 9, 23, 12, 55, 55, 282112, tzinfo=UTC)
+    text = f"2025-09-23/it_1.csv|2025-09-23t12:55:55.282112z|{'0' * 64}"
+    expected = [hashlib.sha1(f"{text}{more}".encode()).hexdigest()[:20] for more in ("", "|2", "|3")]
+    assert list(islice(distinct_run_ids(A.upper(), start, "0" * 64), 3)) == expected
 
 
 def test_a_start_without_a_zone_has_no_run_id() -> None:

@@ -25,6 +25,7 @@ PF_KTHREAD = 0x00200000
 """The flag of a kernel thread in `/proc/PID/stat` (include/linux/sched.h)."""
 
 _NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
+_SHARED_MEMORY = "/dev/shm/"  # noqa: S108  # a disk in memory, on which files are as good as anywhere
 _NETWORK = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "virtiofs", "vboxsf", "prl_fs", "hgfs"),
@@ -146,7 +147,7 @@ class _Look:
         link = f"{PROC}/{process}/fd/{number}"
         try:
             target = os.readlink(link)
-            if not target.startswith("/") or target.startswith(_NO_FILES):
+            if not target.startswith("/") or (target.startswith(_NO_FILES) and not target.startswith(_SHARED_MEMORY)):
                 return
             known = _known_of(f"{PROC}/{process}/fdinfo/{number}")
             if known.get(b"flags", os.O_RDWR) & os.O_ACCMODE == os.O_RDONLY or not self.wanted.may_be(known):

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,17 @@ def test_a_process_that_has_it_open_for_writing_is_named(raw: Path, mode: str) -
         process.stdin.flush()
         assert process.stdout.readline() == "closed\n"
         assert writer_of(raw) == ""
+
+
+def test_a_writer_on_the_disk_in_memory_is_seen() -> None:
+    """Files below /dev/shm are no devices: a measurement that is written there is running."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        pytest.skip("there is no /dev/shm to write to")
+    with tempfile.NamedTemporaryFile(dir=shared, suffix=".csv") as file:
+        found = writer_of(Path(file.name))
+        assert found is not None
+        assert f"(pid {os.getpid()})" in found
 
 
 def test_a_reader_is_no_writer(raw: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
 
+from ingestd.ingest import opened
 from ingestd.settings import load_settings
 from ingestd.upkeep.explain import explain
 from ingestd.upkeep.verify import verify
@@ -131,6 +132,48 @@ def test_a_known_copy_takes_the_place_of_an_emptied_original(copied: Archive, le
     assert {name: row.run_id for name, row in copied.live().items()} == {B: run.run_id}
     copied.put(A, RUN.data)
     assert copied.backfill() == [("duplicate", A)]
+
+
+@pytest.mark.parametrize("left", [RUN.but(rows=0).data, b""], ids=["header alone", "nothing"])
+def test_an_emptied_original_that_is_restored_and_copied_keeps_its_run(archive: Archive, left: bytes) -> None:
+    """What is known of the emptied file holds for that state of it alone: its bytes are there again."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, left)
+    assert archive.backfill_amid() == [("queued", A)]
+    archive.put(A, RUN.data)
+    archive.copy(A, C)
+    assert sorted(archive.backfill()) == [("duplicate", C), ("unchanged", A)]
+    assert list(archive.live()) == [A]
+
+
+def test_a_copy_that_is_being_overwritten_takes_no_place(copied: Archive) -> None:
+    """The original is gone while somebody writes to its copy: the run is not where its bytes were."""
+    copied.delete(A)
+    data = OTHER.data
+    with (copied.raw / B).open("wb") as file:
+        file.write(data[:-30])
+        file.flush()
+        assert copied.backfill_amid() == []
+        with opened(copied.settings) as ingest:
+            assert list(ingest.orphaned_copies()) == []
+        file.write(data[-30:])
+    copied.touch(B)
+    assert copied.backfill() == [("ingested", B)]
+    assert {name: row.chip_number for name, row in copied.live().items()} == {A: 72, B: 70}
+
+
+@pytest.mark.parametrize("copy", ["2025-09-22/It_4.csv", "2025-09-25/It_4.csv"])
+def test_a_copy_of_a_part_that_was_overwritten_is_no_copy_of_it(archive: Archive, copy: str) -> None:
+    """A part becomes whole, and its copy something else, both unseen: the measurement counts once."""
+    archive.put(A, RUN.data)
+    archive.put(B, RUN.but(rows=2).data)
+    archive.copy(B, copy)
+    archive.backfill()
+    archive.put(B, RUN.data)
+    archive.put(copy, OTHER.data)
+    archive.backfill()
+    assert {name: row.chip_number for name, row in archive.live().items()} == {A: 72, copy: 70}
 
 
 def test_a_copy_of_one_run_that_another_has_become(archive: Archive) -> None:

@@ -94,13 +94,14 @@ def test_an_edited_copy_over_a_run_is_a_run_of_its_own(archive: Archive) -> None
     assert list(runs.values()) == [(68, 3)]
 
 
-def test_an_original_that_went_away_under_a_new_measurement(archive: Archive) -> None:
-    """A renamed to C and another measurement written to A, both unseen: the run moves, the new one is a new run."""
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_an_original_that_went_away_under_a_new_measurement(archive: Archive, rows: int) -> None:
+    """A renamed to C and another measurement, of any length, written to A, both unseen: the new one is a new run."""
     archive.put(A, RUN.data)
     archive.backfill()
     run_id = archive.live()[A].run_id
     archive.move(A, C)
-    archive.put(A, OTHER.data)
+    archive.put(A, OTHER.but(rows=rows).data)
     assert archive.backfill() == [("moved", C), ("ingested", A)]
     assert archive.live()[C].run_id == run_id
     assert archive.live()[A].chip_number == 67

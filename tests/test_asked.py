@@ -1,0 +1,93 @@
+"""What people and programs name: a run by its id, a raw file by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingestd.asked import is_run_id, run_id_of, source_file_of
+from ingestd.errors import UsageError
+from ingestd.layout import Layout
+from ingestd.settings import load_settings
+
+NAME = "2025-09-23/It_1.csv"
+RUN_IDS = ["0a4cf591bca3036df5ff", "0a4cf5" + "0" * 14, "42ee6d429ea0eef429a8"]
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A data root with one raw file, named from the folder that holds the data root."""
+    raw_file = tmp_path / "data" / "01_raw" / NAME
+    raw_file.parent.mkdir(parents=True)
+    raw_file.touch()
+    monkeypatch.chdir(tmp_path)
+    return load_settings(None, {"paths": {"data_root": tmp_path / "data"}}).layout
+
+
+@pytest.mark.parametrize(
+    ("asked", "may_be"),
+    [
+        ("42ee6d", True),
+        (" 42EE6D429EA0EEF429A8\n", True),
+        ("42ee6", False),
+        ("42ee6d429ea0eef429a80", False),
+        ("42ee6d.csv", False),
+        ("day/42ee6d", False),
+    ],
+)
+def test_what_may_be_a_run_id(asked: str, may_be: bool) -> None:
+    """Six to twenty hex digits and nothing else, in either case."""
+    assert is_run_id(asked) is may_be
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
+    """One run that begins so is meant; of several, more digits are asked for."""
+    assert run_id_of(" 42EE6D ", RUN_IDS) == RUN_IDS[2]
+    assert run_id_of(RUN_IDS[0], RUN_IDS) == RUN_IDS[0]
+    with pytest.raises(UsageError, match="2 runs have an id that begins with 0a4cf5") as raised:
+        run_id_of("0a4cf5", RUN_IDS)
+    assert raised.value.next_step == f"give more digits: {RUN_IDS[1]}, {RUN_IDS[0]}"
+    with pytest.raises(UsageError, match="no run"):
+        run_id_of("42ee", RUN_IDS)
+
+
+@pytest.mark.parametrize("given", [NAME, f"./{NAME}", f"data/01_raw/{NAME}", "2025-09-23/../2025-09-23/It_1.csv"])
+def test_a_raw_file_is_found_by_any_path_to_it(layout: Layout, given: str) -> None:
+    """Below the raw root, below the current folder, and in full, with and without detours."""
+    assert source_file_of(layout, given) == NAME
+    assert source_file_of(layout, str(layout.raw_root / NAME)) == NAME
+
+
+def test_a_raw_file_is_found_through_a_link_to_the_raw_root(layout: Layout, tmp_path: Path) -> None:
+    """The name a share has on this PC is as good as the one in the settings."""
+    (tmp_path / "share").symlink_to(layout.raw_root)
+    assert source_file_of(layout, f"share/{NAME}") == NAME
+
+
+def test_a_link_below_the_raw_root_is_not_followed(layout: Layout, tmp_path: Path) -> None:
+    """A file behind it has the name it seems to have; no scan finds it there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "It_1.csv").touch()
+    (layout.raw_root / "day").symlink_to(elsewhere)
+    assert source_file_of(layout, "data/01_raw/day/It_1.csv") == "day/It_1.csv"
+
+
+def test_a_raw_file_that_is_gone_is_found_among_the_known(layout: Layout) -> None:
+    """By its path, and by its name as it is printed; what nobody knows is found only if it need not be there."""
+    gone, odd = "2025-09-24/It_2.csv", "day/It_\x1b1.csv"
+    assert source_file_of(layout, f"data/01_raw/{gone}", {gone, odd}) == gone
+    assert source_file_of(layout, "day/It_\\x1b1.csv", {gone, odd}) == odd
+    assert source_file_of(layout, gone, anyway=True) == gone
+    for given in (gone, "day/It_\\x1b2.csv"):
+        with pytest.raises(UsageError, match="not a file below the raw root"):
+            source_file_of(layout, given, {odd})
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+@pytest.mark.parametrize("given", ["../elsewhere.csv", "/etc/passwd", ".", "It\0.csv"])
+def test_no_other_path_is_a_raw_file(layout: Layout, given: str, anyway: bool) -> None:
+    """What lies elsewhere, the raw root itself, and what is no path at all."""
+    with pytest.raises(UsageError, match="not a file below the raw root"):
+        source_file_of(layout, given, anyway=anyway)

@@ -51,6 +51,13 @@ def test_the_defaults_are_those_of_the_guide() -> None:
     assert (settings.time.local_tz, settings.zone.key) == ("America/Santiago", "America/Santiago")
     assert (settings.settle.settle_s, settings.settle.quiet_s, settings.stage.polars_threads) == (0.5, 30.0, 1)
     assert 1 <= settings.workers <= min(6, os.cpu_count() or 1)
+    layout, data = settings.layout, Path.cwd() / "data"
+    assert (layout.histories_dir, layout.metadata_dir) == (data / "histories", data / "metadata")
+    assert (layout.stage_root, layout.rejects_dir) == (data / "02_stage", data / "02_stage" / "_rejects")
+    beside = layout.manifest_path.parent
+    assert layout.manifest_path == data / "02_stage" / "_manifest" / "manifest.parquet"
+    assert (layout.wal_dir, layout.events_dir) == (beside / "wal", beside / "events")
+    assert layout.log_file == beside / "ingestd.log"
     assert settings.config_file is None
 
 
@@ -90,6 +97,22 @@ def test_a_config_file_that_was_asked_for_must_be_there(here: Path, monkeypatch:
     assert "INGESTD_CONFIG" in error.next_step
 
 
+def test_a_folder_is_no_config_file(here: Path) -> None:
+    """What was asked for is there, and is told from a name that is not."""
+    error = refused(here)
+    assert error.message == "this config file was asked for but is not a file"
+    assert error.place == str(here)
+
+
+def test_variables_may_be_written_in_any_case(tmp_path: Path, monkeypatch: Patch) -> None:
+    """The variable that names the config file, and those of the settings."""
+    named = write(tmp_path / "lab" / "named.toml", "[settle]\nquiet_s = 10\n")
+    monkeypatch.setenv("ingestd_Config", str(named))
+    monkeypatch.setenv("Ingestd_settle__SETTLE_S", "2")
+    settings = load_settings()
+    assert (settings.config_file, settings.settle.quiet_s, settings.settle.settle_s) == (named, 10.0, 2.0)
+
+
 def test_settings_are_whole_and_cannot_be_changed() -> None:
     """Nobody changes a setting once it is loaded."""
     settings = load_settings()
@@ -117,6 +140,13 @@ def test_a_relative_config_file_counts_from_here(here: Path) -> None:
     """`--config sub/config.toml` makes its own folder the origin."""
     write(here / "sub" / "config.toml", "")
     assert load_settings(Path("sub/config.toml")).layout.data_root == here / "sub" / "data"
+
+
+def test_a_path_given_as_an_option_counts_from_here(here: Path, tmp_path: Path) -> None:
+    """A person names it where they are, wherever the config file lies."""
+    config = write(tmp_path / "lab" / "config.toml", '[paths]\ndata_root = "data"\n')
+    layout = load_settings(config, {"paths": {"raw_root": Path("raw"), "stage_root": None}}).layout
+    assert (layout.raw_root, layout.stage_root) == (here / "raw", tmp_path / "lab" / "data" / "02_stage")
 
 
 def test_a_path_in_the_environment_counts_from_the_config_file_too(
@@ -176,12 +206,13 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(here: Path, text: st
     assert error.place.endswith("config.toml")
 
 
-def test_an_unknown_variable_is_named_with_the_nearest_known_one(monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("name", ["INGESTD_STAGE__WORKER", "ingestd_stage__worker"])
+def test_an_unknown_variable_is_named_with_the_nearest_known_one(monkeypatch: Patch, name: str) -> None:
     """A mistyped environment variable is an error, not a setting that silently does nothing."""
-    monkeypatch.setenv("INGESTD_STAGE__WORKER", "2")
+    monkeypatch.setenv(name, "2")
     error = refused()
     assert "INGESTD_STAGE__WORKERS" in error.message
-    assert "INGESTD_STAGE__WORKER" in error.place
+    assert error.place == f"environment variable {name}"
 
 
 def test_an_unknown_flag_section_is_an_error() -> None:

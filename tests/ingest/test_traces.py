@@ -74,6 +74,42 @@ def test_an_event_lies_in_the_folder_of_its_local_day(layout: Layout) -> None:
     ]
 
 
+def test_an_event_has_the_keys_of_its_record(layout: Layout) -> None:
+    """What was noted of the file and the whole reason stand in it; what the record leaves empty does not."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    (path,) = layout.events_dir.rglob("*.json")
+    assert json.loads(path.read_text("utf-8")) == {
+        "seq": 1,
+        "at": "2025-09-24T02:30:00Z",
+        "event": "rejected",
+        "source_file": A,
+        "rows": [],
+        "files": [
+            {
+                "source_file": A,
+                "source_size": 5,
+                "source_mtime_ns": 7,
+                "source_sha256": "0" * 64,
+                "outcome": "rejected",
+                "code": "bad-cell",
+            }
+        ],
+        "reason": {
+            "code": "bad-cell",
+            "message": "no number",
+            "line": 9,
+            "expected": "a number",
+            "found": "3.x",
+            "next_step": "correct it",
+        },
+    }
+    short = rejected(seq=2, reason=Reason(code="bad-cell", message="no number"))
+    write_traces(layout, SANTIAGO, [short], notes_of(short))
+    (path,) = layout.events_dir.rglob("*2-rejected.json")
+    assert json.loads(path.read_text("utf-8"))["reason"] == {"code": "bad-cell", "message": "no number"}
+
+
 def test_an_event_tells_the_whole_decision(archive: Archive) -> None:
     """File, run, row with its header as JSON, and where the Parquet is."""
     archive.put(A, RUN.data)
@@ -115,6 +151,17 @@ def test_a_damaged_reject_json_is_named(junk: bytes, layout: Layout) -> None:
     assert "`ingestd repair`" in caught.value.next_step
 
 
+@pytest.mark.parametrize("changed", [{"source_file": 5}, {"rejected_at": None}, {"code": "no-such"}, {"message": 5}])
+def test_a_reject_json_of_other_values_is_damaged(changed: dict[str, Any], layout: Layout) -> None:
+    """It says which file was rejected, why and when, or it is of no use."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    path = layout.reject_file(A)
+    path.write_text(json.dumps({**read_reject(layout, A), **changed}))
+    with pytest.raises(Corrupt, match="this reject JSON is damaged"):
+        read_reject(layout, A)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -126,6 +173,11 @@ def test_a_damaged_reject_json_is_named(junk: bytes, layout: Layout) -> None:
         {"superseded_parquet": [1]},
         {"superseded_parquet": 3},
         {"source_file": None},
+        {"event": 5},
+        {"rows": {}},
+        {"rows": [1]},
+        {"files": ""},
+        {"files": [[]]},
     ],
 )
 def test_what_is_no_event_of_ours_is_told_from_one(changed: dict[str, Any], layout: Layout) -> None:
@@ -198,6 +250,27 @@ def test_a_reject_goes_when_its_file_is_no_reject_any_more(layout: Layout) -> No
     with pytest.raises(UsageError, match="not among the rejects") as caught:
         read_reject(layout, A)
     assert "ingestd rejects list" in caught.value.next_step
+
+
+def test_a_reject_goes_when_its_file_is_a_copy(layout: Layout) -> None:
+    """A file that is noted as something else than rejected has no reject JSON."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    copy = record.files[0].model_copy(update={"outcome": "duplicate", "code": None, "run_id": "0" * 20})
+    decided = rejected(seq=2, event=Event.DUPLICATE, files=[copy], reason=None)
+    write_traces(layout, SANTIAGO, [decided], notes_of(decided))
+    assert written(layout.rejects_dir) == []
+
+
+def test_a_reject_that_was_only_touched_keeps_its_words(layout: Layout) -> None:
+    """The record of a touch gives no reason, and takes none away."""
+    record = rejected()
+    write_traces(layout, SANTIAGO, [record], notes_of(record))
+    before = layout.reject_file(A).read_bytes()
+    note = record.files[0].model_copy(update={"source_mtime_ns": 8})
+    touched = rejected(seq=2, event=Event.UNCHANGED, files=[note], reason=None)
+    write_traces(layout, SANTIAGO, [touched], notes_of(touched))
+    assert layout.reject_file(A).read_bytes() == before
 
 
 def test_traces_written_late_do_not_bring_an_old_reject_back(layout: Layout) -> None:

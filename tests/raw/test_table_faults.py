@@ -134,9 +134,11 @@ def read_alone(body: Body) -> Table | Reject:
     return found
 
 
-rows_of_bytes = st.lists(st.sampled_from([b"1.5,2,x\r\n", b",,\n", b"-0.0,,\n", b"nan,3,\r\n"]), max_size=5).map(
-    b"".join
-)
+rows_of_bytes = st.lists(
+    st.sampled_from([b"1.5,2,y\r\n", b"2.5,3,z\n", b"1.5,2,x\r\n", b",,\n", b"-0.0,,\n", b"nan,3,\r\n", b"\n"]),
+    max_size=5,
+).map(b"".join)
+"""Most are plain; an x beside whole numbers might be that of `0x1F`, which pyarrow would read."""
 
 
 @given(
@@ -173,6 +175,21 @@ def test_small_files_of_the_same_columns_are_read_at_once(monkeypatch: pytest.Mo
     assert [table.rows for table in tables] == [1, READ_TOGETHER // 6 + 1, 2, 0, 1]
     assert [cells(tables[position], "note") for position in (0, 2, 3, 4)] == [["a"], ["b", "c"], [], ["d"]]
     assert sorted(sizes) == [24, len(large)]
+
+
+def test_blank_lines_beyond_all_measure_are_read_as_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of hardly more than line ends is not given to pyarrow as rows of nulls, which would fill the memory."""
+    asked: list[int] = []
+
+    def noted(body: memoryview, types: list[pa.DataType], rows: int, **named: Any) -> pa.Table | None:
+        asked.append(rows)
+        return read_cells(body, types, rows, **named)
+
+    monkeypatch.setattr("ingestd.raw.table.read_cells", noted)
+    (table,) = parse_tables([body_of("A (V),N,Note", b"1,2,y\n" + b"\n" * 1000)])
+    assert isinstance(table, Table)
+    assert (table.rows, asked) == (1, [1])
+    assert table.warnings == ("1,000 blank lines between the rows skipped",)
 
 
 def test_what_pyarrow_holds_of_a_body_is_known_until_it_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,25 @@ def test_a_million_odd_lines_make_one_warning() -> None:
     assert "(and 999999 more)" in parsed.warnings[0]
 
 
+def test_fields_below_the_data_mark_are_metadata() -> None:
+    """Between #Data: and the column line stands what was written late."""
+    parsed = parse_header(b"#Procedure: <a.IVg>\n#Parameters:\n#\tVG: 1 V\n#Data:\n#\tOperator: x\na,b\n")
+    assert (parsed.parameters, parsed.metadata) == ({"VG": "1 V"}, {"Operator": "x"})
+
+
+def test_a_file_joined_to_one_without_a_data_mark_has_its_own_column_line() -> None:
+    """The mark below belongs to the second header: nothing is wrong with the first one's lines."""
+    parsed = parse_header(b"#Procedure: <a.IVg>\n#Parameters:\na,b\n1,2\n" + HEAD + b"a,b\n")
+    assert (parsed.columns, parsed.body_line) == (("a", "b"), 4)
+
+
+def test_a_field_whose_name_holds_another_is_not_that_one_spoiled() -> None:
+    """Only a line that is no field may be what is left of one."""
+    parsed = parse_header(b"#Procedure: <a.IVg>\n#\tOld VG: 1 V\n#VG: 2 V\n#Data:\na,b\n")
+    assert parsed.spoiled_line("VG") == (3, "#VG: 2 V")
+    assert parsed.spoiled_line("Old VG") is None
+
+
 def test_missing_section_lines_are_warned_about() -> None:
     """A header without #Parameters: and #Data: is read, fields before a section count as parameters."""
     parsed = parse_header(b"#Procedure: <a.IVg>\n#\tVG: 1 V\na,b\n")

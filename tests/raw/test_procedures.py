@@ -241,6 +241,13 @@ BROKEN: dict[str, tuple[dict[str, object], str, str, str]] = {
         "key 'Vg'",
         "lower-case letters, digits and _",
     ),
+    "name of a column with a dash": (
+        {"IVg": {"columns": {"vg-v": {"accepts": ["x"]}}}},
+        '[procedures.IVg.columns."vg-v"]',
+        "key 'vg-v'",
+        "lower-case letters, digits and _",
+    ),
+    "blank spelling": ({"IVg": {"classes": ["IVg", " "]}}, "[procedures.IVg]", "key 'classes'", "is empty"),
     "light of no kind": ({"IVg": {"light": "lamp"}}, "[procedures.IVg]", "key 'light'", "must be 'laser' or 'none'"),
     "empty list": ({"IVg": {"classes": []}}, "[procedures.IVg]", "key 'classes'", "must not be empty"),
     "required as text": (

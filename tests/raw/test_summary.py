@@ -57,6 +57,12 @@ def test_summaries_as_promised(name: str, fields: dict[str, object], line: str) 
     assert render_summary(REGISTRY.procedures[name], {"file_idx": 1, **fields}) == line
 
 
+def test_a_summary_may_name_its_procedure() -> None:
+    """`{proc}` is the canonical name, whatever class the header has."""
+    procedure = Registry.load({"ITS": {"summary": "{light} {proc} #{file_idx}"}}).procedure_for("lab.It")
+    assert render_summary(procedure, {"file_idx": 3}) == "❗ ITS #3"
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_print_as_python_prints_floats(value: float) -> None:
     """A number in a summary is its shortest exact decimal text."""

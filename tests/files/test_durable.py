@@ -309,6 +309,18 @@ def test_flushing_many_or_few(tmp_path: Path) -> None:
         files.flush_paths([tmp_path / "missing"])
 
 
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    """Writing, flushing few or many, reserving and trying the disk: a service does so for years."""
+    few, many = [tmp_path / "x"], [tmp_path / str(number) for number in range(files.SYNCFS_FROM)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for paths in (few, many):
+        files.write_all_atomic(dict.fromkeys(paths, b"one"))
+        files.flush_paths(paths)
+        files.reserve(paths[0], 1)
+        files.try_disk(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_free_space_is_told(tmp_path: Path) -> None:
     """The free bytes are a positive number no larger than the file system."""
     status = os.statvfs(tmp_path)

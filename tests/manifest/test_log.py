@@ -295,9 +295,13 @@ def test_following_past_a_write_that_was_taken_back_says_so(wal: Path) -> None:
 def test_a_refused_append_leaves_the_segment_as_it_was(
     wal: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
 ) -> None:
-    """When the disk refuses part way through the write, or the flush, nothing of the batch stays in the segment."""
+    """When the disk refuses part way through the write, or the flush, nothing of the batch stays in the segment.
+
+    Nor does the segment stay open, whether it took the batch or not.
+    """
     found, before = log.replay(wal), _contents(wal)
     assert found is not None
+    opened = len(list(Path("/proc/self/fd").iterdir()))
     real, calls = getattr(os, step), itertools.count()
     refused = 1 if step == "pwrite" else 0  # the first write is a short one
 
@@ -313,7 +317,9 @@ def test_a_refused_append_leaves_the_segment_as_it_was(
             log.append(wal, found.position, [a_record(4), a_record(5)])
     assert caught.value.place.endswith("00000001.log")
     assert _contents(wal) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
     log.append(wal, found.position, [a_record(4)])
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
     assert _seqs(log.replay(wal)) == [1, 2, 3, 4]
 
 

@@ -219,6 +219,17 @@ def test_a_scan_counts_and_announces_folders(raw: Path) -> None:
     assert found.folders == len(calls) == 4
 
 
+def test_what_is_looked_at_does_not_stay_open(raw: Path) -> None:
+    """Neither a folder that is scanned nor what is read, hashed, or refused as no regular file."""
+    _put(raw, "a/b.csv")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    scan_csvs(raw)
+    for path in (raw / "a" / "b.csv", raw / "a"):
+        files.read_raw(path, 10)
+        files.sha256_of(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 # ---- readings -------------------------------------------------------------------------------------------------------
 
 

@@ -161,18 +161,18 @@ def test_a_crash_anywhere_in_a_compaction_costs_nothing(
 
 
 def test_leftovers_of_a_killed_compaction_are_removed(layout: Layout) -> None:
-    """The temporary table of a process that died while writing it is gone after the next compaction."""
+    """The temporary table or segment of a process that died while writing it is gone after the next compaction."""
     store = ManifestStore(layout)
     append_runs(store, 1)
-    living = files.temporary_beside(layout.manifest_path)
+    living = [files.temporary_beside(path) for path in (layout.manifest_path, log.segment_path(layout.wal_dir, 2))]
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
-    leftover = living.with_name(living.name.replace(str(os.getpid()), str(dead.pid), 1))
-    living.write_bytes(b"being written")
-    leftover.write_bytes(b"half a table")
+    leftovers = [path.with_name(path.name.replace(str(os.getpid()), str(dead.pid), 1)) for path in living]
+    for path in (*living, *leftovers):
+        path.write_bytes(b"half of it")
     store.compact()
-    assert not leftover.exists()
-    assert living.exists()
+    assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in living)
 
 
 def test_a_compaction_on_a_full_disk_costs_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,12 +64,13 @@ def test_two_stores_follow_each_other(layout: Layout) -> None:
 
 
 def test_appending_needs_a_transaction(layout: Layout) -> None:
-    """Outside a transaction nothing may be decided or appended."""
+    """Outside a transaction, before one or after, nothing may be decided or appended."""
     store = ManifestStore(layout)
     with pytest.raises(RuntimeError, match="needs a transaction"):
         store.append([a_record(1)])
+    append_runs(store, 1)
     with pytest.raises(RuntimeError, match="needs a transaction"):
-        store.decide(a_record(1))
+        store.decide(a_record(2))
 
 
 def test_a_decision_counts_only_when_committed(layout: Layout) -> None:
@@ -103,8 +104,28 @@ def test_a_refused_append_is_not_believed(layout: Layout, monkeypatch: pytest.Mo
             append_runs(store, 2)
     assert not knows(store, 2)
     assert log.segment_path(layout.wal_dir, 1).read_bytes() == before
-    append_runs(store, 2)
+    with store.transaction():
+        store.decide(a_record(store.next_seq, a_row(2)))
+        assert knows(store, 1, 2)
+        store.commit()
     assert runs_in(layout) == [1, 2]
+
+
+def test_nothing_is_written_under_a_lock_that_was_deleted(layout: Layout) -> None:
+    """Another process may hold the one made since: neither log nor table changes; the next transaction goes on."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    before = log.segment_path(layout.wal_dir, 1).read_bytes()
+    with pytest.raises(Retry, match="this lock was deleted"), store.transaction():
+        layout.lock_path.unlink()
+        store.append([a_record(store.next_seq, a_row(2))])
+    with pytest.raises(Retry, match="this lock was deleted"):
+        store.compact(lambda _: layout.lock_path.unlink())
+    assert [path.read_bytes() for path in layout.wal_dir.iterdir()] == [before]
+    assert not layout.manifest_path.exists()
+    append_runs(store, 3)
+    assert store.compact() is not None
+    assert runs_in(layout) == [1, 3]
 
 
 @pytest.fixture

@@ -232,9 +232,8 @@ class _Job:
         places = [place for _, place in astray.values()]
         if self._step("put-back", "put moved Parquet back in its place", places):
             with files.as_retry(self.layout.staged_root):
-                for path, (_, place) in astray.items():
-                    files.preserve(moved[path], place)
-                files.flush_paths({place.parent for place in places})
+                made = [folder for path, (_, place) in astray.items() for folder in files.preserve(moved[path], place)]
+                files.flush_paths([*(place.parent for place in places), *made])
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog

@@ -14,6 +14,7 @@ from archive import Archive
 from lived import cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
 from measurement import BROKEN
 
+from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
 
@@ -124,6 +125,23 @@ def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
     assert manifest(archive) == rows
     assert damages(archive) == set()
     assert mend(archive).steps == []
+
+
+def test_parquet_put_back_is_durable(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is flushed, and so is every folder that got a new one: a power cut does not undo the repair."""
+    place = archive.staged(archive.live()[lived.PLAIN]).parent
+    place.parent.rename(place.parent.with_name("moved"))
+    told: list[Path] = []
+    flush = durable.flush_path
+
+    def flushed(path: Path) -> None:
+        told.append(path)
+        flush(path)
+
+    monkeypatch.setattr(durable, "flush_path", flushed)
+    monkeypatch.setattr(durable, "_syncfs", None)
+    assert mend(archive).left == []
+    assert {place, place.parent, place.parent.parent} <= set(told)
 
 
 def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:

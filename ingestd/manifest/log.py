@@ -335,12 +335,12 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def drop(directory: Path, before: int) -> None:
-    """Delete the sealed segments below number `before`, oldest first."""
+    """Delete the sealed segments below number `before`, oldest first, each durably: a power cut must leave no gap."""
     with files.as_retry(directory):
         for number in segments(directory):
             if number < before:
                 segment_path(directory, number).unlink()
-        files.flush_path(directory)
+                files.flush_path(directory)
 
 
 def corrupt(path: Path, cause: str) -> Corrupt:

@@ -275,6 +275,16 @@ def test_following_a_compacted_segment_says_so(wal: Path) -> None:
     assert log.follow(wal, found.position) is None
 
 
+def test_segments_are_deleted_durably_one_by_one(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest goes first, and the folder is flushed before the next: no power cut leaves one before a gap."""
+    for number in (2, 3):
+        log.create(wal, SegmentHead(segment=number, next_seq=4))
+    flushed: list[list[int]] = []
+    monkeypatch.setattr(files, "flush_path", lambda folder: flushed.append(log.segments(folder)))
+    log.drop(wal, 3)
+    assert flushed == [[2, 3], [3]]
+
+
 def test_following_past_a_write_that_was_taken_back_says_so(wal: Path) -> None:
     """A follower that saw records which their writer then took back is told to read everything again."""
     found = log.replay(wal)

@@ -13,11 +13,11 @@ from layouts import layout_of
 from samples_of_rows import NOON, a_note, a_record, a_row, append_runs, knows, runs_in
 
 from ingestd import files
-from ingestd.errors import Retry
+from ingestd.errors import Corrupt, Retry
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.record import Event, Record
-from ingestd.manifest.store import ManifestStore
+from ingestd.manifest.store import ManifestStore, steady
 from ingestd.manifest.view import read_view
 
 
@@ -38,6 +38,7 @@ def test_compaction_moves_the_log_into_the_table(layout: Layout) -> None:
     assert (done and (done.records, done.rows)) == (2, 2)
     assert table.read_manifest(layout.manifest_path).equals(table.rows_frame([a_row(1), a_row(2)]))
     assert [path.name for path in layout.wal_dir.iterdir()] == ["00000002.log"]
+    assert not store.catalog.rows
     assert store.compact() is None
     append_runs(store, 3)
     assert store.next_seq == 4
@@ -90,6 +91,44 @@ def test_foreign_records_are_shown_before_the_log_forgets_them(layout: Layout) -
     append_runs(one, 3)
     one.compact(before)
     assert shown == [1]
+
+
+@pytest.mark.parametrize("error", [None, Corrupt("of different moments"), log.SegmentGoneError()])
+def test_a_reader_looks_again_after_a_compaction(layout: Layout, error: Exception | None) -> None:
+    """What was read while the tables were replaced does not count, and is no damage either."""
+    store = ManifestStore(layout)
+    append_runs(store, 1)
+    looks: list[int] = []
+
+    def read() -> int:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            store.compact()
+            if error is not None:
+                raise error
+        return looks[-1]
+
+    assert steady(layout, read) == 1
+
+
+def test_a_reader_does_not_look_for_ever(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compacted at every look, the manifest is out of reach for now; damage that stays is told at once."""
+    store = ManifestStore(layout)
+    looks: list[int] = []
+
+    def read(error: Exception | None = None) -> None:
+        looks.append(len(looks))
+        if error is not None:
+            raise error
+        append_runs(store, len(looks))
+        store.compact()
+
+    monkeypatch.setattr("ingestd.manifest.store.READ_TRIES", 3)
+    with pytest.raises(Retry, match="being compacted all the time"):
+        steady(layout, read)
+    with pytest.raises(Corrupt, match="damaged"):
+        steady(layout, lambda: read(Corrupt("damaged")))
+    assert len(looks) == 4
 
 
 class _Killed(BaseException):

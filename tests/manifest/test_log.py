@@ -216,12 +216,13 @@ def test_a_newer_format_is_refused_unchanged(wal: Path, number: int) -> None:
     assert _contents(wal) == before
 
 
-def test_a_segment_without_a_head_is_named(wal: Path) -> None:
-    """An empty segment, or one that begins with a record, is damage."""
-    path = log.segment_path(wal, 1)
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_segment_without_a_head_is_named(wal: Path, number: int) -> None:
+    """An empty segment, or one that begins with a record, is damage, whether it is the first or a later one."""
+    path = log.segment_path(wal, number)
     for data in (b"", b"\n", encode(a_record(1))):
         path.write_bytes(data)
-        with pytest.raises(Corrupt, match=r"00000001\.log: @0: the segment's head"):
+        with pytest.raises(Corrupt, match=rf"0000000{number}\.log: (@0: the segment's head|the segment has no head)"):
             log.replay(wal)
 
 
@@ -265,14 +266,16 @@ def test_following_reads_only_what_came_after(wal: Path) -> None:
     assert followed.position == end
 
 
-def test_following_a_compacted_segment_says_so(wal: Path) -> None:
-    """When the followed segment was deleted, the follower is told to read everything again."""
+def test_following_a_compacted_segment_says_so(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the followed segment, or a later one, was deleted, the follower is told to read everything again."""
     found = log.replay(wal)
     assert found is not None
     log.create(wal, SegmentHead(segment=2, next_seq=4))
     log.drop(wal, 2)
     assert log.segments(wal) == [2]
     assert log.follow(wal, found.position) is None
+    monkeypatch.setattr(log, "segments", lambda _: [2, 3])
+    assert log.follow(wal, log.Position(2, 0, 4)) is None
 
 
 def test_segments_are_deleted_durably_one_by_one(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:

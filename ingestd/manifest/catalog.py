@@ -59,13 +59,13 @@ class Catalog:
     maps a chip to the record that made its history out of date.
     """
 
-    def __init__(self, base: pl.DataFrame, notes: Iterable[FileNote], stale_chips: dict[str, int]) -> None:
+    def __init__(self, base: pl.DataFrame, notes: Iterable[FileNote]) -> None:
         self.rebase(base)
         self.notes: dict[str, FileNote] = {note.source_file: note for note in notes}
         self._copies: dict[str, set[str]] = {}  # hash -> paths that are known as copies with these bytes
         for note in self.noted_as("duplicate"):
             self._copies.setdefault(note.source_sha256, set()).add(note.source_file)
-        self.stale_chips = dict(stale_chips)
+        self.stale_chips: dict[str, int] = {}
         live = base.filter(LIVE)
         self._seen = Stamps(
             live["source_file"].to_list(),

@@ -91,7 +91,7 @@ class ManifestStore:
                 raise self._log_is_gone()
             self._refuse_lost(tables)
             check_whole(layout, found, base.height)
-            return Catalog(base, notes, found.head.stale_chips if found else {}), found, tables
+            return Catalog(base, notes), found, tables
 
         catalog, found, self._tables = steady(layout, read)
         self._foreign = found.records if found else []

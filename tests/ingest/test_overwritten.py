@@ -264,6 +264,16 @@ def test_a_part_is_compared_with_what_the_batch_stages(archive: Archive) -> None
     assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A]}
 
 
+def test_a_part_is_compared_with_its_own_whole(archive: Archive) -> None:
+    """Another run moves in the same batch: what is staged for that one tells nothing of the part."""
+    archive.put(C, RUN.but(sample=2, start=1758700000.5).data)
+    ids = one_measurement_twice(archive, RUN.but(rows=2).data)
+    archive.move(C, "0.csv")
+    archive.copy(A, B)
+    assert archive.backfill() == [("moved", "0.csv"), ("duplicate", B)]
+    assert {row.run_id: row.superseded_by for row in archive.rows()} == {ids[A]: None, ids[B]: ids[A], ids[C]: None}
+
+
 def test_a_part_of_what_the_run_was_before_the_batch_goes_on_counting(archive: Archive) -> None:
     """All rows of the run were edited, and that was copied over the part: what the part held is nowhere else."""
     ids = one_measurement_twice(archive, RUN.but(rows=2).data)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,11 @@ def test_an_edit_that_was_not_recorded_keeps_the_old_version(
     assert read_row(aside) == old
 
 
-@pytest.mark.parametrize("change", ["edited", "superseded", "updated", "moved", "forced"])
+@pytest.mark.parametrize("change", ["edited", "superseded", "updated", "moved", "forced", "new"])
 def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Where the record is refused the Parquet is the old row's, also when the change is taken back."""
+    """Where the record is refused the Parquet is the old row's, also when the change is taken back, and no other stays."""
     archive.put(A, RUN.data)
     archive.backfill()
     target = archive.staged(archive.live()[A])
@@ -207,11 +208,14 @@ def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
         archive.put(A, changed[change].data)
     elif change == "moved":
         archive.move(A, B)
+    elif change == "new":
+        archive.put(B, RUN.but(start=1758700000.5).data)
 
     with monkeypatch.context() as patch, contextlib.suppress(Retry):
-        patch.setattr(log, "append", refuse)
+        patch.setattr(os, "pwrite", refuse)  # the lock's note of its holder is refused as well
         backfill(archive.settings, Options(engine=inline, clock=archive.now, force=change == "forced"))
     assert target.read_bytes() == staged
+    assert parquets(archive) == [target]
     if change == "moved":
         archive.move(B, A)
         assert archive.backfill() == []
@@ -233,6 +237,30 @@ def test_the_latest_staging_of_a_version_is_the_one_kept(archive: Archive) -> No
     kept = {path.stem: read_row(path) for path in archive.layout.superseded_root.rglob("*.parquet")}
     assert kept[digest16(RUN)] == old
     assert kept.keys() == {digest16(RUN), digest16(RUN.but(chip=67))}
+
+
+def test_damaged_parquet_does_not_replace_a_version_that_was_kept(archive: Archive) -> None:
+    """A version that came back was damaged before it was replaced once more: what was kept at first stays."""
+    for measurement in (RUN, RUN.but(chip=67), RUN):
+        archive.put(A, measurement.data)
+        archive.backfill()
+    (kept,) = archive.layout.superseded_root.rglob(f"{digest16(RUN)}.parquet")
+    before = kept.read_bytes()
+    archive.staged(archive.live()[A]).write_bytes(b"damaged")
+    archive.put(A, RUN.but(chip=71).data)
+    assert archive.backfill() == [("edited", A)]
+    assert kept.read_bytes() == before
+
+
+def test_an_edit_of_a_run_whose_parquet_is_gone(archive: Archive) -> None:
+    """There is nothing to keep; the new version is staged."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.staged(archive.live()[A]).unlink()
+    archive.put(A, RUN.but(chip=67).data)
+    archive.backfill_amid()
+    assert archive.events == [("edited", A)]
+    assert archive.aside() == []
 
 
 def test_the_old_version_is_kept_durably_before_it_is_replaced(
@@ -261,7 +289,24 @@ def test_the_old_version_is_kept_durably_before_it_is_replaced(
     (aside,) = archive.layout.superseded_root.rglob("*.parquet")
     made = [aside.parent, aside.parent.parent, archive.layout.superseded_root, archive.layout.stage_root]
     first = {path for what, path in told[: told.index(("replace", target))] if what == "flush"}
-    assert set(made) <= first
+    (note,) = (path for path in first if path.name == NOTE_NAME)
+    assert {note.parent, *made} <= first
+
+
+def test_what_is_put_back_is_durable(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the old version is flushed when that is in its place again, and so is one that got a new folder."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    target = archive.staged(archive.live()[A])
+    archive.put(A, RUN.but(chip=67).data)
+    break_off(archive, monkeypatch)
+    shutil.rmtree(target.parent)
+    told: list[Path] = []
+    monkeypatch.setattr(durable, "_syncfs", None)
+    monkeypatch.setattr(durable, "flush_path", told.append)
+    with opened(archive.settings, archive.now):
+        assert read_row(target) == archive.live()[A]
+    assert {target.parent, target.parent.parent} <= set(told)
 
 
 @pytest.mark.parametrize("stop", [None, KeyboardInterrupt])

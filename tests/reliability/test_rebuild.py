@@ -52,6 +52,17 @@ def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> No
     lived.check_sound(archive)
 
 
+@pytest.mark.parametrize("name", [lived.DELETED, lived.EDITED])
+def test_a_run_that_only_the_table_knows_comes_through_a_damaged_log(name: str, archive: Archive) -> None:
+    """Its Parquet is gone, an older version of it is kept or none: it stays live, and is named if its raw file is gone."""
+    rows, row = manifest(archive), archive.live()[name]
+    archive.staged(row).unlink()
+    for path in archive.layout.wal_dir.glob("*.log"):
+        path.write_bytes(b"")
+    assert [finding.run_id for finding in mend(archive).left] == ([row.run_id] if name == lived.DELETED else [])
+    assert manifest(archive) == rows
+
+
 def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
     """Table and log of before stand below `aside`, byte for byte."""
     before = {path.read_bytes() for path in [archive.layout.manifest_path, *archive.layout.wal_dir.glob("*.log")]}

@@ -323,6 +323,18 @@ def test_a_damaged_manifest_comes_back_whole(kind: str, logged: Archive, tmp_pat
     assert manifest(logged) == want
 
 
+def test_a_superseded_run_does_not_come_back_when_log_and_events_are_lost(logged: Archive) -> None:
+    """The table has it as live; its Parquet, which was kept aside, and that of its successor tell otherwise."""
+    want = {run_id for run_id, row in manifest(logged).items() if row["superseded_by"] is None}
+    shutil.rmtree(logged.layout.events_dir)
+    segment(logged).write_bytes(b"")
+    mend(logged)
+    logged._ticks += 60
+    lived.plain_start(logged)
+    lived.check_sound(logged)
+    assert {run_id for run_id, row in manifest(logged).items() if row["superseded_by"] is None} == want
+
+
 def test_a_repair_waits_for_the_histories_as_long_as_the_setting_says(logged: Archive) -> None:
     """Another process that writes histories does not hold it up for longer than `manifest.lock_timeout_s`."""
     given: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -309,6 +310,49 @@ def test_flushing_many_or_few(tmp_path: Path) -> None:
         files.flush_paths([tmp_path / "missing"])
 
 
+def test_a_flush_of_many_that_is_refused_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `syncfs` says of a failing disk is raised, with the place; a system without it flushes all its disks."""
+
+    def refuse(_: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    paths = [tmp_path / str(number) for number in range(files.SYNCFS_FROM)]
+    monkeypatch.setattr(durable, "_syncfs", refuse)
+    with pytest.raises(Retry, match="Input/output error"):
+        files.write_all_atomic(dict.fromkeys(paths, b"one"))
+    assert list(tmp_path.iterdir()) == []
+    told: list[bool] = []
+    monkeypatch.setattr(durable, "_syncfs", None)
+    monkeypatch.setattr(os, "sync", lambda: told.append(True))
+    files.flush_file_systems([tmp_path / "missing", tmp_path])
+    assert told == [True]
+
+
+def test_a_write_that_is_cut_short_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take a part of the bytes at a time."""
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:2]))
+        files.write_atomic(tmp_path / "x.json", b"12345")
+    assert (tmp_path / "x.json").read_bytes() == b"12345"
+
+
+def test_a_temporary_file_of_another_users_process_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may not send that process a signal learns that it lives."""
+    path = tmp_path / f".x.json.{os.getppid()}-0123456789abcdef.tmp"
+    path.touch()
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    files.remove_leftovers(tmp_path / "x.json")
+    assert path.exists()
+
+
 def test_nothing_stays_open(tmp_path: Path) -> None:
     """Writing, flushing few or many, reserving and trying the disk: a service does so for years."""
     few, many = [tmp_path / "x"], [tmp_path / str(number) for number in range(files.SYNCFS_FROM)]
@@ -333,3 +377,17 @@ def test_a_disk_is_tried_without_a_trace(tmp_path: Path) -> None:
     files.try_disk(tmp_path)
     files.try_disk(Path("/proc"))
     assert (list(tmp_path.iterdir()), tmp_path.stat().st_mtime_ns) == ([], before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_refuses_the_trial_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What keeps it from taking files is a `Retry` that names the folder."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(Retry, match=os.strerror(number)) as caught:
+            files.try_disk(tmp_path)
+    assert caught.value.place == str(tmp_path)

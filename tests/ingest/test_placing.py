@@ -38,10 +38,13 @@ def refuse(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def break_off(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backfill, and press Ctrl-C between the Parquet in its place and its record."""
+def break_off(archive: Archive, monkeypatch: pytest.MonkeyPatch, *, recorded: bool = False) -> None:
+    """Backfill, and press Ctrl-C between the Parquet in its place and its record, or just after it is `recorded`."""
+    append = log.append
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*given: Any) -> None:
+        if recorded:
+            append(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
@@ -134,6 +137,21 @@ def test_what_was_replaced_goes_when_the_record_stands(archive: Archive) -> None
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
 
 
+@pytest.mark.parametrize("change", [RUN.but(chip=67), RUN.but(rows=RUN.rows + 2)], ids=["edited", "grown"])
+def test_an_edit_that_was_recorded_stands(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, change: Measurement
+) -> None:
+    """Stopped just after the record, the next start leaves the new version in its place, although it finds the old."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, change.data)
+    break_off(archive, monkeypatch, recorded=True)
+    with opened(archive.settings, archive.now):
+        row = archive.live()[A]
+        assert read_row(archive.staged(row)) == row
+        assert row.source_size == len(change.data)
+
+
 def test_the_old_version_comes_back_without_a_moment_of_none(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a refused change is undone, whoever reads the run finds one version or the other."""
     archive.put(A, RUN.data)
@@ -194,7 +212,7 @@ def test_an_edit_that_was_not_recorded_keeps_the_old_version(
 def test_a_change_that_the_disk_refused_leaves_the_old_version_staged(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Where the record is refused the Parquet is the old row's, also when the change is taken back, and no other stays."""
+    """Where the record is refused, the old row's Parquet alone is staged, also when the change is taken back."""
     archive.put(A, RUN.data)
     archive.backfill()
     target = archive.staged(archive.live()[A])

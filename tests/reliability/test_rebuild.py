@@ -54,7 +54,7 @@ def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> No
 
 @pytest.mark.parametrize("name", [lived.DELETED, lived.EDITED])
 def test_a_run_that_only_the_table_knows_comes_through_a_damaged_log(name: str, archive: Archive) -> None:
-    """Its Parquet is gone, an older version of it is kept or none: it stays live, and is named if its raw file is gone."""
+    """Its Parquet is gone, whether an older version is kept or none: it stays live, and is named if nothing is left."""
     rows, row = manifest(archive), archive.live()[name]
     archive.staged(row).unlink()
     for path in archive.layout.wal_dir.glob("*.log"):

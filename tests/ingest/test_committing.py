@@ -1,0 +1,103 @@
+"""Committing a batch: what it leaves behind when it is refused or overtaken, and what it owes afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd import files
+from ingestd.errors import Retry
+from ingestd.histories.chip import update_histories
+from ingestd.ingest import Ingest, opened
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import Outcome, stage_batch
+
+RUN = Measurement()
+A = "2025-09-23/IVg2025-09-23_1.csv"
+B = "2025-09-23/IVg2025-09-23_2.csv"
+
+
+def staged(archive: Archive, ingest: Ingest, name: str) -> Outcome:
+    """Stage a raw file by what is known of it now."""
+    status = files.stat_of((archive.raw / name).lstat())
+    task = ingest.task_for(name, status, Observation(archive.now().timestamp(), ""))
+    (outcome,) = stage_batch([task], ingest.context)
+    return outcome
+
+
+@pytest.mark.parametrize("call", ["mkdir", "replace", "pwrite"])
+def test_a_refused_batch_leaves_no_temporary_parquet(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Refused in its place or in the log, it is staged anew: a service that tries for days must not fill the disk."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    archive.put(A, RUN.data)
+    with opened(archive.settings, archive.now) as ingest:
+        outcome = staged(archive, ingest, A)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, refuse)
+            with pytest.raises(Retry, match="No space left"):
+                ingest.commit([outcome])
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+        assert len(ingest.commit([staged(archive, ingest, A)]).records) == 1
+
+
+def test_an_overtaken_file_leaves_no_temporary_parquet(archive: Archive) -> None:
+    """It was staged as a new file, and another process has made a run of an earlier version since."""
+    archive.put(A, RUN.data)
+    with opened(archive.settings, archive.now) as ingest:
+        first = staged(archive, ingest, A)
+        archive.put(A, RUN.but(chip=67).data)
+        second = staged(archive, ingest, A)
+        assert len(ingest.commit([first]).records) == 1
+        assert ingest.commit([second]).again == [second]
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+
+
+def test_a_run_that_comes_while_its_chips_history_is_written_is_in_the_next(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process ingests it in between: the chip stays marked, whatever was just written."""
+
+    def meanwhile(*given: Any) -> Any:
+        changes = update_histories(*given)
+        with opened(archive.settings, archive.now) as other:
+            archive.put(B, RUN.but(sample=2, start=1758700000.5).data)
+            other.commit([staged(archive, other, B)])
+        return changes
+
+    archive.put(A, RUN.data)
+    with opened(archive.settings, archive.now) as ingest:
+        ingest.commit([staged(archive, ingest, A)])
+        with monkeypatch.context() as patch:
+            patch.setattr("ingestd.ingest.update_histories", meanwhile)
+            assert ingest.refresh_histories() == ["Alisson72"]
+        assert ingest.refresh_histories() == ["Alisson72"]
+        assert ingest.refresh_histories() == []
+    assert archive.history(72) == [A, B]
+
+
+def test_an_event_that_the_disk_refused_is_written_before_the_log_forgets(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision counts all the same; a compaction makes its event JSON good."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Retry("No space left on device")
+
+    archive.put(A, RUN.data)
+    with opened(archive.settings, archive.now) as ingest:
+        with monkeypatch.context() as patch:
+            patch.setattr("ingestd.ingest.write_traces", refuse)
+            assert len(ingest.commit([staged(archive, ingest, A)]).records) == 1
+        assert not list(files.all_below(archive.layout.events_dir, ".json"))
+        ingest.compact()
+        assert len(list(files.all_below(archive.layout.events_dir, ".json"))) == 1

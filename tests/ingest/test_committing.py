@@ -12,22 +12,22 @@ from measurement import Measurement
 
 from ingestd import files
 from ingestd.errors import Retry
+from ingestd.files import durable
 from ingestd.histories.chip import update_histories
 from ingestd.ingest import Ingest, opened
 from ingestd.raw.settling import Observation
-from ingestd.stage.run import Outcome, stage_batch
+from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
 
 RUN = Measurement()
 A = "2025-09-23/IVg2025-09-23_1.csv"
 B = "2025-09-23/IVg2025-09-23_2.csv"
 
 
-def staged(archive: Archive, ingest: Ingest, name: str) -> Outcome:
-    """Stage a raw file by what is known of it now."""
-    status = files.stat_of((archive.raw / name).lstat())
-    task = ingest.task_for(name, status, Observation(archive.now().timestamp(), ""))
-    (outcome,) = stage_batch([task], ingest.context)
-    return outcome
+def staged(archive: Archive, ingest: Ingest, *names: str) -> list[Outcome]:
+    """Stage raw files by what is known of them now."""
+    seen = Observation(archive.now().timestamp(), "")
+    tasks = [ingest.task_for(name, files.stat_of((archive.raw / name).lstat()), seen) for name in names]
+    return stage_batch(tasks, ingest.context)
 
 
 @pytest.mark.parametrize("call", ["mkdir", "replace", "pwrite"])
@@ -41,13 +41,33 @@ def test_a_refused_batch_leaves_no_temporary_parquet(
 
     archive.put(A, RUN.data)
     with opened(archive.settings, archive.now) as ingest:
-        outcome = staged(archive, ingest, A)
+        outcomes = staged(archive, ingest, A)
         with monkeypatch.context() as patch:
             patch.setattr(os, call, refuse)
             with pytest.raises(Retry, match="No space left"):
-                ingest.commit([outcome])
+                ingest.commit(outcomes)
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
-        assert len(ingest.commit([staged(archive, ingest, A)]).records) == 1
+        assert len(ingest.commit(staged(archive, ingest, A)).records) == 1
+
+
+def test_a_batch_that_cannot_be_flushed_is_not_staged(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is taken for durable or stays on the disk; a file that only waits does so all the same."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    archive.put(A, RUN.data)
+    archive.put(B, RUN.but(rows=0).data)
+    with opened(archive.settings, archive.now) as ingest:
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "flush_path", refuse)
+            failed, waits = staged(archive, ingest, A, B)
+        assert isinstance(failed, Failed)
+        assert (failed.ours, failed.retry.message) == (True, os.strerror(errno.EIO))
+        assert isinstance(waits, Waiting)
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+        done = ingest.commit([failed, waits])
+        assert [record.source_file for record in done.records] == [B]
 
 
 def test_an_overtaken_file_leaves_no_temporary_parquet(archive: Archive) -> None:
@@ -57,8 +77,20 @@ def test_an_overtaken_file_leaves_no_temporary_parquet(archive: Archive) -> None
         first = staged(archive, ingest, A)
         archive.put(A, RUN.but(chip=67).data)
         second = staged(archive, ingest, A)
-        assert len(ingest.commit([first]).records) == 1
-        assert ingest.commit([second]).again == [second]
+        assert len(ingest.commit(first).records) == 1
+        assert ingest.commit(second).again == second
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [(B, RUN.data), (A.upper(), RUN.but(sample=2).data)], ids=["copy", "id taken"]
+)
+def test_what_is_staged_twice_leaves_no_temporary_parquet(archive: Archive, name: str, data: bytes) -> None:
+    """The second of two new files is a copy of the first, or has its id and is staged under another one."""
+    archive.put(A, RUN.data)
+    archive.put(name, data)
+    with opened(archive.settings, archive.now) as ingest:
+        assert len(ingest.commit(staged(archive, ingest, A, name)).records) == 2
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
 
 
@@ -71,12 +103,12 @@ def test_a_run_that_comes_while_its_chips_history_is_written_is_in_the_next(
         changes = update_histories(*given)
         with opened(archive.settings, archive.now) as other:
             archive.put(B, RUN.but(sample=2, start=1758700000.5).data)
-            other.commit([staged(archive, other, B)])
+            other.commit(staged(archive, other, B))
         return changes
 
     archive.put(A, RUN.data)
     with opened(archive.settings, archive.now) as ingest:
-        ingest.commit([staged(archive, ingest, A)])
+        ingest.commit(staged(archive, ingest, A))
         with monkeypatch.context() as patch:
             patch.setattr("ingestd.ingest.update_histories", meanwhile)
             assert ingest.refresh_histories() == ["Alisson72"]
@@ -97,7 +129,7 @@ def test_an_event_that_the_disk_refused_is_written_before_the_log_forgets(
     with opened(archive.settings, archive.now) as ingest:
         with monkeypatch.context() as patch:
             patch.setattr("ingestd.ingest.write_traces", refuse)
-            assert len(ingest.commit([staged(archive, ingest, A)]).records) == 1
+            assert len(ingest.commit(staged(archive, ingest, A)).records) == 1
         assert not list(files.all_below(archive.layout.events_dir, ".json"))
         ingest.compact()
         assert len(list(files.all_below(archive.layout.events_dir, ".json"))) == 1

@@ -169,6 +169,33 @@ def test_a_refusal_that_another_process_overtook(archive: Archive, before: bytes
     assert not archive.notes()
 
 
+def test_the_copy_of_a_run_whose_parquet_is_damaged_counts_when_that_is_overwritten(archive: Archive) -> None:
+    """Nothing tells whether the new measurement has the run's rows: the batch goes on, and the copy becomes a run."""
+    archive.put(A, RUN.data)
+    archive.copy(A, C)
+    archive.backfill()
+    archive.staged(archive.live()[A]).write_bytes(b"damaged")
+    archive.put(A, RUN.but(sample=2, start=1758700000.5).data)
+    archive.backfill_amid()
+    archive.backfill_amid()
+    assert archive.live().keys() == {A, C}
+
+
+def test_of_an_overwritten_run_the_copies_of_its_last_version_count(archive: Archive) -> None:
+    """It was edited between two copies: the earlier version is the same measurement, and stays a copy."""
+    archive.put(A, RUN.data)
+    archive.copy(A, C)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    archive.copy(A, B)
+    archive.backfill()
+    archive.put(A, RUN.but(sample=2, start=1758700000.5).data)
+    archive.backfill()
+    archive.backfill()
+    assert archive.live().keys() == {A, B}
+    assert archive.notes()[C].outcome == "duplicate"
+
+
 def one_measurement_twice(archive: Archive, other: bytes) -> dict[str, str]:
     """Ingest a run at A and, at B, what was made of a copy of it; return the id of each."""
     archive.put(A, RUN.data)
@@ -202,6 +229,8 @@ def test_a_copy_that_becomes_whole_counts_no_more(archive: Archive, part: str, h
 
 def test_copies_of_a_part_are_copies_of_the_whole(archive: Archive) -> None:
     """A copy stopped twice on its way, and was copied at the first stop: all of it is one measurement in the end."""
+    archive.put("other.csv", RUN.but(sample=2, start=1758700000.5).data)
+    archive.copy("other.csv", "the other.csv")
     ids = one_measurement_twice(archive, RUN.but(rows=1).data)
     archive.copy(B, C)
     assert archive.backfill() == [("duplicate", C)]
@@ -210,6 +239,7 @@ def test_copies_of_a_part_are_copies_of_the_whole(archive: Archive) -> None:
     archive.copy(A, B)
     assert archive.backfill() == [("duplicate", B)]
     assert archive.notes()[C].run_id == ids[A]
+    assert archive.notes()["the other.csv"].run_id == ids["other.csv"]
     archive.touch(C)
     assert archive.backfill() == [("unchanged", C)]
 
@@ -303,9 +333,13 @@ def test_a_corrected_copy_put_over_its_original_is_the_run(archive: Archive) -> 
     assert archive.backfill() == [("edited", A)]
 
 
-@pytest.mark.parametrize("other", [RUN.but(sample=2), RUN.but(start=None, rows=2)], ids=["other rows", "no start"])
+@pytest.mark.parametrize(
+    "other",
+    [RUN.but(sample=2), RUN.but(start=None, rows=2), RUN.but(start=1758700000.5, rows=2)],
+    ids=["other rows", "no start", "another start"],
+)
 def test_what_only_may_be_the_same_measurement_goes_on_counting(archive: Archive, other: Measurement) -> None:
-    """With other rows, or without a start time, what was at the path may be another measurement."""
+    """With other rows or another start, or without one, what was at the path may be another measurement."""
     ids = one_measurement_twice(archive, other.data)
     archive.copy(A, B)
     assert archive.backfill() == [("duplicate", B)]

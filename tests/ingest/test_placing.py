@@ -135,6 +135,7 @@ def test_what_was_replaced_goes_when_the_record_stands(archive: Archive) -> None
             (record,) = ingest.commit(stage_batch([task], ingest.context)).records
         assert record.event is Event.UPDATED
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+        assert archive.aside() == []
 
 
 @pytest.mark.parametrize("change", [RUN.but(chip=67), RUN.but(rows=RUN.rows + 2)], ids=["edited", "grown"])

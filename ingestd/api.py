@@ -16,11 +16,12 @@ import polars as pl
 import pyarrow as pa
 
 from ingestd import files
-from ingestd.asked import require_manifest, run_id_of, source_file_of
 from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
 from ingestd.histories.chip import history_frame, read_history, require_chip
-from ingestd.ingest import opened, utc_now
+from ingestd.ingest.commit import opened, utc_now
+from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
+from ingestd.lookup import require_manifest, run_id_of, source_file_of
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.table import LIVE, rows_of
 from ingestd.manifest.view import read_view
@@ -30,7 +31,6 @@ from ingestd.raw.settling import Observation, State, queued
 from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_run
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
-from ingestd.traces import read_reject
 from ingestd.words import shown
 from ingestd.writers import read_writers
 

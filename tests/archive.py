@@ -15,7 +15,8 @@ from typing import Any
 from inline import inline
 from measurement import Measurement
 
-from ingestd.backfill import Options, backfill, dry_run
+from ingestd.backfill.report import Report
+from ingestd.backfill.run import Options, backfill, dry_run
 from ingestd.files import scan_csvs, stat_of
 from ingestd.histories.chip import read_history
 from ingestd.layout import Layout
@@ -25,7 +26,6 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import read_manifest, rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.start_time import tells_start
-from ingestd.report import Report
 from ingestd.settings import Settings, load_settings
 from ingestd.stage.parquet import read_row
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from layouts import Run
 
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.settings import load_settings
 
 DIGITS = "12345678901234567890"

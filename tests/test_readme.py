@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 from pages import section
 
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.errors import RejectCode
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow

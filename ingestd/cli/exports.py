@@ -44,8 +44,8 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
     from ingestd import files  # noqa: PLC0415  # not for --help
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
 
     layout = settings.layout
@@ -141,8 +141,8 @@ def write_metadata(
             a raw file or one of ingestd's own.
     """
     from ingestd.apart import check_apart, check_export  # noqa: PLC0415  # not for --help
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.histories import metadata  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
 
     layout = settings.layout

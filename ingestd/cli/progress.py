@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ingestd.backfill import Progress as Step
+    from ingestd.backfill.run import Progress as Step
 
 RATE_FROM_S = 1.0
 """How long a backfill must have been staging before its rate is shown, in seconds."""

@@ -19,9 +19,9 @@ from ingestd.words import closest, count, quoted, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ingestd.backfill.report import Report
     from ingestd.layout import Layout
     from ingestd.manifest.catalog import Catalog
-    from ingestd.report import Report
     from ingestd.settings import Settings
 
 commands = typer.Typer()
@@ -51,7 +51,7 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
       ingestd rejects list
       ingestd rejects list --json
     """
-    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
     layout, names = settings.layout, _rejected(_catalog(settings))
     gone = [name for name in names if raw_file_is_gone(layout, name)]
@@ -83,7 +83,7 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     Example:
       ingestd rejects show 2026-03-12/IV2026-03-12_3.csv
     """
-    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
     layout = settings.layout
     reject = _reject(layout, _named(layout, file, _catalog(settings)))
@@ -146,8 +146,8 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
       ingestd rejects retry 2026-03-12/IV2026-03-12_3.csv
       ingestd rejects retry --all
     """
-    from ingestd.asked import raw_file_is_gone, require_raw_root  # noqa: PLC0415  # not for --help
-    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.ingest.commit import opened  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import raw_file_is_gone, require_raw_root  # noqa: PLC0415  # not for --help
 
     if bool(files) == every:
         raise UsageError("which files are meant?", next_step="name them, or give --all (and not both)")
@@ -191,7 +191,7 @@ def _keep_only(found: Report, names: Sequence[str]) -> None:
 
 def _states(settings: Settings, found: Report, names: Sequence[str], decided: dict[str, str]) -> dict[str, str]:
     """Say in a word what became of each file: the decision about it, or why there is none."""
-    from ingestd.asked import raw_file_is_gone  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
     undecided = {file.source_file: "failed" for file in found.failed}
     undecided |= {file.source_file: file.state.value for file in found.waiting}
@@ -200,7 +200,7 @@ def _states(settings: Settings, found: Report, names: Sequence[str], decided: di
 
 
 def _catalog(settings: Settings) -> Catalog:
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.store import ManifestStore  # noqa: PLC0415  # loads polars: not for --help
 
     require_manifest(settings.layout)
@@ -217,7 +217,7 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     Raises:
         UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
-    from ingestd.asked import refuse_folder, source_file_of  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import refuse_folder, source_file_of  # noqa: PLC0415  # not for --help
 
     known = _rejected(catalog)
     try:
@@ -261,7 +261,7 @@ def _standing(catalog: Catalog, name: str) -> str:
 
 def _reject(layout: Layout, name: str) -> dict[str, Any]:
     """Read what is recorded about a reject; its JSON may be missing for a moment after a crash."""
-    from ingestd.traces import read_reject  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.ingest.traces import read_reject  # noqa: PLC0415  # loads pydantic: not for --help
 
     try:
         return read_reject(layout, name)

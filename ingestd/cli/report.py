@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ingestd.backfill.fate import Fate
 from ingestd.cli import exits
 from ingestd.cli.output import LONG_LIST, duration, near, note, on_terminal, say, say_below, say_more
-from ingestd.fate import Fate
 from ingestd.words import count, quoted
 
 if TYPE_CHECKING:
+    from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
     from ingestd.errors import IngestdError
+    from ingestd.ingest.lost import LostFile
     from ingestd.layout import Layout
-    from ingestd.lost import LostFile
-    from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 
 STAGED = {
     Fate.INGESTED: "new",

@@ -16,9 +16,9 @@ from ingestd.cli.output import near, say, say_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
-    from ingestd.backfill import Progress
+    from ingestd.backfill.report import Report
+    from ingestd.backfill.run import Progress
     from ingestd.manifest.record import Record
-    from ingestd.report import Report
     from ingestd.settings import Settings
 
 commands = typer.Typer()
@@ -112,8 +112,8 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
 
 
 def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> NoReturn:
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
-    from ingestd.backfill import dry_run  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.backfill.run import dry_run  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import require_raw_root  # noqa: PLC0415  # not for --help
 
     require_raw_root(settings.layout)
     found = dry_run(settings, force=force)
@@ -134,8 +134,8 @@ def run(
     on_record: Callable[[Record], None] = lambda _: None,
 ) -> Report:
     """Run a backfill, with a progress bar on a terminal; `stop` ends it early."""
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
-    from ingestd.backfill import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.backfill.run import Options, backfill  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import require_raw_root  # noqa: PLC0415  # not for --help
 
     require_raw_root(settings.layout)
     with _progress() as show:

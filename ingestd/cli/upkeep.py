@@ -55,7 +55,7 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
       ingestd verify
       ingestd verify --deep --json
     """
-    from ingestd.asked import require_raw_root  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import require_raw_root  # noqa: PLC0415  # not for --help
     from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
@@ -218,7 +218,7 @@ def explain(settings: Settings, asked: Asked, as_json: AsJson = False) -> None:
       ingestd explain 2026-03-12/IVg2026-03-12_1.csv
       ingestd explain a473efd53460229b3363
     """
-    from ingestd.ingest import utc_now  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.ingest.commit import utc_now  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.upkeep import explain as stories  # noqa: PLC0415  # loads polars: not for --help
 
     story = stories.explain(settings, asked, utc_now())
@@ -295,8 +295,8 @@ def compact(settings: Settings, as_json: AsJson = False) -> None:
     Example:
       ingestd compact
     """
-    from ingestd.asked import require_manifest  # noqa: PLC0415  # not for --help
-    from ingestd.ingest import opened  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.ingest.commit import opened  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
 
     require_manifest(settings.layout)
     with opened(settings) as ingest:

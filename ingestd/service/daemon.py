@@ -28,11 +28,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from ingestd import __version__
 from ingestd.errors import IngestdError, Retry
-from ingestd.ingest import Clock, opened, utc_now
-from ingestd.service.late import wait_for_raw_root
+from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.service.logline import cause
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
+from ingestd.service.raw_root import wait_for_raw_root
 from ingestd.service.schedule import ClockSteps, make_scheduler, on_job_error, rearm
 from ingestd.service.state import LOCK_WAIT_S, Phase, ServiceState, StateFile, goes_on, service_lock, waits_for
 from ingestd.service.watch import OVERFLOWED, Watch

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from ingestd.files import FileStat, retry_from, stat_of
-from ingestd.ingest import Ingest
-from ingestd.order import looking_order
+from ingestd.ingest.commit import Ingest
+from ingestd.ingest.order import looking_order
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe, unaged
 from ingestd.service.state import goes_on
 from ingestd.service.waiting import WaitList

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from ingestd.files import Scan
-from ingestd.ingest import Ingest
+from ingestd.ingest.commit import Ingest
 from ingestd.service.waiting import WaitList
 
 PUT_OFF_S = 1.0

@@ -15,11 +15,11 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
 from ingestd.files import FileStat, Scan
+from ingestd.ingest.lost import lost_files
 from ingestd.layout import Layout
-from ingestd.lost import lost_files
+from ingestd.lookup import require_raw_root
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import LIVE

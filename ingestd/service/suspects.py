@@ -15,12 +15,12 @@ from contextlib import contextmanager
 
 from structlog.stdlib import BoundLogger
 
-from ingestd.engine import GivenUp, ProcessEngine
 from ingestd.errors import Retry, without_frames
 from ingestd.files import Scan
-from ingestd.ingest import Ingest
+from ingestd.ingest.commit import Ingest
 from ingestd.service.messages import Answered, Message
 from ingestd.service.waiting import WaitList
+from ingestd.stage.engine import GivenUp, ProcessEngine
 from ingestd.stage.run import Failed, Outcome, StageTask, discard, failed_by_fault
 from ingestd.stage.workspace import note_in_hand
 

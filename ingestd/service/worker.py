@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import structlog
 
 from ingestd import files
-from ingestd.deciding import forgotten_by
 from ingestd.errors import IngestdError, LockHeld, Retry
-from ingestd.ingest import Ingest
+from ingestd.ingest.commit import Ingest
+from ingestd.ingest.deciding import forgotten_by
+from ingestd.service.decision_lines import tell_decision
 from ingestd.service.logline import cause
 from ingestd.service.looking import Looker
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
@@ -25,7 +26,6 @@ from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
 from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on, waits_out
 from ingestd.service.suspects import Suspects
-from ingestd.service.telling import tell_decision
 from ingestd.service.waiting import WaitList, backoff_s
 from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, preload, stage_batch
 from ingestd.words import count

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ingestd import files
+from ingestd.ingest.traces import parse_trace
 from ingestd.layout import Layout
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote
 from ingestd.manifest.row import ManifestRow
-from ingestd.traces import parse_trace
 
 
 class RunEvent(NamedTuple):

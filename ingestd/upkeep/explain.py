@@ -17,12 +17,13 @@ from typing import Any
 import polars as pl
 
 from ingestd import files
-from ingestd.asked import is_run_id, refuse_folder, require_raw_root, run_id_of, source_file_of
-from ingestd.deciding import moved_from
 from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.chip import read_history
+from ingestd.ingest.deciding import moved_from
+from ingestd.ingest.lost import LostFile, emptied, lost_at
+from ingestd.ingest.traces import parse_event, read_reject
 from ingestd.layout import Layout
-from ingestd.lost import LostFile, emptied, lost_at
+from ingestd.lookup import is_run_id, refuse_folder, require_raw_root, run_id_of, source_file_of
 from ingestd.manifest.record import Event, FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -32,7 +33,6 @@ from ingestd.raw.header import glance
 from ingestd.raw.settling import Observation, State, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.traces import parse_event, read_reject
 from ingestd.upkeep.findings import fate_of_copy
 from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers

@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 from ingestd.files import Scan
-from ingestd.lost import LostFile, emptied, overwritten
+from ingestd.ingest.lost import LostFile, emptied, overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd import files
-from ingestd.backfill import EngineOf, Options, backfill, engine_of
+from ingestd.backfill.report import Report
+from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
-from ingestd.ingest import Clock, opened, utc_now
-from ingestd.report import Report
+from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.settings import Settings
 from ingestd.upkeep.aside import aside_folder, set_aside
 from ingestd.upkeep.events import read_events

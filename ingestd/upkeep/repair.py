@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingestd import files
-from ingestd.asked import raw_file_is_gone
-from ingestd.backfill import EngineOf, Options, backfill, engine_of
+from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, IngestdError
 from ingestd.histories.chip import update_histories
-from ingestd.ingest import Clock, opened, utc_now
+from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.layout import Layout
+from ingestd.lookup import raw_file_is_gone
 from ingestd.manifest import log
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.packed import PackedRows

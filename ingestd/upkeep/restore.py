@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.errors import Corrupt
+from ingestd.ingest.traces import write_traces
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.packed import PackedRows
@@ -17,7 +18,6 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.traces import write_traces
 from ingestd.upkeep.aside import keep_copies, set_aside
 from ingestd.upkeep.events import Events
 from ingestd.upkeep.salvage import Salvage, sound_records

@@ -17,6 +17,7 @@ from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.histories.zone import is_of_another_zone
+from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
@@ -26,7 +27,6 @@ from ingestd.manifest.view import read_view
 from ingestd.raw.run import parse_run
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
-from ingestd.traces import read_reject
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import leftover, leftovers, places_half_done
 from ingestd.upkeep.raw_files import raw_findings

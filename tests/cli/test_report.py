@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from commands import Folder
 
+from ingestd.backfill.fate import Fate
+from ingestd.backfill.report import Report
 from ingestd.cli.report import STAGED, SUMS, tell
-from ingestd.fate import Fate
 from ingestd.manifest.record import Event
-from ingestd.report import Report
 from ingestd.settings import load_settings
 
 

@@ -351,7 +351,7 @@ def test_wrong_calls_end_with_2_and_say_what_is_wrong(folder: Folder, arguments:
 
 def test_an_unexpected_error_is_one_message_and_debug_shows_the_traceback(raw: Folder) -> None:
     """A fault of ingestd itself is told with its place and where to report it; `--debug` adds the traceback."""
-    fault = f"import ingestd.backfill as b; b.backfill = lambda *_: {{}}['nothing']; {ENTRY}"
+    fault = f"import ingestd.backfill.run as b; b.backfill = lambda *_: {{}}['nothing']; {ENTRY}"
     for arguments, traceback in (([], False), (["--debug"], True)):
         done = subprocess.run(
             [sys.executable, "-c", fault, *arguments, "backfill"],

@@ -19,13 +19,13 @@ import polars as pl
 import pytest
 from waiting import wait_until
 
-from ingestd.backfill import Options, backfill
-from ingestd.cluster import DaskEngine
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.manifest.record import Event, Record
 from ingestd.raw.procedures import Registry
 from ingestd.raw.settling import Patience
 from ingestd.settings import Settings, load_settings
+from ingestd.stage.cluster import DaskEngine
 from ingestd.stage.run import StageContext
 
 pytest.importorskip("distributed", reason="the extra ingestd[dask] is not installed")
@@ -199,7 +199,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
     tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a scheduler at the address the error names it, and nothing is staged."""
-    monkeypatch.setattr("ingestd.cluster.CONNECT_S", 1)
+    monkeypatch.setattr("ingestd.stage.cluster.CONNECT_S", 1)
     settings = settings_for(tmp_path / "data", samples, engine="dask", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(Retry, match="does not answer") as error:
         backfill(settings)

@@ -17,14 +17,14 @@ from archive import Archive
 from breaking import Breakable
 from measurement import Measurement
 
-from ingestd import engine as engine_module
-from ingestd.backfill import Options, backfill
-from ingestd.engine import GivenUp, ProcessEngine
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import NoWorkers
 from ingestd.files import stat_of
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.manifest.record import Event, Record
 from ingestd.raw.settling import Observation
+from ingestd.stage import engine as engine_module
+from ingestd.stage.engine import GivenUp, ProcessEngine
 from ingestd.stage.run import StageTask
 from ingestd.upkeep.repair import repair
 
@@ -57,7 +57,7 @@ def test_where_no_process_runs_a_backfill_says_so_once(tmp_path: Path, interpret
     report = backfill(archive.settings)
     assert isinstance(report.stopped_by, NoWorkers)
     assert "each ended before it did anything" in report.stopped_by.message
-    assert "import ingestd.engine" in report.stopped_by.next_step
+    assert "import ingestd.stage.engine" in report.stopped_by.next_step
     assert (report.failed, report.rejected, report.left, dict(report.events)) == ([], [], 20, {})
     assert interpreter.lives() <= 4
     interpreter.mend()

@@ -16,9 +16,9 @@ from inline import FIND_INLINE, InlineEngine, inline
 from measurement import BROKEN, Measurement
 from powerless import powerless
 
-from ingestd.backfill import Options, backfill, dry_run
+from ingestd.backfill.run import Options, backfill, dry_run
 from ingestd.errors import Retry
-from ingestd.ingest import utc_now
+from ingestd.ingest.commit import utc_now
 from ingestd.raw.settling import State
 from ingestd.stage.run import Outcome, StageTask
 
@@ -30,7 +30,7 @@ WATCHED = (
     + """
 import sys
 from pathlib import Path
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from inline import inline
 from ingestd.settings import load_settings
 
@@ -339,7 +339,7 @@ UNREADABLE = (
     + """
 import sys
 from pathlib import Path
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from inline import inline
 from ingestd.settings import load_settings
 

@@ -11,10 +11,10 @@ import pytest
 from archive import Archive
 from measurement import Measurement
 
-from ingestd import backfill as module
+from ingestd.backfill import run as module
 from ingestd.errors import Reject
 from ingestd.files import scan_csvs
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.manifest.store import ManifestStore
 from ingestd.raw import run, table
 from ingestd.raw.settling import Observation

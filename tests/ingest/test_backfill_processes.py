@@ -23,11 +23,11 @@ from mounts import fill
 from poison import POISON, PoisonRegistry
 from waiting import wait_until
 
-from ingestd.backfill import Options, backfill
-from ingestd.engine import ProcessEngine
+from ingestd.backfill.report import Report
+from ingestd.backfill.run import Options, backfill
 from ingestd.manifest.record import Event, Record
-from ingestd.report import Report
 from ingestd.settings import Settings
+from ingestd.stage.engine import ProcessEngine
 from ingestd.stage.run import StageContext
 
 RUN = Measurement()
@@ -37,7 +37,7 @@ BACKFILL = (
     + """
 import json, os, sys
 from pathlib import Path
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from inline import inline
 from ingestd.settings import load_settings
 
@@ -164,7 +164,7 @@ def shoot_myself(record):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.settings import load_settings
 import sys
 

@@ -14,7 +14,7 @@ from ingestd import files
 from ingestd.errors import Retry
 from ingestd.files import durable
 from ingestd.histories.chip import update_histories
-from ingestd.ingest import Ingest, opened
+from ingestd.ingest.commit import Ingest, opened
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
 
@@ -110,7 +110,7 @@ def test_a_run_that_comes_while_its_chips_history_is_written_is_in_the_next(
     with opened(archive.settings, archive.now) as ingest:
         ingest.commit(staged(archive, ingest, A))
         with monkeypatch.context() as patch:
-            patch.setattr("ingestd.ingest.update_histories", meanwhile)
+            patch.setattr("ingestd.ingest.commit.update_histories", meanwhile)
             assert ingest.refresh_histories() == ["Alisson72"]
         assert ingest.refresh_histories() == ["Alisson72"]
         assert ingest.refresh_histories() == []
@@ -128,7 +128,7 @@ def test_an_event_that_the_disk_refused_is_written_before_the_log_forgets(
     archive.put(A, RUN.data)
     with opened(archive.settings, archive.now) as ingest:
         with monkeypatch.context() as patch:
-            patch.setattr("ingestd.ingest.write_traces", refuse)
+            patch.setattr("ingestd.ingest.commit.write_traces", refuse)
             assert len(ingest.commit(staged(archive, ingest, A)).records) == 1
         assert not list(files.all_below(archive.layout.events_dir, ".json"))
         ingest.compact()

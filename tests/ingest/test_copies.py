@@ -10,7 +10,7 @@ import pytest
 from archive import Archive
 from measurement import Measurement
 
-from ingestd.ingest import KNOWN_AT_MOST, opened
+from ingestd.ingest.commit import KNOWN_AT_MOST, opened
 
 RUN = Measurement()
 OTHER = Measurement(start=1758639999.5, chip=67, sample=1)

@@ -10,10 +10,10 @@ from archive import Archive
 from inline import InlineEngine, inline
 from measurement import BROKEN, Measurement
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.fate import Fate
+from ingestd.backfill.run import Options, backfill
 from ingestd.cli.report import exit_code
 from ingestd.errors import Retry
-from ingestd.fate import Fate
 from ingestd.manifest.record import Record
 from ingestd.manifest.store import ManifestStore
 from ingestd.stage.run import Outcome, StageTask

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from measurement import BROKEN, Measurement
 
-from ingestd import ingest
+from ingestd.ingest import commit as ingest
 
 KNOWN_AT_MOST = ingest.KNOWN_AT_MOST
 

@@ -10,7 +10,7 @@ import pytest
 from archive import Archive
 from measurement import BROKEN, Measurement
 
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.settings import load_settings
 from ingestd.upkeep.explain import explain
 from ingestd.upkeep.verify import verify

@@ -13,11 +13,11 @@ import pytest
 from inline import inline
 from layouts import Run
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.report import Report
+from ingestd.backfill.run import Options, backfill
 from ingestd.histories.compare import compare_histories
 from ingestd.manifest.view import read_view
 from ingestd.raw.settling import State
-from ingestd.report import Report
 from ingestd.settings import Settings, load_settings
 
 QUEUED = "Alisson_25_sept/It2025-09-25_10.csv"

@@ -7,7 +7,7 @@ from archive import Archive, digest16
 from measurement import BROKEN, Measurement
 
 from ingestd.files import stat_of
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import stage_batch
 

@@ -15,10 +15,10 @@ from archive import Archive, digest16
 from inline import inline
 from measurement import Measurement
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import Retry
 from ingestd.files import durable, stat_of
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.manifest import log
 from ingestd.manifest.record import Event
 from ingestd.raw.settling import Observation

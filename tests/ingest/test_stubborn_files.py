@@ -14,10 +14,10 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.cli.report import exit_code
-from ingestd.deciding import Decider
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat, look
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
+from ingestd.ingest.deciding import Decider
 from ingestd.manifest.record import Event
 from ingestd.manifest.store import ManifestStore
 from ingestd.raw.settling import Observation, State
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_looked_at_again_is_told(archive: Archive, monkeyp
     def refuse(_: os.stat_result) -> FileStat:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(archive.raw / A))
 
-    monkeypatch.setattr("ingestd.backfill.stat_of", refuse)
+    monkeypatch.setattr("ingestd.backfill.run.stat_of", refuse)
     just_now = datetime.fromtimestamp((archive.raw / A).stat().st_mtime, UTC)
     assert archive.backfill_amid(clock=lambda: just_now) == []
     (failed,) = archive.report.failed

@@ -15,12 +15,12 @@ from archive import Archive
 from inline import inline
 from measurement import BROKEN, Measurement
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import Corrupt, Retry, UsageError
+from ingestd.ingest.traces import parse_event, read_reject, write_traces
 from ingestd.layout import EVENTS_PER_FOLDER, Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.settings import load_settings
-from ingestd.traces import parse_event, read_reject, write_traces
 
 RUN = Measurement()
 A = "2025-09-23/It_1.csv"

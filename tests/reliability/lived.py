@@ -17,7 +17,7 @@ from archive import Archive
 from inline import inline
 from measurement import BROKEN, Measurement
 
-from ingestd.backfill import Options, backfill, dry_run
+from ingestd.backfill.run import Options, backfill, dry_run
 from ingestd.errors import Retry
 from ingestd.files import flush_path, scan_csvs
 from ingestd.manifest.record import Record

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import lived
 from hooks import Hooks
 
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.manifest.record import Record
 
 Inode = int

@@ -20,7 +20,7 @@ from crash_cases import PYTHONPATH
 from lived import FULL
 from typer.testing import CliRunner, Result
 
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.cli import app
 from ingestd.histories.chip import read_history
 

@@ -8,9 +8,9 @@ from archive import Archive
 from inline import inline
 from lived import PLAIN, RUN
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.cli.report import exit_code
-from ingestd.lost import RESTORE_EMPTIED
+from ingestd.ingest.lost import RESTORE_EMPTIED
 from ingestd.service.status import read_status
 from ingestd.service.status_report import Health, StatusReport
 from ingestd.upkeep.explain import explain

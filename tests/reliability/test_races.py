@@ -25,10 +25,10 @@ from inline import inline
 from lived import FULL
 from measurement import Measurement
 
-from ingestd.backfill import Options, backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import Corrupt
 from ingestd.histories import chip as chip_histories
-from ingestd.ingest import opened
+from ingestd.ingest.commit import opened
 from ingestd.manifest import log
 from ingestd.manifest import record as records
 from ingestd.manifest import table as tables

@@ -8,8 +8,8 @@ from pathlib import Path
 from measurement import Measurement
 from waiting import wait_until
 
-from ingestd.backfill import backfill
-from ingestd.ingest import opened
+from ingestd.backfill.run import backfill
+from ingestd.ingest.commit import opened
 from ingestd.service.orphans import Orphans
 from ingestd.service.waiting import WaitList
 from ingestd.settings import load_settings

@@ -19,7 +19,7 @@ import pytest
 from measurement import Measurement
 from mounts import command, mounted
 
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.layout import Layout

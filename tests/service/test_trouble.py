@@ -17,7 +17,7 @@ from running import Service, put
 from waiting import wait_until
 
 from ingestd import files
-from ingestd.ingest import Ingest, opened
+from ingestd.ingest.commit import Ingest, opened
 from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
 from ingestd.service.retention import delete_old_events
 from ingestd.service.worker import Worker

@@ -14,7 +14,7 @@ import pytest
 from running import Service
 from waiting import wait_until
 
-from ingestd.ingest import Ingest, opened, utc_now
+from ingestd.ingest.commit import Ingest, opened, utc_now
 from ingestd.service import daemon as life
 from ingestd.service import worker as turns
 from ingestd.service.daemon import Daemon, Exit, Signals

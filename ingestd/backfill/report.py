@@ -6,9 +6,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ingestd.backfill.fate import Fate
 from ingestd.errors import Corrupt, Retry
-from ingestd.fate import Fate
-from ingestd.lost import LostFile
+from ingestd.ingest.lost import LostFile
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.raw.settling import State
 

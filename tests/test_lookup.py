@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestd.asked import is_run_id, run_id_of, source_file_of
 from ingestd.errors import UsageError
 from ingestd.layout import Layout
+from ingestd.lookup import is_run_id, run_id_of, source_file_of
 from ingestd.settings import load_settings
 
 NAME = "2025-09-23/It_1.csv"

@@ -36,7 +36,7 @@ POOL_CHECK_S = 1.0
 TRIES = 2
 """How many processes in a row must end before they do anything until we conclude that none can be run."""
 
-_SEE_WHY = f"free some memory, and check that `{shlex.quote(sys.executable)} -c 'import ingestd.engine'` runs"
+_SEE_WHY = f"free some memory, and check that `{shlex.quote(sys.executable)} -c 'import ingestd.stage.engine'` runs"
 
 Answer = TypeVar("Answer")
 

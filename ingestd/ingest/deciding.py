@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
+from ingestd.ingest.originals import Originals
 from ingestd.manifest.catalog import KnownRun, known_run
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
-from ingestd.originals import Originals
 from ingestd.raw.start_time import tells_start
 from ingestd.stage import run as stage
 from ingestd.stage.identity import distinct_run_ids

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TypeVar
 
-from ingestd.fate import Fate
+from ingestd.backfill.fate import Fate
+from ingestd.backfill.report import FailedFile, RejectedFile, WaitingFile
 from ingestd.files import Scan
-from ingestd.report import FailedFile, RejectedFile, WaitingFile
 
 Told = TypeVar("Told", WaitingFile, RejectedFile, FailedFile)
 

@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ingestd.deciding import Decider, forgotten, prior_of
 from ingestd.errors import IngestdError, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import update_histories
+from ingestd.ingest.deciding import Decider, forgotten, prior_of
+from ingestd.ingest.order import in_turn
+from ingestd.ingest.originals import Originals
+from ingestd.ingest.traces import write_traces
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import Compaction, ManifestStore
-from ingestd.order import in_turn
-from ingestd.originals import Originals
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
@@ -37,7 +38,6 @@ from ingestd.stage.run import (
     failed_by_fault,
 )
 from ingestd.stage.workspace import Workspace, read_in_hand, workspace
-from ingestd.traces import write_traces
 
 Clock = Callable[[], datetime]
 

@@ -12,10 +12,10 @@ import threading
 import structlog
 
 from ingestd import files
-from ingestd.asked import require_raw_root
 from ingestd.errors import Retry, UsageError
-from ingestd.ingest import Clock
+from ingestd.ingest.commit import Clock
 from ingestd.layout import Layout
+from ingestd.lookup import require_raw_root
 from ingestd.service.logline import cause
 from ingestd.service.notify import Notifier
 from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock, waits_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.stdlib import BoundLogger
 
-from ingestd.lost import lost_at
+from ingestd.ingest.lost import lost_at
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
 

@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from ingestd.cluster import DaskEngine
-from ingestd.deciding import forgotten_by
-from ingestd.engine import Engine, ProcessEngine
+from ingestd.backfill.fate import Fate
+from ingestd.backfill.ledger import Ledger
+from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.fate import Fate
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
-from ingestd.ingest import Clock, Ingest, opened, utc_now
-from ingestd.ledger import Ledger
-from ingestd.lost import LostFile, lost_files
+from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
+from ingestd.ingest.deciding import forgotten_by
+from ingestd.ingest.lost import LostFile, lost_files
+from ingestd.ingest.order import looking_order
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
-from ingestd.order import looking_order
 from ingestd.raw.settling import Observation, State, Verdict, judge_outside, queued
-from ingestd.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.settings import Settings
+from ingestd.stage.cluster import DaskEngine
+from ingestd.stage.engine import Engine, ProcessEngine
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, Waiting, in_batches
 from ingestd.writers import Writers, read_writers
 

@@ -8,7 +8,7 @@ The way of one run:
       -> Parquet           stage                 02_stage/raw_measurements/proc=IVg/date=2026-03-12/run_id=.../
       -> decision          ingest                new, grown, edited, moved, a copy: one measurement, one row
       -> log record        manifest              durable: now the run is ingested
-      -> event JSON        traces                what was decided, and why
+      -> event JSON        ingest.traces         what was decided, and why
       -> history           histories             Biotite3_history.csv, one line per run
       -> compaction        manifest              manifest.parquet, the one table that other programs read
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         read_and_normalize,
         stage_run,
     )
-    from ingestd.errors import Corrupt, IngestdError, Reject, Retry, UsageError
+    from ingestd.errors import Corrupt, IngestdError, LockHeld, Reject, RejectCode, Retry, UsageError
+    from ingestd.manifest.row import ManifestRow
     from ingestd.raw.start_time import ensure_start_time_utc
     from ingestd.stage.identity import compute_run_id
 
@@ -44,7 +45,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Corrupt",
     "IngestdError",
+    "LockHeld",
+    "ManifestRow",
     "Reject",
+    "RejectCode",
     "Retry",
     "UsageError",
     "__version__",
@@ -59,9 +63,12 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "ManifestRow": "ingestd.manifest.row",
     "compute_run_id": "ingestd.stage.identity",
     "ensure_start_time_utc": "ingestd.raw.start_time",
-    **dict.fromkeys(("Corrupt", "IngestdError", "Reject", "Retry", "UsageError"), "ingestd.errors"),
+    **dict.fromkeys(
+        ("Corrupt", "IngestdError", "LockHeld", "Reject", "RejectCode", "Retry", "UsageError"), "ingestd.errors"
+    ),
 }
 """Where a name of the API lives, unless in `ingestd.api`."""
 

@@ -1,7 +1,8 @@
 """The Python API: load manifest, runs and histories as frames; stage or read one raw file.
 
-`data_root` is by default that of the settings in force; `config` is a config file, by default the one the commands
-find.
+`config` is a config file, by default the one the commands find: `INGESTD_CONFIG`, then `config.toml` in the current
+folder. All settings come from it, other paths too; only `data_root`, where given, replaces its own. A program that
+should read the same place wherever it is started gives `config`.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
     `start_time` is Float64, epoch seconds; dates and times are local.
 
     Raises:
-        UsageError: there is no history of that chip (near names are in the message), or it cannot be read.
-        Retry: its folder is out of reach.
+        UsageError: there is no history of that chip (near names are in the message), or the file is none.
+        Retry: it cannot be read.
     """
     layout = _settings(data_root, config).layout
     path = layout.history_file(chip)
@@ -125,6 +126,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         UsageError: there is no such file below the raw root, or a scan passes over it.
         Reject: its content cannot be staged; that is remembered, as after a backfill.
         Retry: it is not over yet, or the disk refused; try again later.
+        LockHeld: another process, such as a backfill, kept the manifest's lock for `manifest.lock_timeout_s`.
         Corrupt: the manifest is damaged, or the JSON of the file's reject is.
     """
     settings = _settings(data_root, config)

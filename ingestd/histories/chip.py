@@ -157,12 +157,14 @@ def read_history(path: Path) -> pl.DataFrame:
     Texts are as they were before they were made harmless for a spreadsheet.
 
     Raises:
-        UsageError: the file cannot be read or is not a history written by ingestd; the place names the line.
+        UsageError: the file is not a history written by ingestd; the place names the line.
+        Retry: it cannot be read.
     """
-    try:
+    with files.as_retry(path):
         data = path.read_bytes()
+    try:
         cells = pl.read_csv(io.BytesIO(data), infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError):
+    except pl.exceptions.PolarsError:
         read_cells(path)  # names the line at fault
         raise _no_history(path, 1, "it is not a CSV of the form ingestd writes") from None
     if not data.startswith(EMPTY_HISTORY.rstrip()) or cells.columns != list(HISTORY_SCHEMA):

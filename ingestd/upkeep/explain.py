@@ -246,7 +246,7 @@ def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:
     path = layout.history_file(row.chip_name)
     try:
         lines = read_history(path).filter(pl.col("run_id") == row.run_id).to_dicts()
-    except UsageError as error:
+    except (UsageError, Retry) as error:
         return {"file": layout.relative(path), "problem": error.message}
     line = lines[0] if lines else {"problem": "it lacks this run: `ingestd chip-histories` writes it again"}
     return {"file": layout.relative(path), **line}

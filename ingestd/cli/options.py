@@ -103,7 +103,6 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
 }
 """Option -> the section and key it sets, and its declaration for typer."""
 
-EVERYWHERE: Final = ("data_root",)
 PATHS: Final = ("raw_root", "stage_root", "manifest_path", "local_tz", "history_out")
 STAGING: Final = (
     "raw_root",
@@ -115,6 +114,7 @@ STAGING: Final = (
     "engine",
     "scheduler",
 )
+"""Options that go together: of a command that reads or writes what is staged, and of one that stages."""
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -127,10 +127,10 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         own = _own_parameters(function)
 
         def command(config: Path | None = None, **given: Any) -> None:
-            flags = {name: given.pop(name) for name in (*EVERYWHERE, *names)}
+            flags = {name: given.pop(name) for name in ("data_root", *names)}
             function(load(config, flags), **given)
 
-        shared = [*((name, SETTINGS[name][2]) for name in (*names, *EVERYWHERE)), ("config", Config)]
+        shared = [*((name, SETTINGS[name][2]) for name in (*names, "data_root")), ("config", Config)]
         parameters = [*own, *(_keyword(name, annotation, None) for name, annotation in shared)]
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

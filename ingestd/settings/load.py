@@ -8,14 +8,14 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from ingestd import files
 from ingestd.apart import find_clash
 from ingestd.errors import UsageError, all_at_once
-from ingestd.settings.model import ENV_PREFIX, Settings, environment_name, sections, setting_keys
+from ingestd.settings.model import ENV_PREFIX, PLACES, Settings, environment_name, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown_value
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
@@ -23,18 +23,6 @@ SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
 
 OPTION_NAMES = {"histories_dir": "--history-out"}
 """Key of a setting -> its command-line option, if it is not named like the key."""
-
-FOLLOWS_FROM: Final = {
-    "paths.stage_root": "paths.data_root",
-    "paths.manifest_path": "paths.stage_root",
-    "paths.wal_dir": "paths.manifest_path",
-    "paths.events_dir": "paths.manifest_path",
-    "paths.rejects_dir": "paths.stage_root",
-    "paths.histories_dir": "paths.data_root",
-    "paths.metadata_dir": "paths.data_root",
-    "log.file": "paths.manifest_path",
-}
-"""Every setting that names a place ingestd writes to -> the setting it follows from unless set."""
 
 Flags = Mapping[str, Mapping[str, Any]]
 """Values given on the command line: section -> key -> value; None means not given."""
@@ -166,8 +154,8 @@ def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
     if clash is None:
         return
     key = clash.key
-    while key in FOLLOWS_FROM and not _is_set(settings, key):
-        key = FOLLOWS_FROM[key]
+    while key in PLACES and not _is_set(settings, key):
+        key, _ = PLACES[key]
     unset = not _is_set(settings, key)  # a default: then only the raw root can have been set wrongly
     follows = "" if key == clash.key else f" (it follows from {key})"
     raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from pydantic import PrivateAttr
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from ingestd.raw.settling import Patience
 
 ENV_PREFIX = "INGESTD_"
+
+PLACES: Final = {
+    "paths.raw_root": ("paths.data_root", "01_raw"),
+    "paths.stage_root": ("paths.data_root", "02_stage"),
+    "paths.manifest_path": ("paths.stage_root", "_manifest/manifest.parquet"),
+    "paths.wal_dir": ("paths.manifest_path", "../wal"),
+    "paths.events_dir": ("paths.manifest_path", "../events"),
+    "paths.rejects_dir": ("paths.stage_root", "_rejects"),
+    "paths.histories_dir": ("paths.data_root", "histories"),
+    "paths.metadata_dir": ("paths.data_root", "metadata"),
+    "log.file": ("paths.manifest_path", "../ingestd.log"),
+}
+"""Every setting that names a place, but the data root -> the one it follows from unless set, and the way from there."""
 
 
 def _cpus_at_hand() -> int:
@@ -126,26 +139,13 @@ class Settings(BaseSettings):
     @cached_property
     def layout(self) -> Layout:
         """Every path, absolute."""
-        paths, origin = self.paths, self._origin
-
-        def at(value: Path | None, otherwise: Path) -> Path:
-            return otherwise if value is None else Path(os.path.normpath(origin / value.expanduser()))
-
-        data = at(paths.data_root, Path())
-        stage = at(paths.stage_root, data / "02_stage")
-        manifest = at(paths.manifest_path, stage / "_manifest" / "manifest.parquet")
-        return Layout(
-            data_root=data,
-            raw_root=at(paths.raw_root, data / "01_raw"),
-            stage_root=stage,
-            manifest_path=manifest,
-            wal_dir=at(paths.wal_dir, manifest.parent / "wal"),
-            events_dir=at(paths.events_dir, manifest.parent / "events"),
-            rejects_dir=at(paths.rejects_dir, stage / "_rejects"),
-            histories_dir=at(paths.histories_dir, data / "histories"),
-            metadata_dir=at(paths.metadata_dir, data / "metadata"),
-            log_file=at(self.log.file, manifest.parent / "ingestd.log"),
-        )
+        places = {"paths.data_root": self._origin / self.paths.data_root.expanduser()}
+        for key, (base, way) in PLACES.items():
+            section, _, name = key.partition(".")
+            value: Path | None = getattr(getattr(self, section), name)
+            places[key] = places[base] / way if value is None else self._origin / value.expanduser()
+        names = (key.removeprefix("paths.").replace(".", "_") for key in places)
+        return Layout(**dict(zip(names, map(Path, map(os.path.normpath, places.values())), strict=True)))
 
 
 def setting_keys() -> list[str]:

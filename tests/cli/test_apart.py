@@ -12,9 +12,10 @@ import ingestd
 from ingestd.apart import leads_into
 from ingestd.errors import UsageError
 from ingestd.settings import load_settings
-from ingestd.settings.load import FOLLOWS_FROM
+from ingestd.settings.model import PLACES
 
 RAW = "It_1.csv"
+WRITTEN = [key for key in PLACES if key != "paths.raw_root"]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def content(measured: Folder) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in measured.raw.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("key", FOLLOWS_FROM)
+@pytest.mark.parametrize("key", WRITTEN)
 @pytest.mark.parametrize("place", ["", "/below", "/2026-03-12/deep/er"])
 def test_no_setting_leads_into_the_raw_root(measured: Folder, key: str, place: str) -> None:
     """Every place that is written, the raw root itself or below it: refused with setting, path and what to do."""
@@ -69,9 +70,8 @@ def test_every_command_refuses(measured: Folder, command: str) -> None:
 
 def test_every_written_place_of_the_layout_is_guarded() -> None:
     """A path that is added to the layout is one that is read, or one that follows from a setting checked here."""
-    read = {"paths.data_root", "paths.raw_root"}
     names = {"log.file" if name == "log_file" else f"paths.{name}" for name in load_settings().layout.__slots__}
-    assert names == read | set(FOLLOWS_FROM)
+    assert names == {"paths.data_root", "paths.raw_root", *WRITTEN}
 
 
 @pytest.mark.parametrize(

@@ -110,11 +110,11 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
     path = layout.raw_file(row.source_file)
     try:
         status = path.lstat()
-    except OSError:
-        return row
-    if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
-        return row
-    if files.sha256_of(path) != row.source_sha256:
+        if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
+            return row
+        if files.sha256_of(path) != row.source_sha256:
+            return row
+    except OSError:  # out of reach: the next start tells so
         return row
     return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
 

@@ -26,6 +26,7 @@ def run_powerless(archive: Archive, *words: str) -> Any:
         text=True,
         check=False,
     )
+    assert done.stdout, done.stderr
     return json.loads(done.stdout)
 
 
@@ -91,4 +92,23 @@ def test_a_reject_that_cannot_be_tried_again_stays_one(empty: Archive) -> None:
     assert (failed["source_file"], failed["message"], done["exit_code"]) == ("closed/It_1.csv", "Permission denied", 1)
     assert [one["source_file"] for one in run_powerless(empty, "rejects", "list")["rejects"]] == sorted(done["retried"])
     folder.chmod(0o755)
+    assert lived.damages(empty) == set()
+
+
+@pytest.mark.parametrize("words", [["rebuild-manifest", "--from", "stage"], ["repair", "--apply"]])
+def test_a_raw_file_that_may_not_be_read_does_not_keep_the_manifest_from_being_restored(
+    words: list[str], empty: Archive
+) -> None:
+    """It was put back by another user, with another mtime: its row is restored as it was staged."""
+    for n, name in enumerate(["day/It_1.csv", "day/It_2.csv"]):
+        empty.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
+    empty.backfill()
+    before = lived.manifest(empty)
+    empty.touch("day/It_1.csv")
+    lived.flip(empty.layout.manifest_path, 300)
+    (empty.raw / "day/It_1.csv").chmod(0)
+    done = run_powerless(empty, *words)
+    (empty.raw / "day/It_1.csv").chmod(0o644)
+    assert done["exit_code"] == 0
+    assert lived.manifest(empty) == before
     assert lived.damages(empty) == set()

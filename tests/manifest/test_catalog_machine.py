@@ -150,6 +150,8 @@ class CatalogMachine(RuleBasedStateMachine):
             assert store.catalog.stale_chips == self.stale
             self._check_paths(store)
             self._check_contents(store)
+            self._check_copies(store)
+            self._check_overwritten(store)
         chosen = sorted(self.rows)
         assert self.stores[0].full_rows(chosen) == {run_id: self.rows[run_id] for run_id in chosen}
 
@@ -165,9 +167,12 @@ class CatalogMachine(RuleBasedStateMachine):
             live = sorted((row for row in self.rows.values() if row.live and row.source_file == path), key=_order)
             note = notes.get(path)
             found = [run.run_id for run in store.catalog.live_at(path)]
-            assert sorted(found) == sorted(row.run_id for row in live)
-            if note is not None and note.run_id in found:
-                assert found[0] == note.run_id
+            assert found == sorted(
+                (row.run_id for row in live), key=lambda own: (note is None or own != note.run_id, own)
+            )
+            occupant = store.catalog.occupant(path)
+            is_copy = note is not None and note.outcome == "duplicate"
+            assert (occupant and occupant.run_id) == (None if is_copy or not found else found[0])
             decisive = note or (live[-1] if live else None)
             assert store.catalog.is_known(path) == (decisive is not None)
             state_of_run = (live[-1].source_size, live[-1].source_mtime_ns) if live and note is None else None
@@ -188,9 +193,44 @@ class CatalogMachine(RuleBasedStateMachine):
             assert (found.run_id if found else None) == min(with_it, default=None)
             of_size = {row.source_sha256 for row in live if row.source_size == _size(content)}
             assert store.catalog.digests_of_size(_size(content)) == of_size
+            count = store.catalog.count_of_size(_size(content))
+            assert count >= sum(row.source_size == _size(content) for row in live)
+            assert store.catalog.digests_of_size(_size(content), at_most=count) == of_size
+            assert store.catalog.digests_of_size(_size(content), at_most=count - 1) == frozenset()
         for number in RUNS:
             row, run = self.rows.get(a_row(number).run_id), store.catalog.run(a_row(number).run_id)
             assert (run and (run.source_file, run.superseded_by)) == (row and (row.source_file, row.superseded_by))
+
+    def _check_copies(self, store: ManifestStore) -> None:
+        live = {row.run_id: row for row in self.rows.values() if row.live}
+        known = [note for _, note in sorted(self.notes.items()) if note.outcome == "duplicate"]
+        for content in CONTENTS:
+            copies = [note for note in known if note.source_sha256 == _digest(content)]
+            assert store.catalog.copies_of_bytes(_digest(content)) == copies
+            original = store.catalog.edited_original_of(_digest(content))
+            assert (original and original.run_id) == next((note.run_id for note in copies if note.run_id in live), None)
+        for path in PATHS:
+            own = [row for row in live.values() if row.source_file == path]
+            copies = [note for note in known for row in own if _is_copy_of(note, row)]
+            assert sorted(store.catalog.copies_of_runs_at([path]), key=_path) == copies
+
+    def _check_overwritten(self, store: ManifestStore) -> None:
+        covered = {}
+        for row in self.rows.values():
+            note = self.notes.get(row.source_file)
+            if row.live and note is not None and note.names_occupant and note.run_id != row.run_id:
+                covered[row.run_id] = note
+        assert {run.run_id: note for run, note in store.catalog.overwritten().items()} == covered
+        at_paths = [store.catalog.overwritten_at(path).items() for path in PATHS]
+        assert {run.run_id: note for found in at_paths for run, note in found} == covered
+
+
+def _is_copy_of(note: FileNote, row: ManifestRow) -> bool:
+    return (note.run_id, note.source_sha256) == (row.run_id, row.source_sha256)
+
+
+def _path(note: FileNote) -> str:
+    return note.source_file
 
 
 def _order(row: ManifestRow) -> tuple[object, str]:

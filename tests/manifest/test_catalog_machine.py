@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -220,7 +221,9 @@ class CatalogMachine(RuleBasedStateMachine):
             note = self.notes.get(row.source_file)
             if row.live and note is not None and note.names_occupant and note.run_id != row.run_id:
                 covered[row.run_id] = note
-        assert {run.run_id: note for run, note in store.catalog.overwritten().items()} == covered
+        found = store.catalog.overwritten()
+        assert {run.run_id: note for run, note in found.items()} == covered
+        assert len(found) == len(covered), "a run stands there twice"
         at_paths = [store.catalog.overwritten_at(path).items() for path in PATHS]
         assert {run.run_id: note for found in at_paths for run, note in found} == covered
 
@@ -239,3 +242,27 @@ def _order(row: ManifestRow) -> tuple[object, str]:
 
 TestCatalogMachine = CatalogMachine.TestCase
 TestCatalogMachine.settings = settings(max_examples=30, stateful_step_count=15)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize(("here", "covered"), [(1, 2), (2, 1)])
+def test_of_two_runs_at_a_path_the_one_it_has_now_comes_first(
+    here: int, covered: int, compacted: bool, tmp_path: Path
+) -> None:
+    """Whichever id is the lesser; the other one is overwritten, as its last row tells, and once."""
+    rows = {number: a_row(number, source_file="a.csv", source_sha256=_digest(number)) for number in (here, covered)}
+    note = a_note("a.csv", outcome="occupied", run_id=rows[here].run_id)
+    store = ManifestStore(layout_of(tmp_path))
+    with store.transaction():
+        store.append([a_record(1, *rows.values(), files=[note])])
+    if compacted:
+        store.compact()
+        again = rows[covered].model_copy(update={"source_mtime_ns": 7})
+        with store.transaction():
+            store.append([a_record(store.next_seq, again)])
+    catalog = store.catalog
+    assert [run.run_id for run in catalog.live_at("a.csv")] == [rows[here].run_id, rows[covered].run_id]
+    (occupant, (overwritten,)) = catalog.occupant("a.csv"), catalog.overwritten()
+    assert (occupant and occupant.run_id) == rows[here].run_id
+    assert overwritten == catalog.run(rows[covered].run_id)
+    assert overwritten.source_mtime_ns == (7 if compacted else rows[covered].source_mtime_ns)

@@ -16,6 +16,7 @@ from archive import Archive
 from lived import cut_file, damages, flip, histories, manifest, mend, rebuild, tree
 from powerless import powerless
 
+from ingestd.backfill import dry_run
 from ingestd.errors import Corrupt
 from ingestd.files import durable
 from ingestd.manifest import log
@@ -61,6 +62,24 @@ def test_a_run_that_only_the_table_knows_comes_through_a_damaged_log(name: str, 
         path.write_bytes(b"")
     assert [finding.run_id for finding in mend(archive).left] == ([row.run_id] if name == lived.DELETED else [])
     assert manifest(archive) == rows
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("how", ["rebuild", "repair"])
+def test_a_touch_is_told_from_an_edit_of_as_many_bytes(how: str, edited: bool, archive: Archive) -> None:
+    """The stage records no touch, so the raw file is read: only one with other bytes is looked at by the next start."""
+    changed = lived.RUN.but(chip=67).data
+    assert len(changed) == len(lived.RUN.data)
+    archive.put(lived.PLAIN, changed if edited else lived.RUN.data)
+    if how == "rebuild":
+        rebuild(archive, "stage")
+    else:
+        flip(archive.layout.manifest_path, 300)
+        shutil.rmtree(archive.layout.events_dir)
+        mend(archive)
+    assert dry_run(archive.settings).to_do == ({lived.PLAIN: "changed"} if edited else {})
+    lived.plain_start(archive)
+    assert archive.live()[lived.PLAIN].chip_number == (67 if edited else 72)
 
 
 def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:

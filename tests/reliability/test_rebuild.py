@@ -14,6 +14,7 @@ import lived
 import pytest
 from archive import Archive
 from lived import cut_file, damages, flip, histories, manifest, mend, rebuild, tree
+from measurement import BROKEN
 from powerless import powerless
 
 from ingestd.backfill import dry_run
@@ -58,8 +59,7 @@ def test_a_run_that_only_the_table_knows_comes_through_a_damaged_log(name: str, 
     """Its Parquet is gone, whether an older version is kept or none: it stays live, and is named if nothing is left."""
     rows, row = manifest(archive), archive.live()[name]
     archive.staged(row).unlink()
-    for path in archive.layout.wal_dir.glob("*.log"):
-        path.write_bytes(b"")
+    _empty_log(archive)
     assert [finding.run_id for finding in mend(archive).left] == ([row.run_id] if name == lived.DELETED else [])
     assert manifest(archive) == rows
 
@@ -71,12 +71,9 @@ def test_a_touch_is_told_from_an_edit_of_as_many_bytes(how: str, edited: bool, a
     changed = lived.RUN.but(chip=67).data
     assert len(changed) == len(lived.RUN.data)
     archive.put(lived.PLAIN, changed if edited else lived.RUN.data)
-    if how == "rebuild":
-        rebuild(archive, "stage")
-    else:
-        flip(archive.layout.manifest_path, 300)
-        shutil.rmtree(archive.layout.events_dir)
-        mend(archive)
+    flip(archive.layout.manifest_path, 300)
+    shutil.rmtree(archive.layout.events_dir)
+    _restore(archive, how)
     assert dry_run(archive.settings).to_do == ({lived.PLAIN: "changed"} if edited else {})
     lived.plain_start(archive)
     assert archive.live()[lived.PLAIN].chip_number == (67 if edited else 72)
@@ -209,8 +206,9 @@ def test_lost_notes_come_back_from_the_events(archive: Archive) -> None:
     assert manifest(archive) == want
 
 
-def test_an_older_table_of_as_many_runs_is_made_good(archive: Archive) -> None:
-    """A table put back from before an edit reads well; verify sees the Parquet say otherwise; repair takes that."""
+@pytest.mark.parametrize("how", ["repair", "rebuild"])
+def test_an_older_table_of_as_many_runs_is_made_good(how: str, archive: Archive) -> None:
+    """A table put back from before an edit reads well; verify sees the Parquet say otherwise, which is taken then."""
     old = archive.layout.manifest_path.read_bytes()
     archive.put(lived.PLAIN, lived.RUN.but(chip=67).data)
     lived.plain_start(archive)
@@ -218,7 +216,7 @@ def test_an_older_table_of_as_many_runs_is_made_good(archive: Archive) -> None:
     archive.layout.manifest_path.write_bytes(old)
     assert "parquet-differs" in {kind for kind, _ in damages(archive)}
     archive.delete(lived.PLAIN)
-    assert mend(archive).left == []
+    _restore(archive, how)
     assert manifest(archive) == want
 
 
@@ -235,19 +233,61 @@ def test_rot_is_not_sealed_by_a_compaction(archive: Archive) -> None:
     lived.check_sound(archive)
 
 
-@pytest.mark.parametrize("events", [True, False])
-def test_a_superseded_run_survives_though_its_successor_moved(events: bool, archive: Archive) -> None:
-    """Its row comes back from `_superseded`; what superseded it is told by the events, or is unknown without them."""
+@pytest.mark.parametrize("left", ["events", "table", "neither"])
+def test_a_superseded_run_survives_though_its_successor_moved(left: str, archive: Archive) -> None:
+    """Its row comes back from `_superseded`; events or table tell what superseded it, which is unknown without them."""
     old = next(row for row in archive.rows() if row.superseded_by)
     archive.move(lived.RESTARTED, "elsewhere/It_4.csv")
     lived.plain_start(archive)
-    if not events:
+    if left != "events":
         shutil.rmtree(archive.layout.events_dir)
-    archive.layout.manifest_path.unlink()
+    if left == "table":
+        _empty_log(archive)
+    else:
+        archive.layout.manifest_path.unlink()
     assert mend(archive).left == []
     again = next(row for row in archive.rows() if row.run_id == old.run_id)
-    assert again.superseded_by == (old.superseded_by if events else UNKNOWN_RUN)
+    assert again.superseded_by == (UNKNOWN_RUN if left == "neither" else old.superseded_by)
     assert damages(archive) == set()
+
+
+@pytest.mark.parametrize("how", ["repair", "rebuild"])
+def test_a_superseded_run_that_only_events_tell_of_does_not_come_back(how: str, archive: Archive) -> None:
+    """The table has it as live, the record is lost, and so is the version that was kept."""
+    old = archive.live()[lived.PLAIN].run_id
+    archive.put(lived.PLAIN, lived.RUN.but(start=1758711111.5).data)
+    lived.backfill_without_compaction(archive)
+    want = manifest(archive)
+    (kept,) = archive.layout.superseded_root.glob(f"*/*/run_id={old}/*.parquet")
+    kept.unlink()
+    _spoil_first_record(archive)
+    _restore(archive, how)
+    assert manifest(archive) == want
+    assert damages(archive) == set()
+
+
+def test_a_note_of_the_log_is_not_replaced_by_an_older_event(archive: Archive) -> None:
+    """What was a copy is rejected, as the log alone tells: that event is gone, and the one before is there."""
+    archive.put(lived.COPY, BROKEN + b"copy")
+    lived.backfill_without_compaction(archive)
+    notes = archive.notes()
+    assert notes[lived.COPY].outcome == "rejected"
+    max(archive.layout.events_dir.rglob("*-rejected.json"), key=lambda path: path.name).unlink()
+    flip(archive.layout.manifest_path, 300)
+    assert mend(archive).left == []
+    assert archive.notes() == notes
+
+
+def _restore(archive: Archive, how: str) -> None:
+    if how == "rebuild":
+        rebuild(archive, "stage")
+    else:
+        assert mend(archive).left == []
+
+
+def _empty_log(archive: Archive) -> None:
+    for path in archive.layout.wal_dir.glob("*.log"):
+        path.write_bytes(b"")
 
 
 def _spoil_first_record(archive: Archive) -> None:

@@ -22,6 +22,7 @@ from ingestd.errors import Corrupt
 from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
+from ingestd.manifest.store import ManifestStore
 from ingestd.upkeep.aside import keep_copies, set_aside
 from ingestd.upkeep.rebuild import rebuild_manifest
 from ingestd.upkeep.staged import UNKNOWN_RUN
@@ -52,6 +53,26 @@ def test_a_manifest_that_is_gone_is_rebuilt(source: str, archive: Archive) -> No
     lived.plain_start(archive)
     assert histories(archive) == lines
     lived.check_sound(archive)
+
+
+def test_of_runs_that_followed_each_other_each_names_the_next(archive: Archive) -> None:
+    """Without table, log and events, the order in which they were staged tells what superseded each."""
+    for day in range(3):
+        archive.put(lived.RESTARTED, lived.number(4, start=1758711111.5 - 86400 * day).data)
+        archive.backfill()
+    rows = manifest(archive)
+    shutil.rmtree(archive.layout.manifest_path.parent)
+    rebuild(archive, "stage")
+    assert manifest(archive) == rows
+
+
+@pytest.mark.parametrize("lost", ["log", "events"])
+def test_no_record_number_is_used_twice(lost: str, archive: Archive) -> None:
+    """The events tell which ones are taken, or the head of a log that was compacted."""
+    taken = max(int(path.name.partition("-")[0]) for path in archive.layout.events_dir.rglob("*.json"))
+    shutil.rmtree(archive.layout.wal_dir if lost == "log" else archive.layout.events_dir)
+    rebuild(archive, "stage")
+    assert ManifestStore(archive.layout).next_seq > taken
 
 
 @pytest.mark.parametrize("name", [lived.DELETED, lived.EDITED])

@@ -17,7 +17,7 @@ from lived import cut_file, damages, flip, histories, manifest, mend, rebuild, t
 from measurement import BROKEN
 from powerless import powerless
 
-from ingestd.backfill import dry_run
+from ingestd.backfill.run import dry_run
 from ingestd.errors import Corrupt
 from ingestd.files import durable
 from ingestd.manifest import log

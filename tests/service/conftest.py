@@ -1,4 +1,4 @@
-"""What tests of the service share: a raw root, a watch that stands on it, and a log."""
+"""What tests of the service share: a raw root, a watch that stands on it, a log, an opened data root."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from hints import Heard
 from logged import MOMENT, Clock, Start
+from turning import QUICK
 
+from ingestd.ingest import Ingest, opened
 from ingestd.service.logs import Logs, configure_logs
 from ingestd.service.watch import Watch
+from ingestd.settings import Settings, load_settings
 
 
 @pytest.fixture
@@ -74,3 +77,18 @@ def start() -> Iterator[Start]:
     yield begin
     for logs in reversed(started):
         logs.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a data root in this process, quick to retry."""
+    (tmp_path / "data" / "01_raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return load_settings(flags={"service": QUICK, "events": {"keep_days": 30}, "settle": {"settle_s": 0.05}})
+
+
+@pytest.fixture
+def ingest(settings: Settings) -> Iterator[Ingest]:
+    """The data root, opened."""
+    with opened(settings) as found:
+        yield found

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,18 +13,17 @@ import pytest
 from measurement import Measurement
 from mounts import fill_up
 from running import Service, put
-from waiting import wait_until
+from turning import QUICK, until_turned
 
 from ingestd import files
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
 from ingestd.service.retention import delete_old_events
 from ingestd.service.worker import Worker
-from ingestd.settings import Settings, load_settings
+from ingestd.settings import Settings
 from ingestd.stage.workspace import workspace
 
 ONE = Measurement()
-QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
 
 
 # ---- disk full ------------------------------------------------------------------------------------------------------
@@ -142,31 +140,6 @@ def test_a_stage_that_is_gone_and_comes_back(tmp_path: Path) -> None:
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a data root in this process, quick to retry."""
-    (tmp_path / "data" / "01_raw").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    return load_settings(flags={"service": QUICK, "events": {"keep_days": 30}, "settle": {"settle_s": 0.05}})
-
-
-@pytest.fixture
-def ingest(settings: Settings) -> Iterator[Ingest]:
-    """The data root, opened."""
-    with opened(settings) as found:
-        yield found
-
-
-def until_turned(worker: Worker, fact: Callable[[], object], what: str) -> None:
-    """Let the worker take turns in this thread until something holds."""
-
-    def turned() -> bool:
-        worker.turn(0.02)
-        return bool(fact())
-
-    wait_until(turned, what, every_s=0.0)
 
 
 def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: Path) -> None:

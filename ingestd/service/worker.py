@@ -245,7 +245,7 @@ class Worker:
             raise
         finally:
             self._tell_waiting()
-        self._orphans.note(self._looker.gone)
+            self._orphans.note(self._looker.gone)  # they are off the list, though the others may be staged again
 
     def _finish_suspects(self) -> None:
         self._suspects.finish()

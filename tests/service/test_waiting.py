@@ -22,7 +22,7 @@ from ingestd.raw.settling import (
     next_look_s,
     observe,
 )
-from ingestd.service.waiting import WORTH_TELLING, WaitList, backoff_s
+from ingestd.service.waiting import OVERTAKEN_S, WORTH_TELLING, WaitList, backoff_s
 
 RETRY_S, RETRY_MAX_S, SETTLE_S, QUIET_S, POLL_S = 1.0, 8.0, 0.5, 30.0, 5.0
 PATIENCE = Patience(SETTLE_S, QUIET_S)
@@ -34,7 +34,8 @@ names = st.sampled_from(NAMES)
 class WaitingMachine(RuleBasedStateMachine):
     """The wait list beside a plain table of due times.
 
-    A name that `due` hands out is answered for (`wait`, `again`, `retry`, `done`) in the same turn; hints come between.
+    A name that `due` hands out is answered for (`wait`, `again`, `overtaken`, `retry`, `done`) in the same turn; hints
+    come between.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,8 @@ class WaitingMachine(RuleBasedStateMachine):
         self.due: dict[str, float] = {}
         self.tries: dict[str, int] = {}
         self.told: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+        self.overtakings: dict[str, int] = {}
 
     @rule(seconds=st.floats(0.01, 40.0))
     def time_passes(self, seconds: float) -> None:
@@ -59,7 +62,7 @@ class WaitingMachine(RuleBasedStateMachine):
 
     @rule(
         limit=st.integers(1, 3),
-        answers=st.lists(st.sampled_from(["wait", "again", "retry", "done"]), min_size=3, max_size=3),
+        answers=st.lists(st.sampled_from(["wait", "again", "overtaken", "retry", "done"]), min_size=3, max_size=3),
         wait_s=st.floats(0.01, 40.0),
         code=st.sampled_from(["writer", "unseen", "settling", "cut-line", "changed"]),
         problem=st.sampled_from(["permission denied", "input/output error"]),
@@ -69,14 +72,22 @@ class WaitingMachine(RuleBasedStateMachine):
         for name, answer in zip(self._taken(limit), answers, strict=False):
             match answer:
                 case "done":
-                    self.list.done(name)
-                    for table in (self.due, self.tries, self.told):
+                    told = name in self.problems or bool(self.told.get(name))
+                    assert self.list.done(name) == told, "that it is gone is told if it was told of before"
+                    for table in (self.due, self.tries, self.told, self.problems, self.overtakings):
                         table.pop(name, None)
                 case "again":
                     self.list.again(name, self.now)
                     self.due[name] = self.now
+                case "overtaken":
+                    self.list.overtaken(name, self.now)
+                    times = self.overtakings.get(name, 0)
+                    self.due[name] = self.now + min(RETRY_MAX_S, OVERTAKEN_S * 2**times)
+                    self.overtakings[name] = times + 1
                 case "retry":
-                    self.list.retry(name, problem, "look", self.now)
+                    news = self.list.retry(name, problem, "look", self.now)
+                    assert news == (self.problems.get(name) != problem), "each problem is told once"
+                    self.problems[name] = problem
                     tries = self.tries.get(name, 0)
                     self.due[name] = self.now + min(RETRY_MAX_S, RETRY_S * 2**tries)
                     self.tries[name] = tries + 1
@@ -99,7 +110,8 @@ class WaitingMachine(RuleBasedStateMachine):
         assert news == (code in WORTH_TELLING and self.told.get(name) != code)
         self.told[name] = code if news else self.told.get(name, "")
         self.due[name] = self.now + wait_s
-        self.tries.pop(name, None)
+        for table in (self.tries, self.problems, self.overtakings):
+            table.pop(name, None)
 
     @invariant()
     def every_file_has_its_time(self) -> None:

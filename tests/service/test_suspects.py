@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import breaking
@@ -13,10 +15,14 @@ import pytest
 from breaking import Breakable
 from poison import HUNG, POISON, STUCK
 from running import Service, put, run_of
+from turning import QUICK, until_turned
 
+from ingestd.ingest import Committed, Ingest, opened
+from ingestd.service.messages import Hint, ScanAsked
+from ingestd.service.worker import Worker
+from ingestd.settings import Settings
+from ingestd.stage.run import Outcome
 from ingestd.stage.workspace import IN_HAND_NAME, note_in_hand, read_in_hand
-
-QUICK = {"retry_s": 0.1, "retry_max_s": 0.5}
 
 
 class Poisoned(Service):
@@ -178,3 +184,58 @@ def test_suspects_are_not_blamed_where_no_process_can_be_run(tmp_path: Path) -> 
         assert len(service.lines("retrying")) == 2
         assert service.stop() == 0
         service.check_whole()
+
+
+# ---- in this process ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def accused(settings: Settings) -> Iterator[Ingest]:
+    """A data root, opened, whose last service died while it staged `It_0.csv`."""
+    note = settings.layout.temporary_root / "1-dead"
+    note.mkdir(parents=True)
+    (note / "owner.lock").touch()
+    note_in_hand(note, put(settings.layout.raw_root, 0, 1))
+    with opened(settings) as ingest:
+        yield ingest
+
+
+def rows(ingest: Ingest) -> dict[str, int]:
+    """Return the number of rows of every run, by its raw file."""
+    found = ingest.store.full_rows(list(ingest.store.catalog.rows)).values()
+    return {row.source_file: row.rows for row in found}
+
+
+def test_a_suspect_whose_record_is_refused_is_staged_again(accused: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did no harm and is none any more; what was staged is thrown away, and it is not forgotten."""
+    worker = Worker(accused)
+    worker.inbox.put(ScanAsked("start"))
+
+    def refuse(_outcomes: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accused, "commit", refuse)
+        until_turned(worker, lambda: worker.view.troubles, "the disk refuses")
+        assert not list(accused.workspace.folder.glob("*.parquet"))
+        assert not read_in_hand(accused.workspace.folder)
+    until_turned(worker, lambda: rows(accused) == {"It_0.csv": 2}, "the run")
+    until_turned(worker, lambda: not worker.view.troubles, "no trouble is left")
+
+
+def test_rows_added_while_a_suspect_is_staged_are_not_missed(accused: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint at them came while the file was in hand elsewhere: it is looked at again once it is decided."""
+    worker, commit = Worker(accused), accused.commit
+    path = accused.layout.raw_file("It_0.csv")
+
+    def commit_late(outcomes: Sequence[Outcome]) -> Committed:
+        monkeypatch.setattr(accused, "commit", commit)
+        path.write_bytes(run_of(0, rows=5))
+        worker.inbox.put(Hint("It_0.csv"))
+        worker._take_messages(0.0)
+        return commit(outcomes)
+
+    monkeypatch.setattr(accused, "commit", commit_late)
+    worker.inbox.put(ScanAsked("start"))
+    until_turned(worker, lambda: rows(accused) == {"It_0.csv": 5}, "the rows that were added")
+    until_turned(worker, lambda: worker.view.doing == "watching", "nothing is left to do")

@@ -200,6 +200,35 @@ def test_an_ended_process_hides_nothing() -> None:
     assert not writers._ended(str(process.pid))
 
 
+@pytest.mark.parametrize(
+    ("pid", "name", "life", "expected"),
+    [
+        (40, "recorder", "S", None),
+        (40, "recorder", "Z", ""),
+        (40, "(sd-pam)", "S", ""),
+        (1, "systemd", "S", ""),
+    ],
+    ids=["recorder", "ended", "session", "init"],
+)
+def test_who_hides_open_files_may_have_any_open(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, name: str, life: str, expected: str | None
+) -> None:
+    """Of its user's files it cannot be said that nobody writes, unless it is one that never records a measurement."""
+    proc, real = tmp_path / "proc", os.listdir
+    fake_process(proc, pid, 0)
+    (proc / str(pid) / "comm").write_text(f"{name}\n")
+    (proc / str(pid) / "stat").write_text(f"{pid} ({name}) {life} 1 1 1 0 -1 0 0 0\n")
+
+    def refuse(path: Any) -> list[str]:
+        if str(path) == f"{proc}/{pid}/fd":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(writers, "PROC", proc)
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert writer_of(raw) == expected
+
+
 def test_where_writers_are_elsewhere_nobody_can_be_said(raw: Path) -> None:
     """A process that is seen is believed; that none is seen says nothing, as the settings tell."""
     status = stat_of(raw.lstat())

@@ -11,7 +11,7 @@ import pytest
 from hints import LIMIT_S, Heard
 
 from ingestd.errors import Retry
-from ingestd.service.watch import Watch
+from ingestd.service.watch import Watch, _Running
 
 # ---- files and folders ----------------------------------------------------------------------------------------------
 
@@ -172,6 +172,12 @@ def test_our_own_reading_makes_no_hints(root: Path, heard: Heard) -> None:
 # ---- life -----------------------------------------------------------------------------------------------------------
 
 
+def kernel_queues() -> int:
+    """Count the kernel's event queues that this process has open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sum("inotify" in str(link.readlink()) for link in links)
+
+
 def test_nothing_is_left_after_stop(root: Path, watch: Watch, heard: Heard) -> None:
     """Once `stop` returned, no thread and no kernel queue is left that could call anybody."""
     (root / "a.csv").write_text("x")
@@ -188,10 +194,15 @@ def test_nothing_is_left_after_stop(root: Path, watch: Watch, heard: Heard) -> N
 
 
 def test_start_and_stop_may_be_repeated(root: Path, watch: Watch, heard: Heard) -> None:
-    """A second start does nothing, a second stop neither, and a watch starts again after it was stopped."""
+    """A second start does nothing, a second stop neither; it starts again after that, and none is left beside it."""
+    before = kernel_queues()
     watch.start()
+    assert kernel_queues() == before
+    watch.restart()
+    assert kernel_queues() == before
     watch.stop()
     watch.stop()
+    assert kernel_queues() == before - 1
     watch.start()
     (root / "a.csv").write_text("x")
     heard.until(lambda: "a.csv" in heard.hints)
@@ -229,4 +240,33 @@ def test_a_missing_root_is_a_retry(tmp_path: Path, heard: Heard) -> None:
     assert watch.check(1) is None
     (root / "a.csv").write_text("x")
     heard.until(lambda: "a.csv" in heard.hints)
+    watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("fate", "told"),
+    [("gone", "there is no such folder"), ("replaced", "was replaced while its watch was placed")],
+)
+def test_a_root_that_goes_while_its_watch_is_placed(
+    root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch, fate: str, told: str
+) -> None:
+    """The watch stands on a folder that is the root no more: it is taken away, and placed once the root is back."""
+    watch, place = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt), _Running.start
+    before = kernel_queues()
+
+    def place_late(running: _Running) -> None:
+        place(running)
+        root.rename(root.with_name("old"))
+        if fate == "replaced":
+            root.mkdir()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Running, "start", place_late)
+        with pytest.raises(Retry, match=told):
+            watch.start()
+    assert kernel_queues() == before
+    root.mkdir(exist_ok=True)
+    assert watch.check() == "no watch is placed"
+    watch.restart()
+    assert watch.check(1) is None
     watch.stop()

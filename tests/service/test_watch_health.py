@@ -91,15 +91,20 @@ def test_a_dead_observer_is_told_by_check(
     heard.until(lambda: "a.csv" in heard.hints)
 
 
-def test_a_dead_reader_is_told_by_check(root: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception in the thread that reads the kernel's queue leaves observer and emitter alive and deaf."""
+@pytest.mark.parametrize("dies", ["queue", "emitter"])
+def test_a_dead_reader_is_told_by_check(root: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, dies: str) -> None:
+    """An exception in a thread that reads or passes on the kernel's events leaves the others alive and deaf."""
     monkeypatch.setattr(threading, "excepthook", lambda _died: None)
 
     def fail(_event: object) -> None:
         raise MemoryError
 
     assert watch._running is not None
-    monkeypatch.setattr(watch._running._queue, "handle_event", fail)
+    if dies == "queue":
+        monkeypatch.setattr(watch._running._queue, "handle_event", fail)
+    else:
+        (emitter,) = watch._running._observer.emitters
+        monkeypatch.setattr(emitter, "build_and_queue_event", fail)
     (root / "a.csv").write_text("x")
     wait_until(lambda: watch.check() is not None, "a doubt of the check")
     assert "the reader of the kernel's events has ended" in (watch.check() or "")

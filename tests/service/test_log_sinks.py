@@ -16,6 +16,12 @@ from ingestd.service.logline import parse_line
 from ingestd.service.logs import configure_logs, to_journal
 
 
+def opened_below(folder: Path) -> list[str]:
+    """List the files below a folder that this process has open."""
+    found = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
 def test_the_file_survives_logrotate(start: Start, tmp_path: Path) -> None:
     """After a rename, and after a deletion, lines go to a new file of the old name; none is lost."""
     path = tmp_path / "log" / "ingestd.log"
@@ -28,6 +34,7 @@ def test_the_file_survives_logrotate(start: Start, tmp_path: Path) -> None:
     log.info("three")
     assert parse_line(path.with_suffix(".1").read_bytes()).event == "one"
     assert parse_line(path.read_bytes()).event == "three"
+    assert opened_below(tmp_path) == [str(path)]
 
 
 def test_the_file_is_renamed_above_its_limit(start: Start, tmp_path: Path) -> None:
@@ -87,14 +94,17 @@ def test_a_full_log_that_cannot_be_renamed_grows_on(start: Start, tmp_path: Path
 
 
 def test_a_line_cut_short_does_not_spoil_the_next(start: Start, tmp_path: Path) -> None:
-    """A line that an earlier life could write only in part is ended before the first new one."""
+    """A line that an earlier life could write only in part is ended before the first new one; a whole one is not."""
     path = tmp_path / "ingestd.log"
     path.write_text('{"time": "2025-')
-    start(file=path)
+    logs, _, _ = start(file=path)
     structlog.get_logger("ingestd").info("staged")
-    torn, whole = path.read_bytes().splitlines()
+    logs.close()
+    start(file=path)
+    structlog.get_logger("ingestd").info("moved")
+    torn, whole, another = path.read_bytes().splitlines()
     assert parse_line(torn).event == ""
-    assert parse_line(whole).event == "staged"
+    assert [parse_line(line).event for line in (whole, another)] == ["staged", "moved"]
 
 
 def test_a_pipe_nobody_reads_does_not_hold_the_service(start: Start, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import pty
 import socket
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,38 @@ def test_lines_without_room_are_left_out_whole_and_counted(kind: str, request: p
     assert read.decode().splitlines() == [*expected, "again end"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "journal"])
+def test_a_reader_that_is_merely_slow_gets_every_line(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines longer than there is room for, read bit by bit: each waits for its room."""
+    reader, writer = request.getfixturevalue(kind)
+    monkeypatch.setattr(stream, "ROOM_S", 60.0)
+    expected, found = "".join(f"{number} {'x' * 300_000}\n" for number in range(5)).encode(), bytearray()
+
+    waiting, sleep = threading.Event(), time.sleep
+
+    def wait_and_tell(seconds: float) -> None:
+        waiting.set()
+        sleep(seconds)
+
+    def read_slowly() -> None:
+        waiting.wait(60)
+        while len(found) < len(expected) and (data := os.read(reader, 50_000)):
+            found.extend(data)
+
+    monkeypatch.setattr(time, "sleep", wait_and_tell)
+    thread = threading.Thread(target=read_slowly, daemon=True)
+    with open(writer, "w", closefd=False) as text:
+        lines = Stream(text)
+        thread.start()
+        for line in expected.decode().splitlines(keepends=True):
+            lines.write(line)
+        thread.join(60)
+        lines.close()
+    assert found == expected
+
+
 def test_a_terminal_that_is_stopped_takes_no_line_until_it_goes_on(terminal: tuple[int, int]) -> None:
     """Ctrl-S stops a terminal's output: the writer goes on, and so does the output after Ctrl-Q."""
     reader, writer = terminal
@@ -113,4 +146,4 @@ def test_a_line_of_any_length_and_any_character_arrives(tmp_path: Path) -> None:
     """A file always has room; what its encoding cannot say is written with a backslash."""
     with (tmp_path / "log").open("w", encoding="ascii") as text:
         Stream(text).write(f"λ {'x' * 100_000}\n")
-    assert (tmp_path / "log").read_text("ascii") == f"\\u03bb {'x' * 100_000}\n"
+        assert (tmp_path / "log").read_text("ascii") == f"\\u03bb {'x' * 100_000}\n", "it is there at once"

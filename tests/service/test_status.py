@@ -244,6 +244,17 @@ def test_a_file_that_is_tried_again_is_running_while_somebody_writes_it(tmp_path
     assert over.safe_to_power_off
 
 
+def test_a_measurement_that_is_certain_is_named_first(tmp_path: Path) -> None:
+    """Of several, the one that somebody has open; of the others it is only said that they may be running."""
+    told(tmp_path, {"It_1.csv": ONE.data[:-3], "It_2.csv": ONE.data}, 5.0)
+    settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
+    with settings.layout.raw_file("It_2.csv").open("ab"):
+        both = read_status(settings, datetime.now(UTC))
+    one = read_status(settings, datetime.now(UTC))
+    assert (both.safe_to_power_off, both.safe_reason) == (False, "a measurement is running: It_2.csv, and 1 more")
+    assert one.safe_reason.startswith("a measurement may be running: It_1.csv: its last line is incomplete")
+
+
 def test_a_queued_file_that_is_open_is_running(tmp_path: Path) -> None:
     """PyMeasure opens it before the procedure's `startup`, which may take minutes in which no byte is written."""
     told(tmp_path, {"It_1.csv": HEADER}, 60.0)

@@ -14,6 +14,7 @@ import pytest
 from running import Service
 from waiting import wait_until
 
+from ingestd.errors import Corrupt
 from ingestd.ingest.commit import Ingest, opened, utc_now
 from ingestd.service import daemon as life
 from ingestd.service import worker as turns
@@ -170,11 +171,16 @@ def test_jobs_do_not_pile_up_on_a_stuck_worker(stuck: Stuck) -> None:
     assert len(threads) < 25, threads
 
 
-def test_a_dead_worker_ends_the_service(stuck: Stuck) -> None:
-    """An error of ingestd itself in the worker ends the service with exit code 1: systemd starts it anew."""
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ZeroDivisionError(), Exit.FAILED), (Corrupt("damaged", place="wal", next_step="repair"), Exit.COULD_NOT_RUN)],
+    ids=["ours", "damage"],
+)
+def test_a_dead_worker_ends_the_service(stuck: Stuck, error: Exception, code: Exit) -> None:
+    """An error of ingestd itself ends it with exit code 1: systemd starts it anew. Damage needs a person: code 2."""
 
     def fail(wait_s: float) -> None:
-        raise ZeroDivisionError
+        raise error
 
     stuck.worker.turn = fail  # type: ignore[method-assign]  # the fault under test
-    wait_until(lambda: stuck.codes == [Exit.FAILED], "exit code 1")
+    wait_until(lambda: stuck.codes == [code], "its exit code")

@@ -113,6 +113,13 @@ def test_links_are_followed(measured: Folder) -> None:
     (data / "02_stage").mkdir()
     (data / "02_stage" / "_tmp").symlink_to(measured.raw)
     assert "_tmp (a link to" in refused(measured).message
+    (data / "02_stage" / "_tmp").unlink()
+    layout = load_settings(None, {"paths": {"data_root": data}}).layout
+    for path in (layout.lock_path, layout.service_lock_path, layout.histories_lock_path, layout.service_state_path):
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(measured.raw / "to" / "come")
+        assert f"{path.name} (a link to" in refused(measured).message
+        path.unlink()
 
 
 def test_a_link_that_stands_in_the_raw_root_is_not_replaced(measured: Folder) -> None:

@@ -13,7 +13,7 @@ from hints import Heard
 from logged import MOMENT, Clock, Start
 from turning import QUICK
 
-from ingestd.ingest import Ingest, opened
+from ingestd.ingest.commit import Ingest, opened
 from ingestd.service.logs import Logs, configure_logs
 from ingestd.service.watch import Watch
 from ingestd.settings import Settings, load_settings

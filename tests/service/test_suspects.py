@@ -17,7 +17,7 @@ from poison import HUNG, POISON, STUCK
 from running import Service, put, run_of
 from turning import QUICK, until_turned
 
-from ingestd.ingest import Committed, Ingest, opened
+from ingestd.ingest.commit import Committed, Ingest, opened
 from ingestd.service.messages import Hint, ScanAsked
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings

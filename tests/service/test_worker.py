@@ -19,9 +19,9 @@ from turning import until_turned
 from waiting import wait_until
 
 from ingestd import files
-from ingestd.backfill import backfill
+from ingestd.backfill.run import backfill
 from ingestd.histories.chip import read_history
-from ingestd.ingest import Ingest, opened
+from ingestd.ingest.commit import Ingest, opened
 from ingestd.service import worker as turns
 from ingestd.service.messages import Hint, ScanAsked
 from ingestd.service.worker import Worker

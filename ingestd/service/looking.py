@@ -6,6 +6,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 
+from ingestd.errors import Retry
 from ingestd.files import FileStat, retry_from, stat_of
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.order import looking_order
@@ -35,17 +36,14 @@ class Looker:
         self._patience = ingest.context.patience
         self._look_s = 0.0
         self.gone: list[str] = []
-        self.news: list[tuple[str, Verdict]] = []
-        """Files that wait for another kind of reason than was last logged."""
-        self.ended: list[str] = []
-        """Files that are gone, and were last logged as waiting."""
+        self.news: list[tuple[str, Verdict | Retry | None]] = []
+        """What is to be logged of a file: why it waits, what keeps it from being looked at, or None: it is gone."""
 
     def tasks(self, names: Sequence[str]) -> list[StageTask]:
         """Return the tasks for those of `names` that are settled as far as can be seen from outside.
 
         One look at all processes serves them all. It is taken after their state was noted, and their state must be the
-        same when they are read, so nobody has written since the look. `gone`, `news` and `ended` hold what else was
-        found.
+        same when they are read, so nobody has written since the look. `gone` and `news` hold what else was found.
         """
         self.gone = []
         found: dict[str, FileStat] = {}
@@ -76,12 +74,13 @@ class Looker:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             if self._list.done(name):
-                self.ended.append(name)
+                self.news.append((name, None))
             self.gone.append(name)
             return None
         except OSError as error:
             found = retry_from(error, path)
-            self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic())
+            if self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic()):
+                self.news.append((name, found))
             return None
         state = stat_of(status)
         decided = self._ingest.store.catalog.is_current(name, state.stamp)

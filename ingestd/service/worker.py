@@ -18,6 +18,7 @@ from ingestd import files
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
+from ingestd.raw.settling import Verdict
 from ingestd.service.decision_lines import tell_decision
 from ingestd.service.logline import cause
 from ingestd.service.looking import Looker
@@ -316,12 +317,16 @@ class Worker:
 
     def _tell_waiting(self) -> None:
         """Log why files wait, once for each kind of reason, and which of these files are gone."""
-        for name, verdict in self._looker.news:
-            self._log.info("waiting", source_file=name, state=verdict.state.value, reason=verdict.reason)
+        for name, news in self._looker.news:
+            match news:
+                case Verdict():
+                    self._log.info("waiting", source_file=name, state=news.state.value, reason=news.reason)
+                case Retry():
+                    self._log.warning("retrying", source_file=name, **cause(news, goes_on(news.next_step)))
+                case None:
+                    reason = "deleted, moved or renamed before it could be staged"
+                    self._log.info("gone", source_file=name, reason=reason)
         self._looker.news.clear()
-        for name in self._looker.ended:
-            self._log.info("gone", source_file=name, reason="deleted, moved or renamed before it could be staged")
-        self._looker.ended.clear()
 
     # ---- jobs -------------------------------------------------------------------------------------------------------
 

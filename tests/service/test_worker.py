@@ -245,14 +245,17 @@ def test_an_error_in_deciding_costs_one_file(ingest: Ingest, monkeypatch: pytest
     assert not worker.view.retrying
 
 
-def test_a_file_that_cannot_be_looked_at_is_tried_again(ingest: Ingest) -> None:
-    """The system refuses to say whether it is there: it is neither forgotten nor taken for deleted."""
+def test_a_file_that_cannot_be_looked_at_is_tried_again(ingest: Ingest, start: Start) -> None:
+    """The system refuses to say whether it is there: it is neither forgotten nor taken for deleted, and logged once."""
+    _, stream, _ = start()
     worker, name = Worker(ingest), f"{'x' * 300}.csv"
     worker.inbox.put(Hint(name))
     until_turned(worker, lambda: worker.view.retrying and worker.view.retrying[0].tries >= 2, "it is tried again")
     (shown,) = worker.view.retrying
     assert (shown.source_file, shown.problem) == (name, "File name too long")
     assert "the service" in shown.next_step
+    (line,) = entries(stream.getvalue())
+    assert (line["event"], line["source_file"], line["problem"]) == ("retrying", name, "File name too long")
 
 
 def test_a_stage_that_takes_nothing_is_one_trouble(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:

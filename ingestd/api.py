@@ -1,8 +1,8 @@
 """The Python API: load manifest, runs and histories as frames; stage or read one raw file.
 
 `config` is a config file, by default the one the commands find: `INGESTD_CONFIG`, then `config.toml` in the current
-folder. All settings come from it, other paths too; only `data_root`, where given, replaces its own. A program that
-should read the same place wherever it is started gives `config`.
+folder, then `/etc/ingestd/config.toml`. All settings come from it, other paths too; only `data_root`, where given,
+replaces its own. A program that should read the same place wherever it is started gives `config`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,9 @@ KERNEL_PARENT = "2"
 PF_KTHREAD = 0x00200000
 """The flag of a kernel thread in `/proc/PID/stat` (include/linux/sched.h)."""
 
-_NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
-_SHARED_MEMORY = "/dev/shm/"  # noqa: S108  # a disk in memory, on which files are as good as anywhere
+_NO_FILE = re.compile(r"/dev/(?!shm/)|/proc/|/sys/|/memfd:|[^/]")
+"""Begins the target of an open file that is none of a disk; /dev/shm is one, in memory."""
+
 _NETWORK = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "virtiofs", "vboxsf", "prl_fs", "hgfs"),
@@ -147,7 +149,7 @@ class _Look:
         link = f"{PROC}/{process}/fd/{number}"
         try:
             target = os.readlink(link)
-            if not target.startswith("/") or (target.startswith(_NO_FILES) and not target.startswith(_SHARED_MEMORY)):
+            if _NO_FILE.match(target):
                 return
             known = _known_of(f"{PROC}/{process}/fdinfo/{number}")
             if known.get(b"flags", os.O_RDWR) & os.O_ACCMODE == os.O_RDONLY or not self.wanted.may_be(known):

@@ -245,7 +245,7 @@ class Worker:
                     self._list.again(name, time.monotonic())
             raise
         finally:
-            self._tell_waiting()
+            self._tell_news()
             self._orphans.note(self._looker.gone)  # they are off the list, though the others may be staged again
 
     def _finish_suspects(self) -> None:
@@ -275,9 +275,11 @@ class Worker:
         name, retry = outcome.task.source_file, outcome.retry
         if name not in self._list.entries:
             self._list.hint(name, time.monotonic())
-        step = goes_on(retry.next_step)
-        if self._list.retry(name, retry.message, step, time.monotonic()):
-            self._log.warning("retrying", source_file=name, **cause(retry, step))
+        if self._list.retry(name, retry.message, goes_on(retry.next_step), time.monotonic()):
+            self._tell_retrying(name, retry)
+
+    def _tell_retrying(self, name: str, retry: Retry) -> None:
+        self._log.warning("retrying", source_file=name, **cause(retry, goes_on(retry.next_step)))
 
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:
@@ -315,14 +317,14 @@ class Worker:
                 return
         self._orphans.done(gone)
 
-    def _tell_waiting(self) -> None:
-        """Log why files wait, once for each kind of reason, and which of these files are gone."""
+    def _tell_news(self) -> None:
+        """Log why files wait, once for each kind of reason, what cannot be looked at, and which of these are gone."""
         for name, news in self._looker.news:
             match news:
                 case Verdict():
                     self._log.info("waiting", source_file=name, state=news.state.value, reason=news.reason)
                 case Retry():
-                    self._log.warning("retrying", source_file=name, **cause(news, goes_on(news.next_step)))
+                    self._tell_retrying(name, news)
                 case None:
                     reason = "deleted, moved or renamed before it could be staged"
                     self._log.info("gone", source_file=name, reason=reason)

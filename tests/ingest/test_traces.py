@@ -25,6 +25,14 @@ from ingestd.settings import load_settings
 RUN = Measurement()
 A = "2025-09-23/It_1.csv"
 SANTIAGO = ZoneInfo("America/Santiago")
+REASON = {
+    "code": "bad-cell",
+    "message": "no number",
+    "line": 9,
+    "expected": "a number",
+    "found": "3.x",
+    "next_step": "correct it",
+}
 
 
 @pytest.fixture
@@ -44,9 +52,7 @@ def rejected(source_file: str = A, seq: int = 1, **changes: Any) -> Record:
         outcome="rejected",
         code="bad-cell",
     )
-    reason = Reason(
-        code="bad-cell", message="no number", line=9, expected="a number", found="3.x", next_step="correct it"
-    )
+    reason = Reason.model_validate(REASON)
     at = datetime(2025, 9, 24, 2, 30, tzinfo=UTC)
     record = Record(seq=seq, at=at, event=Event.REJECTED, source_file=source_file, files=[note], reason=reason)
     return record.model_copy(update=changes)
@@ -95,14 +101,7 @@ def test_an_event_has_the_keys_of_its_record(layout: Layout) -> None:
                 "code": "bad-cell",
             }
         ],
-        "reason": {
-            "code": "bad-cell",
-            "message": "no number",
-            "line": 9,
-            "expected": "a number",
-            "found": "3.x",
-            "next_step": "correct it",
-        },
+        "reason": REASON,
     }
     short = rejected(seq=2, reason=Reason(code="bad-cell", message="no number"))
     write_traces(layout, SANTIAGO, [short], notes_of(short))
@@ -226,14 +225,7 @@ def test_a_reject_says_everything_a_person_needs(layout: Layout) -> None:
     record = rejected("Lab notes/it's_1.csv")
     write_traces(layout, SANTIAGO, [record], notes_of(record))
     reject = read_reject(layout, "Lab notes/it's_1.csv")
-    assert {key: reject[key] for key in ("code", "message", "line", "expected", "found", "next_step")} == {
-        "code": "bad-cell",
-        "message": "no number",
-        "line": 9,
-        "expected": "a number",
-        "found": "3.x",
-        "next_step": "correct it",
-    }
+    assert {key: reject[key] for key in REASON} == REASON
     assert (reject["source_size"], reject["source_mtime_ns"], reject["event"]) == (5, 7, 1)
     assert reject["after_the_fix"].startswith("the service, or the next `ingestd backfill`, looks at the file again")
     assert shlex.split(reject["after_a_change_of_settings"])[-1] == "Lab notes/it's_1.csv"

@@ -299,25 +299,6 @@ def test_a_file_of_another_user_is_waited_for_by_quiet_time(open_to_all: Path) -
         assert service.stop() == 0
 
 
-def test_a_file_that_goes_while_it_is_written_is_told_of(tmp_path: Path) -> None:
-    """A measurement that was deleted under its writer leaves two lines: why it waited, and that it is gone."""
-    with Service(tmp_path) as service:
-        with (service.raw / "It_1.csv").open("wb") as file:
-            file.write(ONE.data)
-            file.flush()
-            service.until(lambda: service.lines("waiting"), "why it waits is told")
-            (service.raw / "It_1.csv").unlink()
-            service.until(lambda: service.lines("gone"), "that it is gone is told")
-        (service.raw / "It_2.csv").write_bytes(b"")
-        (service.raw / "It_2.csv").unlink()
-        put(service.raw, {"It_3.csv": ONE.data})
-        service.until(lambda: service.live_names() == {"It_3.csv"}, "a run that came later")
-        told = {line["source_file"] for line in service.lines("waiting")} - service.live_names()
-        assert {line["source_file"] for line in service.lines("gone")} == told, "of no other was anything told"
-        assert service.stop() == 0
-        service.check_whole()
-
-
 def test_a_thousand_hints_of_one_file_are_one_run(tmp_path: Path) -> None:
     """A file opened, appended to and closed for every row is staged when it stands still, and told of once."""
     with Service(tmp_path) as service:

@@ -140,10 +140,10 @@ def write_metadata(
         UsageError: no manifest, no run matches, filters that a day's file does not allow, or a file that would replace
             a raw file or one of ingestd's own.
     """
-    from ingestd.apart import check_apart, check_export  # noqa: PLC0415  # not for --help
     from ingestd.histories import metadata  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.raw_guard import check_export, check_outside_raw  # noqa: PLC0415  # not for --help
 
     layout = settings.layout
     if out_csv is not None:
@@ -157,5 +157,5 @@ def write_metadata(
         proc=proc,
         chip=chip,
         out_csv=out_csv and out_csv.absolute(),
-        check=lambda path: check_apart(path, layout),
+        check=lambda path: check_outside_raw(path, layout),
     )

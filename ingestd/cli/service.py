@@ -52,11 +52,9 @@ def run(settings: Settings) -> None:
     Example:
       ingestd run --data-root data
     """
-    import structlog  # noqa: PLC0415  # not for --help
-
     from ingestd.service.daemon import Exit, run_service  # noqa: PLC0415  # loads polars, watchdog and the scheduler
     from ingestd.service.logline import cause  # noqa: PLC0415  # not for --help
-    from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415  # loads structlog
+    from ingestd.service.logs import configure_logs, our_log, to_journal  # noqa: PLC0415  # loads structlog
 
     logs = configure_logs(
         level=settings.log.level,
@@ -73,7 +71,7 @@ def run(settings: Settings) -> None:
         code = int(run_service(settings))
     except Retry as error:
         logs.leave_terminal()  # told there once, below, as every command tells it
-        structlog.get_logger("ingestd").error("failed", **cause(error))
+        our_log().error("failed", **cause(error))
         if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED)

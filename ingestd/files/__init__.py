@@ -23,6 +23,7 @@ from ingestd.files.durable import (
     write_atomic,
     write_new,
 )
+from ingestd.files.existence import exists, is_dir, is_file, is_gone
 from ingestd.files.lock import Holder, Lock
 from ingestd.files.look import (
     FileStat,
@@ -42,7 +43,6 @@ from ingestd.files.look import (
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
 from ingestd.files.stamps import Stamp, Stamps
-from ingestd.files.there import exists, is_dir, is_file, is_gone
 
 __all__ = [
     "NAME_LIMIT",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from ingestd.errors import Retry
-from ingestd.files.there import exists, is_dir, is_file
+from ingestd.files.existence import exists, is_dir, is_file
 
 SYNCFS_FROM = 4
 """From this many files on, one `syncfs` of the file system is cheaper than one `fsync` per file."""

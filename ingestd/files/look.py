@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd.files.durable import as_retry, retry_from
+from ingestd.files.existence import exists, is_dir
 from ingestd.files.stamps import Stamp, Stamps
-from ingestd.files.there import exists, is_dir
 
 
 class FileStat(NamedTuple):

@@ -20,7 +20,7 @@ from ingestd.ingest.deciding import Decider, forgotten, prior_of
 from ingestd.ingest.order import in_turn
 from ingestd.ingest.originals import Originals
 from ingestd.ingest.traces import write_traces
-from ingestd.manifest.record import Event, Record
+from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.raw.settling import Observation, State
 from ingestd.settings import Settings
@@ -113,17 +113,17 @@ class Ingest:
             force=force,
         )
 
-    def orphaned_copies(self, scan: Scan | None = None, gone: Sequence[str] | None = None) -> Iterator[list[Same]]:
-        """Yield, a batch at a time, the known copies whose original is gone, so that each may take its place.
+    def orphaned_copies(self, scan: Scan) -> Iterator[list[Same]]:
+        """Yield, a batch at a time, the known copies whose original a scan did not see, to take its place each."""
+        return self._orphaned(self.store.catalog.noted_as("duplicate"), scan.saw)
 
-        What is there is taken from the `scan`, if given; with `gone`, only copies of runs at these paths count. Opens
-        nothing.
-        """
-        catalog, many = self.store.catalog, self.settings.stage.batch_files
-        saw = scan.saw if scan is not None else self.originals.sees
-        notes = catalog.noted_as("duplicate") if gone is None else list(catalog.copies_of_runs_at(gone))
-        orphaned = self.originals.orphaned(catalog, notes, saw, self.clock())
-        while batch := list(islice(orphaned, many)):
+    def copies_of(self, gone: Sequence[str]) -> Iterator[list[Same]]:
+        """Yield, a batch at a time, the known copies of the runs at these paths, of those that are gone as seen now."""
+        return self._orphaned(list(self.store.catalog.copies_of_runs_at(gone)), self.originals.sees)
+
+    def _orphaned(self, notes: Sequence[FileNote], saw: Callable[[str], bool]) -> Iterator[list[Same]]:
+        orphaned = self.originals.orphaned(self.store.catalog, notes, saw, self.clock())
+        while batch := list(islice(orphaned, self.settings.stage.batch_files)):
             yield batch
 
     # ---- committing -------------------------------------------------------------------------------------------------

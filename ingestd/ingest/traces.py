@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.apart import check_apart
 from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
+from ingestd.raw_guard import check_outside_raw
 from ingestd.words import quoted, shown, utc_text
 
 TOGETHER = 256
@@ -93,10 +93,10 @@ def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]
         if note is None or note.outcome != "rejected":
             with files.as_retry(path):
                 if os.path.lexists(path):
-                    check_apart(path, layout)
+                    check_outside_raw(path, layout)
                     path.unlink(missing_ok=True)
         elif record.reason is not None and _same_bytes(note, record):
-            check_apart(path, layout)
+            check_outside_raw(path, layout)
             files.write_atomic(path, _json(_reject(record, record.reason, note)), flush=False)
             yield path
 

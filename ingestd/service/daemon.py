@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from types import FrameType
 
-import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from ingestd import __version__
 from ingestd.errors import IngestdError, Retry
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.service.logline import cause
+from ingestd.service.logs import our_log
 from ingestd.service.messages import Hint, Message, ScanAsked
 from ingestd.service.notify import Notifier
 from ingestd.service.raw_root import wait_for_raw_root
@@ -121,7 +121,7 @@ def limited_stop(signals: Signals, stop_s: float) -> Iterator[None]:
 
 def _give_up(stop_s: float) -> None:
     def tell() -> None:
-        structlog.get_logger("ingestd").error(
+        our_log().error(
             "stop_took_too_long",
             problem=f"not done within service.stop_s = {stop_s:g} s; ending as it is",
             next_step="nothing: the next start finishes the work",
@@ -170,7 +170,7 @@ class Daemon:
         self._worker = worker
         self._signals = signals
         self._notifier = notifier
-        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("ingestd")
+        self._log = our_log()
         self._watch = self._make_watch()
         self._scheduler: BackgroundScheduler = make_scheduler(settings, worker.inbox.put, self._check, CHECK_S)
         self._thread = threading.Thread(target=worker.run, name="worker", daemon=True)

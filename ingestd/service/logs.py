@@ -4,8 +4,7 @@ Our own lines (structlog) and the libraries' (standard logging, warnings, a thre
 makes one entry of each and gives it to every sink. Under systemd and in a pipe a line is one JSON object; on a terminal
 it is what `ingestd tail` shows. The log file, if there is one, always holds JSON.
 
-`ingestd.service.logline` defines what a line is, `ingestd.service.sinks` where it goes. To log, use
-`structlog.get_logger("ingestd")`.
+`ingestd.service.logline` defines what a line is, `ingestd.service.sinks` where it goes. To log, use `our_log`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,13 @@ from ingestd.service.throttle import Throttle
 from ingestd.words import utc_text
 
 OURS = "ingestd"
-"""The logger of all our own lines: `structlog.get_logger("ingestd")`."""
+"""Names the logger of all our own lines."""
+
+
+def our_log() -> structlog.stdlib.BoundLogger:
+    """Return what all our own lines are written with, whether or not `configure_logs` was called yet."""
+    log: structlog.stdlib.BoundLogger = structlog.get_logger(OURS)
+    return log
 
 
 def to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -122,7 +127,7 @@ def _hand_to_pipe(_logger: object, _method: str, fields: MutableMapping[str, Any
 def _log_thread_death(died: threading.ExceptHookArgs) -> None:
     if died.exc_type is not SystemExit and died.exc_value is not None:
         name = died.thread.name if died.thread is not None else "?"
-        structlog.get_logger(OURS).critical("thread_died", thread=name, exc_info=died.exc_value)
+        our_log().critical("thread_died", thread=name, exc_info=died.exc_value)
 
 
 # ---- from a record to the sinks -----------------------------------------------------------------------------------

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 
-import structlog
-
 from ingestd import files
 from ingestd.errors import Retry, UsageError
 from ingestd.ingest.commit import Clock
 from ingestd.layout import Layout
 from ingestd.lookup import require_raw_root
 from ingestd.service.logline import cause
+from ingestd.service.logs import our_log
 from ingestd.service.notify import Notifier
 from ingestd.service.state import LOCK_WAIT_S, Phase, StateFile, Trouble, service_lock, waits_for
 from ingestd.settings import Settings
@@ -37,7 +36,7 @@ def wait_for_raw_root(settings: Settings, stop: threading.Event, notifier: Notif
     missing = _without_raw_root(layout)
     if missing is None:
         return True
-    log = structlog.get_logger("ingestd")
+    log = our_log()
     with contextlib.closing(_Presence(settings, clock)) as presence:
         presence.show(missing)  # first: if another service is at work, the log belongs to it
         log.error("waiting_for_raw_root", **cause(missing))

@@ -68,46 +68,33 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     layout = settings.layout
     store = ManifestStore(layout)
     service, troubles, retrying = _service(layout)
-    scan, unseen, hiding = Scan(), "", True
+    scan, blind = Scan(), ""
     try:
         require_raw_root(layout)
         scan = files.scan_csvs(layout.raw_root, known=store.catalog.run_files())
-        troubles += hidden(scan, layout.raw_root, now)
-        hiding = bool(scan.unreadable)
     except (Retry, UsageError) as error:
         service = _perhaps_unseen(service, layout)
-        unseen = f"{layout.raw_root} cannot be looked at: a measurement may be running"
+        blind = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         troubles = _with(troubles, error, now)
-    if service.host == socket.gethostname():  # a service that runs here may have no disk to write its trouble to
-        try:
-            files.try_disk(layout.stage_root)
-            check_space(settings)
-        except Retry as error:
-            troubles = _with(troubles, error, now)
+    troubles += hidden(scan, layout.raw_root, now)
+    if (refused := _refused_disk(settings, service)) is not None:
+        troubles = _with(troubles, refused, now)
+    waiting, lost = _waiting_and_lost(settings, store, scan, retrying, now)
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
     live = view.filter(LIVE)
-    undecided = store.catalog.undecided(scan.files)
-    waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
-    rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
-    lost = lost_files(store, rowless, scan.saw, moving={status.size for status in undecided.values()})
-    told = {one.source_file for one in lost}
-    waiting = [file for file in waiting if file.source_file not in told]
-    troubles += [
-        Trouble(message=one.message, place=str(layout.raw_file(one.source_file)), next_step=one.next_step, since=now)
-        for one in lost
-    ]
+    gone = [name for name in live["source_file"] if not scan.saw(name)]
     rejected = [note for note in store.catalog.noted_as("rejected") if scan.saw(note.source_file)]
-    safe_reason = unseen or _why_not_power_off(waiting, service)
+    safe_reason = blind or _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,
         safe_to_power_off=not safe_reason,
         safe_reason=safe_reason or "no measurement is running, and nothing is being staged",
         runs=live.height,
-        runs_without_raw_file=None if hiding else sum(not scan.saw(name) for name in live["source_file"]),
+        runs_without_raw_file=None if blind or scan.unreadable else len(gone),
         waiting=waiting,
         last_runs=_last_runs(live, now),
         rejects=[_reject(store, note) for note in sorted(rejected, key=lambda note: note.source_file)],
-        troubles=troubles,
+        troubles=troubles + lost,
         log_records=store.pending,
         free_bytes=_free(layout),
     )
@@ -185,6 +172,39 @@ def _perhaps_unseen(service: ServicePart, layout: Layout) -> ServicePart:
         return service
     doing = f"none is seen, but one that waits for {layout.raw_root} would leave no trace until that is there"
     return ServicePart(phase="down", doing=doing)
+
+
+def _refused_disk(settings: Settings, service: ServicePart) -> Retry | None:
+    """Return what a disk here refuses: a service that runs here may have none to write its trouble to."""
+    if service.host != socket.gethostname():
+        return None
+    try:
+        files.try_disk(settings.layout.stage_root)
+        check_space(settings)
+    except Retry as error:
+        return error
+    return None
+
+
+def _waiting_and_lost(
+    settings: Settings, store: ManifestStore, scan: Scan, retrying: dict[str, RetryingFile], now: datetime
+) -> tuple[list[WaitingPart], list[Trouble]]:
+    """List the files that wait, and as troubles those that no longer hold the measurement of their run."""
+    undecided = store.catalog.undecided(scan.files)
+    waiting = _waiting(settings, store, scan.files, undecided, retrying=retrying, now=now)
+    rowless = {file.source_file: file.code for file in waiting if file.state == State.QUEUED}
+    lost = lost_files(store, rowless, scan.saw, moving={status.size for status in undecided.values()})
+    told = {one.source_file for one in lost}
+    troubles = [
+        Trouble(
+            message=one.message,
+            place=str(store.layout.raw_file(one.source_file)),
+            next_step=one.next_step,
+            since=now,
+        )
+        for one in lost
+    ]
+    return [file for file in waiting if file.source_file not in told], troubles
 
 
 def _waiting(

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from ingestd import files
 from ingestd.errors import IngestdError, LockHeld, Retry
 from ingestd.ingest.commit import Ingest
@@ -21,7 +19,8 @@ from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
 from ingestd.service.decision_lines import tell_decision
 from ingestd.service.logline import cause
-from ingestd.service.looking import Looker
+from ingestd.service.logs import our_log
+from ingestd.service.looker import Looker
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
@@ -61,7 +60,7 @@ class Worker:
         self.failure: Exception | None = None
         self._ingest = ingest
         self._service = service
-        self._log: structlog.stdlib.BoundLogger = structlog.get_logger("ingestd")
+        self._log = our_log()
         self._list = WaitList(retry_s=service.retry_s, retry_max_s=service.retry_max_s)
         self._looker = Looker(ingest, self._list)
         self._suspects = Suspects(ingest, self._list, self.inbox)
@@ -310,7 +309,7 @@ class Worker:
     def _promote_copies(self) -> None:
         """Let a copy take the place of each original that is still gone, a batch at a time."""
         gone = self._orphans.due()
-        for copies in self._ingest.orphaned_copies(gone=gone) if gone else ():
+        for copies in self._ingest.copies_of(gone) if gone else ():
             self._commit(copies, time.monotonic())
             self._beat()
             if self.stopping.is_set():

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ingestd import files
-from ingestd.apart import find_clash
 from ingestd.errors import UsageError, all_at_once
+from ingestd.raw_guard import find_clash
 from ingestd.settings.model import ENV_PREFIX, PLACES, Settings, environment_name, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown_value
 
@@ -81,7 +81,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         findings = (_finding(found, path, given) for found in error.errors(include_url=False))
         raise all_at_once([*findings, *_mistakes_in(tables.get("procedures", {}), path)]) from None
     settings.taken_from(path, hashlib.sha256(content).hexdigest())
-    _keep_apart(settings, path, given)
+    _refuse_raw_places(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:
             settings.registry  # noqa: B018  # loaded once, for the check
@@ -148,8 +148,8 @@ def _check_environment(environment: Mapping[str, str]) -> None:
             )
 
 
-def _keep_apart(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse settings with which a write could reach the raw files (`ingestd.apart`)."""
+def _refuse_raw_places(settings: Settings, path: Path | None, flags: Flags) -> None:
+    """Refuse settings with which a write could reach the raw files (`ingestd.raw_guard`)."""
     clash = find_clash(settings.layout)
     if clash is None:
         return

@@ -62,7 +62,7 @@ def test_what_a_folder_link_leads_to_is_not_there(archive: Archive, tmp_path: Pa
     if first != there:
         archive.delete(first)
     with opened(archive.settings) as ingest:
-        assert [same.task.source_file for copies in ingest.orphaned_copies() for same in copies] == [here]
+        assert [same.task.source_file for copies in ingest.copies_of([first]) for same in copies] == [here]
     assert archive.backfill() == [("moved", here)]
     assert list(archive.live()) == [here]
     assert (archive.report.scanned, archive.report.known) == (1, 0)

@@ -156,7 +156,7 @@ def test_a_copy_that_is_being_overwritten_takes_no_place(copied: Archive) -> Non
         file.flush()
         assert copied.backfill_amid() == []
         with opened(copied.settings) as ingest:
-            assert list(ingest.orphaned_copies()) == []
+            assert list(ingest.copies_of([A])) == []
         file.write(data[-30:])
     copied.touch(B)
     assert copied.backfill() == [("ingested", B)]

@@ -9,8 +9,8 @@ from commands import Folder
 from measurement import Measurement
 
 import ingestd
-from ingestd.apart import leads_into
 from ingestd.errors import UsageError
+from ingestd.raw_guard import leads_into
 from ingestd.settings import load_settings
 from ingestd.settings.model import PLACES
 

@@ -74,7 +74,7 @@ def _check_target(path: Path, option: str, layout: Layout) -> None:
         )
 
 
-def check_apart(path: Path, layout: Layout) -> None:
+def check_outside_raw(path: Path, layout: Layout) -> None:
     """Check that a file about to be written or deleted is not among the raw files, whatever links lead to it now.
 
     Raises:

@@ -231,6 +231,8 @@ def test_an_unknown_flag_section_is_an_error() -> None:
         ("[watch]\nmode = 'magic'\n", "must be 'inotify' or 'scan'"),
         ("[settle]\nsettle_s = inf\n", "must be"),
         ("[service]\nstop_s = 0\n", "must be more than 0"),
+        ("[service]\ncompact_s = 1e-9\n", "must be at least 1"),
+        ("[service]\nfree_mib = inf\n", "must be at most"),
         ("[stage]\nworkers = 99\n", "must be at most 64"),
         ("[settle]\nquiet_s = 'long'\n", "must be a number"),
         ("[paths]\ndata_root = 3\n", "must be a path in quotes"),

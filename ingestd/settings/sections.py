@@ -201,19 +201,20 @@ class Service(Section):
             description="Seconds a stop may take to finish the current run, the histories and a compaction.",
         ),
     ] = 30.0
-    compact_s: Annotated[float, Field(gt=0, le=86400, description="Seconds between two compactions.")] = 600.0
+    compact_s: Annotated[float, Field(ge=1, le=86400, description="Seconds between two compactions.")] = 600.0
     compact_records: Annotated[
         int, Field(ge=1, description="Number of records in the log that triggers a compaction before its time.")
     ] = 1000
     free_mib: Annotated[
-        float, Field(ge=0, description="MiB that must stay free on the stage's disk; with less, the service waits.")
+        float,
+        Field(ge=0, le=1e9, description="MiB that must stay free on the stage's disk; with less, the service waits."),
     ] = 100.0
     retry_s: Annotated[
         float,
-        Field(gt=0, le=3600, description="Seconds before the first retry after a disk, network or permission error."),
+        Field(ge=0.01, le=3600, description="Seconds before the first retry after a disk, network or permission error."),
     ] = 1.0
     retry_max_s: Annotated[
-        float, Field(gt=0, le=86400, description="Maximum seconds between two retries; the wait doubles up to it.")
+        float, Field(ge=0.01, le=86400, description="Maximum seconds between two retries; the wait doubles up to it.")
     ] = 60.0
 
 

@@ -6,14 +6,17 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
+from annotated_types import Ge
 from measurement import BROKEN, Measurement
 from running import Service, put, run_of
 
 from ingestd.manifest.store import manifest_lock
 from ingestd.service.daemon import Exit
 from ingestd.service.state import service_lock
+from ingestd.settings.model import sections
 from ingestd.stage.placing import NOTE_NAME
 
 ONE = Measurement()
@@ -35,6 +38,25 @@ def test_ready_comes_when_the_watch_stands(tmp_path: Path) -> None:
         assert watches >= folders
         service.until(lambda: service.live_names() == {"It_0.csv", "It_9.csv"}, "both runs")
         assert service.stop() == 0
+
+
+def test_it_works_with_every_number_at_its_least(tmp_path: Path) -> None:
+    """Runs are staged, compacted after each record, and a stop is heard: no wait of 0 is a loop without an end."""
+    least = {
+        name: {
+            key: limit.ge
+            for key, field in section.model_fields.items()
+            for limit in field.metadata
+            if isinstance(limit, Ge)
+        }
+        for name, section in sections().items()
+    }
+    assert {"settle_s", "quiet_s", "rescan_s", "debounce_s", "compact_s", "retry_s"} <= {*chain(*least.values())}
+    with Service(tmp_path, **{name: numbers for name, numbers in least.items() if numbers}) as service:
+        names = put(service.raw, 0, 5)
+        service.until(lambda: service.live_names() == names and service.lines("compacted"), "the runs, compacted")
+        assert service.stop() == 0
+        service.check_whole()
 
 
 def test_systemd_is_told_in_plain_words(tmp_path: Path) -> None:

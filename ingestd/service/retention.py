@@ -19,7 +19,7 @@ def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str
     """
     if keep_days <= 0:
         return []
-    oldest = today - timedelta(days=keep_days)
+    oldest = today - timedelta(days=min(keep_days, (today - date.min).days))
     gone: list[str] = []
     with files.as_retry(events_dir):
         if not files.is_dir(events_dir):
@@ -34,6 +34,7 @@ def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str
 
 def _day_of(name: str) -> date | None:
     try:
-        return date.fromisoformat(name) if len(name) == 10 else None
+        day = date.fromisoformat(name)
     except ValueError:
         return None
+    return day if day.isoformat() == name else None

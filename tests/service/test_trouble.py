@@ -162,18 +162,20 @@ def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: 
     assert len(ingest.store.catalog.rows) == 2
 
 
-@pytest.mark.parametrize("keep_days", [0, 7])
-def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int) -> None:
-    """Files, links and other folders stay; 0 days keeps everything for ever."""
+@pytest.mark.parametrize(
+    ("keep_days", "deleted"),
+    [(0, []), (7, ["2026-01-23"]), (10**6, []), (10**30, [])],  # some mean "for ever" by a large number
+)
+def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int, deleted: list[str]) -> None:
+    """Files, links and other folders stay; 0 days, and more than there have been, keep everything for ever."""
     today = date(2026, 1, 31)
-    for name in ("2026-01-23", "2026-01-24", "20250101", "2025-13-01", "old"):
+    for name in ("2026-01-23", "2026-01-24", "20250101", "2025-13-01", "2025-W01-1", "old"):
         (tmp_path / name / "000000000").mkdir(parents=True)
     (tmp_path / "2020-01-01").write_text("a file")
     (tmp_path / "2020-01-02").symlink_to(tmp_path / "old")
-    gone = delete_old_events(tmp_path, today, keep_days)
-    assert gone == (["2026-01-23"] if keep_days else [])
-    left = {"2026-01-24", "20250101", "2025-13-01", "old", "2020-01-01", "2020-01-02"}
-    assert {path.name for path in tmp_path.iterdir()} - set(gone) - {"2026-01-23"} == left
+    before = {path.name for path in tmp_path.iterdir()}
+    assert delete_old_events(tmp_path, today, keep_days) == deleted
+    assert {path.name for path in tmp_path.iterdir()} == before - set(deleted)
     assert (tmp_path / "old" / "000000000").is_dir()
     assert delete_old_events(tmp_path / "nothing here", today, keep_days) == []
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from pathlib import Path
 from typing import Any, Final
 
@@ -304,7 +304,7 @@ def _off_by(seq: str, place: int) -> Decimal | str:
     """Tell how far a row's number is off its place, counted from 1; return the text itself if it is no number."""
     try:
         return Decimal(seq) - place
-    except InvalidOperation:
+    except (InvalidOperation, Overflow):
         return seq
 
 

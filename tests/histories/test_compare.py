@@ -315,9 +315,10 @@ def test_a_hostile_column_name_is_only_text(tmp_path: Path) -> None:
     assert [d[1] for d in found(compare(tmp_path, OLD_ROWS, new))] == ["*", "^.*$"]
 
 
-def test_a_hostile_number_is_only_text(tmp_path: Path) -> None:
-    """A `seq` of thousands of digits is a difference, not a crash."""
-    old = [{**OLD_ROWS[0], "seq": "9" * 5000, "file_idx": "sNaN", "summary": "\x1b[2J"}]
+@pytest.mark.parametrize("seq", ["9" * 5000, "1E+9999999", "1E-9999999", "sNaN", "Infinity"])
+def test_a_hostile_number_is_only_text(tmp_path: Path, seq: str) -> None:
+    """A `seq` of thousands of digits, or beyond all numbers, is a difference, not a crash."""
+    old = [{**OLD_ROWS[0], "seq": seq, "file_idx": "sNaN", "summary": "\x1b[2J"}]
     comparison = compare(tmp_path, old, as_new(OLD_ROWS[:1]))
     assert [column for _, column, _, _ in found(comparison)] == ["seq", "summary", "file_idx"]
     assert all(line.isprintable() for line in comparison.lines())

@@ -288,10 +288,11 @@ def test_all_bad_values_are_told_at_once(here: Path) -> None:
         (b"[stage]\nworkers = 1\nworkers = 2\n", "not valid TOML"),
         (b"stage = 3\n", "'stage' is a section"),
         (b"# \xe9\n", "not UTF-8"),
+        (b"\xef\xbb\xbf# \xe9\n", "not UTF-8"),
         (b"stage = " + b"[" * 3000, "not valid TOML: maximum recursion depth"),
         (b"[stage]\nworkers = " + b"9" * 5000, "not valid TOML: Exceeds the limit"),
     ],
-    ids=["syntax", "twice", "no-table", "latin-1", "too-deep", "too-long"],
+    ids=["syntax", "twice", "no-table", "latin-1", "latin-1-after-a-mark", "too-deep", "too-long"],
 )
 def test_a_config_file_that_is_none(here: Path, data: bytes, words: str) -> None:
     """What cannot be read as a config file is told in words, with the file's path."""
@@ -300,6 +301,8 @@ def test_a_config_file_that_is_none(here: Path, data: bytes, words: str) -> None
     error = refused(config)
     assert words in error.message
     assert str(config) in error.place
+    if words == "not UTF-8":
+        assert error.place == f"{config}: byte {data.index(0xE9)}"
 
 
 def test_a_config_file_of_a_windows_editor_is_taken(here: Path) -> None:

@@ -116,8 +116,9 @@ def _decoded(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _unreadable(path, line, f"the byte 0x{data[error.start]:02x} is not UTF-8 text") from error
+        data, at = error.object, error.start  # without the byte order mark
+        line, byte = data.count(b"\n", 0, at) + 1, data[at]
+        raise _unreadable(path, line, f"the byte 0x{byte:02x} is not UTF-8 text") from error
 
 
 def _unreadable(path: Path, line: int, message: str) -> UsageError:

@@ -111,7 +111,8 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UsageError("not UTF-8 text", place=f"{path}: byte {error.start}", next_step="save it as UTF-8") from error
+        at = error.start + len(content) - len(error.object)  # which is without the byte order mark
+        raise UsageError("not UTF-8 text", place=f"{path}: byte {at}", next_step="save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # not TOML; an integer too long, or values too deep, for Python
         raise UsageError(
             f"not valid TOML: {error}", place=str(path), next_step="compare it with `ingestd config generate`"

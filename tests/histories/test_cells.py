@@ -90,6 +90,7 @@ def test_column_names_are_cells_too() -> None:
     [
         (b"", 1, "empty"),
         (b"a,b\n1,2\n\xff,1\n", 3, "0xff"),
+        (b"\xef\xbb\xbfa,b\n1,2\n\xff,1\n", 3, "0xff"),
         (b"a,b\n1\n", 2, "1 cells where the first line has 2"),
         (b"a,b\n1,2,3\n", 2, "3 cells"),
         (b'a,b\n1,2\n"x,2\n', 3, "not a CSV line"),

@@ -133,7 +133,10 @@ def test_every_changed_cell_is_named(tmp_path: Path, column: str) -> None:
         ("has_light", "True", "true", True),
         ("has_light", "", "false", False),
         ("day_folder", "1.0", "1", False),
+        ("day_folder", "Day", "day", False),
+        ("day_folder", "It  1", "ITS 1", False),
         ("proc", "ITS", "It", False),
+        ("proc", "IVg", "ITS", False),
         ("proc", "It", "It2", False),
         ("summary", "💡 It  A  It  B", "💡 ITS A  ITS B", False),
         ("summary", "It  A", "ITS A", True),
@@ -191,6 +194,9 @@ def test_a_run_under_another_chip_is_told(tmp_path: Path) -> None:
     save(tmp_path / "new/B_history.csv", as_new(renumbered(OLD_ROWS[4:])))
     comparison = compare_histories(tmp_path / "old", tmp_path / "new")
     assert found(comparison) == [(5, "row", "present", "under chip B"), (1, "row", "missing", "present")]
+    save(tmp_path / "new/A_history.csv", OLD_ROWS)
+    turned = compare_histories(tmp_path / "new", tmp_path / "old")
+    assert found(turned) == [(1, "row", "present", "missing")], "a chip that one side lacks has no columns there"
 
 
 @given(order=st.permutations(range(5)))
@@ -234,6 +240,14 @@ def test_the_leading_folder_is_found(tmp_path: Path, old: str, new: str, prefixe
     comparison = compare(tmp_path, before, after)
     assert comparison.same
     assert (comparison.old_prefix, comparison.new_prefix) == prefixes
+
+
+def test_the_leading_folder_is_that_of_most_runs(tmp_path: Path) -> None:
+    """One run that lies elsewhere does not have all the others called missing: it alone is named."""
+    stray = {**OLD_ROWS[0], "source_file": "backup/" + as_new(OLD_ROWS)[0]["source_file"]}
+    comparison = compare(tmp_path, [stray, *OLD_ROWS[1:]], as_new(OLD_ROWS))
+    assert comparison.old_prefix == "raw_data"
+    assert found(comparison) == [(1, "row", "present", "missing"), (1, "row", "missing", "present")]
 
 
 def test_a_file_named_twice_is_matched_once_each(tmp_path: Path) -> None:
@@ -333,6 +347,16 @@ def test_the_result_is_json_and_speech(tmp_path: Path) -> None:
     assert lines[0] == "Alisson72: 30 unexplained differences; 30 runs in OLD, 0 in NEW, 0 agree"
     assert lines[-2] == "    ... and 10 more: `--json` lists all"
     assert lines[-1] == "1 of 1 histories differ: 1 chip, 30 runs in OLD, 0 in NEW, 0 agree"
+    assert "more:" not in "".join(compare(tmp_path, many[:20], []).lines())
+    assert compare(tmp_path, OLD_ROWS, as_new(OLD_ROWS)).lines() == [
+        "Alisson72: same; 5 runs in OLD, 5 in NEW, 5 agree",
+        "    explained: proc It is now ITS (5)",
+        "    explained: summary `It  ` is now `ITS ` (5)",
+        "    explained: source_file differs in its leading folder or in / and \\ (5)",
+        "    explained: columns only NEW has (4)",
+        "source_file in OLD begins with raw_data/",
+        "all histories are the same: 1 chip, 5 runs in OLD, 5 in NEW, 5 agree",
+    ]
 
 
 def test_the_lab_cut_over(lab: Path, legacy_manifest: pl.DataFrame, layout: Layout, tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ def test_only_changed_histories_are_written(manifest_of: MakeManifest, layout: L
     assert [(change.runs, change.changed) for change in third] == [(1, False), (2, True)]
 
 
+def test_what_a_killed_process_left_in_the_folder_is_removed(
+    manifest_of: MakeManifest, layout: Layout, tmp_path: Path
+) -> None:
+    """Half a history that nobody will finish goes with the next pass, even if no history changes."""
+    write_histories(manifest_of({}), None, TZ, layout)
+    (tmp_path / f".Alisson72_history.csv.{2**22 + 1}-0123456789abcdef.tmp").write_bytes(HEADER[:9])
+    write_histories(manifest_of({}), None, TZ, layout)
+    assert [path.name for path in tmp_path.iterdir()] == ["Alisson72_history.csv"]
+
+
 @pytest.mark.parametrize("together", [1, 3, 100])
 def test_how_many_are_made_at_once_does_not_show(
     manifest_of: MakeManifest,

@@ -101,7 +101,11 @@ def test_a_day_is_a_file(manifest_of: MakeManifest, tmp_path: Path) -> None:
         run("b", {}, start="1758682800.0", chip_name=None, proc="LaserCalibration"),
         run("c", {}, start="1758682801.0", superseded_by="f" * 20),
     )
+    (tmp_path / "2025-09-23").mkdir()
+    leftover = tmp_path / "2025-09-23" / f".metadata.csv.{2**22 + 1}-0123456789abcdef.tmp"  # of a killed process
+    leftover.write_bytes(b"half")
     done = export_metadata(rows, tz=TZ, directory=tmp_path)
+    assert not leftover.exists()
     assert [(export.path.relative_to(tmp_path).as_posix(), export.runs, export.changed) for export in done] == [
         ("2025-09-23/metadata.csv", 1, True),
         ("2025-09-24/metadata.csv", 1, True),

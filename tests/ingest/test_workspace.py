@@ -16,7 +16,7 @@ from measurement import Measurement
 from ingestd.errors import LockHeld, Retry
 from ingestd.files import Lock
 from ingestd.stage.run import Outcome, StageTask
-from ingestd.stage.workspace import LOCK_NAME, Workspace, workspace
+from ingestd.stage.workspace import LOCK_NAME, Workspace, dead_workspaces, workspace
 
 
 @pytest.fixture
@@ -56,6 +56,17 @@ def the_lock_and_another_came(own: Workspace) -> None:
     """Delete the lock, in whose place a process that sweeps has put its own."""
     (own.folder / LOCK_NAME).unlink()
     (own.folder / LOCK_NAME).touch()
+
+
+def test_only_a_lock_that_nobody_holds_shows_a_dead_process(root: Path) -> None:
+    """A folder without a lock may just be being made, and is left alone, as is one whose owner lives."""
+    (root / "1-new").mkdir(parents=True)
+    (root / "2-dead").mkdir()
+    (root / "2-dead" / LOCK_NAME).touch()
+    living = Workspace(root / "3-living")
+    living.make()
+    assert dead_workspaces(root) == [root / "2-dead"]
+    living.remove()
 
 
 def test_a_probe_of_its_new_lock_costs_a_process_nothing(root: Path) -> None:

@@ -10,7 +10,8 @@ from lived import PLAIN, RUN
 
 from ingestd.backfill.run import Options, backfill
 from ingestd.cli.report import exit_code
-from ingestd.ingest.lost import RESTORE_EMPTIED
+from ingestd.ingest.lost import RESTORE_EMPTIED, lost_at
+from ingestd.manifest.store import ManifestStore
 from ingestd.service.status import read_status
 from ingestd.service.status_report import Health, StatusReport
 from ingestd.upkeep.explain import explain
@@ -48,6 +49,7 @@ def test_it_is_told_before_and_after_the_next_backfill(empty: Archive, run_id: s
             assert empty.backfill() == [("queued", PLAIN)]
             for _ in range(2):  # when it is decided, and whenever it is passed over
                 assert empty.report.lost == [(PLAIN, run_id, f"i{told}", RESTORE_EMPTIED, None)]
+                assert lost_at(ManifestStore(empty.layout), PLAIN) == empty.report.lost, "what the service logs"
                 assert (empty.report.waiting, exit_code(empty.report)) == ([], 1)
                 assert empty.backfill() == []
         report = status(empty)

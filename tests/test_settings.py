@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,6 @@ def test_an_unknown_flag_section_is_an_error() -> None:
         ("[paths]\ndata_root = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is not a user's home folder"),
         ("[log]\nfile = '~nobody-of-that-name/x'\n", "~nobody-of-that-name is not a user's home folder"),
         ('[paths]\nwal_dir = "a\\u0000b"\n', "a path cannot have a NUL character"),
-        ("[stage.workers" + ".a" * 30_000 + "]\n", "a dict too large to show: must be a whole number"),
         ("[stage]\nworkers = 0x" + "f" * 6000 + "\n", "a int too large to show"),
     ],
 )
@@ -252,6 +252,13 @@ def test_a_bad_value_is_quoted_with_what_is_allowed(here: Path, text: str, words
     assert words in error.message
     assert "Input should" not in error.message
     assert error.place == str(config)
+
+
+def test_tables_nested_too_deep_are_refused(here: Path) -> None:
+    """Too deep for Python to print; from 3.14 on, its TOML parser says so itself."""
+    error = refused(write(here / "config.toml", "[stage.workers" + ".a" * 30_000 + "]\n"))
+    too_deep = "not valid TOML" if sys.version_info >= (3, 14) else "a dict too large to show: must be a whole number"
+    assert too_deep in error.message
 
 
 def test_a_bad_value_is_blamed_on_the_source_it_came_from(here: Path, monkeypatch: Patch) -> None:

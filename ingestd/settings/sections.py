@@ -211,7 +211,9 @@ class Service(Section):
     ] = 100.0
     retry_s: Annotated[
         float,
-        Field(ge=0.01, le=3600, description="Seconds before the first retry after a disk, network or permission error."),
+        Field(
+            ge=0.01, le=3600, description="Seconds before the first retry after a disk, network or permission error."
+        ),
     ] = 1.0
     retry_max_s: Annotated[
         float, Field(ge=0.01, le=86400, description="Maximum seconds between two retries; the wait doubles up to it.")

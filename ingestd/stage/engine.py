@@ -203,6 +203,9 @@ class ProcessEngine:
                 for process in begun:
                     process.kill()
                 self._executor = None
+            if isinstance(error, BrokenPipeError):  # from Python 3.14 on: it ended before it had read what to do
+                self._executor = None
+                raise BrokenProcessPool(str(error)) from error
             # A thread that cannot be started raises a RuntimeError.
             limited = isinstance(error, RuntimeError) or error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE}
             message = f"a process to stage files in cannot be started: {error}"

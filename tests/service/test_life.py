@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from annotated_types import Ge
 from measurement import BROKEN, Measurement
@@ -42,7 +43,7 @@ def test_ready_comes_when_the_watch_stands(tmp_path: Path) -> None:
 
 def test_it_works_with_every_number_at_its_least(tmp_path: Path) -> None:
     """Runs are staged, compacted after each record, and a stop is heard: no wait of 0 is a loop without an end."""
-    least = {
+    least: dict[str, Any] = {
         name: {
             key: limit.ge
             for key, field in section.model_fields.items()

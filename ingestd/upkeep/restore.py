@@ -109,14 +109,14 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
         return row
     path = layout.raw_file(row.source_file)
     try:
-        status = path.lstat()
-        if status.st_mtime_ns == row.source_mtime_ns or status.st_size != row.source_size:
+        status = files.stat_of(path.lstat())
+        if status.mtime_ns == row.source_mtime_ns or status.size != row.source_size:
             return row
         if files.sha256_of(path) != row.source_sha256:
             return row
     except OSError:  # out of reach: the next start tells so
         return row
-    return row.model_copy(update={"source_mtime_ns": status.st_mtime_ns})
+    return row.model_copy(update={"source_mtime_ns": status.mtime_ns})
 
 
 def write_manifest(settings: Settings, found: Salvage, events: Events, rows: PackedRows, folder: Path) -> None:

@@ -100,6 +100,20 @@ def test_a_touch_is_told_from_an_edit_of_as_many_bytes(how: str, edited: bool, a
     assert archive.live()[lived.PLAIN].chip_number == (67 if edited else 72)
 
 
+@pytest.mark.parametrize("how", ["rebuild", "repair"])
+def test_an_mtime_that_no_table_holds_stops_no_restoring(how: str, archive: Archive) -> None:
+    """A raw file dated after the year 2262, as a wrong clock makes it, has the time that the manifest gives it."""
+    os.utime(archive.raw / lived.PLAIN, (10**10, 10**10))
+    if (archive.raw / lived.PLAIN).stat().st_mtime != 10**10:
+        pytest.skip("this file system holds no such time")
+    lived.plain_start(archive)
+    want = manifest(archive)
+    flip(archive.layout.manifest_path, 300)
+    _restore(archive, how)
+    assert manifest(archive) == want
+    assert dry_run(archive.settings).to_do == {}
+
+
 def test_rebuilding_keeps_the_old_manifest_aside(archive: Archive) -> None:
     """Table and log of before stand below `aside`, byte for byte."""
     before = {path.read_bytes() for path in [archive.layout.manifest_path, *archive.layout.wal_dir.glob("*.log")]}

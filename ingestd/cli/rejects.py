@@ -282,14 +282,18 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
     number = reject.get("line")
     if not number:
         return
+    from ingestd.files import sha256_of  # noqa: PLC0415  # not for --help
+
     path = layout.raw_file(reject["source_file"])
     try:
         status = path.lstat()
-        text = _line(path, number)
+        text, stamp = _line(path, number), (status.st_size, status.st_mtime_ns)
+        touched = stamp != (reject.get("source_size"), reject.get("source_mtime_ns"))
+        changed = touched and sha256_of(path) != reject.get("source_sha256")
     except OSError as error:
         say(f"  (the file cannot be read now: {error.strerror})")
         return
-    if (status.st_size, status.st_mtime_ns) != (reject.get("source_size"), reject.get("source_mtime_ns")):
+    if changed:
         say("  (the file has changed since; the next backfill looks at it again)")
         return
     if text is None:

@@ -178,6 +178,16 @@ def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
     assert staged.run("rejects", "show", REJECT, "--json").json["gone"] is True
 
 
+@pytest.mark.parametrize("mtime", [1_773_532_800, 10**10])
+def test_show_of_a_touched_file_shows_its_line(staged: Folder, mtime: int) -> None:
+    """With the bytes it was rejected for it has not changed, whatever its mtime: one in the year 2286 fits no table."""
+    before = staged.run("rejects", "show", REJECT).out
+    os.utime(staged.raw / REJECT, (mtime, mtime))
+    assert staged.run("rejects", "show", REJECT).out == before
+    staged.run("backfill", "--workers", "1")
+    assert (" | " in before, staged.run("rejects", "show", REJECT).out) == (True, before)
+
+
 def test_show_of_another_file_names_near_ones(staged: Folder) -> None:
     """A slip in the name ends with 2 and the name that was meant."""
     done = staged.run("rejects", "show", "2026-03-12/IV2026-03-12_4.csv")

@@ -83,6 +83,20 @@ def open_raw(path: Path) -> int:
         return os.open(path, _READ_FLAGS)
 
 
+def _open_regular(path: Path) -> int | None:
+    """Open a raw file as `open_raw` does; None if it is no regular file: a link, folder, FIFO, socket or device."""
+    try:
+        descriptor = open_raw(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP or (error.errno == errno.ENXIO and not path.is_file()):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class RawBytes:
     """One reading of a raw file: its bytes and the file's state before and after, on the same handle."""
@@ -94,17 +108,10 @@ class RawBytes:
 
 def read_raw(path: Path, limit: int) -> RawBytes | None:
     """Read a whole regular file; None if it is not one, but a link, say. At most `limit` + 1 bytes are read."""
-    try:
-        descriptor = open_raw(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
+    if (descriptor := _open_regular(path)) is None:
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
         data = _read_up_to(file.read, min(status.st_size, limit) + 1)
         return RawBytes(data, stat_of(status), stat_of(os.fstat(descriptor)))
 
@@ -123,15 +130,10 @@ def _read_up_to(read: Callable[[int], bytes | None], count: int) -> bytes:
 def sha256_of(path: Path, size: int | None = None) -> str | None:
     """Hash a regular file in blocks, or its first `size` bytes; None if it is gone or not a regular file."""
     try:
-        descriptor = open_raw(path)
+        descriptor = _open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    if descriptor is None:
         return None
     with os.fdopen(descriptor, "rb") as file:
         if size is None:

@@ -30,6 +30,17 @@ def _put(raw: Path, *names: str) -> None:
         path.write_bytes(name.encode("utf-8", "surrogateescape"))
 
 
+def _bind(raw: Path, name: str) -> None:
+    """Make a socket."""
+    here = Path.cwd()
+    os.chdir(raw)  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(name)
+    finally:
+        os.chdir(here)
+
+
 # ---- scans ----------------------------------------------------------------------------------------------------------
 
 
@@ -113,13 +124,7 @@ def test_specials_are_named(raw: Path) -> None:
     """A FIFO or socket named like a measurement is named, not opened."""
     os.mkfifo(raw / "pipe.csv")
     _put(raw, "a.csv")
-    here = Path.cwd()
-    os.chdir(raw)  # a socket's path is short
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind("socket.csv")
-    finally:
-        os.chdir(here)
+    _bind(raw, "socket.csv")
     found = scan_csvs(raw)
     assert list(found.files) == ["a.csv"]
     assert sorted(found.specials) == ["pipe.csv", "socket.csv"]
@@ -255,14 +260,15 @@ def test_a_reading_stops_at_its_limit(raw: Path, size: int, limit: int, expected
 
 
 def test_what_is_no_regular_file_is_not_read(raw: Path) -> None:
-    """A FIFO, nobody writing, returns None at once; so do a folder and a link."""
+    """A FIFO, nobody writing, returns None at once; so do a socket, a folder and a link."""
     os.mkfifo(raw / "pipe.csv")
+    _bind(raw, "socket.csv")
     (raw / "folder.csv").mkdir()
     _put(raw, "a.csv")
     (raw / "link.csv").symlink_to("a.csv")
-    for name in ("pipe.csv", "folder.csv", "link.csv"):
+    for name in ("pipe.csv", "socket.csv", "folder.csv", "link.csv"):
         assert files.read_raw(raw / name, 10) is None
-    for name in ("pipe.csv", "folder.csv", "link.csv", "gone.csv", "a.csv/x.csv"):
+    for name in ("pipe.csv", "socket.csv", "folder.csv", "link.csv", "gone.csv", "a.csv/x.csv"):
         assert files.sha256_of(raw / name) is None
 
 

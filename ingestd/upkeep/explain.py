@@ -114,8 +114,9 @@ def explain(settings: Settings, asked: str, now: datetime) -> Story:
     story = Story(source_file, "", raw=_raw(settings, source_file, now), note=note, rows=rows)
     story.events = sorted(_events(layout, source_file, run_ids), key=itemgetter("seq"))
     if source_file not in known:
-        refuse_folder(layout, source_file)
-        if not story.raw.exists and not story.events:
+        if story.raw.exists:
+            refuse_folder(layout, source_file)
+        elif not story.events:
             raise _unknown(layout, known, source_file)
     story.staged = [_staged(layout, row) for row in rows if row.live]
     story.history = [line for row in rows if row.live and (line := _history_line(layout, row)) is not None]
@@ -235,9 +236,11 @@ def _staged(layout: Layout, row: ManifestRow) -> dict[str, Any]:
     path = layout.staged_file(row)
     try:
         same = read_row(path).source_sha256 == row.source_sha256
-    except Corrupt as error:
+        with files.as_retry(path):  # the service may replace it at any time
+            size = path.stat().st_size
+    except (Corrupt, Retry) as error:
         return {"path": layout.relative(path), "problem": error.message}
-    return {"path": layout.relative(path), "size": path.stat().st_size, "of_these_bytes": same}
+    return {"path": layout.relative(path), "size": size, "of_these_bytes": same}
 
 
 def _history_line(layout: Layout, row: ManifestRow) -> dict[str, Any] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lived
 import pytest
 from archive import Archive
 from measurement import BROKEN
+from powerless import powerless
 
 from ingestd.errors import UsageError
 from ingestd.files import look
@@ -207,6 +210,31 @@ def test_the_raw_file_is_read_once(archive: Archive, monkeypatch: pytest.MonkeyP
     assert told is not None
     assert told.sha256 == hashlib.sha256(lived.number(30).data).hexdigest()
     assert opened == [archive.raw / "new/It_30.csv"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "x/" * 2500 + ".csv"])
+def test_a_name_longer_than_any_file_has_is_unknown(name: str, archive: Archive) -> None:
+    """Nothing is wrong with the disk when there can be no such file."""
+    with pytest.raises(UsageError, match="there is no such raw file"):
+        story(archive, name)
+
+
+def test_parquet_that_may_not_be_read_is_told_not_raised(archive: Archive) -> None:
+    """The rest of the story comes all the same."""
+    row = archive.live()[lived.PLAIN]
+    archive.staged(row).chmod(0)
+    place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
+    done = subprocess.run(
+        [*powerless(), sys.executable, "-m", "ingestd", "explain", row.run_id, *place],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("parquet ")]
+    assert "Permission denied" in line
+    assert f"It is run {row.run_id}: 3 rows." in done.stdout
 
 
 def test_an_upper_case_csv_is_taken(archive: Archive) -> None:

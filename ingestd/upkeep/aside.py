@@ -24,7 +24,7 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
     moved = []
     with files.as_retry(folder):
         for path in paths:
-            if not files.exists(path):
+            if not path.is_symlink() and not files.exists(path):
                 continue
             target = _aside(layout, path, folder)
             files.make_folders(target.parent)

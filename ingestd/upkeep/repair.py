@@ -6,7 +6,7 @@ them and from the rows inside the staged Parquet; Parquet that is missing is sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ingestd.errors import Corrupt, IngestdError
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.layout import Layout
-from ingestd.lookup import raw_file_is_gone
+from ingestd.lookup import raw_file_is_gone, require_raw_root
 from ingestd.manifest import log
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.packed import PackedRows
@@ -31,7 +31,7 @@ from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_ha
 from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, places_in, read_stage
-from ingestd.upkeep.verify import verify
+from ingestd.upkeep.verify import missing, verify
 
 OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
 """Findings for which Parquet is set aside."""
@@ -77,12 +77,15 @@ def repair(
 
     Raises:
         NewerVersion: a file was written by a newer ingestd.
+        UsageError: there is neither a stage nor a raw root.
         LockHeld: another process held the manifest's lock for too long.
         Retry: the disk refused.
 
     After the first step of an `apply` these are no longer raised but returned as `stopped_by`. What was done until then
     is sound, and another repair continues from there.
     """
+    if not files.exists(settings.layout.stage_root):
+        require_raw_root(settings.layout)
     job = _Job(settings, Options(clock=clock, engine=engine), apply=apply, deep=deep)
     try:
         job.mend_manifest()
@@ -237,18 +240,28 @@ class _Job:
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog
-        wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id} - adopted
-        damaged = [self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"]
+        wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id}
+        damaged = {self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"}
         wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
+        wrong -= adopted
         runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and run.live]
         sources = sorted({run.source_file for run in runs if self._has_raw_file(catalog, run)})
         if not self.apply:
-            lost = {run.run_id for run in runs if run.source_file not in sources}
-            self.done.left += [finding for finding in damages if finding.run_id in lost]
+            self._leave([run for run in runs if run.source_file not in sources], damages, damaged)
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
+
+    def _leave(self, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]) -> None:
+        """Note what will be left of the damage: runs that have no raw file, with what their Parquet will be then."""
+        left = [finding for finding in damages if finding.run_id in {run.run_id for run in lost}]
+        named = {finding.run_id for finding in left}
+        for run in lost:
+            place = self.layout.staged_file(run)
+            if run.run_id not in named and (place in damaged or not files.exists(place)):
+                left.append(missing(self.layout, run))
+        self.done.left += left
 
     def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
         """Tell whether a run's raw file is there, within reach, and was last decided to be that run."""
@@ -256,7 +269,7 @@ class _Job:
         if note is not None and not (note.outcome == "occupied" and note.run_id == run.run_id):
             return False
         try:
-            return files.exists(self.layout.raw_file(run.source_file))
+            return files.state_below(self.layout.raw_root, run.source_file) is not None
         except OSError:
             return False
 

@@ -19,6 +19,7 @@ from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_historie
 from ingestd.histories.zone import is_of_another_zone
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
+from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -219,11 +220,10 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
     known, damaged = set(), set(map(layout.run_of, stage.damaged))
     for row in live:
         known.add(row.run_id)
-        path = layout.staged_name(row)
         staged = stage.live.get(row.run_id)
         if staged is None:
             if row.run_id not in damaged:
-                yield Finding("parquet-missing", path, _gone(layout, row), row.run_id)
+                yield missing(layout, row)
             continue
         differing = differing_fields(staged, row)
         if differing:
@@ -240,9 +240,13 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
             yield Finding("parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
-def _gone(layout: Layout, row: ManifestRow) -> str:
+def missing(layout: Layout, run: ManifestRow | KnownRun) -> Finding:
+    """Report a run without Parquet, and whether its raw file is gone as well."""
     both = ", and so is that raw file: put either back from a backup"
-    return f"the Parquet of {row.source_file} is gone{both if files.is_gone(layout.raw_file(row.source_file)) else ''}"
+    told = both if files.is_gone(layout.raw_file(run.source_file)) else ""
+    return Finding(
+        "parquet-missing", layout.staged_name(run), f"the Parquet of {run.source_file} is gone{told}", run.run_id
+    )
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

@@ -158,6 +158,56 @@ def test_what_nothing_holds_any_more_is_named_as_lost(archive: Archive) -> None:
     assert damages(archive) == {(found.kind, found.path)}
 
 
+def test_a_plan_names_the_run_that_setting_damaged_parquet_aside_leaves_without_data(archive: Archive) -> None:
+    """Without a raw file nothing mends it: the plan says what is left as the repair does; damage elsewhere loses none.
+
+    A damaged file with the run's id beside its sound Parquet is only set aside; if the run has a sound copy under
+    another name, that is put back.
+    """
+    row, path = archive.live()[lived.DELETED], archive.staged(archive.live()[lived.DELETED])
+    other = archive.staged(row.model_copy(update={"proc": "IV"}))
+    for place in (other, path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place == path:
+            shutil.copytree(path.parent, path.parent.with_name("old"))
+        place.write_bytes(b"cut")
+        plan = mend(archive, apply=False)
+        assert ({step.kind for step in plan.steps} >= {"parquet"}, plan.left) == (True, [])
+        assert (mend(archive).left, damages(archive)) == ([], set())
+    path.write_bytes(b"cut")
+    (left,) = mend(archive, apply=False).left
+    assert (left.kind, left.run_id) == ("parquet-missing", row.run_id)
+    assert left.message.endswith("is gone, and so is that raw file: put either back from a backup")
+    assert mend(archive).left == [left]
+
+
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_a_plan_stages_nothing_from_what_is_no_raw_file(what: str, archive: Archive) -> None:
+    """A link or folder in a raw file's place is never staged, so the plan does not promise it."""
+    archive.staged(archive.live()[lived.OTHER_CHIP]).unlink()
+    path = archive.raw / lived.OTHER_CHIP
+    if what == "link":
+        path.rename(archive.root / "elsewhere.csv")
+        path.symlink_to(archive.root / "elsewhere.csv")
+    else:
+        path.unlink()
+        path.mkdir()
+    plan = mend(archive, apply=False)
+    assert (plan.steps, [one.kind for one in plan.left]) == ([], ["parquet-missing"])
+    assert mend(archive).left == plan.left
+
+
+def test_a_link_that_leads_nowhere_is_set_aside(archive: Archive) -> None:
+    """A repair that says it moves one away does so."""
+    stray = archive.layout.rejects_dir / "stray.json"
+    stray.symlink_to("nowhere")
+    assert damages(archive) == {("reject-stray", archive.layout.relative(stray))}
+    done = mend(archive)
+    assert (done.left, damages(archive)) == ([], set())
+    assert done.aside is not None
+    assert [content for content, *_ in tree(done.aside).values() if content] == ["nowhere"]
+
+
 def _command(archive: Archive, *words: str) -> tuple[int, str]:
     config = archive.root.parent / "config.toml"
     done = subprocess.run(

@@ -30,7 +30,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import leftover, leftovers, places_half_done
-from ingestd.upkeep.raw_files import raw_findings
+from ingestd.upkeep.raw_files import LET_READ, raw_findings
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import (
     StageContent,
@@ -336,4 +336,5 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
             yield Finding("parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            yield Finding("raw-unreadable", row.source_file, error.strerror or str(error), row.run_id)
+            message = f"cannot be read ({error.strerror or error}): {LET_READ}"
+            yield Finding("raw-unreadable", row.source_file, message, row.run_id)

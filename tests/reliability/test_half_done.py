@@ -159,13 +159,18 @@ def test_damage_of_a_replaced_version_is_named(empty: Archive) -> None:
 
 
 def test_a_chip_whose_runs_all_went_needs_no_history(empty: Archive) -> None:
-    """Its only run was superseded under another chip, and its file deleted: that is no damage."""
+    """Its only run was superseded under another chip, and its file deleted: no damage. An old one put back is."""
     empty.put(A, lived.number(1, chip=60).data)
     empty.backfill()
+    old = empty.layout.history_file("Alisson60").read_bytes()
     empty.put(A, lived.number(1, chip=61, start=LATER).data)
     empty.backfill()
     empty.layout.history_file("Alisson60").unlink()
     assert lived.damages(empty) == set()
+    empty.layout.history_file("Alisson60").write_bytes(old)
+    assert lived.damages(empty) == {("history-differs", "histories/Alisson60_history.csv")}
+    assert lived.mend(empty).left == []
+    assert empty.history(60) == []
 
 
 def test_an_emptied_raw_file_is_not_staged_again(empty: Archive) -> None:

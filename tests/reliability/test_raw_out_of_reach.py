@@ -59,6 +59,20 @@ def test_what_is_in_a_closed_folder_is_not_called_missing(empty: Archive, mode: 
     assert sorted(one.kind for one in lived.findings(empty)) == ["parquet-missing", "raw-missing", "raw-missing"]
 
 
+def test_a_raw_file_that_may_not_be_read_cannot_be_compared(empty: Archive) -> None:
+    """A deep verify says so and what to do, as of a folder, calls nothing damaged and compares the others."""
+    for n, name in enumerate(["day/It_1.csv", "day/It_2.csv"]):
+        empty.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
+    empty.backfill()
+    (empty.raw / "day/It_1.csv").chmod(0)
+    done = run_powerless(empty, "verify", "--deep")
+    (told,) = done["findings"]
+    assert (told["level"], told["kind"], told["path"]) == ("note", "raw-unreadable", "day/It_1.csv")
+    assert told["message"].startswith("cannot be read (Permission denied): give the user of this command read access")
+    assert told["run_id"] == empty.live()["day/It_1.csv"].run_id
+    assert (done["cells"] > 0, done["exit_code"]) == (True, 0)
+
+
 def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:
     """Of two runs without Parquet that one is staged again whose folder may be entered; the other is named as left."""
     for n, name in enumerate(["day/It_1.csv", "other/It_2.csv"]):

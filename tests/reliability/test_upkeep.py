@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from ingestd.manifest.record import SegmentHead, split
 from ingestd.manifest.store import ManifestStore
 from ingestd.settings import load_settings
 from ingestd.stage.parquet import read_header, read_run, write_run
-from ingestd.upkeep.repair import repair
+from ingestd.upkeep.repair import Repair, repair
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
 
@@ -179,6 +180,10 @@ def _folder(path: Path) -> None:
     (path / "inside").write_bytes(b"what it holds")
 
 
+def _no_message(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "message": ""}))
+
+
 def _raw_bytes(archive: Archive) -> None:
     """Change the raw file without a trace in size or mtime, as a failing disk would."""
     path = archive.raw / lived.PLAIN
@@ -254,6 +259,7 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
         lambda a: a.layout.reject_file(lived.REJECTED).write_text("[1, 2]"),
         {"reject-damaged"},
     ),
+    "reject JSON without a message": (lambda a: _no_message(a.layout.reject_file(lived.REJECTED)), {"reject-damaged"}),
     "reject JSON of another file": (
         lambda a: shutil.copy(a.layout.reject_file("late/bad.csv"), a.layout.reject_file(lived.REJECTED)),
         {"reject-damaged"},
@@ -285,6 +291,7 @@ def test_damage_is_named_and_repaired(kind: str, logged: Archive) -> None:
     assert plan.steps
 
     done = mend(logged, deep=True)
+    _check_carried_out(plan, done)
     assert done.left == []
     assert damages(logged) == set()
     assert mend(logged, deep=True).steps == []
@@ -296,6 +303,17 @@ def test_damage_is_named_and_repaired(kind: str, logged: Archive) -> None:
     logged._ticks += 60
     lived.plain_start(logged)
     lived.check_sound(logged)
+
+
+def _check_carried_out(plan: Repair, done: Repair) -> None:
+    """What was done is what the plan said; runs that come back to the manifest bring their histories with them."""
+    if not plan.more_may_follow:
+        assert plan.left == []
+        assert [step for step in done.steps if step not in plan.steps] == []
+        kinds = {step.kind for step in done.steps}
+        assert {step.kind for step in plan.steps if step not in done.steps} <= (
+            {"histories"} if "adopt" in kinds else set()
+        )
 
 
 def test_what_a_killed_process_left_is_no_damage(logged: Archive) -> None:

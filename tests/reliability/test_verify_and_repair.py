@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lived
 import pytest
@@ -14,9 +15,12 @@ from archive import Archive
 from lived import cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
 from measurement import BROKEN
 
+from ingestd.errors import Retry
 from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
+from ingestd.stage.parquet import read_header, read_run, write_run
+from ingestd.upkeep.repair import repair
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
 
@@ -125,6 +129,67 @@ def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
     assert manifest(archive) == rows
     assert damages(archive) == set()
     assert mend(archive).steps == []
+
+
+@pytest.mark.parametrize("of", ["unknown", "superseded", "sound"])
+def test_parquet_astray_of_a_run_that_needs_none_is_only_set_aside(of: str, archive: Archive) -> None:
+    """Nothing is put back over sound Parquet, or to where no run of the manifest belongs."""
+    row = archive.live()[lived.PLAIN]
+    source, stray = archive.staged(row), archive.staged(row).with_name("part-001.parquet")
+    if of == "superseded":
+        (source,) = [path for one in archive.rows() if not one.live for path in _kept(archive, one.run_id)]
+    shutil.copy(source, stray)
+    if of == "unknown":
+        other = row.model_copy(update={"run_id": "0" * 20})
+        stray.unlink()
+        write_run(stray, read_run(source), other, read_header(source))
+    before = tree(archive.layout.staged_root)
+    plan = mend(archive, apply=False)
+    assert [(step.kind, step.paths) for step in plan.steps] == [("parquet", [archive.layout.relative(stray)])]
+    assert (mend(archive).steps, damages(archive)) == (plan.steps, set())
+    after, gone = tree(archive.layout.staged_root), stray.relative_to(archive.layout.staged_root).as_posix()
+    assert _bytes(after) == {name: data for name, data in _bytes(before).items() if name != gone}
+
+
+def _bytes(files: dict[str, Any]) -> dict[str, bytes]:
+    return {name: content for name, (content, *_) in files.items() if content is not None}
+
+
+def _kept(archive: Archive, run_id: str) -> list[Path]:
+    return list(archive.layout.superseded_root.glob(f"*/*/run_id={run_id}/*.parquet"))
+
+
+def test_a_sound_archive_is_left_alone(archive: Archive) -> None:
+    """A repair of it does nothing and names no folder in which it kept something."""
+    before = tree(archive.layout.staged_root), histories(archive), manifest(archive)
+    done = mend(archive, deep=True)
+    assert (done.steps, done.left, done.aside) == ([], [], None)
+    assert (tree(archive.layout.staged_root), histories(archive), manifest(archive)) == before
+
+
+@pytest.mark.parametrize("apply", [False, True])
+def test_a_repair_without_the_raw_files_ends_with_the_reason(apply: bool, archive: Archive) -> None:
+    """A plan that cannot be made is no plan; a repair that stopped tells what was done and what stopped it."""
+    path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
+    with path.open("ab") as file:
+        file.write(b"half a rec")
+    archive.raw.rename(archive.raw.with_name("away"))
+    if apply:
+        done = repair(archive.settings, apply=True, clock=archive.now)
+        assert ([step.kind for step in done.steps], type(done.stopped_by)) == (["log-torn"], Retry)
+    else:
+        with pytest.raises(Retry, match="no such folder of raw files"):
+            repair(archive.settings, apply=False, clock=archive.now)
+
+
+def test_rot_in_what_was_read_before_is_seen(archive: Archive) -> None:
+    """A bit that flips in a table that this process has read already is found, its size and mtime as they were."""
+    for path in (archive.layout.manifest_path, archive.layout.known_files_path):
+        assert (archive.rows() != [], archive.notes() != {}) == (True, True)
+        data = path.read_bytes()
+        flip(path, 200)
+        assert damages(archive) == {("manifest", archive.layout.relative(path))}
+        path.write_bytes(data)
 
 
 def test_parquet_put_back_is_durable(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

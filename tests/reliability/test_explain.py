@@ -124,6 +124,7 @@ def test_unknown_files_and_runs_are_refused_with_the_nearest(archive: Archive) -
 
 def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
     """Without its Parquet, history, reject JSON or whole event JSONs a story still comes, and says what is missing."""
+    assert (story(archive, lived.REJECTED).reject or {})["code"] == "not-pymeasure"
     row = archive.live()[lived.PLAIN]
     archive.staged(row).unlink()
     archive.layout.history_file(row.chip_name or "").unlink()
@@ -181,6 +182,11 @@ def test_nothing_is_called_gone_while_the_raw_root_is_away(archive: Archive) -> 
         assert told.raw.problem == "there is no such folder of raw files"
         assert "share" in told.raw.next_step
     assert story(archive, "never.csv").verdict.endswith("(`ingestd config show`); is the share mounted?")
+    archive.raw.touch()
+    assert story(archive, "never.csv").verdict == (
+        "It cannot be read: this is a file, not a folder of raw files; "
+        "check --data-root, --raw-root or paths.raw_root (`ingestd config show`)."
+    )
 
 
 @pytest.mark.parametrize("name", [lived.DAY, ".git"])

@@ -125,7 +125,7 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
     Raises:
         UsageError: the file is not rejected.
-        Corrupt: the JSON is torn, or was edited into something else.
+        Corrupt: the JSON is torn, was edited into something else, or is a folder.
         Retry: the disk refused.
     """
     path = layout.reject_file(source_file)
@@ -134,9 +134,10 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
             content = parse_trace(path.read_bytes())
             _check_reject(content)
             return content
-        except ValueError as error:
+        except (ValueError, IsADirectoryError) as error:
+            cause = "a folder is in its place" if isinstance(error, IsADirectoryError) else error
             raise Corrupt(
-                f"this reject JSON is damaged: {error}",
+                f"this reject JSON is damaged: {cause}",
                 place=str(path),
                 next_step="run `ingestd repair`, which makes it again",
             ) from error

@@ -255,6 +255,7 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
     "reject JSON missing": (lambda a: a.layout.reject_file(lived.REJECTED).unlink(), {"reject-missing"}),
     "reject JSON torn": (lambda a: cut_file(a.layout.reject_file(lived.REJECTED), 40), {"reject-damaged"}),
     "reject JSON emptied": (lambda a: cut_file(a.layout.reject_file(lived.REJECTED), 0), {"reject-damaged"}),
+    "reject JSON a folder": (lambda a: _folder(a.layout.reject_file(lived.REJECTED)), {"reject-damaged"}),
     "reject JSON of something else": (
         lambda a: a.layout.reject_file(lived.REJECTED).write_text("[1, 2]"),
         {"reject-damaged"},

@@ -10,6 +10,7 @@ from ingestd.backfill.report import Report
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
 from ingestd.ingest.commit import Clock, opened, utc_now
+from ingestd.lookup import require_raw_root
 from ingestd.settings import Settings
 from ingestd.upkeep.aside import aside_folder, set_aside
 from ingestd.upkeep.events import read_events
@@ -37,7 +38,7 @@ def rebuild_manifest(
 
     Raises:
         Corrupt: a staged Parquet is damaged, so its run would be lost; nothing was changed.
-        UsageError: there is no stage.
+        UsageError: there is no stage, or no raw root to stage from.
         LockHeld: another process held the manifest's lock for too long.
         Retry: the disk refused.
     """
@@ -48,6 +49,8 @@ def rebuild_manifest(
             place=str(layout.stage_root),
             next_step="check the data root (`ingestd config show` lists the paths), or make one: `ingestd backfill`",
         )
+    if from_raw:
+        require_raw_root(layout)
     folder = aside_folder(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
         _refuse_damaged(read_stage(layout))

@@ -18,7 +18,7 @@ from measurement import BROKEN
 from powerless import powerless
 
 from ingestd.backfill.run import dry_run
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, UsageError
 from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
@@ -164,6 +164,15 @@ def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatc
         ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
         assert kept.read_text() == "stray"
     assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}
+
+
+def test_rebuilding_from_raw_files_that_are_away_changes_nothing(archive: Archive) -> None:
+    """A share that is not mounted is named before the old manifest is set aside."""
+    archive.raw.rename(archive.raw.with_name("away"))
+    before = tree(archive.root)
+    with pytest.raises(UsageError, match="no such folder of raw files"):
+        rebuild(archive, "raw")
+    assert tree(archive.root) == before
 
 
 def test_rebuilding_refuses_to_forget_a_damaged_run(archive: Archive) -> None:

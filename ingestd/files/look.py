@@ -62,6 +62,10 @@ def state_below(root: Path, name: str) -> FileStat | None:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a folder above became a link that leads to itself
+            raise
+        return None
     straight = path.parent.resolve() == (root.resolve() / name).parent
     return stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
 

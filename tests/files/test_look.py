@@ -272,6 +272,19 @@ def test_what_is_no_regular_file_is_not_read(raw: Path) -> None:
         assert files.sha256_of(raw / name) is None
 
 
+def test_the_state_of_one_file_is_that_of_a_scan(raw: Path) -> None:
+    """What a scan does not find has none: no file, a folder, or a link, be it a folder above or one to itself."""
+    _put(raw, "day/a.csv")
+    (raw / "day/link.csv").symlink_to("a.csv")
+    (raw / "linked").symlink_to("day")
+    (raw / "loop").symlink_to("loop")
+    assert files.state_below(raw, "day/a.csv") == scan_csvs(raw).files["day/a.csv"]
+    for name in ("day", "day/b.csv", "day/a.csv/x.csv", "day/link.csv", "linked/a.csv", "loop", "loop/a.csv"):
+        assert files.state_below(raw, name) is None
+    (raw.parent / "by-link").symlink_to(raw)
+    assert files.state_below(raw.parent / "by-link", "day/a.csv") is not None
+
+
 def test_a_reading_leaves_no_trace(raw: Path) -> None:
     """Reading and hashing change no time of the file, its access time included, where the system allows that."""
     _put(raw, "a.csv")

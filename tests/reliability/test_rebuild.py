@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import lived
@@ -19,13 +19,12 @@ from powerless import powerless
 
 from ingestd.backfill.run import dry_run
 from ingestd.errors import Corrupt, UsageError
-from ingestd.files import durable
 from ingestd.manifest import log
 from ingestd.manifest.record import split
 from ingestd.manifest.store import ManifestStore
-from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.stage.parquet import read_header, read_run, write_run
 from ingestd.upkeep.rebuild import rebuild_manifest
-from ingestd.upkeep.staged import UNKNOWN_RUN
+from ingestd.upkeep.staged import UNKNOWN_RUN, read_stage
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
 
@@ -135,35 +134,18 @@ def test_two_rebuilds_in_one_second_keep_both_old_manifests(archive: Archive) ->
     assert kept == manifests
 
 
-def test_nothing_is_set_aside_over_what_was(archive: Archive) -> None:
-    """A repair that moves a second file away from the same path keeps both."""
-    path, folder = archive.layout.rejects_dir / "stray.json", archive.layout.aside_root / "now"
-    moved = []
-    for content in ("one", "two"):
-        path.write_text(content)
-        moved += set_aside(archive.layout, [path], folder)
-    path.write_text("three")
-    copies = keep_copies(archive.layout, [path], folder)
-    assert [kept.read_text() for _, kept in (*moved, *copies)] == ["one", "two", "three"]
-
-
-def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the manifest is on a disk of its own, what is moved there from the stage is flushed as a whole."""
-    elsewhere, flushed = Path("/dev/shm"), set()
-    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == archive.root.stat().st_dev:
-        pytest.skip("there is no second file system here that may be written to")
-
-    def syncfs(descriptor: int) -> int:
-        flushed.add(os.fstat(descriptor).st_dev)
-        return 0
-
-    monkeypatch.setattr(durable, "_syncfs", syncfs)
-    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
-        path = archive.layout.rejects_dir / "stray.json"
-        path.write_text("stray")
-        ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
-        assert kept.read_text() == "stray"
-    assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}
+@pytest.mark.parametrize("proc", ["AA", "ZZ"])
+@pytest.mark.parametrize("later", [True, False])
+def test_of_two_files_of_a_run_the_one_staged_later_counts(proc: str, later: bool, archive: Archive) -> None:
+    """Without a manifest their rows tell, in whatever order they are read; the other is astray."""
+    row, path = archive.live()[lived.PLAIN], archive.staged(archive.live()[lived.PLAIN])
+    came = row.ingested_at_utc + timedelta(seconds=1 if later else -1)
+    other = row.model_copy(update={"proc": proc, "ingested_at_utc": came})
+    archive.staged(other).parent.mkdir(parents=True)
+    write_run(archive.staged(other), read_run(path), other, read_header(path))
+    stage = read_stage(archive.layout)
+    counts, astray = (other, path) if later else (row, archive.staged(other))
+    assert (stage.live[row.run_id].proc, stage.strays) == (counts.proc, [astray])
 
 
 def test_rebuilding_from_raw_files_that_are_away_changes_nothing(archive: Archive) -> None:
@@ -180,7 +162,7 @@ def test_rebuilding_refuses_to_forget_a_damaged_run(archive: Archive) -> None:
     path = archive.staged(archive.live()[lived.PLAIN])
     cut_file(path, -7)
     before = tree(archive.root)
-    with pytest.raises(Corrupt, match="its run would be lost"):
+    with pytest.raises(Corrupt, match=r"[^)]; its run would be lost"):
         rebuild(archive, "stage")
     assert tree(archive.root).keys() == before.keys()
     mend(archive)

@@ -100,8 +100,11 @@ def test_the_commands_tell_by_exit_code_and_json(archive: Archive) -> None:
 def test_notes_are_no_damage(archive: Archive) -> None:
     """Copies, rejects, queued, deleted and new files are told as notes and leave the exit code alone."""
     archive.put("late/bad.csv", BROKEN)
-    kinds = {finding.kind for finding in findings(archive) if finding.level == "note"}
-    assert kinds >= {"rejected", "duplicate", "queued", "raw-missing", "raw-undecided"}
+    archive.touch(lived.PLAIN)
+    notes = {finding.kind: finding for finding in findings(archive) if finding.level == "note"}
+    assert notes.keys() == {"rejected", "duplicate", "queued", "raw-missing", "raw-undecided", "raw-changed"}
+    assert (notes["raw-undecided"].path, notes["raw-changed"].path) == ("late/bad.csv", lived.PLAIN)
+    assert notes["raw-changed"].message == "changed since it was decided: `ingestd status` tells what it waits for"
     assert _command(archive, "verify")[0] == 0
 
 

@@ -1,0 +1,53 @@
+"""What a repair or rebuild sets aside: all of it is kept, below one folder, durably."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from archive import Archive
+
+from ingestd.files import durable
+from ingestd.upkeep.aside import keep_copies, set_aside
+
+
+def test_nothing_is_set_aside_over_what_was(archive: Archive) -> None:
+    """A repair that moves a second file away from the same path keeps both."""
+    path, folder = archive.layout.rejects_dir / "stray.json", archive.layout.aside_root / "now"
+    moved = []
+    for content in ("one", "two"):
+        path.write_text(content)
+        moved += set_aside(archive.layout, [path], folder)
+    path.write_text("three")
+    copies = keep_copies(archive.layout, [path], folder)
+    assert [kept.read_text() for _, kept in (*moved, *copies)] == ["one", "two", "three"]
+
+
+def test_what_is_not_below_the_data_root_is_set_aside_too(archive: Archive) -> None:
+    """A stage of its own (`paths.stage_root`) is no reason to leave things where they do no good."""
+    path, folder = archive.root.parent / "stage" / "stray.json", archive.layout.aside_root / "now"
+    path.parent.mkdir()
+    path.write_text("stray")
+    ((_, kept),) = set_aside(archive.layout, [path], folder)
+    assert (kept.is_relative_to(folder), kept.read_text(), path.exists()) == (True, "stray", False)
+
+
+def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the manifest is on a disk of its own, what is moved there from the stage is flushed as a whole."""
+    elsewhere, flushed = Path("/dev/shm"), set()
+    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == archive.root.stat().st_dev:
+        pytest.skip("there is no second file system here that may be written to")
+
+    def syncfs(descriptor: int) -> int:
+        flushed.add(os.fstat(descriptor).st_dev)
+        return 0
+
+    monkeypatch.setattr(durable, "_syncfs", syncfs)
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        path = archive.layout.rejects_dir / "stray.json"
+        path.write_text("stray")
+        ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
+        assert kept.read_text() == "stray"
+    assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ingestd import files
 from ingestd.errors import Retry
-from ingestd.files import Scan, Stamps, may_be_csv, scan_csvs
+from ingestd.files import Scan, Stamps, look, may_be_csv, scan_csvs
 
 
 @pytest.fixture
@@ -257,6 +259,48 @@ def test_a_reading_stops_at_its_limit(raw: Path, size: int, limit: int, expected
     assert read is not None
     assert len(read.data) == expected
     assert read.before.size == size
+
+
+@pytest.mark.parametrize(("most", "limit"), [(3, 100), (3, 10), (10, 10), (100, 10)])
+def test_a_reading_that_comes_in_pieces_is_whole(most: int, limit: int) -> None:
+    """A share gives fewer bytes than it is asked for, and Linux never more than 2 GiB: the rest is read as well."""
+    data, asked = io.BytesIO(bytes(range(20))), []
+
+    def read(count: int) -> bytes:
+        asked.append(count)
+        return data.read(min(count, most))
+
+    assert look._read_up_to(read, limit) == bytes(range(20))[:limit]
+    assert min(asked) > 0
+    assert look._read_up_to(lambda _: None, limit) == b""
+
+
+@pytest.mark.parametrize("size", [0, 5, look.BLOCK_BYTES, look.BLOCK_BYTES + 7, 2 * look.BLOCK_BYTES + 5, 2**40])
+def test_the_beginning_of_a_file_is_hashed(raw: Path, size: int) -> None:
+    """Its first bytes, as many as are asked for, or all there are: they tell whether a file has grown."""
+    data = bytes(range(256)) * (look.BLOCK_BYTES // 128) + b"the end"
+    (raw / "a.csv").write_bytes(data)
+    assert files.sha256_of(raw / "a.csv", size) == hashlib.sha256(data[:size]).hexdigest()
+
+
+def test_an_age_counts_from_the_last_change(raw: Path) -> None:
+    """In seconds, to the microsecond; it is negative for a file from the future."""
+    _put(raw, "a.csv")
+    os.utime(raw / "a.csv", ns=(0, 1_758_632_155_250_000_000))
+    state = scan_csvs(raw).files["a.csv"]
+    assert state.age_s(datetime.fromtimestamp(1_758_632_157.5, UTC)) == pytest.approx(2.25)
+    assert state.age_s(datetime.fromtimestamp(1_758_632_155, UTC)) == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize("mtime", [10**10, -(10**10)])
+def test_a_time_that_64_bits_cannot_hold_is_the_nearest_that_they_can(raw: Path, mtime: int) -> None:
+    """The years 2286 and 1653: no table of ours could hold the file's state otherwise."""
+    _put(raw, "a.csv")
+    os.utime(raw / "a.csv", (mtime, mtime))
+    if (raw / "a.csv").stat().st_mtime != mtime:
+        pytest.skip("this file system holds no such time")
+    nearest = 2**63 - 1 if mtime > 0 else -(2**63 - 1)
+    assert scan_csvs(raw).files["a.csv"].mtime_ns == nearest
 
 
 def test_what_is_no_regular_file_is_not_read(raw: Path) -> None:

@@ -69,16 +69,17 @@ def test_a_scan_finds_every_csv(raw: Path) -> None:
 
 def test_files_in_a_known_state_are_counted_and_not_listed(raw: Path) -> None:
     """Same size and same mtime to the nanosecond: counted; anything else is listed, and what is gone is not counted."""
-    _put(raw, "day/same.csv", "day/grown.csv", "day/touched.csv", "new.csv")
+    _put(raw, "day/same.csv", "day/grown.csv", "day/touched.csv", "day/added.csv", "new.csv")
     states = scan_csvs(raw).files
-    known = {name: (status.size, status.mtime_ns) for name, status in states.items() if name != "new.csv"}
+    known = {name: (status.size, status.mtime_ns) for name, status in states.items()}
+    del known["new.csv"], known["day/added.csv"]
     known |= {"day/gone.csv": (1, 1), "day/grown.csv": (1, known["day/grown.csv"][1])}
     os.utime(raw / "day" / "touched.csv", ns=(0, known["day/touched.csv"][1] + 1))
     found = scan_csvs(raw, known=Stamps(known, known.values()))
-    assert sorted(found.files) == ["day/grown.csv", "day/touched.csv", "new.csv"]
-    assert found.count == 4
+    assert sorted(found.files) == ["day/added.csv", "day/grown.csv", "day/touched.csv", "new.csv"]
+    assert found.count == 5
     assert [name for name in (*known, "new.csv", "other.csv") if not found.saw(name)] == ["day/gone.csv", "other.csv"]
-    assert scan_csvs(raw).count == 4
+    assert scan_csvs(raw).count == 5
 
 
 def test_hidden_names_are_passed_over(raw: Path) -> None:
@@ -123,13 +124,14 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(raw: Path, tmp_p
 
 
 def test_specials_are_named(raw: Path) -> None:
-    """A FIFO or socket named like a measurement is named, not opened."""
-    os.mkfifo(raw / "pipe.csv")
+    """A FIFO or socket named like a measurement is named, not opened; another name matters to nobody."""
+    for name in ("pipe.csv", "pipe", "odd\udcff.csv"):
+        os.mkfifo(raw / name)
     _put(raw, "a.csv")
     _bind(raw, "socket.csv")
     found = scan_csvs(raw)
     assert list(found.files) == ["a.csv"]
-    assert sorted(found.specials) == ["pipe.csv", "socket.csv"]
+    assert (sorted(found.specials), found.undecodable) == (["pipe.csv", "socket.csv"], ["odd\\xff.csv"])
 
 
 def test_names_that_are_not_utf8_are_shown_with_escapes(raw: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -74,4 +76,13 @@ def test_what_is_encoded_can_be_read() -> None:
     assert safe_name("a/b") == "a%2Fb"
     assert safe_name("..") == "%2E%2E"
     assert safe_name("con") == "%63on"
+    assert safe_name(".git") == "%2Egit"
     assert safe_name("") == "%"
+
+
+def test_a_long_name_keeps_as_much_as_fits() -> None:
+    """The end of it gives way to 16 digits of the text's SHA-1."""
+    text = "x" * (NAME_LIMIT + 1)
+    digest = sha1(text.encode(), usedforsecurity=False).hexdigest()[:16]
+    assert safe_name(text[1:]) == text[1:]
+    assert safe_name(text) == text[: NAME_LIMIT - 17] + "~" + digest

@@ -146,8 +146,10 @@ def _orphan(archive: Archive) -> None:
 def _leftovers(archive: Archive) -> None:
     dead = 2**22 + 1  # above every pid there can be
     layout = archive.layout
-    event = next(layout.events_dir.glob("*/*/"))
-    for folder in (layout.wal_dir, layout.histories_dir, layout.manifest_path.parent, event):
+    event, metadata = next(layout.events_dir.glob("*/*/")), layout.metadata_dir / lived.DAY
+    metadata.mkdir(parents=True)
+    rejects = (layout.rejects_dir, layout.rejects_dir / lived.DAY)
+    for folder in (layout.wal_dir, layout.histories_dir, layout.manifest_path.parent, event, metadata, *rejects):
         (folder / f".x.{dead}-0123456789abcdef.tmp").write_bytes(b"half")
     workspace = layout.temporary_root / f"{dead}-01234567"
     workspace.mkdir()
@@ -322,7 +324,7 @@ def test_what_a_killed_process_left_is_no_damage(logged: Archive) -> None:
     _leftovers(logged)
     assert damages(logged) == set()
     left = [one for one in lived.findings(logged) if one.kind == "leftover"]
-    assert (len(left), {one.level for one in left}) == (5, {"note"})
+    assert (len(left), {one.level for one in left}) == (8, {"note"})
     before = tree(logged.root)
     assert mend(logged, deep=True).left == []
     assert [one for one in lived.findings(logged) if one.kind == "leftover"] == []

@@ -34,6 +34,7 @@ from ingestd.raw.settling import Observation, State, judge, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import fate_of_copy
+from ingestd.upkeep.staged import UNKNOWN_RUN
 from ingestd.words import closest, count, quoted, shown
 from ingestd.writers import read_writers
 
@@ -331,6 +332,8 @@ def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow
 
 
 def _is_run(row: ManifestRow, raw: RawFile, lost: LostFile | None = None) -> str:
+    if row.superseded_by == UNKNOWN_RUN:
+        return f"It was run {row.run_id}, superseded by a run that is not known any more."
     if not row.live:
         return f"It was run {row.run_id}, superseded by {row.superseded_by}, which counts in its place."
     where = ""

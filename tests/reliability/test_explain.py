@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_a_superseded_run_names_its_successor(archive: Archive) -> None:
         old.run_id: old.superseded_by,
         old.superseded_by: None,
     }
+
+
+def test_a_superseded_run_whose_successor_is_not_known_names_none(archive: Archive) -> None:
+    """Manifest and events were lost when the successor's file had moved: the stage does not tell which run it is."""
+    old = next(row for row in archive.rows() if row.superseded_by)
+    assert story(archive, old.run_id).verdict == (
+        f"It was run {old.run_id}, superseded by {old.superseded_by}, which counts in its place."
+    )
+    archive.move(lived.RESTARTED, "elsewhere/It_4.csv")
+    lived.plain_start(archive)
+    shutil.rmtree(archive.layout.manifest_path.parent)
+    assert lived.mend(archive).left == []
+    told = f"It was run {old.run_id}, superseded by a run that is not known any more."
+    assert story(archive, old.run_id).verdict == told
 
 
 def test_a_file_that_is_new_or_changed_or_running(archive: Archive) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from ingestd import files
 from ingestd.ingest.traces import parse_trace
 from ingestd.layout import Layout
 from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote
-from ingestd.manifest.row import ManifestRow
+from ingestd.manifest.row import Int64, ManifestRow
 
 
 class RunEvent(NamedTuple):
@@ -20,7 +22,7 @@ class RunEvent(NamedTuple):
 
     seq: int
     source_sha256: str
-    source_mtime_ns: int
+    source_mtime_ns: Int64
     superseded_by: str | None
 
     def applied(self, row: ManifestRow) -> ManifestRow:
@@ -30,6 +32,9 @@ class RunEvent(NamedTuple):
         return row.model_copy(
             update={"source_mtime_ns": self.source_mtime_ns, "superseded_by": self.superseded_by or row.superseded_by}
         )
+
+
+_RUN_EVENT = TypeAdapter(RunEvent)
 
 
 @dataclass(slots=True)
@@ -49,20 +54,21 @@ class Events:
 
 
 def read_events(layout: Layout) -> Events:
-    """Read every event JSON there is; one that is torn or of another kind is skipped.
+    """Read every event JSON there is; one that is torn, damaged or of another kind is skipped.
 
     Raises:
         Retry: one of the folders or files cannot be read: to skip it would lose what it says.
     """
     events = Events()
     for event in _event_files(layout):
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
             seq = int(event["seq"])
             for note in FILE_NOTES.validate_python(event.get("files", [])):
                 if seq > events.notes.get(note.source_file, (0, note))[0]:
                     events.notes[note.source_file] = (seq, note)
             for row in event["rows"]:
-                last = RunEvent(seq, str(row["source_sha256"]), int(row["source_mtime_ns"]), row.get("superseded_by"))
+                told = (seq, row["source_sha256"], row["source_mtime_ns"], row.get("superseded_by"))
+                last = _RUN_EVENT.validate_python(told)
                 if row["run_id"] not in events.runs or seq > events.runs[row["run_id"]].seq:
                     events.runs[row["run_id"]] = last
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,6 +147,27 @@ def test_of_two_files_of_a_run_the_one_staged_later_counts(proc: str, later: boo
     stage = read_stage(archive.layout)
     counts, astray = (other, path) if later else (row, archive.staged(other))
     assert (stage.live[row.run_id].proc, stage.strays) == (counts.proc, [astray])
+
+
+@pytest.mark.parametrize(
+    ("number", "damaged"),
+    [
+        (rb'"seq": \d+', b'"seq": 1e999'),
+        (rb'"source_mtime_ns": 1', b'"source_mtime_ns": 9'),
+        (rb'"superseded_by": null', b'"superseded_by": 4'),
+    ],
+)
+@pytest.mark.parametrize("how", ["rebuild", "repair"])
+def test_a_damaged_event_stops_no_restoring(how: str, number: bytes, damaged: bytes, archive: Archive) -> None:
+    """One bit flipped makes a number that no row can hold: the event is passed over, and the raw file tells instead."""
+    want = manifest(archive)
+    (path,) = archive.layout.events_dir.rglob("*-unchanged.json")
+    data, count = re.subn(number, damaged, path.read_bytes())
+    assert count
+    path.write_bytes(data)
+    flip(archive.layout.manifest_path, 300)
+    _restore(archive, how)
+    assert manifest(archive) == want
 
 
 def test_rebuilding_from_raw_files_that_are_away_changes_nothing(archive: Archive) -> None:

@@ -227,8 +227,9 @@ class _Job:
             run = catalog.run(row.run_id)
             if run is None or not run.live or row.run_id in stage.live:
                 continue
-            if row.source_sha256 == run.source_sha256:
-                found[row.run_id] = (path, self.layout.staged_file(row))
+            place = self.layout.staged_file(row)
+            if row.source_sha256 == run.source_sha256 and place == self.layout.staged_file(run):
+                found[row.run_id] = (path, place)
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
 
     def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:

@@ -23,7 +23,7 @@ from ingestd.manifest import log
 from ingestd.manifest.record import SegmentHead, split
 from ingestd.manifest.store import ManifestStore
 from ingestd.settings import load_settings
-from ingestd.stage.parquet import read_header, read_run, write_run
+from ingestd.stage.parquet import read_header, read_row, read_run, write_run
 from ingestd.upkeep.repair import Repair, repair
 
 pytestmark = pytest.mark.usefixtures("damage_counted")
@@ -135,6 +135,14 @@ def _flip_page(archive: Archive) -> None:
     flip(path, column.data_page_offset + column.total_compressed_size - 3)
 
 
+def _other_row(archive: Archive) -> None:
+    """Let the row inside the Parquet name another procedure: a bit flips there unseen, it has no checksum."""
+    path = _staged(archive, lived.PLAIN)
+    row, table, header = read_row(path).model_copy(update={"proc": "IUS"}), read_run(path), read_header(path)
+    path.unlink()
+    write_run(path, table, row, header)
+
+
 def _orphan(archive: Archive) -> None:
     source = _staged(archive, lived.PLAIN)
     row = archive.live()[lived.PLAIN].model_copy(update={"run_id": "0" * 20})
@@ -244,6 +252,7 @@ DAMAGE: dict[str, tuple[Callable[[Archive], object], set[str]]] = {
         lambda a: shutil.copy(_staged(a, lived.PLAIN), _staged(a, lived.PLAIN).with_name("part-001.parquet")),
         {"parquet-stray"},
     ),
+    "Parquet with a damaged row": (_other_row, {"parquet-stray", "parquet-missing"}),
     "Parquet page flipped": (_flip_page, {"parquet-cells"}),
     "cell changed": (_change_cell, {"parquet-cells"}),
     "raw bytes changed": (_raw_bytes, {"raw-bytes"}),

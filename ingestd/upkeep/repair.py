@@ -246,9 +246,10 @@ class _Job:
         wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
         wrong -= adopted
         runs = [run for run_id in wrong if (run := catalog.run(run_id)) is not None and run.live]
-        sources = sorted({run.source_file for run in runs if self._has_raw_file(catalog, run)})
+        lost = {run for run in runs if not self._has_raw_file(catalog, run)}
+        sources = sorted({run.source_file for run in runs if run not in lost})
         if not self.apply:
-            self._leave([run for run in runs if run.source_file not in sources], damages, damaged)
+            self._leave(sorted(lost), damages, damaged)
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
@@ -256,7 +257,8 @@ class _Job:
 
     def _leave(self, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]) -> None:
         """Note what will be left of the damage: runs that have no raw file, with what their Parquet will be then."""
-        left = [finding for finding in damages if finding.run_id in {run.run_id for run in lost}]
+        ids = {run.run_id for run in lost}
+        left = [finding for finding in damages if finding.run_id in ids]
         named = {finding.run_id for finding in left}
         for run in lost:
             place = self.layout.staged_file(run)

@@ -206,6 +206,24 @@ def test_a_run_that_moved_over_anothers_file(empty: Archive, run_id: str, second
     assert "restore" not in verdict(empty, second_id)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_run_is_not_staged_again_from_the_file_of_one_that_moved_over_it(
+    both: bool, empty: Archive, run_id: str, second_id: str
+) -> None:
+    """Its Parquet is gone as well: the plan names it as left, as the repair does, and the other is staged again."""
+    empty.put(PLAIN, SECOND.data)
+    empty.delete(OTHER)
+    empty.backfill()
+    rows, want = {row.run_id: row for row in empty.rows()}, lived.manifest(empty)
+    for run in (run_id, second_id) if both else (run_id,):
+        empty.staged(rows[run]).unlink()
+    plan = lived.mend(empty, apply=False)
+    assert [step.paths for step in plan.steps] == ([[PLAIN]] if both else [])
+    assert [(one.kind, one.run_id) for one in plan.left] == [("parquet-missing", run_id)]
+    assert lived.mend(empty).left == plan.left
+    assert lived.manifest(empty) == want
+
+
 def test_an_overwritten_file_that_is_deleted_then(empty: Archive, run_id: str, second_id: str) -> None:
     """Then it is told as every run is whose raw file is gone."""
     empty.put(PLAIN, SECOND.data)

@@ -199,6 +199,19 @@ def test_rot_in_what_was_read_before_is_seen(archive: Archive) -> None:
             path.write_bytes(data)
 
 
+@pytest.mark.parametrize("how", ["repair", "rebuild"])
+def test_a_history_that_is_damaged_after_a_repair_is_seen(how: str, archive: Archive) -> None:
+    """All of them were written, and it is noted: none counts as one that the next start writes anyway."""
+    flip(archive.layout.manifest_path, 300)
+    if how == "rebuild":
+        rebuild(archive, "stage")
+    else:
+        assert mend(archive).left == []
+    path = archive.layout.history_file("Alisson72")
+    cut_file(path, -1)
+    assert damages(archive) == {("history-differs", archive.layout.relative(path))}
+
+
 def test_parquet_put_back_is_durable(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folder is flushed, and so is every folder that got a new one: a power cut does not undo the repair."""
     place = archive.staged(archive.live()[lived.PLAIN]).parent

@@ -66,6 +66,15 @@ def test_of_runs_that_followed_each_other_each_names_the_next(archive: Archive) 
     assert manifest(archive) == rows
 
 
+@pytest.mark.parametrize("how", ["rebuild", "repair"])
+def test_no_segment_number_is_used_twice(how: str, archive: Archive) -> None:
+    """Whoever follows the log meanwhile cannot take the new segment for one it has read."""
+    taken = log.segments(archive.layout.wal_dir)[-1]
+    flip(archive.layout.manifest_path, 300)
+    _restore(archive, how)
+    assert log.segments(archive.layout.wal_dir)[0] > taken
+
+
 @pytest.mark.parametrize("lost", ["log", "events"])
 def test_no_record_number_is_used_twice(lost: str, archive: Archive) -> None:
     """The events tell which ones are taken, or the head of a log that was compacted."""

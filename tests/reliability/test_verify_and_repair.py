@@ -162,6 +162,16 @@ def _kept(archive: Archive, run_id: str) -> list[Path]:
     return list(archive.layout.superseded_root.glob(f"*/*/run_id={run_id}/*.parquet"))
 
 
+def test_parquet_of_a_superseded_run_in_its_old_place_is_set_aside(archive: Archive) -> None:
+    """Somebody put it back from a backup: it counts nowhere, and nothing else changes."""
+    old, rows = next(row for row in archive.rows() if not row.live), manifest(archive)
+    (kept,) = _kept(archive, old.run_id)
+    archive.staged(old).parent.mkdir(parents=True)
+    shutil.copy(kept, archive.staged(old))
+    assert damages(archive) == {("parquet-orphan", archive.layout.staged_name(old))}
+    assert (mend(archive).left, damages(archive), manifest(archive)) == ([], set(), rows)
+
+
 def test_a_sound_archive_is_left_alone(archive: Archive) -> None:
     """A repair of it does nothing and names no folder in which it kept something."""
     before = tree(archive.layout.staged_root), histories(archive), manifest(archive)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd.files.durable import as_retry, retry_from
-from ingestd.files.existence import exists, is_dir
+from ingestd.files.existence import exists, is_dir, is_file
 from ingestd.files.stamps import Stamp, Stamps
 
 
@@ -92,7 +92,7 @@ def _open_regular(path: Path) -> int | None:
     try:
         descriptor = open_raw(path)
     except OSError as error:
-        if error.errno == errno.ELOOP or (error.errno == errno.ENXIO and not path.is_file()):
+        if error.errno == errno.ELOOP or (error.errno == errno.ENXIO and not is_file(path)):
             return None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

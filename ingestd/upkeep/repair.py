@@ -6,7 +6,9 @@ them and from the rows inside the staged Parquet; Parquet that is missing is sta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -173,8 +175,7 @@ class _Job:
             for finding in damages
             if finding.kind in OUT_OF_PLACE and finding.run_id not in adopted
         ]
-        moved = self._move_parquet(out_of_place)
-        self._put_back(astray, dict(moved))
+        self._move_parquet(out_of_place, {path: place for path, (_, place) in astray.items()})
         self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
         self._retry_rejects(damages)
         histories = [finding.path for finding in damages if finding.kind.startswith("history")]
@@ -207,16 +208,34 @@ class _Job:
     def _set_aside(self, folder: Path) -> None:
         set_aside(self.layout, [folder], self.folder)
 
-    def _move_parquet(self, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-        """Set aside the Parquet that is still out of place under the manifest's lock, when nobody else decides."""
-        if not self._step("parquet", "set aside Parquet that is damaged or belongs to no run", paths):
-            return []
+    def _move_parquet(self, paths: Sequence[Path], astray: Mapping[Path, Path]) -> None:
+        """Set aside the Parquet that is still out of place, and put back what is `astray` (path -> its place).
+
+        That is done under the manifest's lock, when nobody else decides. What is put back is first linked beside its
+        place: however the repair ends, it is in the stage, where the next one finds it.
+        """
+        move = self._step("parquet", "set aside Parquet that is damaged or belongs to no run", paths)
+        put_back = self._step("put-back", "put moved Parquet back in its place", astray.values())
+        if not move and not put_back:
+            return
         with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
             catalog = ManifestStore(self.layout).catalog
             place_of = places_in(self.layout, catalog)
             stage = read_stage(self.layout, place_of, [path for path in paths if files.exists(path)])
             orphans = (self.layout.staged_file(row) for row in stage.live.values() if place_of(row.run_id) is None)
-            return set_aside(self.layout, [*stage.damaged, *stage.strays, *orphans], self.folder)
+            wrong = {*stage.damaged, *stage.strays, *orphans}
+            with files.as_retry(self.layout.staged_root):
+                waiting, made = dict[Path, Path](), list[Path]()
+                for path, place in astray.items():
+                    if path in wrong and (place in wrong or not files.exists(place)):
+                        beside = _free_beside(place)
+                        made += files.preserve(path, beside)
+                        waiting[beside] = place
+                files.flush_paths([*(place.parent for place in waiting), *made])
+                set_aside(self.layout, sorted(wrong), self.folder)
+                for beside, place in waiting.items():
+                    beside.rename(place)
+                files.flush_paths([place.parent for place in waiting])
 
     def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
         """Find Parquet that was moved by hand: path -> the run whose Parquet is gone, and the place it belongs in."""
@@ -231,13 +250,6 @@ class _Job:
             if row.source_sha256 == run.source_sha256 and place == self.layout.staged_file(run):
                 found[row.run_id] = (path, place)
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
-
-    def _put_back(self, astray: dict[Path, tuple[str, Path]], moved: dict[Path, Path]) -> None:
-        places = [place for _, place in astray.values()]
-        if self._step("put-back", "put moved Parquet back in its place", places):
-            with files.as_retry(self.layout.staged_root):
-                made = [folder for path, (_, place) in astray.items() for folder in files.preserve(moved[path], place)]
-                files.flush_paths([*(place.parent for place in places), *made])
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog
@@ -304,6 +316,12 @@ class _Job:
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]
         self.done.undecided = [finding.path for finding in found if finding.kind == "raw-undecided"]
+
+
+def _free_beside(place: Path) -> Path:
+    """Name a free place in the same folder for Parquet that waits until its own is free."""
+    names = (place.with_name(f"put-back-{number}.parquet") for number in itertools.count(1))
+    return next(path for path in names if not os.path.lexists(path))
 
 
 def _refusals(layout: Layout) -> list[Corrupt]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lived
 import pytest
 from archive import Archive
-from lived import cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
+from lived import clone, cut_file, damages, findings, flip, histories, manifest, mend, rebuild, tree
 from measurement import BROKEN
 
 from ingestd.errors import Retry
@@ -111,27 +113,72 @@ def test_notes_are_no_damage(archive: Archive) -> None:
 @pytest.mark.parametrize("how", ["swapped", "renamed", "copied"])
 def test_parquet_moved_by_hand_is_put_back(how: str, archive: Archive) -> None:
     """Parquet under another name is put back in its place, also where its raw file is gone and nothing else has it."""
-    rows, live = manifest(archive), archive.live()
+    rows, want = manifest(archive), _move_by_hand(archive, how)
+    before = tree(archive.root)
+    assert [step.kind for step in mend(archive, apply=False).steps] == ["parquet", "put-back"]
+    assert tree(archive.root) == before
+    assert mend(archive).left == []
+    assert _contents(archive, want) == want
+    assert manifest(archive) == rows
+    assert damages(archive) == set()
+    assert mend(archive).steps == []
+
+
+def _move_by_hand(archive: Archive, how: str) -> dict[str, bytes]:
+    """Move the Parquet of two runs without a raw file; return what each place has to hold."""
+    live = archive.live()
     one, other = (archive.staged(live[name]) for name in (lived.DELETED, lived.PLAIN))
-    want = {path: path.read_bytes() for path in (one, other)}
+    want = _contents(archive, [archive.layout.relative(path) for path in (one, other)])
     archive.delete(lived.PLAIN)
     archive.delete(lived.COPY)
     if how == "swapped":
-        one.write_bytes(want[other])
-        other.write_bytes(want[one])
+        data = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(data)
     elif how == "renamed":
         one.parent.rename(one.parent.with_name("run_id=" + "f" * 20))
     else:
         shutil.copytree(one.parent, one.parent.with_name("old"))
         one.unlink()
-    before = tree(archive.root)
-    assert [step.kind for step in mend(archive, apply=False).steps] == ["parquet", "put-back"]
-    assert tree(archive.root) == before
-    assert mend(archive).left == []
-    assert {path: path.read_bytes() for path in want} == want
-    assert manifest(archive) == rows
-    assert damages(archive) == set()
-    assert mend(archive).steps == []
+    return want
+
+
+def _contents(archive: Archive, paths: Iterable[str]) -> dict[str, bytes]:
+    return {path: (archive.root / path).read_bytes() for path in paths}
+
+
+class Killed(BaseException):
+    """Ends a process wherever it is, as a kill does; nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("how", ["swapped", "renamed", "copied"])
+def test_parquet_moved_by_hand_survives_a_repair_that_is_killed(
+    how: str, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever link, move or removal was the last, the next repair puts it back: nothing else has these runs."""
+    want = _move_by_hand(archive, how)
+    for last in range(100):
+        case, left = clone(archive, tmp_path / f"case-{last}"), iter(range(last))
+        with monkeypatch.context() as patched:
+            for name in ("link", "rename", "replace", "unlink"):
+                patched.setattr(os, name, _counted(getattr(os, name), left))
+            try:
+                assert mend(case).left == []
+                break
+            except Killed:
+                pass
+        assert mend(case).left == []
+        assert (_contents(case, want), damages(case)) == (want, set())
+    assert 3 < last < 99, "the repair was killed in its middle, and ended at last"
+
+
+def _counted(change: Callable[..., None], left: Iterator[int]) -> Callable[..., None]:
+    def counted(*given: Any, **named: Any) -> None:
+        if next(left, None) is None:
+            raise Killed
+        change(*given, **named)
+
+    return counted
 
 
 @pytest.mark.parametrize("of", ["unknown", "superseded", "sound"])

@@ -84,7 +84,7 @@ def in_plain_words(finding: Mapping[str, Any]) -> str:
     kind, limits = str(finding["type"]), finding.get("ctx", {})
     for bound, words in BOUNDS.items():
         if bound in limits:
-            return f"must be {words} {limits[bound]:g}"
+            return f"must be {words} {limits[bound]:.10g}"
     if kind == "literal_error":
         return f"must be {limits['expected']}"
     named = next((words for beginning, words in _KINDS.items() if kind.startswith(beginning)), None)

@@ -69,7 +69,7 @@ def meaning_of(key: str, field: FieldInfo) -> str:
 
 def _range(field: FieldInfo) -> str:
     words = [
-        f"{phrase} {limit:g}"
+        f"{phrase} {limit:.10g}"
         for bound in field.metadata
         for name, phrase in BOUNDS.items()
         if (limit := getattr(bound, name, None)) is not None

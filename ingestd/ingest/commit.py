@@ -114,11 +114,11 @@ class Ingest:
         )
 
     def orphaned_copies(self, scan: Scan) -> Iterator[list[Same]]:
-        """Yield, a batch at a time, the known copies whose original a scan did not see, to take its place each."""
+        """Yield, a batch at a time, the known copies whose original a scan did not see: each may take its place."""
         return self._orphaned(self.store.catalog.noted_as("duplicate"), scan.saw)
 
     def copies_of(self, gone: Sequence[str]) -> Iterator[list[Same]]:
-        """Yield, a batch at a time, the known copies of the runs at these paths, of those that are gone as seen now."""
+        """Yield, a batch at a time, the known copies of runs whose raw files, at these paths, are gone as seen now."""
         return self._orphaned(list(self.store.catalog.copies_of_runs_at(gone)), self.originals.sees)
 
     def _orphaned(self, notes: Sequence[FileNote], saw: Callable[[str], bool]) -> Iterator[list[Same]]:

@@ -199,12 +199,13 @@ class ProcessEngine:
         except BrokenProcessPool:
             raise
         except (OSError, RuntimeError) as error:
-            if begun := set(multiprocessing.active_children()) - before:  # the thread that ends them did not start
-                for process in begun:
-                    process.kill()
+            begun = set(multiprocessing.active_children()) - before
+            for process in begun:  # the thread that ends them did not start
+                process.kill()
+            ended = isinstance(error, BrokenPipeError)  # before it had read what to do; an error from Python 3.14 on
+            if begun or ended:
                 self._executor = None
-            if isinstance(error, BrokenPipeError):  # from Python 3.14 on: it ended before it had read what to do
-                self._executor = None
+            if ended:
                 raise BrokenProcessPool(str(error)) from error
             # A thread that cannot be started raises a RuntimeError.
             limited = isinstance(error, RuntimeError) or error.errno in {errno.EAGAIN, errno.EMFILE, errno.ENFILE}

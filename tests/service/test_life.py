@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from annotated_types import Ge
 from measurement import BROKEN, Measurement
 from running import Service, put, run_of
 
@@ -43,14 +42,10 @@ def test_ready_comes_when_the_watch_stands(tmp_path: Path) -> None:
 
 def test_it_works_with_every_number_at_its_least(tmp_path: Path) -> None:
     """Runs are staged, compacted after each record, and a stop is heard: no wait of 0 is a loop without an end."""
+    limits = {name: section.model_json_schema()["properties"] for name, section in sections().items()}
     least: dict[str, Any] = {
-        name: {
-            key: limit.ge
-            for key, field in section.model_fields.items()
-            for limit in field.metadata
-            if isinstance(limit, Ge)
-        }
-        for name, section in sections().items()
+        name: {key: limit["minimum"] for key, limit in keys.items() if "minimum" in limit}
+        for name, keys in limits.items()
     }
     assert {"settle_s", "quiet_s", "rescan_s", "debounce_s", "compact_s", "retry_s"} <= {*chain(*least.values())}
     with Service(tmp_path, **{name: numbers for name, numbers in least.items() if numbers}) as service:

@@ -100,6 +100,10 @@ class Retry(IngestdError):
     """The world is at fault: disk full, I/O error, permission, vanished folder. Try again later."""
 
 
+class LockHeld(Retry):
+    """Another process held a lock for as long as this one was to wait."""
+
+
 class NoWorkers(Retry):
     """No staging process can be run. No file is to blame, and what is already staged counts."""
 
@@ -129,7 +133,3 @@ def all_at_once(mistakes: Sequence[UsageError]) -> UsageError:
     first, *others = mistakes
     first.next_step += "".join(f"\n  also wrong: {other.place}: {other.message}" for other in others)
     return first
-
-
-class LockHeld(UsageError):
-    """Another process held the lock for as long as this one was to wait."""

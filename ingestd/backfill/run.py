@@ -91,10 +91,10 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
     """Stage everything that is settled and not yet decided; write histories; compact.
 
     Whatever ends it (a stop, a full disk, a kill), what was committed stays, and the next run goes on from there.
+    `Report.stopped_by` tells of a disk that refused, or of a process that held the manifest's lock for too long.
 
     Raises:
-        UsageError: another process holds the manifest's lock too long.
-        Retry: the raw root cannot be read.
+        Retry: the raw root or the manifest cannot be read, or the stage's folders cannot be made.
         Corrupt: manifest or log is damaged; nothing was changed.
     """
     options = options or Options()

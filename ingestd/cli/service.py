@@ -69,14 +69,14 @@ def run(settings: Settings) -> None:
     )
     try:
         code = int(run_service(settings))
+    except LockHeld as error:
+        complain_of(error)  # not in the log, which is the holder's
+        code = int(Exit.FAILED)
     except Retry as error:
         logs.leave_terminal()  # told there once, below, as every command tells it
         our_log().error("failed", **cause(error))
         if sys.stderr.isatty():
             complain_of(error)
-        code = int(Exit.FAILED)
-    except LockHeld as error:  # the holder will end, even if it waits for a dead share now: worth another try
-        complain_of(error)  # not in the log, which is the holder's
         code = int(Exit.FAILED)
     finally:
         logs.close()

@@ -247,7 +247,7 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Ingest]:
 
     Raises:
         Corrupt: manifest or log is damaged; nothing was changed.
-        Retry: the disk refused.
+        Retry: the disk refused, or a process held a lock for too long.
     """
     store = ManifestStore(settings.layout, lock_timeout_s=settings.manifest.lock_timeout_s)
 

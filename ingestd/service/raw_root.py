@@ -10,7 +10,7 @@ import contextlib
 import threading
 
 from ingestd import files
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import LockHeld, Retry, UsageError
 from ingestd.ingest.commit import Clock
 from ingestd.layout import Layout
 from ingestd.lookup import require_raw_root
@@ -79,14 +79,18 @@ class _Presence:
         Raises:
             LockHeld: another process holds it.
         """
-        with contextlib.suppress(Retry):  # the stage's disk is away too, or full: the state cannot be written
+        try:
             state = self._under_lock()
-            if state is None:
-                return
-            if missing:
-                state.show(phase, waits_for(missing), troubles=[Trouble.of(missing, self._started_at)])
-            else:
-                state.show(phase, "reading the manifest" if phase == "starting" else phase)
+        except LockHeld:
+            raise
+        except Retry:  # the stage's disk is away too: the state cannot be written
+            return
+        if state is None:
+            return
+        if missing:
+            state.show(phase, waits_for(missing), troubles=[Trouble.of(missing, self._started_at)])
+        else:
+            state.show(phase, "reading the manifest" if phase == "starting" else phase)
 
     def close(self) -> None:
         """Release the lock."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ingestd import files
-from ingestd.errors import IngestdError, LockHeld, Retry
+from ingestd.errors import Retry
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
@@ -163,13 +163,10 @@ class Worker:
     # ---- trouble ----------------------------------------------------------------------------------------------------
 
     def _guarded(self, job: str, do: Callable[[], None]) -> None:
-        """Run a job; if something outside prevents it, log that once, show it, and try again at growing intervals.
-
-        The same goes for another process that holds the manifest's lock for very long.
-        """
+        """Run a job; if something outside prevents it, log that once, show it, and try again at growing intervals."""
         try:
             do()
-        except (Retry, LockHeld) as error:
+        except Retry as error:
             self._postpone(job, error)
         except OSError as error:
             self._postpone(job, files.retry_from(error, self._ingest.layout.data_root))
@@ -177,7 +174,7 @@ class Worker:
             if self._troubles.pop(job, None) is not None:
                 self._log.info("resumed", job=job)
 
-    def _postpone(self, job: str, error: IngestdError) -> None:
+    def _postpone(self, job: str, error: Retry) -> None:
         known = self._troubles.get(job)
         tries = known.tries + 1 if known else 1
         wait = backoff_s(tries - 1, self._service.retry_s, self._service.retry_max_s)
@@ -237,7 +234,7 @@ class Worker:
                     outcomes = stage_batch(batch, self._ingest.context)
                 self._beat()
                 self._decide(outcomes, began)
-        except (Retry, LockHeld, OSError):
+        except (Retry, OSError):
             discard(outcomes)
             for name in names:
                 if name in self._list.entries:

@@ -154,7 +154,7 @@ def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
         lock = Lock(folder / LOCK_NAME)
         try:
             lock.acquire(0)
-        except (LockHeld, Retry):  # its owner lives, or has just ended and removed it
+        except Retry:  # its owner lives, or has just ended and removed it
             continue
         try:
             on_dead(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import LockHeld, Retry
 from ingestd.files import Holder, Lock
 from ingestd.service.state import service_lock
 from ingestd.settings import load_settings
@@ -42,12 +42,12 @@ def _holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
-    """While another process holds the lock, taking or probing it is a UsageError naming pid, host and file."""
+    """While another process holds the lock, taking or probing it is an error naming pid, host and file."""
     path = tmp_path / "_manifest" / "lock"
     with _holder(path) as holder:
         attempts: list[Callable[[], None]] = [lambda: Lock(path).acquire(0.01), Lock(path).probe]
         for attempt in attempts:
-            with pytest.raises(UsageError, match=rf"pid {holder.pid} on .+ holds this lock") as caught:
+            with pytest.raises(LockHeld, match=rf"pid {holder.pid} on .+ holds this lock") as caught:
                 attempt()
             assert caught.value.place == str(path)
             assert caught.value.next_step
@@ -56,7 +56,7 @@ def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
 def test_a_lock_may_say_what_it_guards(tmp_path: Path) -> None:
     """The service's lock tells that another service or a repair is at work, with its pid and host, and what to do."""
     lock = service_lock(load_settings(None, {"paths": {"data_root": tmp_path}}).layout)
-    with _holder(lock.path) as holder, pytest.raises(UsageError) as caught:
+    with _holder(lock.path) as holder, pytest.raises(LockHeld) as caught:
         lock.acquire(0.01)
     assert caught.value.message.startswith(f"another service or repair (pid {holder.pid} on ")
     assert caught.value.message.endswith(") is at work on this data root")
@@ -101,7 +101,7 @@ def test_it_is_freed_after_the_block_and_after_an_error(tmp_path: Path) -> None:
     lock, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
     with pytest.raises(ZeroDivisionError), lock.held(1):
         raise ZeroDivisionError
-    with lock.held(1), pytest.raises(UsageError):
+    with lock.held(1), pytest.raises(LockHeld):
         other.acquire(0.0)
     other.probe()
     with other.held(1):
@@ -114,7 +114,7 @@ def test_readers_share_it_and_keep_a_holder_out(tmp_path: Path) -> None:
     with Lock(path).shared(0.0):
         assert not path.exists()
     path.write_text("pid 7 on it\n")
-    with Lock(path).shared(0.0), Lock(path).shared(0.0), pytest.raises(UsageError, match="pid 7 on it holds this lock"):
+    with Lock(path).shared(0.0), Lock(path).shared(0.0), pytest.raises(LockHeld, match="pid 7 on it holds this lock"):
         Lock(path).acquire(0.01)
     assert path.read_text() == "pid 7 on it\n"
     with Lock(path).held(0.0):
@@ -138,7 +138,7 @@ def test_a_full_disk_does_not_keep_it_for_ever(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "pwrite", refuse)
-    with lock.held(1), pytest.raises(UsageError, match="another process holds this lock"):
+    with lock.held(1), pytest.raises(LockHeld, match="another process holds this lock"):
         Lock(tmp_path / "lock").acquire(0.0)
     with Lock(tmp_path / "lock").held(0.0):
         pass

@@ -14,8 +14,8 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.cli.report import exit_code
-from ingestd.errors import Corrupt, Retry
-from ingestd.files import FileStat, look
+from ingestd.errors import Corrupt, LockHeld, Retry
+from ingestd.files import FileStat, Lock, look
 from ingestd.ingest.commit import opened
 from ingestd.ingest.deciding import Decider
 from ingestd.manifest.record import Event
@@ -179,6 +179,22 @@ def test_a_manifest_that_goes_away_amid_a_commit_ends_in_a_report(
     assert (report.stopped_by.message, report.failed) == ("the disk is away", [])
     monkeypatch.undo()
     assert sorted(archive.backfill()) == [("ingested", A), ("ingested", B)]
+
+
+@pytest.mark.parametrize("held", ["lock_path", "histories_lock_path"])
+def test_a_process_that_keeps_a_lock_ends_it_in_a_report(tmp_path: Path, held: str) -> None:
+    """It is named; what was committed is told and stays, and the next backfill does the rest."""
+    archive = Archive(tmp_path, manifest={"lock_timeout_s": 0.01})
+    archive.put(A, RUN.data)
+    archive.put(B, LATER.data)
+    with Lock(getattr(archive.layout, held)).held():
+        decided = archive.backfill_amid()
+    report = archive.report
+    assert isinstance(report.stopped_by, LockHeld)
+    assert f"pid {os.getpid()} on " in report.stopped_by.message
+    assert (report.staged, report.left, exit_code(report)) == (len(decided), 2 - len(decided), 2)
+    archive.backfill()
+    assert archive.history(72) == [A, B]
 
 
 def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from layouts import layout_of
 from racing import append_rows
 from samples_of_rows import a_note, a_record, a_row, append_runs, knows, runs_in
 
-from ingestd.errors import Corrupt, Retry, UsageError
+from ingestd.errors import Corrupt, LockHeld, Retry
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.record import encode
@@ -238,9 +238,9 @@ def test_a_torn_end_is_mended_by_the_next_transaction(layout: Layout) -> None:
 
 
 def test_a_transaction_in_a_transaction_names_the_holder(layout: Layout) -> None:
-    """A lock that is not given within the timeout is a UsageError naming the process that holds it."""
+    """A lock that is not given within the timeout is an error naming the process that holds it."""
     one, other = ManifestStore(layout), ManifestStore(layout, lock_timeout_s=0.01)
-    with one.transaction(), pytest.raises(UsageError, match=f"pid {os.getpid()} on "), other.transaction():
+    with one.transaction(), pytest.raises(LockHeld, match=f"pid {os.getpid()} on "), other.transaction():
         pass
 
 

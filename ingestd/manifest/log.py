@@ -46,20 +46,25 @@ class SegmentGoneError(Exception):
 
 @dataclass(slots=True)
 class Replay:
-    """Records read in order, the head of the first segment read, and the position after the last record.
+    """Records read in order, and the position after the last one.
 
-    `latest` is the head of the last segment read, and `before_latest` counts the records before it.
+    `heads` are those of the segments that were read from their beginning; `before_latest` counts the records before the
+    last of them.
     """
 
-    head: SegmentHead
+    position: Position
     records: list[Record] = field(default_factory=list)
-    position: Position = Position(1, 0, 1)
-    latest: SegmentHead | None = None
+    heads: list[SegmentHead] = field(default_factory=list)
     before_latest: int = 0
 
 
 RESERVED = 2**20
 """Bytes of the disk reserved for a segment when it begins: room for some thousand decisions."""
+
+_NO_HEAD = "@0: the segment's head is missing or damaged"
+
+_UNKNOWN = 0
+"""Stands for the number of a first record that only the segment's head tells: records are numbered from 1."""
 
 LAST_SEGMENT = 99_999_999
 """The largest segment number that a name has room for."""
@@ -135,8 +140,7 @@ def replay(directory: Path) -> Replay | None:
     numbers = segments(directory)
     if not numbers:
         return None
-    head = _read_head(directory, numbers[0])
-    return _read_on(directory, numbers, Replay(head, [], Position(numbers[0], 0, head.next_seq)))
+    return _read_on(directory, numbers, Replay(Position(numbers[0], 0, _UNKNOWN)))
 
 
 def follow(directory: Path, position: Position) -> Replay | None:
@@ -148,11 +152,10 @@ def follow(directory: Path, position: Position) -> Replay | None:
     numbers = [number for number in segments(directory) if number >= position.segment]
     if not numbers or numbers[0] != position.segment:
         return None
-    head = SegmentHead(segment=position.segment, next_seq=position.next_seq)
     try:
         if segment_path(directory, position.segment).stat().st_size < position.offset:
             return None
-        return _read_on(directory, numbers, Replay(head, [], position))
+        return _read_on(directory, numbers, Replay(position))
     except (SegmentGoneError, FileNotFoundError, Corrupt):
         return None
 
@@ -160,31 +163,25 @@ def follow(directory: Path, position: Position) -> Replay | None:
 def _read_on(directory: Path, numbers: Sequence[int], found: Replay) -> Replay:
     for number in numbers:
         offset = found.position.offset if number == found.position.segment else 0
-        path = segment_path(directory, number)
-        frames = _frames(path, offset, last=number == numbers[-1])
+        first, path = found.position.next_seq, segment_path(directory, number)
+        with _opened(path) as file:
+            file.seek(offset)
+            frames = split(file.read())
         payloads = frames.payloads
-        if offset == 0:
-            if not payloads:
-                raise corrupt(path, "the segment has no head")
-            found.latest = check_head(path, payloads[0][1], number, found.position.next_seq)
-            found.before_latest = len(found.records)
-            payloads = payloads[1:]
+        if offset == 0:  # the head first: what follows that of a newer format may look damaged
+            if not payloads or payloads[0][0]:
+                raise corrupt(path, _NO_HEAD)
+            head = check_head(path, payloads[0][1], number, None if first == _UNKNOWN else first)
+            found.heads.append(head)
+            found.before_latest, first, payloads = len(found.records), head.next_seq, payloads[1:]
+        if frames.torn_at is not None and number != numbers[-1]:
+            frames.damages.append(Damage(frames.torn_at, 0, "the segment ends in the middle of a record"))
+        _refuse_damage(path, frames, offset)
         records = _decode(path, payloads)
-        _check_sequence(path, payloads, records, found.position.next_seq)
+        _check_sequence(path, payloads, records, first)
         found.records += records
-        found.position = Position(number, frames.end, found.position.next_seq + len(records))
+        found.position = Position(number, offset + frames.end, first + len(records))
     return found
-
-
-def _frames(path: Path, offset: int, *, last: bool) -> Frames:
-    with _opened(path) as file:
-        file.seek(offset)
-        frames = split(file.read())
-    if frames.torn_at is not None and not last:
-        frames.damages.append(Damage(frames.torn_at, 0, "the segment ends in the middle of a record"))
-    _refuse_damage(path, frames, offset)
-    frames.end += offset
-    return frames
 
 
 def _refuse_damage(path: Path, frames: Frames, offset: int) -> None:
@@ -208,17 +205,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read_head(directory: Path, number: int) -> SegmentHead:
-    path = segment_path(directory, number)
-    with _opened(path) as file:
-        frames = split(file.readline())
-    if not frames.payloads:
-        raise corrupt(path, "@0: the segment's head is damaged")
-    return check_head(path, frames.payloads[0][1], number, None)
-
-
 def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) -> SegmentHead:
-    """Read the head of segment `number`, which begins with record `next_seq` where that is known.
+    """Read the head of segment `number`, which begins with record `next_seq`; None: with any.
 
     Raises:
         Corrupt: it is damaged, or another segment's.
@@ -229,7 +217,7 @@ def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) ->
     except NewerVersion as error:
         raise NewerVersion(error.versions, place=str(path)) from error
     except ValueError as error:
-        raise corrupt(path, f"@0: the segment's head cannot be read: {error}") from error
+        raise corrupt(path, _NO_HEAD) from error
     if head.segment != number:
         raise corrupt(path, f"@0: the head names segment {head.segment}, not {number}")
     if next_seq is not None and head.next_seq != next_seq:

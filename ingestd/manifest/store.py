@@ -100,7 +100,7 @@ class ManifestStore:
             for record in found.records[: found.before_latest]:
                 catalog.apply(record)
             # If the table holds them already, records do not tell which chip a run has left; the head does.
-            catalog.stale_chips = dict((found.latest or found.head).stale_chips)
+            catalog.stale_chips = dict(found.heads[-1].stale_chips)
             for record in found.records[found.before_latest :]:
                 catalog.apply(record)
         return catalog, found.position if found else Position(0, 0, 1)
@@ -268,7 +268,7 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
         raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
     if found is None:
         return
-    runs, notes = found.head.compacted_rows, found.head.compacted_files
+    runs, notes = found.heads[0].compacted_rows, found.heads[0].compacted_files
     if runs and not table_there:
         raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing; {_MOUNTED}")
     if rows is not None and rows < runs:

@@ -206,9 +206,12 @@ def test_a_segment_that_does_not_follow_its_predecessor_is_named(wal: Path) -> N
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_newer_format_is_refused_unchanged(wal: Path, number: int) -> None:
-    """A segment of a newer format is refused by name, whether it is the first or a later one; no byte changes."""
+    """A segment of a newer format is refused by name, whether it is the first or a later one; no byte changes.
+
+    What follows its head may be no line that this version can read.
+    """
     newer = SegmentHead(segment=number, next_seq=1 if number == 1 else 4, format=FORMAT_VERSION + 1)
-    log.segment_path(wal, number).write_bytes(encode(newer))
+    log.segment_path(wal, number).write_bytes(encode(newer) + b"a record of another grammar\n" * 3)
     before = _contents(wal)
     with pytest.raises(Corrupt, match=rf"0000000{number}\.log: written by a newer ingestd \(format 2") as caught:
         log.replay(wal)
@@ -222,7 +225,7 @@ def test_a_segment_without_a_head_is_named(wal: Path, number: int) -> None:
     path = log.segment_path(wal, number)
     for data in (b"", b"\n", encode(a_record(1))):
         path.write_bytes(data)
-        with pytest.raises(Corrupt, match=rf"0000000{number}\.log: (@0: the segment's head|the segment has no head)"):
+        with pytest.raises(Corrupt, match=rf"0000000{number}\.log: @0: the segment's head is missing or damaged"):
             log.replay(wal)
 
 

@@ -1,8 +1,9 @@
 """Keep what ingestd writes, and the folders it tidies up, apart from the raw files, which are only ever read.
 
 Links are followed, and a folder is known by its identity on the disk, so another name for it (a bind mount, or other
-case on a share that ignores case) makes no difference. Not noticed: a bind mount of a folder inside the raw root, and a
-link that somebody puts below the stage later.
+case on a share that ignores case) makes no difference. A link that somebody puts later in the place of one of ingestd's
+folders is noticed before the next piece of work (`Guard`), one further down only by what calls `check_outside_raw`. Not
+noticed: a bind mount of a folder inside the raw root.
 """
 
 from __future__ import annotations
@@ -88,6 +89,29 @@ def check_outside_raw(path: Path, layout: Layout) -> None:
         )
 
 
+class Guard:
+    """Notices that one of ingestd's folders, or the raw root, was replaced by a link since the settings were read."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        folders = dict.fromkeys([layout.raw_root, *(path for _, path in _folders(layout))])
+        self._folders = [os.fspath(folder) for folder in folders]
+        self._seen: list[tuple[int, int] | None] = []
+
+    def check(self) -> None:
+        """Check that nothing written now is among the raw files: a dozen `stat`s, unless a folder is another one.
+
+        Raises:
+            Retry: a link leads there; nothing was written.
+        """
+        now = [_identity(folder) for folder in self._folders]
+        if now == self._seen:
+            return
+        if (clash := find_clash(self._layout)) is not None:
+            raise Retry(clash.fault, place=clash.place, next_step="move the link away")
+        self._seen = now
+
+
 def leads_into(path: Path, folder: Path) -> bool:
     """Tell whether `path` is `folder` or below it, by its own name or by where links lead. Neither need exist."""
     return _Look().leads_into(path, folder)
@@ -119,8 +143,14 @@ def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
     yield "paths.manifest_path", layout.known_files_path
     for path in (layout.lock_path, layout.service_lock_path, layout.histories_lock_path, layout.service_state_path):
         yield "paths.manifest_path", path
-    yield "paths.histories_dir", layout.histories_dir
     yield "log.file", layout.log_file
+    yield from _folders(layout)
+
+
+def _folders(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """List the folders in which something is written."""
+    yield "paths.manifest_path", layout.manifest_path.parent
+    yield "paths.histories_dir", layout.histories_dir
     yield from _tidied(layout)
 
 
@@ -135,9 +165,9 @@ def _tidied(layout: Layout) -> Iterator[tuple[str, Path]]:
     yield "paths.metadata_dir", layout.metadata_dir
 
 
-def _identity(place: Path) -> tuple[int, int] | None:
+def _identity(place: str | Path) -> tuple[int, int] | None:
     try:
-        status = place.stat()
+        status = os.stat(place)  # noqa: PTH116  # a dozen for every batch
     except (OSError, ValueError):
         return None
     return (status.st_dev, status.st_ino) if status.st_ino else None

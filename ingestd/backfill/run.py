@@ -276,7 +276,7 @@ class _Run:
         stage = self.settings.stage
         tasks = (self._task(name, status, writers) for name, status in pending.items())
         for batch in in_batches(filter(None, tasks), limit_files=stage.batch_files, limit_mib=stage.batch_mib):
-            self.ingest.workspace.keep()
+            self.ingest.keep_places()
             yield batch
 
     def _task(self, name: str, status: FileStat, writers: Writers) -> StageTask | None:

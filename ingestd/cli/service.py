@@ -65,6 +65,7 @@ def run(settings: Settings) -> None:
         zone=settings.zone,
         max_bytes=None if settings.log.file else int(settings.log.max_mib * 2**20),
         below=settings.layout.stage_root,
+        raw_root=settings.layout.raw_root,
         typed=typed,
     )
     try:

@@ -23,6 +23,7 @@ from ingestd.ingest.traces import write_traces
 from ingestd.manifest.record import Event, FileNote, Record
 from ingestd.manifest.store import Compaction, ManifestStore
 from ingestd.raw.settling import Observation, State
+from ingestd.raw_guard import Guard
 from ingestd.settings import Settings
 from ingestd.stage import run as stage
 from ingestd.stage.placing import Placing, is_under_way, take_back
@@ -88,10 +89,20 @@ class Ingest:
             max_file_bytes=settings.max_file_bytes,
         )
         self.originals = Originals(self.context)
+        self._guard = Guard(self.layout)
         self._decider = Decider(store, self.context, self.originals)
         self._untraced: list[Record] = []
 
     # ---- before staging ---------------------------------------------------------------------------------------------
+
+    def keep_places(self) -> None:
+        """Check that no write goes among the raw files, and that the folder for undecided Parquet is there.
+
+        Raises:
+            Retry: a link leads into the raw root, or the disk refused.
+        """
+        self._guard.check()
+        self.workspace.keep()
 
     def task_for(self, source_file: str, status: FileStat, seen: Observation, *, force: bool = False) -> StageTask:
         """Make the task of staging a file, with what is known of its path and size."""
@@ -147,6 +158,7 @@ class Ingest:
         if not decidable:
             return done
         try:
+            self._guard.check()
             with self.store.transaction():
                 placing = Placing()
                 for outcome in in_turn(self.store.catalog, decidable):
@@ -209,6 +221,7 @@ class Ingest:
         Raises:
             Retry: the disk refused, or the manifest is out of reach.
         """
+        self._guard.check()
         self.store.refresh()
         stale, through = sorted(self.store.catalog.stale_chips), self.store.next_seq - 1
         if not stale:
@@ -223,6 +236,7 @@ class Ingest:
 
     def compact(self) -> Compaction | None:
         """Compact the log; the event JSONs of all its records are durable before any record is deleted."""
+        self._guard.check()
 
         def complete(foreign: list[Record]) -> None:
             self._write_traces(sorted([*foreign, *self._untraced], key=lambda record: record.seq), durable=True)

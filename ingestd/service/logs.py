@@ -54,6 +54,7 @@ def configure_logs(
     zone: tzinfo | None = None,
     max_bytes: int | None = None,
     below: Path | None = None,
+    raw_root: Path | None = None,
     typed: Callable[[str], str] = str,
     wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock: Callable[[], float] = time.monotonic,
@@ -62,7 +63,8 @@ def configure_logs(
 
     `stream` gets lines for the journal, for a terminal (times in `zone`), or plain JSON. `file`, if given, gets JSON;
     it is opened again when logrotate renamed it, and renamed to `<file>.1` above `max_bytes` (None: never). A file in
-    the folder `below` is created only once that folder exists; what is logged before goes only to the stream. `typed`
+    the folder `below` is created only once that folder exists; what is logged before goes only to the stream. None is
+    written below `raw_root`. `typed`
     turns a command in a `next_step` into one that whoever reads the stream can type as it stands; whoever reads the
     file may need other options. `level` applies to our own lines; a library's are written from warning on, with
     `debug` from info on.
@@ -70,7 +72,7 @@ def configure_logs(
     sinks: list[Sink] = [Terminal(stream, typed, zone) if terminal else Lines(stream, typed, journal=journal)]
     if file is not None:
         # First, since it never blocks: the last line is in the file, whatever the stream does.
-        sinks.insert(0, LogFile(file, max_bytes, below))
+        sinks.insert(0, LogFile(file, max_bytes, below=below, raw_root=raw_root))
     logs = Logs(Pipe(sinks, wall=wall, clock=clock))
     logs.install(level)
     return logs

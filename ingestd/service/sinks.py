@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 
 from ingestd.files import is_gone
+from ingestd.raw_guard import leads_into
 from ingestd.service.logline import OLDER_SUFFIX, json_line, parse_line
 from ingestd.service.stream import Stream
 from ingestd.service.tail import render_line
@@ -86,13 +87,17 @@ class LogFile:
     """A file of JSON lines, each one write, so that a reader sees whole lines; opened again when it was renamed.
 
     A line that a full disk cut short is ended before the next one. Never blocks, even if the path is a pipe. If the
-    file is to lie in the folder `below`, nothing is written until that folder exists.
+    file is to lie in the folder `below`, nothing is written until that folder exists. Nothing is ever written below
+    `raw_root`, whatever links lead there.
     """
 
-    def __init__(self, path: Path, max_bytes: int | None, below: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int | None, *, below: Path | None = None, raw_root: Path | None = None
+    ) -> None:
         self.path = path
         self._to_come = below if below is not None and path.is_relative_to(below) else None
         self._max_bytes = max_bytes
+        self._raw_root = raw_root
         self._descriptor: int | None = None
         self._torn = False
 
@@ -148,6 +153,8 @@ class LogFile:
             return False
 
     def _open(self) -> int:
+        if self._raw_root is not None and leads_into(self.path, self._raw_root):
+            raise OSError(errno.ELOOP, "a link leads from here into paths.raw_root, where ingestd never writes")
         # One level only: if a whole disk is gone, its folders must not be made again below the empty mount point.
         self.path.parent.mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ingestd import __version__, files
 from ingestd.errors import IngestdError, Retry
 from ingestd.layout import Layout
+from ingestd.raw_guard import Guard
 from ingestd.settings import Settings
 
 SERVICE = "the service"
@@ -151,6 +152,7 @@ class StateFile:
         self._started_at = started_at
         self._tell = tell
         self._pid, self._host = os.getpid(), socket.gethostname()
+        self._guard = Guard(settings.layout)
         self._shown: ServiceState | None = None
         self._written: ServiceState | None = None
 
@@ -188,6 +190,7 @@ class StateFile:
             self._tell(state)
         if state != self._written:
             with contextlib.suppress(Retry):
+                self._guard.check()
                 write_state(self._layout, state)
                 self._written = state
 

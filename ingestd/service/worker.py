@@ -206,7 +206,7 @@ class Worker:
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=_ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)
-        self._ingest.workspace.keep()
+        self._ingest.keep_places()
         self._orphans.note_unseen(found)
         self._plan_upkeep()  # a kill may have come between a record and its history
 
@@ -227,7 +227,7 @@ class Worker:
             tasks = self._looker.tasks(names)
             if tasks:
                 check_space(self._ingest.settings)
-                self._ingest.workspace.keep()
+                self._ingest.keep_places()
             tasks = self._suspects.set_apart(tasks)
             for batch in in_batches(tasks, limit_files=stage.batch_files, limit_mib=stage.batch_mib):
                 with self._suspects.noted(batch):
@@ -345,6 +345,7 @@ class Worker:
     def _delete_old_events(self) -> None:
         settings = self._ingest.settings
         today = self._ingest.clock().astimezone(settings.zone).date()
+        self._ingest.keep_places()  # the raw files' folders are called after days as well
         gone = delete_old_events(self._ingest.layout.events_dir, today, settings.events.keep_days)
         if gone:
             self._log.info("events_deleted", days=gone)

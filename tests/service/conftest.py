@@ -55,6 +55,7 @@ def start() -> Iterator[Start]:
         max_bytes: int | None = None,
         stream: Any = None,
         below: Path | None = None,
+        raw_root: Path | None = None,
         typed: Callable[[str], str] = str,
     ) -> tuple[Logs, io.StringIO, Clock]:
         stream, clock = stream or io.StringIO(), Clock()
@@ -67,6 +68,7 @@ def start() -> Iterator[Start]:
             zone=ZoneInfo("America/Santiago"),
             max_bytes=max_bytes,
             below=below,
+            raw_root=raw_root,
             typed=typed,
             wall=lambda: MOMENT,
             clock=clock,

@@ -94,8 +94,7 @@ class Guard:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        folders = dict.fromkeys([layout.raw_root, *(path for _, path in _folders(layout))])
-        self._folders = [os.fspath(folder) for folder in folders]
+        self._folders = [layout.raw_root, *dict.fromkeys(path for _, path in _folders(layout))]
         self._seen: list[tuple[int, int] | None] = []
 
     def check(self) -> None:
@@ -165,9 +164,9 @@ def _tidied(layout: Layout) -> Iterator[tuple[str, Path]]:
     yield "paths.metadata_dir", layout.metadata_dir
 
 
-def _identity(place: str | Path) -> tuple[int, int] | None:
+def _identity(place: Path) -> tuple[int, int] | None:
     try:
-        status = os.stat(place)  # noqa: PTH116  # a dozen for every batch
+        status = place.stat()
     except (OSError, ValueError):
         return None
     return (status.st_dev, status.st_ino) if status.st_ino else None

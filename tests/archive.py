@@ -207,16 +207,18 @@ def _check_stage(archive: Archive, live: list[ManifestRow]) -> None:
 
 
 def _check_copies_stay(archive: Archive, live: list[ManifestRow]) -> None:
-    """What was known as a copy of a run becomes no run of its own while that one lives, whatever its file has now.
+    """What was known as a copy of a run becomes no run of its own while that one or its heir lives.
 
     Where the header tells no start, another measurement may have its path, and so its id.
     """
     ids, by_digest = {row.run_id for row in live}, {row.source_sha256: row.run_id for row in live}
     nameless = {row.run_id for row in live if not tells_start(row.parameters)}
+    follows = {row.run_id: row.superseded_by for row in archive.rows() if not row.live}
     for digest, copied in archive.copies.items():
-        assert copied not in ids - nameless or by_digest.get(digest, copied) in {copied, *archive.versions}, (
-            "a copy counts"
-        )
+        heir = copied
+        while heir in follows:
+            heir = follows[heir]
+        assert heir not in ids - nameless or by_digest.get(digest, heir) in {heir, *archive.versions}, "a copy counts"
     duplicates = (note for note in archive.notes().values() if note.outcome == "duplicate")
     archive.copies = {note.source_sha256: note.run_id for note in duplicates if note.run_id in ids}
 

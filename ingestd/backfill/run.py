@@ -251,7 +251,7 @@ class _Run:
         store, only = self.ingest.store, self.options.only
         rowless = {file.source_file: file.code for file in self.ledger.told(WaitingFile) if file.state is State.QUEUED}
         moving = {status.size for status in store.catalog.undecided(self.scan.files).values()}
-        lost = lost_files(store, rowless, self.scan.saw, moving)
+        lost = lost_files(store, rowless, self.scan.saw, moving, self.ledger.staged())
         return [file for file in lost if only is None or file.source_file in only]
 
     # ---- one pass ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import FileStat
 from ingestd.ingest.originals import Originals
-from ingestd.manifest.catalog import KnownRun, known_run
+from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -76,7 +76,7 @@ class Decider:
             return distinct if isinstance(distinct, Failed) else None
         if prior is None:
             return self._put(Event.INGESTED, distinct, placing)
-        return self._supersede(prior, distinct, placing)
+        return self._restarted(prior, distinct, placing)
 
     def _edited_original_of(self, row: ManifestRow) -> KnownRun | None:
         """Find the live run whose raw file had these bytes and was edited since.
@@ -90,8 +90,9 @@ class Decider:
         kept = self.layout.superseded_runs(row.proc, row.date_local, row.source_sha256)
         if not kept or not tells_start(row.parameters):
             return None
-        live = (one for one in self.store.full_rows(kept).values() if one.live and tells_start(one.parameters))
-        return next(map(known_run, live), None)
+        heirs = {run.run_id: run for run in map(catalog.heir_of, kept) if run is not None}
+        rows = self.store.full_rows(list(heirs)).values()
+        return next((heirs[one.run_id] for one in rows if tells_start(one.parameters)), None)
 
     def _is_overtaken(self, outcome: Staged | Rejected | Waiting) -> bool:
         """Tell whether the path has got another run, or another version of its run, since the file was read."""
@@ -145,9 +146,7 @@ class Decider:
     def _joined(self, row: ManifestRow) -> list[FileNote]:
         """Note known copies of a run's new bytes as its copies: the run they were copies of has other bytes now."""
         others = (note for note in self.store.catalog.copies_of_bytes(row.source_sha256) if note.run_id != row.run_id)
-        return [
-            note.model_copy(update={"run_id": row.run_id}) for note in others if note.source_file != row.source_file
-        ]
+        return [_of(row.run_id, note) for note in others if note.source_file != row.source_file]
 
     def _put_again(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         """Record what a run's file holds now: more rows, or an edit.
@@ -158,12 +157,18 @@ class Decider:
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
         return record.model_copy(update={"files": [*record.files, *map(forgotten, left)]})
 
-    def _supersede(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
+    def _restarted(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
+        """Record that a run's file has another start now: edited, or another measurement under a name used again."""
+        if self._has_other_rows(old, outcome):
+            record = self._put(Event.INGESTED, outcome, placing)
+            note = f"the file was run {old.run_id}, with other rows; that one stays"
+            return record.model_copy(update={"note": note})
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
+        moved_on = (note for note in self._copies_of([old]) if note.source_file != outcome.row.source_file)
         return record.model_copy(
             update={
                 "rows": [self._retired(old, outcome.row.run_id), outcome.row],
-                "files": [*record.files, *map(forgotten, self._left_alone(old, outcome))],
+                "files": [*record.files, *(_of(outcome.row.run_id, note) for note in moved_on)],
                 "note": f"its start time changed; it was run {old.run_id}",
             }
         )
@@ -174,17 +179,34 @@ class Decider:
     def _left_alone(self, old: KnownRun, outcome: Staged) -> list[FileNote]:
         """List the copies of a run whose file was overwritten by another measurement: they are all that is left of it.
 
-        They are copies of its last version if there are any, otherwise of an earlier one. If only the header was edited
-        or rows were added, none is listed: the copies are of the same measurement, which still counts.
+        They are copies of its last version if there are any, otherwise of an earlier one. If it was only edited, none
+        is listed: the copies are of the same measurement, which still counts.
         """
-        if old.source_sha256 == outcome.row.source_sha256:
-            return []
-        copies = [note for note in self.store.catalog.noted_as("duplicate") if note.run_id == old.run_id]
+        copies = self._copies_of([old])
         digests = {note.source_sha256 for note in copies}
-        if not digests or self._begins_as(old, outcome.temporary):
+        if not digests or not self._has_other_rows(old, outcome):
             return []
         version = old.source_sha256 if old.source_sha256 in digests else min(digests)
         return [note for note in copies if note.source_sha256 == version]
+
+    def _copies_of(self, runs: list[KnownRun]) -> list[FileNote]:
+        """List the files that are known as copies of these runs, whichever version of them."""
+        ids = {run.run_id for run in runs}
+        return [note for note in self.store.catalog.noted_as("duplicate") if note.run_id in ids]
+
+    def _has_other_rows(self, old: KnownRun, outcome: Staged) -> bool:
+        """Tell whether a file at a run's path is another measurement: an edit leaves most rows as they are.
+
+        If the run's Parquet cannot be read, nothing tells that it is the same measurement.
+        """
+        from ingestd.stage.parquet import read_run, share_rows  # noqa: PLC0415  # loads pyarrow
+
+        if old.source_sha256 == outcome.row.source_sha256:
+            return False
+        try:
+            return not share_rows(read_run(self.layout.staged_file(old)), read_run(outcome.temporary))
+        except (Corrupt, Retry):
+            return True
 
     def _begins_as(self, old: KnownRun, parquet: Path) -> bool:
         """Tell whether what is staged begins with all rows of a run."""
@@ -236,12 +258,11 @@ class Decider:
         if not parts:
             return record
         ids = [part.run_id for part in parts]
-        copies = (note for note in catalog.noted_as("duplicate") if note.run_id in ids)
         placing.removed += map(self.layout.staged_file, parts)
         return record.model_copy(
             update={
                 "rows": [*(self._retired(part, run.run_id) for part in parts), *record.rows],
-                "files": [*record.files, *(note.model_copy(update={"run_id": run.run_id}) for note in copies)],
+                "files": [*record.files, *(_of(run.run_id, note) for note in self._copies_of(parts))],
                 "note": f"it was run {' and '.join(ids)}, of the same measurement",
                 "superseded_parquet": [self._kept_aside(part, placing) for part in parts],
             }
@@ -349,9 +370,14 @@ def forgotten(note: FileNote) -> FileNote:
     return note.model_copy(update={"outcome": "forgotten", "run_id": None, "code": None})
 
 
+def _of(run_id: str, note: FileNote) -> FileNote:
+    """Return the note of a copy as one of this run."""
+    return note.model_copy(update={"run_id": run_id})
+
+
 def forgotten_by(record: Record) -> list[str]:
     """List the other files whose notes a decision takes back, so that they must be looked at again."""
-    if record.event not in {Event.SUPERSEDED, Event.EDITED}:
+    if record.event is not Event.EDITED:
         return []
     return [n.source_file for n in record.files if n.outcome == "forgotten" and n.source_file != record.source_file]
 

@@ -12,6 +12,7 @@ from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.raw.settling import queued
+from ingestd.stage.identity import compute_run_id
 from ingestd.words import count
 
 EMPTIED = {
@@ -22,6 +23,8 @@ EMPTIED = {
 """What became of a run's raw file that counts as queued again, by the kind of reason."""
 
 RESTORE = "restore it from a backup"
+
+RESTORE_RENAMED = f"{RESTORE} under another name, unless it is kept elsewhere"
 
 RESTORE_EMPTIED = f"{RESTORE}, unless a new measurement begins under its name"
 
@@ -40,17 +43,26 @@ class LostFile(NamedTuple):
 
 
 def lost_files(
-    store: ManifestStore, rowless: Mapping[str, str], saw: Callable[[str], bool], moving: Collection[int] = ()
+    store: ManifestStore,
+    rowless: Mapping[str, str],
+    saw: Callable[[str], bool],
+    moving: Collection[int] = (),
+    staged: Collection[str] = (),
 ) -> list[LostFile]:
     """List the live runs whose raw file is there and was emptied, or overwritten with another run's bytes, by path.
 
     `rowless` are the files without a complete row: path -> kind of reason (a key of `QUEUED_REASONS`); `saw` tells
     whether a path is there. A run with as many bytes as one of `moving`, the sizes of files not decided yet, may only
-    have been moved and is left out.
+    have been moved and is left out. If a new measurement was made under its name, perhaps after the file was stored
+    elsewhere, it is listed only if that one is among those just `staged`.
     """
     catalog = store.catalog
     found: dict[KnownRun, str | FileNote] = {run: rowless[name] for name in rowless if (run := catalog.occupant(name))}
-    there = {run: note for run, note in catalog.overwritten().items() if saw(run.source_file)}
+    there = {
+        run: note
+        for run, note in catalog.overwritten().items()
+        if saw(run.source_file) and (run.source_file in staged or not _began_there(store, note))
+    }
     return [file for file, run in _lost(store, found | there) if run.source_size not in moving]
 
 
@@ -81,7 +93,14 @@ def emptied(store: ManifestStore, row: ManifestRow, code: str) -> LostFile:
 
 def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostFile:
     """Say which run a raw file was that now has another run's bytes; `note` is the file's."""
-    return _told(store, row, f"has the bytes of run {note.run_id} now", RESTORE)
+    next_step = RESTORE_RENAMED if _began_there(store, note) else RESTORE
+    return _told(store, row, f"has the bytes of run {note.run_id} now", next_step)
+
+
+def _began_there(store: ManifestStore, note: FileNote) -> bool:
+    """Tell whether the run that a file is now was measured under this name, not moved or copied to it."""
+    run = store.catalog.run(note.run_id or "")
+    return run is not None and run.run_id == compute_run_id(note.source_file, run.start_time_utc)
 
 
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:

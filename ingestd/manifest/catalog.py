@@ -155,8 +155,16 @@ class Catalog:
 
     def edited_original_of(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""
-        runs = (self.run(note.run_id) for note in self.copies_of_bytes(digest) if note.run_id)
-        return next((run for run in runs if run is not None and run.live), None)
+        runs = (self.heir_of(note.run_id) for note in self.copies_of_bytes(digest) if note.run_id)
+        return next((run for run in runs if run is not None), None)
+
+    def heir_of(self, run_id: str) -> KnownRun | None:
+        """Find the live run that stands for a run's measurement: itself, or what superseded it in the end."""
+        passed: set[str] = set()
+        while (run := self.run(run_id)) is not None and run.superseded_by is not None and run_id not in passed:
+            passed.add(run_id)
+            run_id = run.superseded_by
+        return run if run is not None and run.live else None
 
     def overwritten(self) -> dict[KnownRun, FileNote]:
         """Find the live runs whose path has another run's bytes, each with the note that says so."""

@@ -226,6 +226,7 @@ class Daemon:
         self._checked_at = time.monotonic()
         self._scheduler.start()
         self._thread.start()
+        self._show("running")  # who waited for systemd finds a state file
         self._notifier.ready(f"watching {layout.raw_root} {self._watching}")
 
     def _stop(self) -> Exit:

@@ -41,7 +41,7 @@ def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_m
 
 def _tell_lost(log: BoundLogger, store: ManifestStore, record: Record) -> None:
     """Warn if a decision shows that a run's raw file was emptied, or has another run's bytes now."""
-    if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED}:
+    if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED, Event.INGESTED}:
         for file in lost_at(store, record.source_file):
             log.warning(
                 "raw_file_lost",

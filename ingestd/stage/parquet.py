@@ -104,6 +104,16 @@ def same_cells(one: pa.Table, other: pa.Table) -> bool:
     return all(_bits(a).equals(_bits(b)) for a, b in zip(one.columns, other.columns, strict=True))
 
 
+def share_rows(one: pa.Table, other: pa.Table) -> bool:
+    """Tell whether more than half of the shorter table's rows are in the other: as an edit leaves them."""
+    import polars as pl  # noqa: PLC0415  # only a comparison needs it
+
+    if one.schema != other.schema:
+        return False
+    short, long = (pl.DataFrame(table) for table in sorted((one, other), key=len))
+    return 2 * short.join(long, on=short.columns, how="semi", nulls_equal=True).height > short.height
+
+
 def _bits(column: pa.ChunkedArray) -> pa.Array:
     whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     return whole.view(pa.int64()) if pa.types.is_float64(whole.type) else whole

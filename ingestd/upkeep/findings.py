@@ -68,9 +68,7 @@ def fate_of_copy(catalog: Catalog, note: FileNote) -> str:
     run = catalog.edited_original_of(note.source_sha256)
     if run is not None:
         return f"a copy of {run.source_file} (run {run.run_id}), before its edit: counted once, there"
-    was = catalog.run(note.run_id or "")
-    where = was.source_file if was else "?"
     return (
-        f"a copy of {where} as run {note.run_id}, which another run replaced; these bytes count nowhere now, and "
-        "become a run of their own when they are looked at again (`touch` the file)"
+        f"a copy of run {note.run_id}, which is not known any more; these bytes count nowhere now, and become a run of "
+        "their own when they are looked at again (`touch` the file)"
     )

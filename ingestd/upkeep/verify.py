@@ -46,6 +46,9 @@ DEEP_KINDS = frozenset({"raw-bytes", "raw-unparsed", "parquet-cells"})
 OTHER_SETTINGS = "is the right config file in force (`ingestd config show`)?"
 """What to ask if bytes that were staged could not be staged today."""
 
+OTHER_COLUMNS = "has other columns or types than {} gives: damaged, or staged before its procedure's table was changed"
+"""What differs if the schema does; to stage it again mends both."""
+
 LOOKS = 5
 """How often what disagrees is looked at again while other processes go on deciding; damage disagrees every time."""
 
@@ -326,7 +329,9 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
         staged = read_run(path)
         run = parse_run(read.data, settings.registry)
         done.cells += run.rows * len(run.header.columns)
-        if not same_cells(staged, run.table) or read_header(path) != run.header.text:
+        if staged.schema != run.table.schema:
+            yield Finding("parquet-cells", layout.relative(path), OTHER_COLUMNS.format(row.source_file), row.run_id)
+        elif not same_cells(staged, run.table) or read_header(path) != run.header.text:
             yield Finding("parquet-cells", layout.relative(path), f"differs from {row.source_file}", row.run_id)
     except Reject as error:  # of the very bytes that were staged: the settings are different now
         message = f"cannot be compared with its Parquet: {error.message}; {OTHER_SETTINGS}"

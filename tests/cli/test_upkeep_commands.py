@@ -180,6 +180,21 @@ def test_what_these_settings_cannot_read_is_no_damage(folder: Folder) -> None:
     assert folder.run("repair", "--deep", "--apply").code == 0
 
 
+def test_a_table_changed_since_is_named_as_the_reason_and_mended(folder: Folder) -> None:
+    """A run staged with another type of a column is told from one with other cells; a repair stages it again."""
+    folder.put("It_1.csv", Measurement().data)
+    folder.run("backfill", "--workers", "1")
+    (folder.path / "config.toml").write_text(
+        '[procedures.ITS.columns]\nclock_ms = { accepts = ["Clock (ms)"], dtype = "string" }\n'
+    )
+    done = folder.run("verify", "--deep", "--json")
+    (found,) = done.json["findings"]
+    assert (done.code, found["kind"]) == (1, "parquet-cells")
+    assert found["message"].endswith("damaged, or staged before its procedure's table was changed")
+    assert folder.run("repair", "--deep", "--apply").code == 0
+    assert folder.run("verify", "--deep").code == 0
+
+
 @pytest.mark.parametrize("name", ["-y.csv", "it's.csv", 'a "b".csv', "new\nline.csv", "e/ü.csv"])
 def test_what_is_printed_to_be_typed_works_as_it_stands(folder: Folder, name: str) -> None:
     """Whatever a file is called: the command is found by the shell's rules, with the options that tell where it is."""

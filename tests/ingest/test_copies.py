@@ -32,7 +32,7 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_copy_whose_run_is_superseded_is_known_no_more(archive: Archive, gone: bool) -> None:
+def test_a_copy_that_takes_the_place_of_an_overwritten_run_is_known_no_more(archive: Archive, gone: bool) -> None:
     """What was counted as known is what was: no copy that is gone is taken out of it, one that is looked at is."""
     archive.put(A, RUN.data)
     archive.copy(A, B)
@@ -42,7 +42,7 @@ def test_a_copy_whose_run_is_superseded_is_known_no_more(archive: Archive, gone:
         archive.delete(B)
     archive.put(A, RUN.but(start=1758700000.5, sample=2).data)
     archive.backfill()
-    assert archive.report.events == Counter({"superseded": 1} if gone else {"superseded": 1, "ingested": 1})
+    assert archive.report.events == Counter({"ingested": 1} if gone else {"ingested": 1, "moved": 1})
     assert archive.report.known == 1
 
 

@@ -84,7 +84,7 @@ def test_what_another_process_decides_first_is_overtaken(archive: Archive) -> No
 
 
 def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:
-    """A copy whose original is overwritten right after it was decided becomes the run: it is staged, no copy."""
+    """A copy whose original is overwritten right after it was decided takes its place: it moved, and is no copy."""
     archive = one_by_one
     archive.put(A, RUN.data)
     archive.backfill()
@@ -96,21 +96,21 @@ def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:
             archive.put(A, OTHER.data)
 
     report = backfill(archive.settings, Options(engine=inline, clock=archive.now, on_record=overwrite))
-    assert report.events == {"duplicate": 1, "superseded": 1, "ingested": 1}
-    assert report.fates == Counter({Fate.SUPERSEDED: 1, Fate.INGESTED: 1})
-    assert (report.staged, report.scanned) == (2, 2)
+    assert report.events == {"duplicate": 1, "ingested": 1, "moved": 1}
+    assert report.fates == Counter({Fate.INGESTED: 1, Fate.MOVED: 1})
+    assert (report.staged, report.scanned) == (1, 2)
 
 
 def test_a_copy_that_is_none_any_more_is_left_by_a_stop(archive: Archive) -> None:
-    """Its original was overwritten and it is to be looked at: the next run does, and this one counts it as left."""
-    archive.put(A, RUN.data)
+    """Its original, without a start, was overwritten: it is to be looked at, and counts as left until the next run."""
+    archive.put(A, RUN.but(start=None).data)
     archive.copy(A, B)
     archive.backfill()
-    archive.put(A, OTHER.data)
+    archive.put(A, OTHER.but(start=None).data)
     decided: list[Record] = []
     options = Options(engine=inline, clock=archive.now, on_record=decided.append, stop=lambda: bool(decided))
     report = backfill(archive.settings, options)
-    assert (report.fates, report.left) == (Counter({Fate.SUPERSEDED: 1, Fate.LEFT: 1}), 1)
+    assert (report.fates, report.left) == (Counter({Fate.EDITED: 1, Fate.LEFT: 1}), 1)
     assert archive.backfill_amid() == [("ingested", B)]
 
 

@@ -27,6 +27,8 @@ def told(archive: Archive) -> str:
     return finding.message
 
 
+EDITS: list[dict[str, float]] = [{"rows": RUN.rows + 1}, {"chip": 67}, {"start": 1758699999.5}]
+
 AFTERWARDS: dict[str, Callable[[Archive], object]] = {
     "touched": lambda archive: archive.touch(B),
     "renamed": lambda archive: archive.move(B, C),
@@ -46,9 +48,9 @@ def copied(archive: Archive) -> Archive:
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("what", AFTERWARDS)
-@pytest.mark.parametrize("edit", [{"rows": RUN.rows + 1}, {"chip": 67}], ids=["grown", "of the same size"])
+@pytest.mark.parametrize("edit", EDITS, ids=["grown", "of the same size", "of another start"])
 def test_a_copy_of_what_was_edited_since_stays_one(
-    copied: Archive, edit: dict[str, int], what: str, force: bool
+    copied: Archive, edit: dict[str, float], what: str, force: bool
 ) -> None:
     """The original is corrected, then something happens to its copy: the measurement counts once, corrected."""
     copied.put(A, RUN.but(**edit).data)
@@ -89,14 +91,38 @@ def test_the_copy_put_back_over_its_edited_original_undoes_the_edit(copied: Arch
     assert copied.backfill() == [("moved", B)]
 
 
-def test_a_copy_of_a_replaced_run_is_no_copy_any_more(copied: Archive) -> None:
-    """Another measurement took the original's path: the copy is the only one left that has it."""
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("how", ["known", "kept"])
+def test_a_copy_from_before_two_corrected_starts_stays_one(archive: Archive, how: str, force: bool) -> None:
+    """Known as a copy before the corrections or first seen after them: it is told as a copy of the run as it is now."""
+    archive.put(A, RUN.data)
+    if how == "known":
+        archive.copy(A, B)
+    archive.backfill()
+    for start in (1758699999.5, 1758700000.5):
+        archive.put(A, RUN.but(start=start).data)
+        assert archive.backfill() == [("superseded", A)]
+    if how == "kept":
+        archive.put(B, RUN.data)
+        assert archive.backfill() == [("duplicate", B)]
+    (run,) = archive.live().values()
+    assert told(archive) == f"a copy of {A} (run {run.run_id}), before its edit: counted once, there"
+    archive.touch(B)
+    archive.backfill(force=force)
+    assert list(archive.live()) == [A]
+
+
+def test_a_copy_put_back_over_a_corrected_start_undoes_it(copied: Archive) -> None:
+    """The run has its first id again, and its copy takes its place when it goes."""
+    (first,) = copied.live().values()
     copied.put(A, RUN.but(start=1758699999.5).data)
+    copied.backfill()
+    copied.copy(B, A)
     assert copied.backfill() == [("superseded", A)]
-    assert "count nowhere now" in told(copied)
-    copied.touch(B)
-    assert copied.backfill() == [("ingested", B)]
-    assert sorted(copied.live()) == [A, B]
+    assert copied.live()[A].run_id == first.run_id
+    assert copied.notes()[B].run_id == first.run_id
+    copied.delete(A)
+    assert copied.backfill() == [("moved", B)]
 
 
 @pytest.mark.parametrize("batch", [1, 64])
@@ -227,20 +253,25 @@ def test_a_copy_of_a_run_without_a_start_whose_header_was_corrected(archive: Arc
 
 
 def test_a_copy_from_before_an_edit_of_a_file_that_was_overwritten(copied: Archive) -> None:
-    """All that is left of a measurement is a copy from before its correction: that counts."""
+    """The corrected run stays, though its file is another measurement now, and its copies stay copies of it."""
     copied.put(A, RUN.but(chip=67).data)
     copied.backfill()
     copied.copy(B, C)
     assert copied.backfill() == [("duplicate", C)]
     copied.put(A, OTHER.data)
-    assert copied.backfill() == [("superseded", A), ("ingested", B), ("duplicate", C)]
-    assert {name: row.chip_number for name, row in copied.live().items()} == {A: 70, B: 72}
+    assert copied.backfill() == [("ingested", A)]
+    copied.touch(B)
+    assert copied.backfill() == [("unchanged", B)]
+    assert sorted((row.source_file, row.chip_number) for row in copied.rows() if row.live) == [(A, 67), (A, 70)]
 
 
 def test_a_copy_is_not_given_a_run_by_what_never_was_at_its_path(copied: Archive) -> None:
     """The copy is deleted, and another measurement takes its original's path: `explain` tells of no move."""
+    for name in (A, B):
+        copied.put(name, RUN.but(start=None).data)
+    copied.backfill()
     copied.delete(B)
-    copied.put(A, OTHER.data)
+    copied.put(A, OTHER.but(start=None).data)
     copied.backfill_amid()
     assert explain(copied.settings, B, copied.now()).verdict == "Its raw file is gone, and it never became a run."
 

@@ -170,19 +170,21 @@ def test_a_refusal_that_another_process_overtook(archive: Archive, before: bytes
 
 
 def test_the_copy_of_a_run_whose_parquet_is_damaged_counts_when_that_is_overwritten(archive: Archive) -> None:
-    """Nothing tells whether the new measurement has the run's rows: the batch goes on, and the copy becomes a run."""
+    """Nothing tells whether the new measurement has the run's rows: the run stays, and its copy takes its place."""
     archive.put(A, RUN.data)
     archive.copy(A, C)
     archive.backfill()
     archive.staged(archive.live()[A]).write_bytes(b"damaged")
     archive.put(A, RUN.but(sample=2, start=1758700000.5).data)
+    run_id = archive.live()[A].run_id
     archive.backfill_amid()
-    archive.backfill_amid()
+    archive.backfill()
     assert archive.live().keys() == {A, C}
+    assert archive.live()[C].run_id == run_id
 
 
 def test_of_an_overwritten_run_the_copies_of_its_last_version_count(archive: Archive) -> None:
-    """It was edited between two copies: the earlier version is the same measurement, and stays a copy."""
+    """It was edited between two copies: the last version takes its place, the earlier one stays a copy."""
     archive.put(A, RUN.data)
     archive.copy(A, C)
     archive.backfill()

@@ -13,7 +13,7 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.errors import Corrupt
-from ingestd.stage.parquet import read_header, read_row, read_run, same_cells, write_run
+from ingestd.stage.parquet import read_header, read_row, read_run, same_cells, share_rows, write_run
 
 RUN = Measurement()
 A = "2025-09-23/It_1.csv"
@@ -100,3 +100,15 @@ def test_tables_are_the_same_to_the_last_bit(one: pa.Table, other: pa.Table, sam
     """Same names, types and cells; NaN is NaN, but not null, and 0.0 is not -0.0."""
     assert same_cells(one, other) is same
     assert same_cells(other, one) is same
+
+
+def test_an_edit_leaves_more_than_half_of_the_shorter_tables_rows() -> None:
+    """In any order, NaN and nulls too; a half may be chance, and other columns are another kind of measurement."""
+    four = table_of([1.0, NAN, None, 4.0])
+    assert share_rows(four, four)
+    assert share_rows(four, table_of([4.0, None, NAN, 7.0, 8.0, 9.0, 10.0]))
+    assert share_rows(table_of([NAN]), four)
+    assert not share_rows(four, table_of([1.0, NAN, 7.0, 8.0]))
+    assert not share_rows(table_of([5.0]), four)
+    assert not share_rows(TWO, table_of([1.0, 2.0], name="b_v"))
+    assert not share_rows(TWO, table_of([1, 2], pa.int64()))

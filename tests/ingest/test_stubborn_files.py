@@ -265,7 +265,7 @@ def test_a_file_that_changes_while_it_is_read_is_waited_for(archive: Archive, th
 
 
 def test_a_copy_counts_when_another_measurement_took_its_originals_place(archive: Archive) -> None:
-    """A measurement whose only file is its backup by now is a run of its own: in the same backfill, and once."""
+    """A measurement whose only file is its backup by now is there: in the same backfill, and once."""
     archive.put(A, RUN.data)
     archive.backfill()
     archive.copy(A, C)
@@ -273,8 +273,8 @@ def test_a_copy_counts_when_another_measurement_took_its_originals_place(archive
     archive.backfill()
     archive.put(A, LATER.data)
     events = archive.backfill()
-    assert events[0] == ("superseded", A)
-    assert sorted(event for event, _ in events[1:]) == ["duplicate", "ingested"]
+    assert events[0] == ("ingested", A)
+    assert sorted(event for event, _ in events[1:]) == ["moved", "unchanged"]
     assert {row.start_time_utc.timestamp() for row in archive.live().values()} == {RUN.start, LATER.start}
     assert archive.backfill() == []
 

@@ -225,6 +225,38 @@ def test_a_run_is_not_staged_again_from_the_file_of_one_that_moved_over_it(
     assert lived.manifest(empty) == want
 
 
+@pytest.mark.parametrize("first", ["deleted", "overwritten"])
+def test_a_name_used_again_for_another_measurement(empty: Archive, run_id: str, first: str) -> None:
+    """What the file was stays in manifest, stage and history; that its file is gone is told once, and by `verify`."""
+    if first == "deleted":
+        empty.delete(PLAIN)
+        empty.backfill()
+    empty.put(PLAIN, SECOND.data)
+    assert empty.backfill() == [("ingested", PLAIN)]
+    (record,) = empty.fresh
+    assert record.note == f"the file was run {run_id}, with other rows; that one stays"
+    other = str(record.run_id)
+    next_step = "restore it from a backup under another name, unless it is kept elsewhere"
+    assert empty.report.lost == [(PLAIN, run_id, told(run_id, other), next_step, None)]
+    assert exit_code(empty.report) == 1
+    assert {row.run_id for row in empty.rows() if row.live} == {run_id, other}
+    assert empty.history(72) == [PLAIN, PLAIN]
+    assert empty.backfill() == []
+    assert (empty.report.lost, exit_code(empty.report), status(empty).troubles) == ([], 0, [])
+    (found,) = lived.findings(empty)
+    assert (found.level, found.kind, found.run_id) == ("note", "raw-overwritten", run_id)
+    assert found.message == f"{told(run_id, other)}: {next_step}"
+    assert verdict(empty, run_id).endswith(f"{found.message}.")
+    assert verdict(empty).startswith(f"It is run {other}: 5 rows")
+    want = lived.manifest(empty)
+    for source in ("raw", "stage"):
+        lived.rebuild(empty, source)
+        assert lived.manifest(empty) == want, source
+    empty.put(OTHER, RUN.data)
+    assert empty.backfill_amid() == [("moved", OTHER)]
+    assert lived.findings(empty) == []
+
+
 def test_an_overwritten_file_that_is_deleted_then(empty: Archive, run_id: str, second_id: str) -> None:
     """Then it is told as every run is whose raw file is gone."""
     empty.put(PLAIN, SECOND.data)

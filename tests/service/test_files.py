@@ -122,6 +122,24 @@ def test_hard_links_are_copies(tmp_path: Path) -> None:
         service.check_whole(notes=("duplicate",))
 
 
+def test_a_name_used_again_is_told_once(tmp_path: Path) -> None:
+    """Another measurement under the name of one whose file was taken away: both count, and the log tells."""
+    with Service(tmp_path) as service:
+        put(service.raw, {"It_1.csv": ONE.data})
+        service.until(lambda: service.live_names() == {"It_1.csv"}, "the run")
+        (first,) = service.rows()
+        (service.raw / "It_1.csv").unlink()
+        put(service.raw, {"It_1.csv": ONE.but(start=1758700000.5, sample=7).data})
+        service.until(lambda: len(service.lines("ingested")) == 2, "the other measurement")
+        service.until(lambda: service.lines("raw_file_lost"), "what is gone")
+        (told,) = service.lines("raw_file_lost")
+        assert (told["source_file"], told["run_id"]) == ("It_1.csv", first.run_id)
+        assert told["next_step"] == "restore it from a backup under another name, unless it is kept elsewhere"
+        assert service.stop() == 0
+        assert [row.live for row in service.rows()] == [True, True]
+        service.check_whole(notes=("raw-overwritten",))
+
+
 @pytest.mark.parametrize("way", ["renamed away", "deleted"])
 def test_a_name_that_is_gone_for_an_instant_keeps_its_run(tmp_path: Path, way: str) -> None:
     """A program saves a file with a known copy by taking its name away first: edited, and the copy stays one."""

@@ -124,6 +124,10 @@ class Layout:
         """Locate the kept Parquet of a replaced version of a run, identified by its raw file's SHA-256."""
         return self.superseded_root / partition(run.proc, run.date_local, run.run_id) / f"{digest[:16]}.parquet"
 
+    def any_staged(self) -> Path | None:
+        """Find one staged Parquet, whichever; None if there is none."""
+        return next(self.staged_root.glob("*/*/*/*.parquet"), None)
+
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
         """List the runs of a procedure and day that have a replaced version with this SHA-256."""
         folder = (self.superseded_root / partition(proc, day, "x")).parent

@@ -85,6 +85,10 @@ class Catalog:
 
     # ---- questions --------------------------------------------------------------------------------------------------
 
+    def has_rows(self) -> bool:
+        """Tell whether any run is known."""
+        return bool(self.rows) or not self._base.is_empty()
+
     def is_current(self, source_file: str, stamp: Stamp) -> bool:
         """Tell whether the file in this state was decided already, so that it need not be opened."""
         return self._seen.get(source_file) == stamp

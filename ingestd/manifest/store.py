@@ -126,6 +126,15 @@ class ManifestStore:
                     next_step="mount it again; if the table is lost, stop ingestd and run `ingestd repair`",
                 )
 
+    def _refuse_filled_stage(self) -> None:
+        """Raise `Corrupt` if there are staged runs where the manifest, log and all, is yet to begin."""
+        if (parquet := self.layout.any_staged()) is not None:
+            raise Corrupt(
+                f"the manifest is gone, but runs are staged: {self.layout.relative(parquet)}",
+                place=str(self.layout.manifest_path.parent),
+                next_step="`ingestd rebuild-manifest` makes it again from them; to begin anew, move them away first",
+            )
+
     def _log_is_gone(self) -> Retry:
         return Retry(
             "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
@@ -172,7 +181,7 @@ class ManifestStore:
 
         Raises:
             LockHeld: another process held the lock for longer than the timeout.
-            Corrupt: table or log is damaged; nothing was changed.
+            Corrupt: table or log is damaged, or gone beside staged runs; nothing was changed.
             Retry: the disk refused, or the log, or a table, that was there is gone.
         """
         with self._lock.held(self._timeout_s):
@@ -182,6 +191,7 @@ class ManifestStore:
                     self.refresh()
                     log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
+                    self._refuse_filled_stage()
                     self.position = log.create(self.layout.wal_dir, SegmentHead(segment=1, next_seq=1))
                 yield
             finally:

@@ -265,6 +265,7 @@ class _Job:
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
+            files.make_folders(self.layout.staged_root)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _leave(self, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]) -> None:

@@ -1,0 +1,72 @@
+"""Whole folders of ours that are taken away: nothing is begun anew in their place, and the way back is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import lived
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd.errors import Corrupt, Retry
+
+RUN, OTHER = Measurement(), Measurement(start=1758639999.5, chip=67, sample=1)
+A, B = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv"
+
+
+@pytest.fixture
+def staged(empty: Archive) -> Archive:
+    """Two runs, and the raw file of one was stored elsewhere since."""
+    empty.put(A, RUN.data)
+    empty.put(B, OTHER.data)
+    empty.backfill()
+    empty.delete(B)
+    empty.backfill()
+    return empty
+
+
+def test_no_manifest_is_begun_beside_staged_runs(staged: Archive) -> None:
+    """The manifest was deleted: a backfill would forget the run without a raw file; a rebuild brings all back."""
+    want = lived.manifest(staged)
+    shutil.rmtree(staged.layout.manifest_path.parent)
+    with pytest.raises(Corrupt, match="the manifest is gone, but runs are staged") as raised:
+        staged.backfill_amid()
+    assert raised.value.place == str(staged.layout.manifest_path.parent)
+    assert raised.value.next_step.startswith("`ingestd rebuild-manifest` makes it again")
+    lived.rebuild(staged, "stage")
+    assert lived.manifest(staged) == want
+    assert staged.backfill_amid() == []
+    lived.check_sound(staged)
+
+
+def test_a_manifest_begins_anew_once_the_staged_runs_are_moved_away(staged: Archive, tmp_path: Path) -> None:
+    """As the message says."""
+    shutil.rmtree(staged.layout.manifest_path.parent)
+    staged.layout.staged_root.rename(tmp_path / "away")
+    assert staged.backfill_amid() == [("ingested", A)]
+
+
+def test_nothing_is_staged_where_the_staged_runs_are_gone(staged: Archive, tmp_path: Path) -> None:
+    """Their folder was moved: it is waited for, and nothing is made in its place. With it back, work goes on."""
+    away = staged.layout.staged_root.rename(tmp_path / "away")
+    staged.put("It_3.csv", RUN.but(start=1758700000.5, sample=3).data)
+    staged.backfill_amid()
+    assert isinstance(staged.report.stopped_by, Retry)
+    assert staged.report.stopped_by.place == str(staged.layout.staged_root)
+    assert not staged.layout.staged_root.exists()
+    away.rename(staged.layout.staged_root)
+    assert staged.backfill() == [("ingested", "It_3.csv")]
+    lived.check_sound(staged)
+
+
+def test_staged_runs_that_are_lost_are_staged_again_by_a_repair(staged: Archive) -> None:
+    """Where there is a raw file; the run without one is named as lost."""
+    (gone,) = (row.run_id for row in staged.rows() if row.source_file == B)
+    shutil.rmtree(staged.layout.staged_root)
+    done = lived.mend(staged)
+    assert [(one.kind, one.run_id) for one in done.left] == [("parquet-missing", gone)]
+    assert staged.staged(staged.live()[A]).exists()
+    staged.touch(A)
+    assert staged.backfill_amid() == [("unchanged", A)]

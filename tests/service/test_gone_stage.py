@@ -1,0 +1,26 @@
+"""The folder of the staged runs is taken away under a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from running import Service, put
+
+from ingestd.service.status_report import Health
+
+
+def test_a_service_waits_for_the_staged_runs(tmp_path: Path) -> None:
+    """`status` says where they are missed; with the folder back the service goes on by itself."""
+    with Service(tmp_path, service={"retry_s": 0.2}) as service:
+        names = put(service.raw, 0, 2)
+        service.until(lambda: service.live_names() == names, "two runs")
+        away = service.layout.staged_root.rename(tmp_path / "away")
+        names |= put(service.raw, 2, 1)
+        service.until(lambda: service.status().health is Health.NEEDS_A_PERSON, "a trouble")
+        (trouble,) = service.status().troubles
+        assert trouble.place == str(service.layout.staged_root)
+        assert not service.layout.staged_root.exists()
+        away.rename(service.layout.staged_root)
+        service.until(lambda: service.live_names() == names, "the run that waited")
+        assert service.stop() == 0
+        service.check_whole()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ingestd.errors import Corrupt, Retry
-from ingestd.files import FileStat
+from ingestd.files import FileStat, is_gone
 from ingestd.ingest.originals import Originals
 from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
@@ -197,14 +197,16 @@ class Decider:
     def _has_other_rows(self, old: KnownRun, outcome: Staged) -> bool:
         """Tell whether a file at a run's path is another measurement: an edit leaves most rows as they are.
 
-        If the run's Parquet cannot be read, nothing tells that it is the same measurement.
+        If the run's Parquet is gone, the version kept aside tells (an older manifest was put back, say); if nothing of
+        it can be read, nothing tells that it is the same measurement.
         """
         from ingestd.stage.parquet import read_run, share_rows  # noqa: PLC0415  # loads pyarrow
 
         if old.source_sha256 == outcome.row.source_sha256:
             return False
+        staged, aside = self.layout.staged_file(old), self.layout.superseded_file(old, old.source_sha256)
         try:
-            return not share_rows(read_run(self.layout.staged_file(old)), read_run(outcome.temporary))
+            return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))
         except (Corrupt, Retry):
             return True
 

@@ -1,4 +1,4 @@
-"""Paths of runs whose raw file was found gone: a known copy takes its place once the file has stayed away."""
+"""Paths of runs whose raw file was found gone or overwritten: a known copy takes its place if that stays so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PUT_OFF_S = 1.0
 
 
 class Orphans:
-    """Which paths are gone, and when their copies' turn comes. Only the worker calls it.
+    """Which paths are gone or overwritten, and when their copies' turn comes. Only the worker calls it.
 
     A copy's turn does not come at once: programs that save a file may remove its name for an instant, and when a folder
     was renamed, its old paths are looked at before the new ones.
@@ -26,7 +26,7 @@ class Orphans:
         self._due: dict[str, float] = {}  # path -> monotonic seconds
 
     def note(self, paths: Iterable[str]) -> None:
-        """Note which of these paths, just found gone, belong to a run with a known copy."""
+        """Note which of these paths, just found gone or overwritten, belong to a run with a known copy."""
         catalog = self._ingest.store.catalog
         self._note(path for path in paths if any(catalog.copies_of_runs_at([path])))
 

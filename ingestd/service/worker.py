@@ -287,6 +287,8 @@ class Worker:
             tell_decision(self._log, self._ingest.store, record, took_ms)
             for name in forgotten_by(record):
                 self._list.hint(name, time.monotonic())
+            if self._ingest.store.catalog.overwritten_at(record.source_file):
+                self._orphans.note([record.source_file])
         for outcome in done.again:
             if outcome.task.source_file in self._list.entries:
                 self._list.overtaken(outcome.task.source_file, time.monotonic())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Iterable, Sequence
 
 from ingestd.errors import Retry
-from ingestd.files import FileStat, retry_from, stat_of
+from ingestd.files import FileStat, retry_from, state_below
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.order import looking_order
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe, unaged
@@ -69,22 +68,20 @@ class Looker:
             time.sleep(max(soon) + 1e-4)  # more than the rounding error of the difference of two clock readings
 
     def _stat(self, name: str) -> FileStat | None:
-        path = self._ingest.layout.raw_file(name)
+        layout = self._ingest.layout
         try:
-            status = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+            state = state_below(layout.raw_root, name)
+        except OSError as error:
+            found = retry_from(error, layout.raw_file(name))
+            if self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic()):
+                self.news.append((name, found))
+            return None
+        if state is None:
             if self._list.done(name):
                 self.news.append((name, None))
             self.gone.append(name)
             return None
-        except OSError as error:
-            found = retry_from(error, path)
-            if self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic()):
-                self.news.append((name, found))
-            return None
-        state = stat_of(status)
-        decided = self._ingest.store.catalog.is_current(name, state.stamp)
-        if decided or not stat.S_ISREG(status.st_mode):
+        if self._ingest.store.catalog.is_current(name, state.stamp):
             self._list.done(name)
             return None
         return state

@@ -324,7 +324,7 @@ class Worker:
                 case Retry():
                     self._tell_retrying(name, news)
                 case None:
-                    reason = "deleted, moved or renamed before it could be staged"
+                    reason = "deleted, moved, renamed or put behind a link before it could be staged"
                     self._log.info("gone", source_file=name, reason=reason)
         self._looker.news.clear()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from logged import Start
 from measurement import Measurement
-from running import Service, put
+from running import Service, put, run_of
 from turning import QUICK, until_turned
 
 from ingestd.errors import Retry
@@ -45,6 +45,29 @@ def test_no_write_goes_through_a_link_put_later(tmp_path: Path, place: str) -> N
         service.until(lambda: service.lines("resumed"), "the log says that it goes on")
         assert service.stop() == 0
         assert {path.name for path in service.raw.iterdir()} == names
+        service.check_whole()
+
+
+def test_no_file_is_staged_through_a_link_that_took_its_folder(tmp_path: Path) -> None:
+    """Its folder was moved out of the raw files and linked from there while the file waited."""
+    with Service(tmp_path, service=QUICK) as service:
+        day, away = service.raw / "day", tmp_path / "away"
+        day.mkdir()
+        path = day / "It_1.csv"
+        path.write_bytes(run_of(7))
+        with path.open("ab"):
+            service.until(lambda: service.lines("waiting"), "the file waits")
+            day.rename(away)
+            day.symlink_to(away)
+        names = put(service.raw, 0, 2)
+        service.until(lambda: service.lines("gone"), "the log says where it went")
+        service.until(lambda: service.live_names() == names, "the runs beside it")
+        assert [line["source_file"] for line in service.lines("gone")] == ["day/It_1.csv"]
+        day.unlink()
+        away.rename(day)
+        names.add("day/It_1.csv")
+        service.until(lambda: service.live_names() == names, "it is staged from its own place")
+        assert service.stop() == 0
         service.check_whole()
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ingestd import files
 from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
-from ingestd.histories.chip import history_frame, read_history, require_chip
+from ingestd.histories.chip import HistoryChange, history_frame, problem_of, read_history, require_chip
 from ingestd.ingest.commit import opened, utc_now
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
@@ -133,6 +133,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     name = source_file_of(settings.layout, str(source))
     if why := files.why_passed_over(settings.layout.raw_root, name):
         raise UsageError(f"ingestd passes over this file: {why}", place=name, next_step="name a file that a scan finds")
+    changes: list[HistoryChange] = []
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
@@ -146,7 +147,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
                 raise Retry("another process is deciding about it right now", place=name, next_step="try again")
             for undecided in [outcome, *done.failed]:
                 _raise_unless_decided(undecided, name)
-            ingest.refresh_histories()
+            changes = ingest.refresh_histories()
         note = ingest.store.catalog.notes.get(name)
         if note is not None and note.outcome == "rejected":
             raise _remembered(settings.layout, name)
@@ -154,7 +155,10 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
             raise Retry(queued(note.code).reason, place=name, next_step="stage it when the run is over")
         here = ingest.store.catalog.live_at(name)
         run_id = note.run_id if note is not None and note.run_id else here[0].run_id
-        return ingest.store.full_rows([run_id])[run_id]
+        row = ingest.store.full_rows([run_id])[run_id]
+        if (problem := problem_of(change for change in changes if change.chip == row.chip_name)) is not None:
+            raise problem
+        return row
 
 
 def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from ingestd.backfill.ledger import Ledger
 from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
+from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.ingest.lost import LostFile, lost_files
@@ -124,13 +125,17 @@ def dry_run(settings: Settings, *, force: bool = False) -> Report:
 
 def _finish(ingest: Ingest, options: Options, report: Report) -> None:
     """Write the histories that changed and compact the log; if the disk refuses, the report says so."""
+    problem: Retry | None = None
     try:
         if options.histories:
-            report.histories = ingest.refresh_histories()
+            changes = ingest.refresh_histories()
+            report.histories, problem = [change.chip for change in changes if change.changed], problem_of(changes)
         if options.compact:
             ingest.compact()
+            problem = problem or ingest.reject_problem
     except Retry as error:
-        report.stopped_by = report.stopped_by or error
+        problem = problem or error
+    report.stopped_by = report.stopped_by or problem
 
 
 class _Run:

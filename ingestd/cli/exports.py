@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +11,13 @@ import typer
 from ingestd.cli import exits
 from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, a_path, with_settings
 from ingestd.cli.output import near, say, say_json
+from ingestd.cli.report import error_as_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
     from datetime import date
 
+    from ingestd.histories.chip import HistoryChange
     from ingestd.histories.metadata import MetadataExport
     from ingestd.settings import Settings
 
@@ -44,7 +46,7 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
     from ingestd import files  # noqa: PLC0415  # not for --help
-    from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories.chip import problem_of, require_chip, update_histories  # noqa: PLC0415  # loads polars
     from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
 
@@ -56,12 +58,20 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
             require_chip(rows, name)
     changes = update_histories(settings, chip or None)
     if as_json:
-        say_json({"histories": list(map(asdict, changes))})
-        return
-    for change in changes:
-        state = "written" if change.changed else "unchanged" if change.runs or files.exists(change.path) else "no runs"
-        say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
-    say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
+        say_json({"histories": list(map(_as_json, changes))})
+    else:
+        for change in changes:
+            state = "unchanged" if change.runs or files.exists(change.path) else "no runs"
+            state = "blocked" if change.problem else "written" if change.changed else state
+            say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
+        say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
+    if (problem := problem_of(changes)) is not None:
+        raise problem
+
+
+def _as_json(change: HistoryChange) -> dict[str, object]:
+    problem = change.problem and error_as_json(change.problem)
+    return asdict(replace(change, problem=None)) | {"problem": problem}
 
 
 @commands.command()

@@ -104,10 +104,11 @@ def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = Fa
 
 def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     """Write all histories and metadata files that are missing or out of date; return the days written."""
-    from ingestd.histories.chip import update_histories  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories.chip import problem_of, update_histories  # noqa: PLC0415  # loads polars: not for --help
 
-    written = {change.chip for change in update_histories(settings) if change.changed}
-    found.histories = sorted({*found.histories, *written})
+    changes = update_histories(settings)
+    found.histories = sorted({*found.histories, *(change.chip for change in changes if change.changed)})
+    found.stopped_by = problem_of(changes)
     return [export.path.parent.name for export in write_metadata(settings) if export.changed]
 
 

@@ -72,6 +72,14 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     return Retry(message, place=os.fspath(named), next_step=step)
 
 
+def is_of_one_place(error: Retry) -> bool:
+    """Tell whether only its place refused, because a folder is there, say: what is written elsewhere may succeed."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_ONE_PLACE
+
+
+_OF_ONE_PLACE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EACCES, errno.EPERM})
+
+
 def _get_access(path: Path, what: str) -> str:
     """Say how to get access to `path`, called `what`: by a permission, or as the user who owns it."""
     there = next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import UsageError
+from ingestd.errors import Retry, UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
 from ingestd.histories.unknown import unknown
@@ -21,7 +21,7 @@ from ingestd.layout import HISTORY_SUFFIX, Layout
 from ingestd.manifest.table import LIVE
 from ingestd.manifest.view import read_view
 from ingestd.settings import Settings
-from ingestd.words import shown
+from ingestd.words import count, shown
 
 HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "seq": pl.Int64(),
@@ -62,12 +62,16 @@ _NEEDED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HistoryChange:
-    """One history looked at: its chip, its file, how many runs it has, and whether its bytes changed."""
+    """One history looked at: its chip, its file, how many runs it has, and whether its bytes changed.
+
+    `problem` is why it could not be written: a folder is in its place, say.
+    """
 
     chip: str
     path: Path
     runs: int
     changed: bool
+    problem: Retry | None = None
 
 
 def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl.DataFrame:
@@ -109,13 +113,14 @@ def write_histories(
 ) -> list[HistoryChange]:
     """Bring the history files of `chips` up to date with the manifest; files whose bytes stay the same are not touched.
 
-    Each file is replaced atomically. A chip that has a history but no live run any more keeps a file with the header
-    line only; one that has neither gets none. With `chips` None every chip is meant: those of the manifest, and those
-    that have no live run but a history written by ingestd. Changes come in order of chip name.
+    Each file is replaced atomically. One whose place refuses has its `problem`, and the others are written. A chip that
+    has a history but no live run any more keeps a file with the header line only; one that has neither gets none. With
+    `chips` None every chip is meant: those of the manifest, and those that have no live run but a history written by
+    ingestd. Changes come in order of chip name.
 
     Raises:
         UsageError: there is no time zone `tz`.
-        Retry: the disk refuses a write.
+        Retry: the disk refuses writes, wherever.
     """
     wanted = None if chips is None else set(chips)
     files.remove_leftovers(layout.histories_dir / HISTORY_SUFFIX)
@@ -142,13 +147,25 @@ def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> 
     Raises:
         LockHeld: another process held that lock for longer than `manifest.lock_timeout_s`.
         Corrupt: manifest or log is damaged.
-        Retry: the disk refuses a write.
+        Retry: the disk refuses writes, wherever.
     """
     layout = settings.layout
     lock = files.Lock(layout.histories_lock_path, refusal="another ingestd process ({holder}) is writing histories")
     writable = os.access(layout.histories_lock_path.parent, os.W_OK)
     with lock.held(settings.manifest.lock_timeout_s) if writable else nullcontext():
         return write_histories(read_view(layout, chips), chips, settings.time.local_tz, layout)
+
+
+def problem_of(changes: Iterable[HistoryChange]) -> Retry | None:
+    """Return why histories could not be written: the first problem, with how many more there are."""
+    problems = [change.problem for change in changes if change.problem is not None]
+    if not problems:
+        return None
+    first, others = problems[0], len(problems) - 1
+    more = f" (and {count(others, 'more history', 'more histories')} could not be written)" if others else ""
+    return Retry(
+        f"this history could not be written: {first.message}{more}", place=first.place, next_step=first.next_step
+    )
 
 
 def read_history(path: Path) -> pl.DataFrame:
@@ -239,17 +256,35 @@ class _History(NamedTuple):
 
 def _write(histories: Sequence[_History]) -> list[HistoryChange]:
     changed: set[Path] = set()
+    problems: dict[Path, Retry] = {}
     for start in range(0, len(histories), FILES_TOGETHER):
         contents = {
             history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
             for history in histories[start : start + FILES_TOGETHER]
             if history.cells is not None or files.exists(history.path)
         }
-        changed |= files.write_all_atomic(contents)
+        try:
+            changed |= files.write_all_atomic(contents)
+        except Retry as error:
+            if not files.is_of_one_place(error):
+                raise
+            for path, data in contents.items():
+                _write_alone(path, data, changed, problems)
     return [
-        HistoryChange(chip, path, 0 if cells is None else cells.height, path in changed)
+        HistoryChange(chip, path, 0 if cells is None else cells.height, path in changed, problems.get(path))
         for chip, path, cells in histories
     ]
+
+
+def _write_alone(path: Path, data: bytes, changed: set[Path], problems: dict[Path, Retry]) -> None:
+    """Write one history of a group in which a place refused; note what became of it."""
+    try:
+        if files.write_atomic(path, data):
+            changed.add(path)
+    except Retry as error:
+        if not files.is_of_one_place(error):
+            raise
+        problems[path] = error
 
 
 def own_histories(directory: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ingestd.errors import IngestdError, Retry
 from ingestd.files import FileStat, Scan, is_gone
-from ingestd.histories.chip import update_histories
+from ingestd.histories.chip import HistoryChange, update_histories
 from ingestd.ingest.deciding import Decider, forgotten, prior_of
 from ingestd.ingest.order import in_turn
 from ingestd.ingest.originals import Originals
@@ -63,7 +63,8 @@ class Committed:
 class Ingest:
     """Decides about staged files and commits the decisions. Open it with `opened`.
 
-    `suspects` are the raw files that were in hand in services that have died since the last start.
+    `suspects` are the raw files that were in hand in services that have died since the last start; `reject_problem` is
+    why a reject JSON could not be written at the last compaction.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Ingest:
         self._guard = Guard(self.layout)
         self._decider = Decider(store, self.context, self.originals)
         self._untraced: list[Record] = []
+        self.reject_problem: Retry | None = None
 
     # ---- before staging ---------------------------------------------------------------------------------------------
 
@@ -224,10 +226,11 @@ class Ingest:
         self._trace(records)
         return records
 
-    def refresh_histories(self) -> list[str]:
-        """Write the histories of the chips that changed; return the chips whose file is different now.
+    def refresh_histories(self) -> list[HistoryChange]:
+        """Write the histories of the chips that changed; those whose place refused have a `problem`.
 
-        A chip stays marked as stale in the log until its history is written, so a kill in between loses none.
+        A chip stays marked as stale in the log until its history is written, so a kill in between loses none. It also
+        stays so if the histories are written elsewhere this time (`Settings.histories_elsewhere`).
 
         Raises:
             Retry: the disk refused, or the manifest is out of reach.
@@ -238,32 +241,51 @@ class Ingest:
         if not stale:
             return []
         changes = update_histories(self.settings, stale)
-        with self.store.transaction():
-            record = Record(
-                seq=self.store.next_seq, at=self.clock(), event=Event.HISTORIES, chips=stale, through=through
-            )
-            self.store.append([record])
-        return [change.chip for change in changes if change.changed]
+        done = [change.chip for change in changes if change.problem is None]
+        if done and not self.settings.histories_elsewhere:
+            with self.store.transaction():
+                record = Record(
+                    seq=self.store.next_seq, at=self.clock(), event=Event.HISTORIES, chips=done, through=through
+                )
+                self.store.append([record])
+        return changes
 
     def compact(self) -> Compaction | None:
-        """Compact the log; the event JSONs of all its records are durable before any record is deleted."""
+        """Compact the log; the event JSONs of all its records are durable before any record is deleted.
+
+        A reject JSON whose place refuses does not stop it: `reject_problem` says so, and the next call tries again.
+
+        Raises:
+            Retry: the disk refused.
+        """
         self._guard.check()
-
-        def complete(foreign: list[Record]) -> None:
-            self._write_traces(sorted([*foreign, *self._untraced], key=lambda record: record.seq), durable=True)
-            self._untraced = []
-
-        return self.store.compact(before=complete)
+        done = self.store.compact(before=self._complete_traces)
+        if done is None and self._untraced:
+            self._complete_traces([])
+        return done
 
     def _trace(self, records: Sequence[Record]) -> None:
         """Write the event JSONs of decisions that count already; if the disk refuses, compaction does it later."""
         try:
-            self._write_traces(records, durable=False)
+            self._untraced += [record for record, _ in self._write_traces(records, durable=False)]
         except Retry:
             self._untraced += records
 
-    def _write_traces(self, records: Sequence[Record], *, durable: bool) -> None:
-        write_traces(self.layout, self.settings.zone, records, self.store.catalog.notes, durable=durable)
+    def _complete_traces(self, foreign: Sequence[Record]) -> None:
+        """Make good what the disk refused before, and what other processes may not have got to."""
+        records = sorted([*foreign, *self._untraced], key=lambda record: record.seq)
+        blocked = self._write_traces(records, durable=True)
+        self._untraced = [record for record, _ in blocked]
+        self.reject_problem = next((_without_json(error) for _, error in blocked), None)
+
+    def _write_traces(self, records: Sequence[Record], *, durable: bool) -> list[tuple[Record, Retry]]:
+        notes = self.store.catalog.notes
+        return write_traces(self.layout, self.settings.zone, records, notes, durable=durable)
+
+
+def _without_json(error: Retry) -> Retry:
+    message = f"the JSON of a reject could not be written or removed: {error.message}"
+    return Retry(message, place=error.place, next_step=error.next_step)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.errors import Corrupt, RejectCode, UsageError
+from ingestd.errors import Corrupt, RejectCode, Retry, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.raw_guard import check_outside_raw
@@ -33,27 +33,37 @@ def write_traces(
     notes: Mapping[str, FileNote],
     *,
     durable: bool = False,
-) -> None:
+) -> list[tuple[Record, Retry]]:
     """Write the event JSON of each record and bring the reject JSONs of their files up to date.
 
     `notes` are the files known now: a reject JSON exists exactly while its file is noted as rejected. With `durable`,
     all traces are flushed, including earlier ones, and what a killed process left half-written is removed.
 
+    Returns the records whose reject JSON could not be written or removed, and why: a folder is in its place, say.
+
     Raises:
         Retry: the disk refused; calling it again completes what is missing.
     """
     written: list[Path] = []
+    blocked: list[tuple[Record, Retry]] = []
     told = [record for record in records if record.event is not Event.HISTORIES]
     for start in range(0, len(told), TOGETHER):
-        written += _write_some(layout, zone, told[start : start + TOGETHER], notes)
+        written += _write_some(layout, zone, told[start : start + TOGETHER], notes, blocked)
     if durable:
         with files.as_retry(layout.events_dir):
             for path in {path.parent: path for path in written}.values():
                 files.remove_leftovers(path)
             files.flush_file_systems([layout.events_dir, layout.rejects_dir])
+    return blocked
 
 
-def _write_some(layout: Layout, zone: ZoneInfo, records: Sequence[Record], notes: Mapping[str, FileNote]) -> list[Path]:
+def _write_some(
+    layout: Layout,
+    zone: ZoneInfo,
+    records: Sequence[Record],
+    notes: Mapping[str, FileNote],
+    blocked: list[tuple[Record, Retry]],
+) -> list[Path]:
     """Write the traces of a few records: first make all texts, then write all files, which is faster than in turns."""
     events = {
         layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value): _json(
@@ -62,7 +72,7 @@ def _write_some(layout: Layout, zone: ZoneInfo, records: Sequence[Record], notes
         for record in records
     }
     files.write_all_atomic(events, flush=False)
-    return [*events, *(path for record in records for path in _write_rejects(layout, record, notes))]
+    return [*events, *(path for record in records for path in _write_rejects(layout, record, notes, blocked))]
 
 
 _APART = frozenset({"rows", "files", "chips", "through"})
@@ -85,20 +95,34 @@ def _event(layout: Layout, record: Record) -> dict[str, Any]:
     return content
 
 
-def _write_rejects(layout: Layout, record: Record, notes: Mapping[str, FileNote]) -> Iterator[Path]:
-    """Bring the reject JSONs of a record's files up to date; yield the paths written."""
+def _write_rejects(
+    layout: Layout, record: Record, notes: Mapping[str, FileNote], blocked: list[tuple[Record, Retry]]
+) -> Iterator[Path]:
+    """Bring the reject JSONs of a record's files up to date; yield the paths written, and note what is `blocked`."""
     for source_file in {note.source_file for note in record.files}:
         path = layout.reject_file(source_file)
-        note = notes.get(source_file)
-        if note is None or note.outcome != "rejected":
-            with files.as_retry(path):
-                if os.path.lexists(path):
-                    check_outside_raw(path, layout)
-                    path.unlink(missing_ok=True)
-        elif record.reason is not None and _same_bytes(note, record):
-            check_outside_raw(path, layout)
-            files.write_atomic(path, _json(_reject(record, record.reason, note)), flush=False)
-            yield path
+        try:
+            if _write_reject(layout, path, record, notes.get(source_file)):
+                yield path
+        except Retry as error:
+            if not files.is_of_one_place(error):
+                raise
+            blocked.append((record, error))
+
+
+def _write_reject(layout: Layout, path: Path, record: Record, note: FileNote | None) -> bool:
+    """Write the reject JSON of a file, or remove it if the file is not rejected now; tell whether it was written."""
+    if note is None or note.outcome != "rejected":
+        with files.as_retry(path):
+            if os.path.lexists(path):
+                check_outside_raw(path, layout)
+                path.unlink(missing_ok=True)
+        return False
+    if record.reason is None or not _same_bytes(note, record):
+        return False
+    check_outside_raw(path, layout)
+    files.write_atomic(path, _json(_reject(record, record.reason, note)), flush=False)
+    return True
 
 
 def _same_bytes(note: FileNote, record: Record) -> bool:

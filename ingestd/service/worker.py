@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ingestd import files
 from ingestd.errors import Retry
+from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
@@ -66,6 +67,7 @@ class Worker:
         self._suspects = Suspects(ingest, self._list, self.inbox)
         self._orphans = Orphans(ingest, self._list)
         self._troubles: dict[str, Trouble] = {}
+        self._blocked: set[str] = set()  # chips whose history could not be written, only because of its place
         self._jobs = {
             "scan": self._look_at_everything,
             "histories": self._write_histories,
@@ -300,8 +302,11 @@ class Worker:
     def _plan_upkeep(self) -> None:
         """Plan what follows from the log, whoever wrote it: stale histories, and a compaction if it is long."""
         now, store = time.monotonic(), self._ingest.store
+        soon = now + self._ingest.settings.histories.debounce_s
         if store.catalog.stale_chips:
-            self._due.setdefault("histories", now + self._ingest.settings.histories.debounce_s)
+            self._due.setdefault("histories", soon)
+        if self._blocked and store.catalog.stale_chips.keys() - self._blocked:
+            self._due["histories"] = min(self._due["histories"], soon)  # these chips do not wait for those
         if store.pending >= self._service.compact_records:
             self._due.setdefault("compaction", now)
 
@@ -332,17 +337,22 @@ class Worker:
 
     def _write_histories(self) -> None:
         began = time.monotonic()
-        chips = self._ingest.refresh_histories()
+        changes = self._ingest.refresh_histories()
         ended = time.monotonic()
         self._histories_from = ended + HISTORY_REST * (ended - began)
-        if chips:
+        if chips := [change.chip for change in changes if change.changed]:
             self._log.info("histories", chips=chips, took_ms=_ms_since(began))
+        self._blocked = {change.chip for change in changes if change.problem is not None}
+        if (problem := problem_of(changes)) is not None:
+            raise problem
 
     def _compact(self) -> None:
         began = time.monotonic()
         done = self._ingest.compact()
         if done is not None:
             self._log.info("compacted", records=done.records, runs=done.rows, took_ms=_ms_since(began))
+        if self._ingest.reject_problem is not None:
+            raise self._ingest.reject_problem
 
     def _delete_old_events(self) -> None:
         settings = self._ingest.settings

@@ -80,7 +80,12 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     except ValidationError as error:
         findings = (_finding(found, path, given) for found in error.errors(include_url=False))
         raise all_at_once([*findings, *_mistakes_in(tables.get("procedures", {}), path)]) from None
-    settings.taken_from(path, hashlib.sha256(content).hexdigest())
+    sha256, usual = hashlib.sha256(content).hexdigest(), None
+    if "histories_dir" in given.get("paths", {}):
+        paths = {key: value for key, value in given["paths"].items() if key != "histories_dir"}
+        usual = Settings(file=tables, flags={**given, "paths": paths})  # type: ignore[call-arg]  # by the sources
+        usual.taken_from(path, sha256)
+    settings.taken_from(path, sha256, usual)
     _refuse_raw_places(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:

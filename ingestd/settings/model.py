@@ -69,6 +69,7 @@ class Settings(BaseSettings):
 
     _config_file: Path | None = PrivateAttr(default=None)
     _config_sha256: str = PrivateAttr(default="")
+    _histories_elsewhere: bool = PrivateAttr(default=False)
     _origin: Path = PrivateAttr(default_factory=Path.cwd)
 
     @classmethod
@@ -88,14 +89,21 @@ class Settings(BaseSettings):
             InitSettingsSource(settings_cls, given.get("file", {})),
         )
 
-    def taken_from(self, config_file: Path | None, sha256: str) -> None:
+    def taken_from(self, config_file: Path | None, sha256: str, usual: Settings | None = None) -> None:
         """Note the config file the values came from and its hash, before a path is asked for.
 
-        Relative paths start at its folder; without a config file, at the current folder.
+        Relative paths start at its folder; without a config file, at the current folder. `usual` are the settings
+        without the folder of histories that a command line gave, if it gave one.
         """
         self._config_file = config_file
         self._config_sha256 = sha256
         self._origin = (Path.cwd() if config_file is None else config_file.absolute().parent).resolve()
+        self._histories_elsewhere = usual is not None and usual.layout.histories_dir != self.layout.histories_dir
+
+    @property
+    def histories_elsewhere(self) -> bool:
+        """Whether histories go to another folder this time than the usual one, which is not brought up to date then."""
+        return self._histories_elsewhere
 
     @property
     def config_file(self) -> Path | None:

@@ -9,6 +9,7 @@ from ingestd import files
 from ingestd.backfill.report import Report
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
+from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.lookup import require_raw_root
 from ingestd.settings import Settings
@@ -62,7 +63,9 @@ def rebuild_manifest(
     if from_raw:
         return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
     with opened(settings, clock) as ingest:
-        ingest.refresh_histories()
+        problem = problem_of(ingest.refresh_histories())
+    if problem is not None:
+        raise problem
     return Rebuilt(len(rows), folder)
 
 

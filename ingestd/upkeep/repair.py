@@ -15,7 +15,7 @@ from pathlib import Path
 from ingestd import files
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, IngestdError
-from ingestd.histories.chip import update_histories
+from ingestd.histories.chip import problem_of, update_histories
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.lookup import raw_file_is_gone, require_raw_root
@@ -312,8 +312,11 @@ class _Job:
             with ingest.store.transaction():
                 pass  # a torn end of the log is set aside and cut
             ingest.refresh_histories()
-            update_histories(self.settings)
+            problem = problem_of(update_histories(self.settings))
             ingest.compact()
+            problem = problem or ingest.reject_problem
+        if problem is not None:
+            raise problem
         found = verify(self.settings, deep=self.deep).findings
         self.done.left = [finding for finding in found if finding.level == "damage"]
         self.done.undecided = [finding.path for finding in found if finding.kind == "raw-undecided"]

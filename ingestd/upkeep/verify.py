@@ -289,6 +289,9 @@ def _history_findings(
     for chip, text in render_histories(rows, settings.time.local_tz, layout):
         looked_at.remove(chip)
         yield from _compared(settings, chip, paths[chip], text)
+    for path in sorted(layout.history_file(chip) for chip in stale):
+        if files.is_dir(path) and (only is None or layout.relative(path) in only):
+            yield Finding("history-differs", layout.relative(path), "a folder is in its place, so it cannot be written")
     for chip in sorted(looked_at):  # all runs of these were superseded: they need no history
         if files.exists(paths[chip]):
             yield from _compared(settings, chip, paths[chip], EMPTY_HISTORY)

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from commands import Folder
+from measurement import Measurement
 
 HISTORY = Path("data") / "histories" / "Biotite3_history.csv"
 
@@ -34,6 +35,38 @@ def test_chip_histories_of_one_chip_elsewhere(staged: Folder) -> None:
     assert (history["chip"], history["runs"], history["changed"]) == ("Biotite3", 6, True)
     assert Path(history["path"]).read_bytes() == (staged.path / HISTORY).read_bytes()
     assert [path.name for path in (staged.path / "out").iterdir()] == [HISTORY.name]
+
+
+def test_histories_written_elsewhere_leave_the_usual_ones_to_be_written(staged: Folder) -> None:
+    """A backfill with --history-out writes what changed there, and the next one without it here, too."""
+    staged.put("It_1.csv", Measurement(chip=90).data)
+    done = staged.run("backfill", "--history-out", "out")
+    assert "1 history written in out" in done.out
+    usual = staged.path / "data" / "histories" / "Alisson90_history.csv"
+    elsewhere = staged.path / "out" / usual.name
+    assert elsewhere.exists()
+    assert not usual.exists()
+    done = staged.run("backfill", "--history-out", "data/histories")
+    assert "1 history written in data/histories" in done.out
+    assert usual.read_bytes() == elsewhere.read_bytes()
+    usual.unlink()
+    assert "0 histories written" in staged.run("backfill").out, "the usual folder was named: nothing is left to do"
+
+
+def test_a_blocked_history_is_told_and_the_others_are_written(staged: Folder) -> None:
+    """A folder stands in its place: exit 2 names it, after what was done."""
+    place = staged.path / HISTORY
+    place.unlink()
+    place.mkdir()
+    done = staged.run("chip-histories")
+    assert "blocked    data/histories/Biotite3_history.csv: 6 runs\n" in done.out
+    assert done.out.endswith("3 histories, 0 written\n")
+    assert done.code == 2
+    assert "this history could not be written: Is a directory" in done.err
+    told = staged.run("chip-histories", "--json").json["histories"]
+    problems = {one["chip"]: one["problem"] for one in told}
+    assert [chip for chip, problem in problems.items() if problem] == ["Biotite3"]
+    assert problems["Biotite3"]["place"].endswith(str(HISTORY))
 
 
 def test_an_unknown_chip_names_near_ones(staged: Folder) -> None:

@@ -16,6 +16,7 @@ from running import Service, put
 from turning import QUICK, until_turned
 
 from ingestd import files
+from ingestd.histories.chip import HistoryChange
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
 from ingestd.service.retention import delete_old_events
@@ -24,6 +25,30 @@ from ingestd.settings import Settings
 from ingestd.stage.workspace import workspace
 
 ONE = Measurement()
+
+
+# ---- one place ------------------------------------------------------------------------------------------------------
+
+
+def test_a_blocked_history_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """It is tried again only after an hour; the histories of chips that change meanwhile are written as ever."""
+    histories = {"debounce_s": 0.05}
+    with Service(tmp_path, service={"retry_s": 3600.0, "retry_max_s": 3600.0}, histories=histories) as service:
+        place = service.layout.history_file("Alisson60")
+        place.mkdir(parents=True)
+        put(service.raw, 0, 2)
+        service.until(lambda: service.lines("trouble"), "the trouble is told")
+        assert service.lines("trouble")[0]["place"] == str(place)
+        assert service.lines("histories")[0]["chips"] == ["Alisson61"]
+        put(service.raw, 2, 1)
+        service.until(lambda: service.layout.history_file("Alisson62").exists(), "another chip's history")
+        assert len(service.lines("trouble")) == 1
+        place.rmdir()
+        put(service.raw, 3, 1)
+        service.until(lambda: service.lines("resumed"), "the next one brings all up to date")
+        assert place.is_file()
+        assert service.stop() == 0
+        service.check_whole()
 
 
 # ---- disk full ------------------------------------------------------------------------------------------------------
@@ -300,7 +325,7 @@ def test_a_backlog_goes_before_histories(ingest: Ingest, monkeypatch: pytest.Mon
     written: list[int] = []
     refresh = ingest.refresh_histories
 
-    def noted() -> list[str]:
+    def noted() -> list[HistoryChange]:
         written.append(len(ingest.store.catalog.rows))
         return refresh()
 

@@ -337,6 +337,7 @@ class Worker:
 
     def _write_histories(self) -> None:
         began = time.monotonic()
+        self._blocked = set()
         changes = self._ingest.refresh_histories()
         ended = time.monotonic()
         self._histories_from = ended + HISTORY_REST * (ended - began)

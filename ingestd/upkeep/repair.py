@@ -302,7 +302,8 @@ class _Job:
             self._backfill(replace(self.options, force=True, only=frozenset(rejected)))
 
     def _backfill(self, options: Options) -> None:
-        stopped_by = backfill(self.settings, options).stopped_by
+        """Stage again; histories and compaction wait until all that may be in their way is set aside (`finish`)."""
+        stopped_by = backfill(self.settings, replace(options, histories=False, compact=False)).stopped_by
         if stopped_by is not None:
             raise stopped_by
 

@@ -88,6 +88,21 @@ def test_a_blocked_reject_json_keeps_up_no_other_and_no_compaction(empty: Archiv
     lived.check_sound(empty)
 
 
+def test_a_repair_frees_every_place_before_it_writes(blocked_history: Archive) -> None:
+    """A history and a reject JSON are blocked, and a run must be staged again: one does not stop the other's repair."""
+    archive = blocked_history
+    place = archive.layout.reject_file("bad.csv")
+    place.mkdir(parents=True)
+    archive.put("bad.csv", BROKEN)
+    lived.backfill_without_compaction(archive)
+    archive.staged(archive.live()["It_2.csv"]).unlink()
+    assert {kind for kind, _ in lived.damages(archive)} == {"history-differs", "reject-damaged", "parquet-missing"}
+    assert lived.mend(archive).left == []
+    assert place.is_file()
+    assert archive.history(67) == ["It_1.csv"]
+    lived.check_sound(archive)
+
+
 def test_a_reject_whose_blocked_json_cannot_be_removed_is_staged_all_the_same(empty: Archive) -> None:
     """The file was corrected: it is a run, and only the folder in the place of its old reject is told of."""
     empty.put("It_1.csv", BROKEN)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import os
 import sys
+import zoneinfo
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from ingestd.cli.options import SETTINGS
 from ingestd.errors import UsageError
 from ingestd.settings import Settings, load_settings
 from ingestd.settings.load import _place
+from ingestd.settings.sections import Time
 
 Patch = pytest.MonkeyPatch
 
@@ -229,6 +236,7 @@ def test_an_unknown_flag_section_is_an_error() -> None:
         ("[settle]\nsettle_s = -1\n", "settle.settle_s = -1: must be at least 0"),
         ("[time]\nlocal_tz = 'Santiago'\n", ": no such time zone"),
         ("[time]\nlocal_tz = '../etc/passwd'\n", ": no such time zone"),
+        ("[time]\nlocal_tz = 'posix/Mars'\n", "= 'posix/Mars': no such time zone; take one like"),
         ("[watch]\nmode = 'magic'\n", "must be 'inotify' or 'scan'"),
         ("[settle]\nsettle_s = inf\n", "must be"),
         ("[service]\nstop_s = 0\n", "must be more than 0"),
@@ -252,6 +260,49 @@ def test_a_bad_value_is_quoted_with_what_is_allowed(here: Path, text: str, words
     assert words in error.message
     assert "Input should" not in error.message
     assert error.place == str(config)
+
+
+NAMELESS = ("localtime", "posixrules", "Factory", "posix/Europe/Berlin", "right/Europe/Berlin")
+"""What a system keeps among its time zones, and Python takes for one, but polars does not."""
+
+
+@pytest.fixture
+def system_zones(tmp_path: Path) -> Iterator[None]:
+    """A system that has all of `NAMELESS`; every other zone comes from tzdata."""
+    before, zone = zoneinfo.TZPATH, importlib.resources.files("tzdata.zoneinfo.Europe").joinpath("Berlin").read_bytes()
+    for name in NAMELESS:
+        (tmp_path / "zoneinfo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "zoneinfo" / name).write_bytes(zone)
+    zoneinfo.reset_tzpath([str(tmp_path / "zoneinfo")])
+    zoneinfo.ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath(before)
+    zoneinfo.ZoneInfo.clear_cache()
+
+
+@pytest.mark.usefixtures("system_zones")
+@pytest.mark.parametrize("name", NAMELESS)
+def test_a_file_beside_the_time_zones_is_none(here: Path, name: str) -> None:
+    """Python would take it, and the first history would then fail; a zone that was meant is named."""
+    zoneinfo.ZoneInfo(name)
+    error = refused(write(here / "config.toml", f"[time]\nlocal_tz = '{name}'\n"))
+    hint = "did you mean 'Europe/Berlin'?" if "/" in name else "take one like America/Santiago or Europe/Berlin"
+    assert f"time.local_tz = '{name}': " in error.message
+    assert hint in error.message
+
+
+@pytest.mark.usefixtures("system_zones")
+def test_polars_knows_every_time_zone_that_is_taken() -> None:
+    """What is taken can be used for dates and histories, and nothing that can be used is refused."""
+    start = pl.Series([datetime(2025, 10, 13, tzinfo=UTC)])
+    for name in sorted({*zoneinfo.available_timezones(), *NAMELESS}):
+        try:
+            start.dt.convert_time_zone(name)
+        except pl.exceptions.PolarsError:
+            with pytest.raises(ValidationError):
+                Time(local_tz=name)
+        else:
+            assert Time(local_tz=name).local_tz == name
 
 
 def test_tables_nested_too_deep_are_refused(here: Path) -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ingestd.words import closest
 
+_NAMELESS: Final = frozenset({"localtime", "posixrules", "Factory"})
+"""Files beside the system's time zones that name none. Python takes them for zones, and what is in the folders `posix`
+and `right`; polars, which makes the histories, does not.
+"""
+
 
 def _time_zone(name: str) -> str:
+    plain = name.removeprefix("posix/").removeprefix("right/")
     try:
-        ZoneInfo(name)
+        ZoneInfo(plain)
     except (OSError, ValueError, KeyError):
-        near = closest(name, available_timezones())
+        near = closest(plain, available_timezones() - _NAMELESS)
         hint = f"did you mean {near[0]!r}?" if near else "take one like America/Santiago or Europe/Berlin"
         raise ValueError(f"no such time zone; {hint}") from None
+    if plain in _NAMELESS:
+        raise ValueError("stands for a time zone, but names none; take one like America/Santiago or Europe/Berlin")
+    if plain != name:
+        raise ValueError(f"no such time zone; did you mean {plain!r}?")
     return name
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ingestd.errors import Reject, RejectCode
 from ingestd.raw.header import Header
 from ingestd.raw.lines import SAVE_WITH_COMMAS, Tally
-from ingestd.words import count, shown
+from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
 _NO_BLANK: Final = re.compile("[\x1c-\x1f]")
@@ -25,12 +25,15 @@ _FRACTION: Final = re.compile(r",(?:0[0-9]|[0-9]{2,}e)", re.IGNORECASE)
 """Digits after a decimal comma that no program writes as a number of their own: `,05`, `,25e-09`."""
 
 
-def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, list[str]]:
+def respell(
+    body: bytes, header: Header, dtypes: Sequence[str], may_hold_text: Mapping[int, str]
+) -> tuple[bytes, list[str]]:
     """Return `body` with every number spelt so that pyarrow reads what Python would, and warnings.
 
     `body` is UTF-8, its first line the (empty) rest of the column line; `dtypes` are "double", "int64" or "string" by
-    position. `nan` in an int64 column becomes empty, with a warning. Raises `Reject` at the first row of the wrong
-    length (ROW_TOO_SHORT, ROW_TOO_LONG), cell that is not a number (BAD_CELL) or second column line (SECOND_HEADER).
+    position. `may_hold_text` names, by position, the settings of columns of numbers that may be meant as text. `nan` in
+    an int64 column becomes empty, with a warning. Raises `Reject` at the first row of the wrong length (ROW_TOO_SHORT,
+    ROW_TOO_LONG), cell that is not a number (BAD_CELL) or second column line (SECOND_HEADER).
     """
     spellings = [(position, _SPELLINGS[dtype]) for position, dtype in enumerate(dtypes) if dtype in _SPELLINGS]
     column_line = ",".join(header.columns)
@@ -54,7 +57,7 @@ def respell(body: bytes, header: Header, dtypes: Sequence[str]) -> tuple[bytes, 
                 continue
             spelt = spelling(cell)
             if spelt is None:
-                raise _bad_cell(number, header.columns[position], cell, dtypes[position])
+                raise _bad_cell(number, header.columns[position], cell, dtypes[position], may_hold_text.get(position))
             if not spelt:
                 lost.add(header.columns[position], number)
             cells[position] = spelt
@@ -102,16 +105,19 @@ def _whole(text: str) -> str | None:
 _SPELLINGS: Final[dict[str, Callable[[str], str | None]]] = {"double": _float, "int64": _whole}
 
 
-def _bad_cell(line: int, label: str, cell: str, dtype: str) -> Reject:
+def _bad_cell(line: int, label: str, cell: str, dtype: str, setting: str | None) -> Reject:
     wanted = "a number" if dtype == "double" else "a whole number of at most 64 bits"
     hint = "; PyMeasure never quotes, a spreadsheet program does" if '"' in cell else ""
+    step = "correct the cell, or delete its row, in an editor"
+    if setting and cell.strip() and _float(cell) is None:
+        step += f'; or, if the column holds text, add dtype = "string" to {setting} of {CONFIG_FILE}; {AFTER_CONFIG}'
     return Reject(
         RejectCode.BAD_CELL,
         f"the cell of column '{shown(label)}' is not {wanted}{hint}",
         line=line,
         expected=f"{wanted}, nan, or an empty cell" if dtype == "double" else f"{wanted}, or an empty cell",
         found=shown(cell[:_QUOTED]) if cell.strip() else f"'{shown(cell[:_QUOTED])}'",
-        next_step="correct the cell, or delete its row, in an editor",
+        next_step=step,
     )
 
 

@@ -58,7 +58,7 @@ def paste_table(
         f'{light:<23}# "laser": has_light follows from the laser voltage; "none": it is null',
         *(['duration = "t_s"'] if "t_s" in columns else []),
         f'summary = "{name} {{chip_name}}{told}  #{{file_idx}}"',
-        f"[procedures.{name}.columns]",
+        f'[procedures.{name}.columns]  # numbers; a column of text needs dtype = "string" after its accepts',
         *(f"{column} = {{ accepts = [{_quoted(label)}] }}" for column, label in columns.items()),
     ]
     if own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -168,6 +168,14 @@ class Procedure(BaseModel):
             raise self._missing(missing, written, [label for at, label in enumerate(written) if at not in matched])
         return matched
 
+    def may_hold_text(self, matched: Mapping[int, str]) -> dict[int, str]:
+        """Name the settings of those columns of numbers in `matched` that may be meant as text: they have no unit."""
+        return {
+            position: f"{name} in [procedures.{self.name}.columns]"
+            for position, name in matched.items()
+            if self.has_numbers(name) and unit_of(name) is None
+        }
+
     def _duplicate(self, name: str, written: Sequence[str], one: int, other: int) -> Reject:
         labels = f"'{shown(written[one])}' and '{shown(written[other])}'"
         return Reject(
@@ -184,11 +192,18 @@ class Procedure(BaseModel):
         name = missing[0]
         place = f"[procedures.{self.name}.columns.{name}] of {CONFIG_FILE}"
         own = self.columns[name].accepts
-        likely = [label for label in left if label and label.isprintable() and not disagreeing_unit(label, name)]
+        likely = [label for label in left if label and label.isprintable() and _may_be(label, name)]
+        other_unit = [label for label in left if disagreeing_unit(label, name) and _stem(label) in map(_stem, own)]
         if len(missing) == len(likely) == 1:
             step = (
                 f"if '{shown(likely[0])}' is that column, add this table to {CONFIG_FILE}; {AFTER_CONFIG}:\n\n"
                 f"{accepts_table(self.name, name, [*own, likely[0]])}"
+            )
+        elif other_unit:
+            step = (
+                f"'{shown(other_unit[0])}' is in another unit, and columns are not converted: in "
+                f"[procedures.{self.name}.columns] of {CONFIG_FILE}, give it a column whose name ends in its own unit, "
+                f"and set required = false for {name}; {AFTER_CONFIG}"
             )
         else:
             step = (
@@ -202,6 +217,25 @@ class Procedure(BaseModel):
             found=_listed(written),
             next_step=step,
         )
+
+
+def _may_be(label: str, name: str) -> bool:
+    """Tell whether the column `label` may be `name`: not if its unit is another, or it is known as something else."""
+    from ingestd.raw.procedure_tables import packaged_tables  # noqa: PLC0415  # which describes procedures by `Procedure`
+
+    tables = packaged_tables()
+    known = {
+        column
+        for table in (*tables["procedures"].values(), *tables["groups"].values())
+        for column, described in table.get("columns", {}).items()
+        if label_key(label) in map(label_key, described["accepts"])
+    }
+    return not disagreeing_unit(label, name) and (not known or name in known)
+
+
+def _stem(label: str) -> str:
+    """Return a label without the unit in brackets."""
+    return label_key(re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", label))
 
 
 def _listed(written: Sequence[str]) -> str:

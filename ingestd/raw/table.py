@@ -168,7 +168,8 @@ class _Rows:
             data, start, end = self.data, self.start, self.end
             refuse_lone_carriage_return(data, start, max(end, text_end(data)))
             # Includes the column line's end, so that every line of the body follows a line feed.
-            cells, comments, found = _read_odd(data[start - 1 : end], self.header, self.types)
+            text = self.procedure.may_hold_text(self.matched)
+            cells, comments, found = _read_odd(data[start - 1 : end], self.header, self.types, text)
             warnings = [*_tail_warnings(data[end:], self.header.body_line + self.lines), *found]
         table, found = _staged(cells, self.matched, self.header, self.procedure)
         return Table(table=table, rows=cells.num_rows, late_comments=comments, warnings=(*warnings, *found))
@@ -187,7 +188,9 @@ def _tail_warnings(tail: bytes, line: int) -> list[str]:
     return warnings
 
 
-def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa.Table, tuple[str, ...], list[str]]:
+def _read_odd(
+    body: bytes, header: Header, types: list[pa.DataType], may_hold_text: Mapping[int, str]
+) -> tuple[pa.Table, tuple[str, ...], list[str]]:
     """Read a body with comments, blank lines, non-ASCII letters or odd spellings; raise for what is wrong in it."""
     lines, rows = body.count(b"\n") - 1, count_rows(body, 1, len(body))
     body, comments, warnings = _without_comments(body, header)
@@ -197,7 +200,7 @@ def _read_odd(body: bytes, header: Header, types: list[pa.DataType]) -> tuple[pa
     warnings += found
     cells = None if _read_too_freely(body, 0, types) else read_cells(memoryview(body), types, rows)
     if cells is None:
-        body, found = respell(body, header, [str(kind) for kind in types])
+        body, found = respell(body, header, [str(kind) for kind in types], may_hold_text)
         warnings += found
         cells = read_cells(memoryview(body), types, rows)
     if cells is None:

@@ -65,6 +65,26 @@ def test_a_column_under_another_name_is_told_with_a_table_that_takes_both() -> N
         assert mended.match_columns([label, *written[1:]]) == {0: "vg_v", 1: "i_a"}
 
 
+def test_a_column_known_as_another_quantity_is_not_taken_for_the_missing_one() -> None:
+    """The laser's voltage is no gate voltage: it is not proposed, and does not hide the column that may be meant."""
+    alone = rejected(RejectCode.MISSING_COLUMN, "IVg", ["VL (V)", "I (A)"])
+    assert "VL (V)" not in alone.next_step
+    beside = rejected(RejectCode.MISSING_COLUMN, "IVg", ["VL (V)", "Gate (V)", "I (A)"])
+    assert tomllib.loads(beside.next_step.partition("\n\n")[2])["procedures"]["IVg"]["columns"]["vg_v"] == {
+        "accepts": ["Vg (V)", "VG (V)", "Gate (V)"]
+    }
+
+
+def test_a_column_in_another_unit_is_told_to_be_one_of_its_own() -> None:
+    """As a spelling of `i_a`, `I (mA)` would be refused: values are not converted."""
+    error = rejected(RejectCode.MISSING_COLUMN, "IVg", ["Vg (V)", "I (mA)"])
+    assert error.next_step.startswith("'I (mA)' is in another unit, and columns are not converted: ")
+    assert "spelling" not in error.next_step
+    own = {"i_ma": {"accepts": ["I (mA)"]}, "i_a": {"required": False}}
+    mended = Registry.load({"IVg": {"columns": own}}).procedures["IVg"]
+    assert mended.match_columns(["Vg (V)", "I (mA)"]) == {0: "vg_v", 1: "i_ma"}
+
+
 @pytest.mark.parametrize("written", [["Gate (V)", "Top (V)", "I (A)"], ["Gate (mV)", "I (A)"], ["Gate (V)"]])
 def test_a_column_that_may_be_another_or_none_is_told_without_a_table(written: list[str]) -> None:
     """Where it cannot be told which column is meant, or its unit is another, nothing is proposed to be pasted."""

@@ -108,6 +108,15 @@ def test_the_printed_table_takes_what_the_header_has() -> None:
     assert 'light = "laser"' in paste_table("Hall", written, taken=(), parameters=with_laser)
 
 
+def test_the_printed_table_says_how_a_column_holds_text() -> None:
+    """All columns are taken as numbers; what the comment says to add to one makes it text."""
+    table = paste_table("Hall", ["t (s)", "Note"], taken=(), parameters={})
+    assert 'a column of text needs dtype = "string" after its accepts' in table
+    as_text = table.replace('accepts = ["Note"]', 'accepts = ["Note"], dtype = "string"')
+    columns = Registry.load(tomllib.loads(as_text)["procedures"]).procedures["Hall"].columns
+    assert {name: column.dtype for name, column in columns.items()} == {"t_s": "float64", "note": "string"}
+
+
 def test_a_misspelled_class_is_told_the_nearest() -> None:
     """`IVG` is answered with the class that looks like it."""
     with pytest.raises(Reject, match=r"did you mean 'IVg'\?"):

@@ -60,6 +60,18 @@ def test_faults_are_named_with_their_line(
 
 
 @pytest.mark.parametrize(
+    ("body", "may_be_text"),
+    [("1,up,x\n", True), ("1,True,x\n", True), ("1,2.5,x\n", False), ("1, ,x\n", False), ("up,2,x\n", False)],
+)
+def test_a_text_among_numbers_may_be_a_column_of_the_wrong_type(body: str, may_be_text: bool) -> None:
+    """Where the column's name ends in no unit, the reject also says how to have it taken as text."""
+    step = rejected(body).next_step
+    assert step.startswith("correct the cell, or delete its row, in an editor")
+    assert ('add dtype = "string" to count in [procedures.Kinds.columns] of the config file' in step) is may_be_text
+    assert ("string" in step) is may_be_text
+
+
+@pytest.mark.parametrize(
     ("body", "whole"),
     [
         ("-5,0,3,162e-05,nan\n#c\n\n0,05,-1,nan,2\r\n", True),

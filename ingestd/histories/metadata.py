@@ -88,15 +88,17 @@ def export_metadata(
     """Write metadata tables: a `<YYYY-MM-DD>/metadata.csv` a day in `directory`, or all runs in one file, `out_csv`.
 
     `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
-    so `proc` and `chip` need `out_csv`. `check` is given each path before the first is written. Files are
-    replaced atomically, and only when their bytes change.
+    so `proc` and `chip` need `out_csv`. The file of a day that lost its last run, whose start was corrected to another
+    day, is written without runs, unless a `date` is given. `check` is given each path before the first is written.
+    Files are replaced atomically, and only when their bytes change; none is deleted.
 
     Raises:
         UsageError: a filter that needs `out_csv`, a filter no run matches, or no time zone `tz`.
         Retry: the disk refuses a write.
     """
-    runs = manifest.lazy().filter(LIVE).select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
-    runs = _matching(runs, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
+    known = manifest.lazy().select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
+    live = known.filter(LIVE)
+    runs = _matching(live, {"date": ("day", date), "procedure": ("proc", proc), "chip": ("chip_name", chip)})
     if out_csv is not None:
         check(out_csv)
         return [_export(runs, tz, out_csv)]
@@ -106,9 +108,13 @@ def export_metadata(
         )
     days = runs.partition_by("day", as_dict=True)
     parts = {directory / str(day) / METADATA_NAME: part for (day,), part in sorted(days.items())}
+    if date is None:
+        left = sorted(set(known["day"]) - set(live["day"]))
+        parts |= {path: live.clear() for day in left if files.exists(path := directory / str(day) / METADATA_NAME)}
     for path in parts:
         check(path)
-    return [_export(part, tz, path) for path, part in parts.items()]
+    exports = [_export(part, tz, path) for path, part in parts.items()]
+    return [export for export in exports if export.runs or export.changed]
 
 
 def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENTRY, Folder
+from commands import ENTRY, LONG_AGO, Folder
 from measurement import BROKEN, Measurement
 
 import ingestd
@@ -273,6 +273,20 @@ def test_full_pipeline_makes_everything_and_then_nothing_new(raw: Folder) -> Non
     assert (second["histories"], second["metadata"]) == (["Biotite3"], ["2026-03-12"])
     third = raw.run("full-pipeline")
     assert third.out.endswith("metadata of 0 days written in data/metadata\n")
+
+
+def test_full_pipeline_takes_a_corrected_run_out_of_its_old_day(folder: Folder, samples: Path) -> None:
+    """A day's file does not go on telling of a run that was moved to another day: it keeps no run."""
+    data = (samples / "2026-03-12" / "IV2026-03-12_1.csv").read_bytes()
+    folder.put("IV2026-03-12_1.csv", data)
+    assert folder.run("full-pipeline", "--json").json["metadata"] == ["2026-03-12"]
+    edited = folder.put("IV2026-03-12_1.csv", data.replace(b"Start time: 1773320952.", b"Start time: 1773234552.", 1))
+    os.utime(edited, (LONG_AGO + 60, LONG_AGO + 60))
+    assert folder.run("full-pipeline", "--json").json["metadata"] == ["2026-03-11", "2026-03-12"]
+    metadata = folder.path / "data" / "metadata"
+    assert b"IV2026-03-12_1.csv" in (metadata / "2026-03-11" / "metadata.csv").read_bytes()
+    assert (metadata / "2026-03-12" / "metadata.csv").read_bytes() == b"has_light,source_file,start_time,time_hms\n"
+    assert folder.run("full-pipeline", "--json").json["metadata"] == []
 
 
 def test_force_stages_again_under_the_same_runs(staged: Folder) -> None:

@@ -115,6 +115,33 @@ def test_a_day_is_a_file(manifest_of: MakeManifest, tmp_path: Path) -> None:
     assert only.path.read_bytes() == done[1].path.read_bytes()
 
 
+def test_a_day_that_lost_its_last_run_says_so(manifest_of: MakeManifest, tmp_path: Path) -> None:
+    """A run whose start was corrected stands under its new day only; files of days that never had a run stay."""
+    before, after = run("a", {"VG": "1 V"}, start="1758682799.0"), run("a", {"VG": "1 V"}, start="1758682800.0")
+    export_metadata(manifest_of(before), tz=TZ, directory=tmp_path)
+    other = tmp_path / "2025-09-22" / "metadata.csv"
+    other.parent.mkdir()
+    other.write_text("not ours\n", "utf-8")
+    corrected = manifest_of({**before, "superseded_by": "f" * 20}, after)
+    done = export_metadata(corrected, tz=TZ, directory=tmp_path)
+    assert [(export.path.parent.name, export.runs, export.changed) for export in done] == [
+        ("2025-09-24", 1, True),
+        ("2025-09-23", 0, True),
+    ]
+    assert done[1].path.read_bytes() == b"has_light,source_file,start_time,time_hms\n"
+    (again,) = export_metadata(corrected, tz=TZ, directory=tmp_path)
+    assert (again.path, again.changed, other.read_text("utf-8")) == (done[0].path, False, "not ours\n")
+
+
+def test_a_day_that_was_never_exported_gets_no_file_without_runs(manifest_of: MakeManifest, tmp_path: Path) -> None:
+    """Where there is no old file to correct, none is made."""
+    corrected = manifest_of(
+        run("a", {}, start="1758682799.0", superseded_by="f" * 20), run("a", {}, start="1758682800.0")
+    )
+    export_metadata(corrected, tz=TZ, directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["2025-09-24"]
+
+
 def test_filters_together_make_one_file(manifest_of: MakeManifest, tmp_path: Path) -> None:
     """`out_csv` holds the runs that match date, procedure and chip, in run order."""
     rows = manifest_of(

@@ -14,6 +14,7 @@ from ingestd import files
 PART_NAME = "part-000.parquet"
 STAGED_FOLDER = "raw_measurements"
 HISTORY_SUFFIX = "_history.csv"
+METADATA_NAME = "metadata.csv"
 EVENTS_PER_FOLDER = 1000
 LONGEST_REJECT = 1500
 """Maximum bytes of a reject's path below `_rejects`; Linux allows 4,095 for the whole path."""
@@ -160,6 +161,11 @@ class Layout:
     def relative(self, path: Path | str) -> str:
         """Return a path relative to the data root if it lies below it, else unchanged."""
         return str(path).removeprefix(f"{self.data_root}/")
+
+
+def is_day(name: str) -> bool:
+    """Tell whether a folder's name is a day as the exports write it: `2025-09-23`."""
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", name) is not None
 
 
 def partition(proc: str, day: date, run_id: str) -> str:

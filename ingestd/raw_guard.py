@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ingestd import files
 from ingestd.errors import Retry, UsageError
-from ingestd.layout import Layout
+from ingestd.layout import METADATA_NAME, Layout, is_day
 
 
 class Clash(NamedTuple):
@@ -42,11 +42,26 @@ def find_clash(layout: Layout) -> Clash | None:
     return None
 
 
+def find_log_clash(layout: Layout) -> Clash | None:
+    """Find out whether the log would be written over a file of ingestd's own, or among such files.
+
+    Beside the manifest, where it lies unless set, it may have any name that is not taken.
+    """
+    log, look = layout.log_file, _Look()
+    if any(look.leads_into(log, path) for _, path in _files(layout)):
+        return Clash("log.file", _shown(log), "it is a file of ingestd's own, which a log would spoil")
+    for key, path in (("paths.histories_dir", layout.histories_dir), *_tidied(layout)):
+        if look.leads_into(log, path):
+            return Clash("log.file", _shown(log), f"it lies in {key} = {_shown(path)}, which is ingestd's own")
+    return None
+
+
 def check_export(path: Path, option: str, layout: Layout) -> None:
     """Check that a file that a command is asked to write is neither among the raw files nor among ingestd's own.
 
-    Its folder must exist, except below the metadata folder, where folders are made. If the file exists, it must be a
-    plain file: no device or link is replaced.
+    Nor may it be the file of a day, which would then no longer hold its whole day. Its folder must exist, except below
+    the metadata folder, where folders are made. If the file exists, it must be a plain file: no device or link is
+    replaced.
 
     Raises:
         UsageError: one of these does not hold.
@@ -57,6 +72,17 @@ def check_export(path: Path, option: str, layout: Layout) -> None:
             why = "where ingestd never writes" if key == "paths.raw_root" else "which is ingestd's own"
             step = f"name a file elsewhere, such as {option} {path.name}"
             raise UsageError(f"{option} lies in {key} = {_shown(place)}, {why}", place=str(path), next_step=step)
+    folder = Path(os.path.realpath(path.parent))
+    if (
+        path.name == METADATA_NAME
+        and str(folder.parent) == os.path.realpath(layout.metadata_dir)
+        and is_day(folder.name)
+    ):
+        raise UsageError(
+            f"{option} names the file of a day, which holds the whole day",
+            place=str(path),
+            next_step=f"name another file, or leave {option} out",
+        )
     _check_target(path, option, layout)
 
 
@@ -138,12 +164,17 @@ class _Look:
 def _written(layout: Layout) -> Iterator[tuple[str, Path]]:
     """List what is written, each with the setting it belongs to: folders, and files outside them."""
     yield "paths.stage_root", layout.stage_root
+    yield from _files(layout)
+    yield "log.file", layout.log_file
+    yield from _folders(layout)
+
+
+def _files(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """List the files that are written beside the manifest, but the log."""
     yield "paths.manifest_path", layout.manifest_path
     yield "paths.manifest_path", layout.known_files_path
     for path in (layout.lock_path, layout.service_lock_path, layout.histories_lock_path, layout.service_state_path):
         yield "paths.manifest_path", path
-    yield "log.file", layout.log_file
-    yield from _folders(layout)
 
 
 def _folders(layout: Layout) -> Iterator[tuple[str, Path]]:

@@ -89,7 +89,8 @@ def export_metadata(
 
     It has one row per run and one column per header line. With --out-csv, all selected runs go into that one file. It
     may be neither among the raw files nor among ingestd's own, and its folder must exist unless it is below
-    paths.metadata_dir. A day's file always holds the whole day, so --proc and --chip need --out-csv.
+    paths.metadata_dir. A day's file always holds the whole day, so --proc and --chip need --out-csv, which may not name
+    such a file.
 
     \b
     Examples:

@@ -15,14 +15,13 @@ from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
 from ingestd.histories.unknown import unknown
+from ingestd.layout import METADATA_NAME
 from ingestd.manifest.table import LIVE
 from ingestd.raw.header import START_TIME_LABEL
 from ingestd.raw.header_json import KeptHeader, read_header_json
 
 FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
 """Columns after those of the header lines, always there, in this order."""
-
-METADATA_NAME: Final = "metadata.csv"
 
 _NEEDED: Final = (
     *("run_id", "source_file", "proc", "start_time_utc", "start_time_origin", "file_idx", "has_light", "parameters"),

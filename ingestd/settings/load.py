@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ingestd import files
 from ingestd.errors import UsageError, all_at_once
-from ingestd.raw_guard import find_clash
+from ingestd.raw_guard import find_clash, find_log_clash
 from ingestd.settings.model import ENV_PREFIX, PLACES, Settings, environment_name, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown_value
 
@@ -68,7 +68,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
     Raises:
         UsageError: an unknown key, a bad value, an unreadable file, a path that would make ingestd write among the raw
-            files; the message names key, place and the nearest key.
+            files, a log among or over ingestd's own; the message names key, place and the nearest key.
     """
     path = find_config(config, os.environ)
     content = b"" if path is None else _read(path)
@@ -87,6 +87,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         usual.taken_from(path, sha256)
     settings.taken_from(path, sha256, usual)
     _refuse_raw_places(settings, path, given)
+    _refuse_own_log(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:
             settings.registry  # noqa: B018  # loaded once, for the check
@@ -169,6 +170,16 @@ def _refuse_raw_places(settings: Settings, path: Path | None, flags: Flags) -> N
         place=_place(("paths.raw_root" if unset else key).split("."), path, flags),
         next_step=f"set {key} and paths.raw_root to separate places",
     )
+
+
+def _refuse_own_log(settings: Settings, path: Path | None, flags: Flags) -> None:
+    """Refuse a log that is set to a file, or into a folder, that ingestd keeps for something else."""
+    if _is_set(settings, "log.file") and (clash := find_log_clash(settings.layout)) is not None:
+        raise UsageError(
+            f"{clash.key} = {clash.place}: {clash.fault}",
+            place=_place(clash.key.split("."), path, flags),
+            next_step="name a file elsewhere, or leave it unset: it is then ingestd.log beside the manifest",
+        )
 
 
 def _is_set(settings: Settings, key: str) -> bool:

@@ -222,10 +222,58 @@ def test_export_over_ingestds_own_files_is_refused(measured: Folder, place: str,
     assert ((measured.path / place).read_bytes() if (measured.path / place).exists() else None) == before
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("02_stage/_manifest/manifest.parquet", "it is a file of ingestd's own"),
+        ("02_stage/_manifest/lock", "it is a file of ingestd's own"),
+        ("02_stage/_manifest/service.json", "it is a file of ingestd's own"),
+        ("02_stage/_manifest/wal/000000000001.wal", "it lies in paths.wal_dir = "),
+        ("02_stage/_rejects/ingestd.log", "it lies in paths.rejects_dir = "),
+        ("histories/Alisson72_history.csv", "it lies in paths.histories_dir = "),
+        ("metadata/2026-03-12/metadata.csv", "it lies in paths.metadata_dir = "),
+        ("a-link", "it is a file of ingestd's own"),
+    ],
+)
+def test_a_log_over_ingestds_own_files_is_refused(measured: Folder, place: str, words: str) -> None:
+    """A log is appended to, which would spoil the file: it is refused with the setting, the path and what to do."""
+    (measured.path / "data" / "a-link").symlink_to("02_stage/_manifest/manifest.parquet")
+    config = measured.path / "config.toml"
+    config.write_text(f'[log]\nfile = "data/{place}"\n')
+    with pytest.raises(UsageError) as caught:
+        load_settings(config)
+    assert caught.value.message.startswith(f"log.file = {measured.path}/data/{place}")
+    assert words in caught.value.message
+    assert caught.value.place == str(config)
+    assert "beside the manifest" in caught.value.next_step
+
+
+@pytest.mark.parametrize("place", ["data/02_stage/_manifest/ingestd.log", "data/logs/ingestd.log", "ingestd.log"])
+def test_a_log_beside_ingestds_own_files_is_taken(measured: Folder, place: str) -> None:
+    """Beside the manifest, in the data root and anywhere else a log does no harm."""
+    config = measured.path / "config.toml"
+    config.write_text(f'[log]\nfile = "{place}"\n')
+    assert load_settings(config).layout.log_file == measured.path / place
+
+
+@pytest.mark.parametrize("more", [("--proc", "ITS"), ("--date", "2026-03-12"), ()])
+def test_an_export_of_some_runs_over_a_days_file_is_refused(measured: Folder, more: tuple[str, ...]) -> None:
+    """A day's file always holds its whole day; an export of other runs in its place would not tell."""
+    assert measured.run("full-pipeline").code == 0
+    (day,) = (measured.path / "data" / "metadata").glob("*/metadata.csv")
+    before = day.read_bytes()
+    done = measured.run("export-metadata", "--out-csv", str(day), *more)
+    assert (done.code, done.out) == (2, "")
+    assert f"{day}: --out-csv names the file of a day, which holds the whole day" in done.err
+    assert "next: name another file, or leave --out-csv out" in done.err
+    assert day.read_bytes() == before
+
+
 def test_export_beside_the_days_is_taken(measured: Folder) -> None:
-    """The folder of the days' exports takes one of all runs as well."""
+    """The folder of the days' exports takes one of all runs as well, whatever it is called."""
     assert measured.run("backfill", "--workers", "1").code == 0
-    assert measured.run("export-metadata", "--out-csv", "data/metadata/all.csv").code == 0
+    for name in ("all.csv", "metadata.csv", "2026/metadata.csv", "2026-03-12/IVg.csv"):
+        assert measured.run("export-metadata", "--out-csv", f"data/metadata/{name}").code == 0
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,18 @@ def test_a_config_file_of_a_windows_editor_is_taken(here: Path) -> None:
     assert load_settings(config).workers == 2
 
 
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_deleted_current_folder_is_named(here: Path, monkeypatch: Patch, made_again: bool) -> None:
+    """No path could be found from there, not even if a folder of the same name was made since."""
+    monkeypatch.setenv("PWD", str(here))
+    here.rmdir()
+    if made_again:
+        here.mkdir()
+    error = refused()
+    assert (error.message, error.place) == ("the current folder was deleted", str(here))
+    assert "`cd FOLDER`" in error.next_step
+
+
 def test_procedures_of_the_config_are_laid_over_the_packaged_ones(here: Path) -> None:
     """A table in the config adds a procedure; a mistake in it is told when the settings are loaded."""
     table = "[procedures.New]\nclasses = ['New']\nchip = 'none'\nlight = 'none'\nsummary = 'New'\n"

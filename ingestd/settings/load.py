@@ -16,7 +16,7 @@ from ingestd import files
 from ingestd.errors import UsageError, all_at_once
 from ingestd.raw_guard import find_clash, find_log_clash
 from ingestd.settings.model import ENV_PREFIX, PLACES, Settings, environment_name, sections, setting_keys
-from ingestd.words import closest, in_plain_words, shown_value
+from ingestd.words import closest, in_plain_words, shown, shown_value
 
 CONFIG_VARIABLE = "INGESTD_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ingestd/config.toml")
@@ -52,6 +52,18 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     return named
 
 
+def _require_current_folder(environment: Mapping[str, str]) -> None:
+    """Refuse to start in a folder that was deleted: nothing could be found from there, and no error would name it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the current folder was deleted",
+            place=shown(environment.get("PWD", ""), 500) or "the current folder",
+            next_step="change to a folder that is there: `cd FOLDER`, even if one of the same name was made again",
+        ) from None
+
+
 def _is_file(path: Path) -> bool:
     try:
         return files.is_file(path)
@@ -68,8 +80,10 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
     Raises:
         UsageError: an unknown key, a bad value, an unreadable file, a path that would make ingestd write among the raw
-            files, a log among or over ingestd's own; the message names key, place and the nearest key.
+            files, a log among or over ingestd's own, a current folder that is gone; the message names key, place and
+            the nearest key.
     """
+    _require_current_folder(os.environ)
     path = find_config(config, os.environ)
     content = b"" if path is None else _read(path)
     tables = {} if path is None else _parsed(content, path)

@@ -23,7 +23,16 @@ _SUFFIX_UNITS: Final = {
         "W", "mW", "uW", "nW", "nm", "um", "mm", "degC", "K", "T", "mT", "percent",
     )
 }  # fmt: skip
-_SPELLINGS: Final = {"C": "degC", "°C": "degC", "Celsius": "degC", "Ω": "ohm", "Ohm": "ohm", "%": "percent"}
+_SPELLINGS: Final = {
+    "C": "degC",
+    "°C": "degC",
+    "Celsius": "degC",
+    "Ω": "ohm",
+    "Ohm": "ohm",
+    "%": "percent",
+    **dict.fromkeys(("Å", "Angstrom", "Ångström", "ångström"), "angstrom"),
+}
+_BEFORE_UNIT: Final = re.compile(r"(?<=\S)(?=[(\[])")
 _WRITTEN_UNIT: Final = re.compile(r"[(\[]([^()\[\]]*)[)\]]\s*$")
 _QUANTITY: Final = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?)"
@@ -37,13 +46,16 @@ _PRECISION: Final = 2 * _LONGEST  # digits: the product of a text that long with
 
 
 def label_key(label: str) -> str:
-    """Return what two spellings of one label share: compatible characters folded (µ, μ), spaces collapsed."""
+    """Return what two spellings of one label share: compatible characters folded (µ, μ), one space where any may be.
+
+    Spaces may be between words and before a bracket: `t(s)` is `t (s)`.
+    """
     return _label_key(label) if len(label) <= _LONGEST else _label_key.__wrapped__(label)
 
 
 @lru_cache(maxsize=1024)
 def _label_key(label: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", label).split())
+    return " ".join(_BEFORE_UNIT.sub(" ", unicodedata.normalize("NFKC", label)).split())
 
 
 def unit_of(name: str) -> str | None:

@@ -38,7 +38,7 @@ def test_a_schema_is_nullable_and_names_its_units(name: str) -> None:
 def test_columns_are_matched_by_spelling_in_any_order() -> None:
     """Any accepted spelling counts, spacing and the two micro signs do not; the rest are extra columns."""
     procedure = REGISTRY.procedures["IVg"]
-    assert procedure.match_columns(["note", " I  (A)", "VG (V)", "Clock (ms)"]) == {1: "i_a", 2: "vg_v", 3: "clock_ms"}
+    assert procedure.match_columns(["note", " I  (A)", "VG(V)", "Clock (ms)"]) == {1: "i_a", 2: "vg_v", 3: "clock_ms"}
 
 
 def test_letter_case_tells_time_from_temperature() -> None:

@@ -52,10 +52,14 @@ def test_a_number_in_the_fields_unit_is_the_written_float(value: float) -> None:
         ("300 K", "degC", 26.85),
         ("1.e-3 V", "V", 0.001),
         ("−5 V", "V", -5.0),
+        ("8500 \u00c5", "nm", 850.0),  # the letter
+        ("8500 \u212b", "nm", 850.0),  # the sign
+        ("8500A\u030a", "nm", 850.0),  # A with a ring on it
+        ("6328 Angstrom", "nm", 632.8),
     ],
 )
 def test_texts_as_instruments_write_them(text: str, unit: str, value: float) -> None:
-    """Units beside prefixes, the spellings of °C, bare numbers and the typographic minus are understood."""
+    """Units beside prefixes, the spellings of °C and Å, bare numbers and the typographic minus are understood."""
     assert to_unit(text, unit) == value
 
 
@@ -148,6 +152,9 @@ def test_a_label_in_another_unit_is_found(label: str, name: str, disagrees: str 
 
 
 def test_one_label_has_one_key() -> None:
-    """Spacing and the two micro signs do not tell labels apart; letter case does."""
-    assert label_key(" P  (µW) ") == label_key("P (μW)")
+    """Spacing, also before a unit, and the two micro signs do not tell labels apart; letter case does."""
+    assert label_key(" P  (µW) ") == label_key("P (μW)") == label_key("P(µW)")
+    assert label_key("t[s]") == label_key("t [s]") != label_key("t (s)")
+    assert label_key("(V)") == "(V)"
+    assert label_key("Vg(V)") != label_key("V g (V)")
     assert label_key("t (s)") != label_key("T (s)")

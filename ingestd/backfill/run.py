@@ -16,7 +16,7 @@ from ingestd.backfill.fate import Fate
 from ingestd.backfill.ledger import Ledger
 from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, try_root
+from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, to_see, try_root
 from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
 from ingestd.ingest.deciding import forgotten_by
@@ -383,6 +383,5 @@ def _report_on(scan: Scan) -> Report:
         (scan.undecodable, "its name is not UTF-8: rename it"),
     )
     found = {name: reason for names, reason in reasons for name in names}
-    step = "let the user ingestd runs as read it"
-    closed = {name or ".": f"cannot be looked at: {why}; {step}" for name, why in scan.unreadable}
+    closed = {name or ".": f"cannot be looked at: {why}; {to_see(why)}" for name, why in scan.unreadable}
     return Report(passed_over=found | closed, unreachable=sorted([*scan.undecodable, *closed]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingestd.files.advice import to_see
 from ingestd.files.durable import (
     SYNCFS_FROM,
     as_retry,
@@ -83,6 +84,7 @@ __all__ = [
     "stat_of",
     "state_below",
     "temporary_beside",
+    "to_see",
     "try_disk",
     "try_root",
     "why_no_root",

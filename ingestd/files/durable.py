@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from ingestd.errors import Retry
+from ingestd.files import advice
 from ingestd.files.existence import exists, is_dir, is_file
 
 SYNCFS_FROM = 4
@@ -51,7 +52,7 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     number = int(rust[1]) if rust else error.errno or 0
     step = {
         errno.ENOENT: f"check the path (`ingestd config show` lists those in force) and {there}",
-        errno.ENOSPC: "free some space on that disk",
+        errno.ENAMETOOLONG: advice.SHORTEN,
         errno.EDQUOT: "the disk quota is used up: free some space",
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
@@ -64,10 +65,13 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     temporary = isinstance(named, str) and _TEMPORARY.search(named)
     if temporary:  # people know the file by its final name
         named = error.filename2 or place
+    if number == errno.ENOSPC:
+        step = advice.to_get_room(named)
     if number in {errno.EACCES, errno.EPERM}:
         path = Path(os.fsdecode(named))
         # A new file needs a permission of its folder.
         step = _get_access(path.parent, "its folder") if temporary else _get_access(path, "it")
+        step = (number == errno.EPERM and advice.to_unlock(path, error.filename2, place)) or step
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
 

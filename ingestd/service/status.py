@@ -114,7 +114,7 @@ def hidden(scan: Scan, raw_root: Path, now: datetime) -> list[Trouble]:
         Trouble(
             message=f"cannot be looked at, and may hide a measurement: {why}",
             place=str(raw_root / name),
-            next_step="let the user ingestd runs as read it",
+            next_step=files.to_see(why),
             since=now,
         )
         for name, why in scan.unreadable

@@ -26,7 +26,7 @@ def ended(error: BaseException) -> int:
     ("error", "place", "words"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "/lab/a b"), "/lab/a b: ", "`ls -ld /` shows who"),
-        (OSError(errno.ENAMETOOLONG, "File name too long", "/lab/x"), "/lab/x: ", "check that the disk"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/lab/x"), "/lab/x: ", "shorten its names"),
         (OSError(errno.ENOSPC, "No space left on device"), "", "free some space on that disk"),
         (OSError(errno.EIO, "Input/output error", 7), "", "look at `dmesg`"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "", "check that the disk"),

@@ -1,0 +1,73 @@
+"""What to do about a disk error whose number alone does not tell: room, names that are too long, locked files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shlex
+import stat
+import struct
+from pathlib import Path
+from typing import Final
+
+SHORTEN: Final = "the path is longer than the system allows: shorten its names, or move it nearer to the root"
+_UNSEEN: Final = {
+    os.strerror(errno.ENAMETOOLONG): SHORTEN,
+    os.strerror(errno.EIO): "the disk reports an input/output error: look at `dmesg` and back it up",
+    **dict.fromkeys(
+        map(os.strerror, (errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)),
+        "the network share went away: check that it is mounted",
+    ),
+}
+_GET_FLAGS: Final = 0x80086601
+"""`FS_IOC_GETFLAGS` of `linux/fs.h`, on every 64-bit machine but a few that no lab has."""
+_LOCKED: Final = {0x10: "i", 0x20: "a"}
+"""`FS_IMMUTABLE_FL` and `FS_APPEND_FL`, and what `chattr` calls them."""
+
+
+def to_see(why: str) -> str:
+    """Say what to do so that a raw file or folder can be looked at; `why` is the system's text for what hinders it."""
+    return _UNSEEN.get(why, "let the user ingestd runs as read it")
+
+
+def to_get_room(path: object) -> str:
+    """Say what the full disk of `path` lacks: space, or inodes, of which every file takes one. Any value is taken."""
+    named = path if isinstance(path, str) else str(path) if isinstance(path, Path) else ""
+    with contextlib.suppress(OSError, ValueError):
+        disk = os.statvfs(_there(Path(named))) if named else None
+        if disk and disk.f_files and not disk.f_favail and disk.f_bavail:
+            return "that disk has space, but can hold no more files (`df -i` shows it): delete or move away many files"
+    return "free some space on that disk"
+
+
+def to_unlock(*paths: str | Path | None) -> str:
+    """Say how to unlock the first of these files, or of their folders, that `chattr` made unchangeable; "" if none."""
+    for path in filter(None, paths):
+        for place in (Path(path), Path(path).parent):
+            if flag := _lock_on(place):
+                name = shlex.quote(str(place))
+                return f"`chattr` made it unchangeable: `sudo chattr -{flag} {name}`, if that was not meant"
+    return ""
+
+
+def _there(path: Path) -> Path:
+    return next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))
+
+
+def _lock_on(place: Path) -> str:
+    """Return the flag that keeps a file or folder from being changed, as `chattr` calls it; "" if there is none."""
+    try:
+        if not stat.S_ISREG(kind := place.stat().st_mode) and not stat.S_ISDIR(kind):
+            return ""
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return ""
+    try:
+        (flags,) = struct.unpack("i4x", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8)))
+    except OSError:  # not every file system has flags
+        return ""
+    finally:
+        os.close(descriptor)
+    return next((name for flag, name in _LOCKED.items() if flags & flag), "")

@@ -11,6 +11,9 @@ import gc
 import os
 import sys
 
+_INTERRUPTED = 130
+"""`cli.exits.INTERRUPTED`, known before that can be imported."""
+
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
@@ -20,10 +23,12 @@ def main() -> None:
     # Pydantic would search all installed packages for plugins at the start of every process.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(1_000_000)  # searching modules and manifests, which are no garbage, takes a tenth longer
-    from ingestd import cli  # noqa: PLC0415  # worker processes do without it
-
     try:
+        from ingestd import cli  # noqa: PLC0415  # worker processes do without it
+
         cli.main()
+    except KeyboardInterrupt:  # before a command has begun, or after it has ended: nothing is in hand
+        os._exit(_INTERRUPTED)
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise

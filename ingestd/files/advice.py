@@ -42,10 +42,10 @@ def to_get_room(path: object) -> str:
     return "free some space on that disk"
 
 
-def to_unlock(*paths: str | Path | None) -> str:
+def to_unlock(*paths: str | Path) -> str:
     """Say how to unlock the first of these files, or of their folders, that `chattr` made unchangeable; "" if none."""
-    for path in filter(None, paths):
-        for place in (Path(path), Path(path).parent):
+    for path in map(Path, paths):
+        for place in (path, path.parent):
             if flag := _lock_on(place):
                 name = shlex.quote(str(place))
                 return f"`chattr` made it unchangeable: `sudo chattr -{flag} {name}`, if that was not meant"

@@ -71,7 +71,7 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         path = Path(os.fsdecode(named))
         # A new file needs a permission of its folder.
         step = _get_access(path.parent, "its folder") if temporary else _get_access(path, "it")
-        step = (number == errno.EPERM and advice.to_unlock(path, error.filename2, place)) or step
+        step = (number == errno.EPERM and advice.to_unlock(path, error.filename2 or place)) or step
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
 

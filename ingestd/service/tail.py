@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def read_log(path: Path, *, last: int, level: str | None = None, chip: str | Non
 
     Raises:
         Retry: the log cannot be read. A log that does not exist counts as empty.
-        UsageError: no line is about this chip.
+        UsageError: no line is about this chip, or the log is no plain file.
     """
     found = 0
     for found, line in enumerate(_last_lines(path, last, Wanted(level, chip)), start=1):  # noqa: B007  # used below
@@ -86,7 +87,7 @@ def _lines_backwards(path: Path, until: int | None) -> Iterator[bytes]:
     """Yield the lines of a file before byte `until`, last first; an incomplete last line is a line too."""
     with files.as_retry(path):
         try:
-            log = path.open("rb")
+            log = _opened(path)
         except FileNotFoundError:
             return
         with log:
@@ -102,6 +103,19 @@ def _lines_backwards(path: Path, until: int | None) -> Iterator[bytes]:
                     rest = b""
             if rest:
                 yield rest
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a log; a pipe or a device is refused, as opening it could wait for ever, and it has no last lines."""
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # the system refuses a folder by itself
+        what = "a named pipe (FIFO)" if stat.S_ISFIFO(kind) else "a device or a socket"
+        raise UsageError(
+            f"the log is {what} and cannot be read back",
+            place=str(path),
+            next_step="read it where it leads, or name a plain file as log.file and restart the service",
+        )
+    return path.open("rb")
 
 
 def follow_log(
@@ -120,6 +134,7 @@ def follow_log(
 
     Raises:
         Retry: the log cannot be read.
+        UsageError: it is no plain file.
     """
     wanted = Wanted(level, chip)
     with files.as_retry(path):
@@ -175,7 +190,7 @@ class _Follower:
 
     def _open(self) -> None:
         try:
-            self._log = self._path.open("rb")
+            self._log = _opened(self._path)
         except FileNotFoundError:
             self._log = None
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import Folder
+from commands import REPOSITORY, Folder
 from measurement import Measurement
 from waiting import wait_until
 
@@ -90,3 +90,12 @@ def test_a_second_signal_stops_at_once(many: Folder) -> None:
     report = many.run("backfill", "--json").json
     assert (report["exit_code"], report["staged"] + report["known"]) == (0, FILES)
     assert staged(many) == FILES
+
+
+def test_a_signal_while_the_command_is_loaded_ends_it_quietly(folder: Folder, tmp_path: Path) -> None:
+    """Ctrl-C in the first moments, before any command has begun, says nothing either."""
+    module = tmp_path / "early" / "typer.py"
+    module.parent.mkdir()
+    module.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+    done = folder.run("status", environment={"PYTHONPATH": f"{module.parent}:{REPOSITORY}"})
+    assert (done.code, done.out, done.err) == (130, "", "")

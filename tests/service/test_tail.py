@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -155,6 +156,21 @@ def test_a_huge_line_costs_no_more_than_its_limit(log: Path, monkeypatch: pytest
     monkeypatch.setattr(tail, "LINE_LIMIT", 256)
     log.write_bytes(b"x" * 10_000)
     assert max(len(piece.raw) for piece in read_log(log, last=1000)) <= 256 + 64
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("read", [read_log, lambda path, last: follow_log(path, last=last, wait=lambda: False)])
+def test_a_pipe_is_told_and_not_waited_for(log: Path, read: Callable[..., Iterator[LogLine]]) -> None:
+    """Opening a pipe that nobody writes to would wait for ever; so would one in the place of the older log."""
+    os.mkfifo(log)
+    with pytest.raises(UsageError, match=r"a named pipe \(FIFO\)") as caught:
+        list(read(log, last=5))
+    assert caught.value.place == str(log)
+    assert "log.file" in caught.value.next_step
+    log.rename(log.with_name(log.name + ".1"))
+    log.write_text(line("a"))
+    with pytest.raises(UsageError, match="FIFO"):
+        list(read(log, last=5))
 
 
 # ---- following ------------------------------------------------------------------------------------------------------

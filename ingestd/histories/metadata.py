@@ -19,6 +19,7 @@ from ingestd.layout import METADATA_NAME
 from ingestd.manifest.table import LIVE
 from ingestd.raw.header import START_TIME_LABEL
 from ingestd.raw.header_json import KeptHeader, read_header_json
+from ingestd.words import shown
 
 FIXED_COLUMNS: Final = ("has_light", "source_file", "start_time", "time_hms")
 """Columns after those of the header lines, always there, in this order."""
@@ -117,14 +118,18 @@ def export_metadata(
 
 
 def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:
-    for kind, (column, value) in filters.items():
-        if value is None:
-            continue
-        matching = runs.filter(pl.col(column) == value)
-        if matching.is_empty():
+    """Keep the runs that match all filters, kind -> (column, value); a value of None does not count."""
+    given = {kind: (column, value) for kind, (column, value) in filters.items() if value is not None}
+    for kind, (column, value) in given.items():
+        if runs.filter(pl.col(column) == value).is_empty():
             raise unknown(kind, str(value), map(str, runs[column].drop_nulls().unique()))
-        runs = matching
-    return runs
+    matching = runs.filter(pl.lit(value=True), *(pl.col(column) == value for column, value in given.values()))
+    if given and matching.is_empty():
+        wanted = ", ".join(f"{kind} {shown(str(value))}" for kind, (_, value) in given.items())
+        raise UsageError(
+            f"the manifest has no run of {wanted} together, though some of each", next_step="leave one of them out"
+        )
+    return matching
 
 
 def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:

@@ -113,31 +113,38 @@ def _chip(
     checked = int(number) if number else None
     if group and checked is not None:
         return group, checked
-    found = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem)
+    found, other = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem), ""
     if found and found["group"] not in (procedure.name, *procedure.classes):
         named = int(found["number"])
+        other = f"{found['group']}{named}"
         if group in ("", found["group"]) and checked in (None, named):
-            warnings.append(f"the header names no complete chip; {found['group']}{named} is taken from the file name")
+            warnings.append(f"the header names no complete chip; {other} is taken from the file name")
             return found["group"], named
     if procedure.chip == "required":
         field = "chip_number" if group else "chip_group"
-        raise _no_chip(procedure, field, texts, header)
+        raise _no_chip(procedure, field, texts, header, other)
     if group or number:
         warnings.append("the header names only half a chip (group and number belong together); chip stays empty")
     return None, None
 
 
-def _no_chip(procedure: Procedure, field: str, texts: Mapping[str, tuple[str, str]], header: Header) -> Reject:
+def _no_chip(
+    procedure: Procedure, field: str, texts: Mapping[str, tuple[str, str]], header: Header, other: str
+) -> Reject:
+    """Return the reject for a header without this part of the chip; `other` is the chip of the file name, if any."""
     label = next((name for name, known in procedure.parameters.items() if known.field == field), field)
     line, found, fault = None, "", "missing"
     if field in texts:
         line, found, fault = header.line_of(texts[field][0]), shown(texts[field][1]), "empty"
+        if found:  # as PyMeasure writes what was not set
+            fault = f"not set ({found})"
     elif spoiled := header.spoiled_line(label):
         line, found = spoiled[0], shown(spoiled[1])
         fault = "not as PyMeasure writes it ('#', a tab, the name, a colon, the value)"
+    named = f"the chip of the file name, {other}, contradicts the rest" if other else "the file name has no chip either"
     return Reject(
         RejectCode.BAD_CHIP if field in texts else RejectCode.MISSING_CHIP,
-        f"the header's '{shown(label)}' is {fault}, and the file name has no chip either",
+        f"the header's '{shown(label)}' is {fault}, and {named}",
         line=line,
         expected=f"a header line '{shown(label)}: ...', or a file name such as Alisson67_015.csv",
         found=found,

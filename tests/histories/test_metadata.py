@@ -186,6 +186,22 @@ def test_a_filter_nothing_matches_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", [{}, {"date": date(2025, 9, 23)}])
+def test_filters_that_only_together_match_nothing_are_all_named(
+    manifest_of: MakeManifest, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """No one of them is at fault, so none is called unknown, and nothing is offered in its place."""
+    rows = manifest_of(run("a", {}), run("b", {}, proc="IVg", chip_name="Berta3"))
+    with pytest.raises(UsageError) as caught:
+        export_metadata(
+            rows, tz=TZ, directory=tmp_path, out_csv=tmp_path / "x.csv", proc="IVg", chip="Alisson72", **more
+        )
+    day = "date 2025-09-23, " if more else ""
+    assert f"no run of {day}procedure IVg, chip Alisson72 together" in caught.value.message
+    assert caught.value.next_step == "leave one of them out"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("asked", [{"proc": "ITS"}, {"chip": "Alisson72"}])
 def test_a_day_file_is_never_partial(manifest_of: MakeManifest, tmp_path: Path, asked: dict[str, Any]) -> None:
     """A filter that would leave runs of a day out of its metadata.csv is refused."""

@@ -257,8 +257,22 @@ def test_other_file_names_are_no_chips(source_file: str) -> None:
 
 def test_a_file_name_that_contradicts_the_header_is_not_taken() -> None:
     """Half a chip in the header and another one in the file name is a missing chip, not a guess."""
-    rejected(RejectCode.MISSING_CHIP, {"Chip group name": "Alisson"}, source_file="Beta67_1.csv")
-    rejected(RejectCode.MISSING_CHIP, {"Chip number": "68"}, source_file="Alisson67_1.csv")
+    other = rejected(RejectCode.MISSING_CHIP, {"Chip group name": "Alisson"}, source_file="Beta67_1.csv")
+    assert other.message == (
+        "the header's 'Chip number' is missing, and the chip of the file name, Beta67, contradicts the rest"
+    )
+    assert (
+        "Alisson67" in rejected(RejectCode.MISSING_CHIP, {"Chip number": "68"}, source_file="Alisson67_1.csv").message
+    )
+    assert "the file name has no chip either" in rejected(RejectCode.MISSING_CHIP, {"Chip number": "68"}).message
+
+
+def test_a_part_of_the_chip_that_was_not_set_is_not_called_empty() -> None:
+    """PyMeasure writes `None` for it, and that is what people find in the header."""
+    error = rejected(RejectCode.BAD_CHIP, {**CHIP, "Chip number": "None"})
+    assert "'Chip number' is not set (None), and" in error.message
+    assert error.found == "None"
+    assert "'Chip number' is empty, and" in rejected(RejectCode.BAD_CHIP, {**CHIP, "Chip number": ""}).message
 
 
 def test_a_missing_chip_says_which_line_and_how_to_do_without() -> None:

@@ -281,6 +281,7 @@ def _matched_differences(
     """Give the unexplained differences of each run that both sides have; count the explained ones."""
     shared = [name for name in before.columns if name in after.columns and name not in {"seq", "source_file"}]
     in_order = _in_order([position for _, position in matched])
+    kept = [(a, b) for a, b in matched if b in in_order]
     above: tuple[Decimal | str, ...] = ()
     for a, b in matched:
         row, other = before.rows[a], after.rows[b]
@@ -296,7 +297,11 @@ def _matched_differences(
             differences.append(_difference(chip, row, "seq", was, is_now))
         above = off
         if b not in in_order:
-            differences.append(_difference(chip, row, "order", row["seq"], other["seq"]))
+            # A run whose number is the same may still have changed places with others; with one of those kept it has.
+            passed, ahead = next((one, one > a) for one, at in kept if (one > a) is not (at > b))
+            was, is_now = ("before", "after") if ahead else ("after", "before")
+            source = before.rows[passed]["source_file"]
+            differences.append(_difference(chip, row, "order", f"{was} {source}", f"{is_now} {source}"))
         yield [*differences, *_cell_differences(chip, row, other, shared, explained)]
 
 

@@ -205,7 +205,11 @@ def test_changed_order_names_the_fewest_runs(tmp_path_factory: pytest.TempPathFa
     new = renumbered([as_new(OLD_ROWS)[index] for index in order])
     comparison = compare(tmp_path_factory.mktemp("order"), OLD_ROWS, new)
     moved = {d.seq - 1 for d in comparison.chips[0].unexplained}
-    assert all(d.column == "order" for d in comparison.chips[0].unexplained)
+    sources = [row["source_file"] for row in OLD_ROWS]
+    for d in comparison.chips[0].unexplained:  # a run stood before, or after, the one that it stands after, or before
+        (was, passed), at, other = d.old.split(" "), d.seq - 1, sources.index(d.new.split(" ")[1])
+        assert (d.column, passed, at < other) == ("order", sources[other], was == "before")
+        assert (order.index(at) < order.index(other)) is (was == "after") is d.new.startswith("before ")
     stayed = [index for index in order if index not in moved]
     assert stayed == sorted(stayed)
     longest = max(_rising(order, start) for start in range(5))

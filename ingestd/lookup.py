@@ -11,7 +11,7 @@ from ingestd import files
 from ingestd.errors import UsageError
 from ingestd.histories.unknown import unknown
 from ingestd.layout import Layout
-from ingestd.words import shown
+from ingestd.words import closest, shown
 
 _BEGINNING = re.compile(r"[0-9a-f]{6,20}")
 """The beginning of a run id, or all of it: fewer digits would too easily match another run."""
@@ -80,6 +80,26 @@ def _names_of(layout: Layout, given: str) -> Iterator[str]:
         below = Path(os.path.normpath(place))
         if below.is_relative_to(base) and below != base:
             yield below.relative_to(base).as_posix()
+
+
+def near_files(given: str, known: Iterable[str]) -> str:
+    """Name up to three of the `known` raw files that may be meant by a path: "a or b or c"; empty if none may be.
+
+    Those with the same name (in either case), in whatever folder, come before those whose path, or else whose name, is
+    spelt alike.
+    """
+    paths = sorted(known)
+    names = {path: path.rpartition("/")[2].casefold() for path in paths}
+    wanted = given.rpartition("/")[2].casefold()
+    if same := [path for path in paths if names[path] == wanted]:
+        near = closest(given, same, count=3, cutoff=0) if len(same) > _NEAR else same
+    elif not (near := closest(given, paths, count=3, cutoff=0.7)):
+        alike = closest(wanted, set(names.values()), count=3, cutoff=0.7)
+        near = sorted((path for path in paths if names[path] in alike), key=lambda path: alike.index(names[path]))
+    return " or ".join(shown(path, 200) for path in near[:_NEAR])
+
+
+_NEAR = 3
 
 
 def refuse_folder(layout: Layout, name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ingestd.errors import UsageError
 from ingestd.layout import Layout
-from ingestd.lookup import is_run_id, run_id_of, source_file_of
+from ingestd.lookup import is_run_id, near_files, run_id_of, source_file_of
 from ingestd.settings import load_settings
 
 NAME = "2025-09-23/It_1.csv"
@@ -91,3 +91,26 @@ def test_no_other_path_is_a_raw_file(layout: Layout, given: str, anyway: bool) -
     """What lies elsewhere, the raw root itself, and what is no path at all."""
     with pytest.raises(UsageError, match="not a file below the raw root"):
         source_file_of(layout, given, anyway=anyway)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("It_1.csv", "2025-09-23/It_1.csv or 2025-09-24/It_1.csv"),
+        ("2025-09-25/It_1.csv", "2025-09-23/It_1.csv or 2025-09-24/It_1.csv"),
+        ("2025-09-23/IVg_7x.csv", "2025-09-23/IVg_7.csv or 2025-09-23/It_1.csv or 2025-09-24/It_1.csv"),
+        ("ivg_7.csv", "2025-09-23/IVg_7.csv"),
+        ("day/IVg_77.csv", "2025-09-23/IVg_7.csv"),
+        ("notes.txt", ""),
+        ("", ""),
+    ],
+)
+def test_the_files_that_may_be_meant_are_named(given: str, meant: str) -> None:
+    """All that have the very name, or else those that are spelt alike; where nothing is alike, nothing is named."""
+    known = ["2025-09-24/It_1.csv", "2025-09-23/It_1.csv", "2025-09-23/IVg_7.csv"]
+    assert near_files(given, known) == meant
+
+
+def test_at_most_three_files_are_named() -> None:
+    """An archive may have a file of the same name for every day."""
+    assert near_files("It_1.csv", [f"2025-09-{day}/It_1.csv" for day in range(10, 30)]).count("It_1.csv") == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +14,7 @@ from ingestd.cli.output import cell_width, near, say, say_below, say_json, say_t
 from ingestd.cli.staging import run
 from ingestd.cli.typed import command
 from ingestd.errors import Corrupt, RejectCode, UsageError
-from ingestd.words import closest, count, quoted, shown
+from ingestd.words import count, quoted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,14 +217,14 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
     Raises:
         UsageError: it is not rejected; the message says what it is instead, or names near ones.
     """
-    from ingestd.lookup import refuse_folder, source_file_of  # noqa: PLC0415  # not for --help
+    from ingestd.lookup import near_files, refuse_folder, source_file_of  # noqa: PLC0415  # not for --help
 
     known = _rejected(catalog)
     try:
         name = source_file_of(layout, given, known)
     except UsageError:
-        near_ones = _near(given, known)
-        hint = "did you mean " + " or ".join(shown(one, 200) for one in near_ones) + "? " if near_ones else ""
+        near = near_files(given, known)
+        hint = f"did you mean {near}? " if near else ""
         next_step = "`ingestd rejects list` lists those that are, `ingestd explain FILE` says what became of any other"
         raise UsageError(
             "this file is not among the rejects", place=shown(given, 200), next_step=hint + next_step
@@ -237,15 +237,6 @@ def _named(layout: Layout, given: str, catalog: Catalog) -> str:
         place=shown(name, 200),
         next_step=f"`ingestd explain {quoted(name)}`",
     )
-
-
-def _near(given: str, known: Sequence[str]) -> list[str]:
-    """List the rejected files whose path, or else whose bare name, is spelt like what was given."""
-    if alike := closest(given, known, count=3, cutoff=0.7):
-        return alike
-    bare = {name: PurePosixPath(name).name for name in known}
-    names = closest(PurePosixPath(given).name, set(bare.values()), count=3, cutoff=0.7)
-    return sorted((path for path in bare if bare[path] in names), key=lambda path: names.index(bare[path]))[:3]
 
 
 def _standing(catalog: Catalog, name: str) -> str:

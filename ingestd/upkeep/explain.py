@@ -23,7 +23,7 @@ from ingestd.ingest.deciding import moved_from
 from ingestd.ingest.lost import LostFile, emptied, lost_at
 from ingestd.ingest.traces import parse_event, read_reject
 from ingestd.layout import Layout
-from ingestd.lookup import is_run_id, refuse_folder, require_raw_root, run_id_of, source_file_of
+from ingestd.lookup import is_run_id, near_files, refuse_folder, require_raw_root, run_id_of, source_file_of
 from ingestd.manifest.record import Event, FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -35,7 +35,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import fate_of_copy
 from ingestd.upkeep.staged import UNKNOWN_RUN
-from ingestd.words import closest, count, quoted, shown
+from ingestd.words import count, quoted, shown
 from ingestd.writers import read_writers
 
 _NAMES = ("source_file", "run_id", "superseded_by", "note")
@@ -147,11 +147,11 @@ def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
 
 
 def _unknown(layout: Layout, known: Iterable[str], source_file: str) -> UsageError:
-    near = closest(source_file, known)
+    near = near_files(source_file, known)
     return UsageError(
-        "there is no such raw file, and nothing is known of it" + (f"; did you mean {near[0]}?" if near else ""),
+        "there is no such raw file, and nothing is known of it" + (f"; did you mean {near}?" if near else ""),
         place=shown(str(layout.raw_file(source_file)), 300),
-        next_step="give its path below the raw root, or a run id",
+        next_step="give its path below the raw root, or a run id, or at least the first 6 digits of one",
     )
 
 

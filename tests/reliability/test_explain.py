@@ -133,6 +133,9 @@ def test_unknown_files_and_runs_are_refused_with_the_nearest(archive: Archive) -
     with pytest.raises(UsageError, match=f"did you mean {lived.PLAIN}"):
         story(archive, lived.PLAIN.replace("It_1", "It_1x"))
     run_id = archive.live()[lived.PLAIN].run_id
+    with pytest.raises(UsageError, match="nothing is known of it") as caught:
+        story(archive, run_id[:5])
+    assert "at least the first 6 digits" in caught.value.next_step
     with pytest.raises(UsageError, match=f"did you mean {run_id}"):
         story(archive, run_id[:-1] + ("0" if run_id[-1] != "0" else "1"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from structlog.stdlib import BoundLogger
 
 from ingestd.ingest.lost import lost_at
@@ -9,8 +11,18 @@ from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
 
 
-def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_ms: float) -> None:
-    """Write the log line of a decision; warn about the content, and about raw files that it shows to be lost."""
+def chips_at(store: ManifestStore, names: Iterable[str]) -> dict[str, str | None]:
+    """Return the chip of each live run that these raw files are known as, by run id: a decision may change it."""
+    return {run.run_id: run.chip_name for name in names for run in store.catalog.live_at(name)}
+
+
+def tell_decision(
+    log: BoundLogger, store: ManifestStore, record: Record, took_ms: float, chips_before: Mapping[str, str | None]
+) -> None:
+    """Write the log line of a decision; warn about the content, and about raw files that it shows to be lost.
+
+    `chips_before` are the `chips_at` before it: an edit that takes a run from one chip to another names both.
+    """
     row = next((row for row in record.rows if row.run_id == record.run_id), None)
     run = None if row or not record.run_id else store.catalog.run(record.run_id)
     context = {
@@ -24,6 +36,9 @@ def tell_decision(log: BoundLogger, store: ManifestStore, record: Record, took_m
         "note": record.note or None,
         "took_ms": took_ms,
     }
+    if row is not None and record.event in {Event.EDITED, Event.SUPERSEDED}:
+        before = (chips_before.get(one.run_id) for one in record.rows)
+        context["old_chip"] = next((chip for chip in before if chip != row.chip_name), None)
     if record.reason is not None:
         reason = record.reason
         context |= {

@@ -48,7 +48,7 @@ class Wanted:
 
 
 def _chips(line: LogLine) -> set[str]:
-    named = [line.fields.get("chip"), line.fields.get("chips")]
+    named = [line.fields.get("chip"), line.fields.get("old_chip"), line.fields.get("chips")]
     return {str(chip).lower() for value in named for chip in (value if isinstance(value, list) else [value])}
 
 

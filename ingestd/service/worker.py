@@ -18,7 +18,7 @@ from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
-from ingestd.service.decision_lines import tell_decision
+from ingestd.service.decision_lines import chips_at, tell_decision
 from ingestd.service.logline import cause
 from ingestd.service.logs import our_log
 from ingestd.service.looker import Looker
@@ -282,11 +282,12 @@ class Worker:
     def _commit(self, outcomes: Sequence[Outcome], began: float) -> None:
         if not outcomes:
             return
+        chips = chips_at(self._ingest.store, (outcome.task.source_file for outcome in outcomes))
         done = self._ingest.commit(outcomes)
         took_ms = _ms_since(began)
         for record in done.records:
             self._list.done(record.source_file)
-            tell_decision(self._log, self._ingest.store, record, took_ms)
+            tell_decision(self._log, self._ingest.store, record, took_ms, chips)
             for name in forgotten_by(record):
                 self._list.hint(name, time.monotonic())
             if self._ingest.store.catalog.overwritten_at(record.source_file):

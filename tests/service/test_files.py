@@ -55,6 +55,23 @@ def _histories(service: Service) -> set[str]:
     return {name for chip in range(60, 65) for name in service.history(f"Alisson{chip}")}
 
 
+def test_an_edit_that_changes_the_chip_is_told_of_both(tmp_path: Path) -> None:
+    """Whoever asks what became of the old chip's run finds it, whether or not its start was corrected too."""
+    with Service(tmp_path) as service:
+        path = service.raw / "It_1.csv"
+        put(service.raw, {"It_1.csv": ONE.but(chip=60).data})
+        service.until(service.live, "the run")
+        path.write_bytes(ONE.but(chip=61).data)
+        service.until(lambda: service.lines("edited"), "another chip")
+        path.write_bytes(ONE.but(chip=62, start=1758718555.25).data)
+        service.until(lambda: service.lines("superseded"), "another chip and start")
+        path.write_bytes(ONE.but(chip=62, start=1758718555.25).data.replace(b"-5.19 V", b"-5.20 V"))
+        service.until(lambda: len(service.lines("edited")) > 1, "the same chip")
+        told = [(line["chip"], line.get("old_chip")) for line in service.lines("edited") + service.lines("superseded")]
+        assert told == [("Alisson61", "Alisson60"), ("Alisson62", None), ("Alisson62", "Alisson61")]
+        assert service.stop() == 0
+
+
 def test_folders_made_at_once_with_a_file(tmp_path: Path) -> None:
     """`mkdir -p a/b/c` and a file in the same instant: the file is found though no watch stood there yet."""
     with Service(tmp_path) as service:

@@ -112,16 +112,18 @@ def test_the_last_lines_come_oldest_first(log: Path, block: int, monkeypatch: py
 
 
 def test_level_and_chip_choose_before_the_lines_are_counted(log: Path) -> None:
-    """`last` counts wanted lines; a chip is found in `chip` and in `chips`, whatever its case."""
+    """`last` counts wanted lines; a chip is found in `chip`, `old_chip` and `chips`, whatever its case."""
     log.write_text(
         line("a", chip="Alisson67")
         + line("b", "warning", chip="Alisson7")
         + line("c", "error", chips=["Mike1", "Alisson67"])
+        + line("x", chip="Alisson6", old_chip="Alisson68")
         + "crash\n"
         + line("d", "debug")
     )
     assert events(list(read_log(log, last=2, level="warning"))) == ["c", "crash"]
     assert events(list(read_log(log, last=9, chip="alisson67"))) == ["a", "c"]
+    assert events(list(read_log(log, last=9, chip="Alisson68"))) == ["x"]
 
 
 def test_a_chip_that_no_line_is_about_is_told(log: Path) -> None:

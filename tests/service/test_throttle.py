@@ -51,6 +51,6 @@ def test_a_warning_that_was_written_again_is_remembered_as_a_new_one() -> None:
     for number in range(REMEMBERED):
         throttle.held_back(warning(problem=str(number)))
     clock.now = REPEAT_S
-    assert throttle.held_back(warning(problem="0")) == 0
-    assert throttle.held_back(warning(problem="one more")) == 0
-    assert throttle.held_back(warning(problem="0")) is None
+    for problem in ("1", "one more", "two more"):
+        assert throttle.held_back(warning(problem=problem)) == 0
+    assert throttle.held_back(warning(problem="1")) is None

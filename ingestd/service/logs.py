@@ -97,7 +97,6 @@ class Logs:
         structlog.configure(
             processors=[
                 structlog.stdlib.filter_by_level,
-                structlog.contextvars.merge_contextvars,
                 structlog.processors.format_exc_info,
                 _hand_to_pipe,
             ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -51,6 +53,19 @@ def test_the_file_is_renamed_above_its_limit(start: Start, tmp_path: Path) -> No
         entry["number"] for name in ("ingestd.log.1", "ingestd.log") for entry in entries((tmp_path / name).read_text())
     ]
     assert kept == list(range(kept[0], 40))
+
+
+def test_a_full_file_that_logrotate_renamed_is_not_lost_to_its_successor(start: Start, tmp_path: Path) -> None:
+    """The new file has the old one's name: it is not renamed in turn, over what logrotate kept."""
+    path = tmp_path / "ingestd.log"
+    start(file=path, max_bytes=500)
+    log = structlog.get_logger("ingestd")
+    log.info("one", text="x" * 350)
+    path.rename(tmp_path / "ingestd.log.1")
+    path.touch()
+    log.info("two", text="x" * 350)
+    kept = [entries((tmp_path / name).read_text())[0]["event"] for name in ("ingestd.log.1", "ingestd.log")]
+    assert kept == ["one", "two"]
 
 
 def test_what_a_command_tells_on_its_terminal_is_left_to_it(start: Start, tmp_path: Path) -> None:
@@ -105,6 +120,56 @@ def test_a_line_cut_short_does_not_spoil_the_next(start: Start, tmp_path: Path) 
     torn, whole, another = path.read_bytes().splitlines()
     assert parse_line(torn).event == ""
     assert [parse_line(line).event for line in (whole, another)] == ["staged", "moved"]
+
+
+def test_a_line_that_the_disk_takes_in_part_is_told_and_ended(start: Start, tmp_path: Path) -> None:
+    """The part is no line of the log, and the next one is whole."""
+    path = tmp_path / "ingestd.log"
+    _, stream, _ = start(file=path)
+    log = structlog.get_logger("ingestd")
+    log.info("one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+    try:
+        log.info("two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.info("three")
+    assert [entry["event"] for entry in entries(stream.getvalue())] == ["one", "two", "log_not_written", "three"]
+    assert [parse_line(line).event for line in path.read_bytes().splitlines()] == ["one", "", "three"]
+
+
+def test_a_log_that_can_be_written_nowhere_ends_nothing(start: Start) -> None:
+    """Neither the stream nor the file takes a line, nor the word that the other does not."""
+    stream = io.StringIO()
+    start(file=Path("/dev/full"), stream=stream)
+    stream.close()
+    structlog.get_logger("ingestd").error("failed")
+
+
+def test_lines_that_a_stream_left_out_are_counted_in_the_next(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stopped for a while sees how many lines it missed, even one, and finds them in the file."""
+    monkeypatch.setattr("ingestd.service.stream.ROOM_S", 0.0)
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with open(read, "rb") as reader, open(write, "w", encoding="utf-8") as stream:  # noqa: PTH123  # descriptors
+        start(stream=stream, file=tmp_path / "ingestd.log")
+        os.set_blocking(write, False)
+        for missed in (1, 3):
+            for size in (4096, 1):
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        os.write(write, b"x" * size)
+            for _ in range(missed):
+                structlog.get_logger("ingestd").info("missed")
+            reader.read()
+            structlog.get_logger("ingestd").info("seen")
+            structlog.get_logger("ingestd").info("seen")
+            first, second = entries(reader.read().decode())
+            assert (first["left_out"], "left_out" in second) == (missed, False)
+        os.set_blocking(write, True)
 
 
 def test_a_pipe_nobody_reads_does_not_hold_the_service(start: Start, tmp_path: Path) -> None:
@@ -194,12 +259,15 @@ def test_the_journal_is_known_by_its_device_and_inode(tmp_path: Path) -> None:
     assert not to_journal(io.StringIO(), named)
 
 
-def test_closing_leaves_logging_as_it_was() -> None:
-    """Handlers, levels and hooks of the process are as before."""
+def test_closing_leaves_logging_as_it_was(tmp_path: Path) -> None:
+    """Handlers, levels and hooks of the process are as before, and the file is closed."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.getLogger("ingestd").level, threading.excepthook
-    logs = configure_logs(level="debug", file=None, stream=io.StringIO(), journal=False, terminal=False)
-    assert root.handlers != before[0]
+    path = tmp_path / "ingestd.log"
+    logs = configure_logs(level="debug", file=path, stream=io.StringIO(), journal=False, terminal=False)
+    structlog.get_logger("ingestd").info("x")
+    assert (root.handlers != before[0], opened_below(tmp_path)) == (True, [str(path)])
     logs.close()
+    assert not opened_below(tmp_path)
     assert before == (root.handlers, root.level, logging.getLogger("ingestd").level, threading.excepthook)
     assert not structlog.is_configured()

@@ -9,13 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from logged import MOMENT, STAMP, Start, entries
+from logged import MOMENT, STAMP, Clock, Start, entries
 
 from ingestd.service.logline import json_line
-from ingestd.service.logs import make_entry
+from ingestd.service.logs import Pipe, make_entry
 from ingestd.service.throttle import REMEMBERED, REPEAT_S
 
 # ---- lines ----------------------------------------------------------------------------------------------------------
@@ -82,6 +83,29 @@ def test_libraries_and_warnings_take_the_same_way(start: Start) -> None:
     assert first["message"] == "Run time of job was missed"
     assert second["logger"] == "py.warnings"
     assert "old\nfashion" in second["message"]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("debug", ["info", "warning", "error"]), ("info", ["warning", "error"]), ("error", ["error"])],
+)
+def test_a_librarys_lines_follow_the_level(start: Start, level: str, told: list[str]) -> None:
+    """They come from warning on, with `debug` from info on, and never below the level of our own."""
+    _, stream, _ = start(level=level)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(logging.getLogger("watchdog"), name)("x")
+    assert [entry["level"] for entry in entries(stream.getvalue())] == told
+
+
+def test_what_cannot_be_shown_costs_its_line_alone() -> None:
+    """A library's value that fails when it is shown does no harm to whoever logged it."""
+
+    class Shy:
+        def __str__(self) -> str:
+            raise ValueError("not me")
+
+    record = logging.LogRecord("watchdog", logging.WARNING, __file__, 1, Shy(), (), None)
+    Pipe([], wall=lambda: MOMENT, clock=Clock()).emit(record)
 
 
 def test_a_librarys_broken_message_is_shown_as_it_is() -> None:

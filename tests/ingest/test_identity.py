@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from archive import Archive, digest16
@@ -133,6 +135,23 @@ def test_start_time_edited(archive: Archive) -> None:
     new = archive.live()[A]
     assert rows[old.run_id] == old.model_copy(update={"superseded_by": new.run_id})
     assert (len(rows), archive.history(72), archive.aside()) == (2, [A], [digest16(RUN)])
+
+
+def test_start_time_edited_before_an_older_manifest_was_put_back(archive: Archive, tmp_path: Path) -> None:
+    """Of the run that the manifest knows only the version kept aside is left: that tells that the file was edited."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    manifest, before = archive.layout.manifest_path.parent, tmp_path / "before"
+    old = archive.live()[A]
+    shutil.copytree(manifest, before)
+    archive.put(A, RUN.but(start=1758700000.0).data)
+    assert archive.backfill() == [("superseded", A)]
+    shutil.rmtree(manifest)
+    shutil.copytree(before, manifest)
+    assert archive.backfill_amid() == [("superseded", A)]
+    rows = {row.run_id: row for row in archive.rows()}
+    assert rows[old.run_id].superseded_by == archive.live()[A].run_id
+    assert len(rows) == 2
 
 
 def test_start_time_edited_and_edited_back(archive: Archive) -> None:

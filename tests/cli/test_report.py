@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from commands import Folder
 
 from ingestd.backfill.fate import Fate
-from ingestd.backfill.report import Report
-from ingestd.cli.report import STAGED, SUMS, tell
-from ingestd.manifest.record import Event
+from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
+from ingestd.cli.report import STAGED, SUMS, exit_code, tell
+from ingestd.errors import Retry
+from ingestd.ingest.lost import LostFile
+from ingestd.manifest.record import Event, Reason
+from ingestd.raw.settling import State
 from ingestd.settings import load_settings
 
 
@@ -21,6 +25,28 @@ def test_what_another_process_decided_meanwhile_is_counted(capsys: pytest.Captur
     assert "\n       3  decided meanwhile by another ingestd, or gone since\n" in capsys.readouterr().out
     tell(Report(fates=Counter({Fate.INGESTED: 3})), layout)
     assert "meanwhile" not in capsys.readouterr().out
+
+
+WHY = Reason(code="row-too-long", message="a row is too long")
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ({"waiting": [WaitingFile("a.csv", State.QUEUED, "header only", "no-rows", 1.0)]}, 0),
+        ({"passed_over": {"a.csv": "a symbolic link"}, "warnings": {"a.csv": ["odd"]}}, 0),
+        ({"rejected": [RejectedFile("a.csv", WHY)]}, 1),
+        ({"rejected_before": ["a.csv"]}, 1),
+        ({"failed": [FailedFile("a.csv", "Input/output error", "a.csv", "")]}, 1),
+        ({"lost": [LostFile("a.csv", "0123456789abcdef0123", "it is empty now", "restore it", None)]}, 1),
+        ({"unreachable": ["day"]}, 1),
+        ({"stopped_by": Retry("no space left"), "rejected_before": ["a.csv"]}, 2),
+    ],
+    ids=lambda found: next(iter(found)) if isinstance(found, dict) else str(found),
+)
+def test_what_needs_attention_alone_decides_the_exit_code(found: dict[str, Any], code: int) -> None:
+    """Each of rejected, failed, lost and out of reach makes it 1, what ended the run early 2, and nothing else does."""
+    assert exit_code(Report(**found)) == code
 
 
 def test_every_fate_of_a_file_is_in_one_sum() -> None:

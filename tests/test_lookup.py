@@ -8,7 +8,15 @@ import pytest
 
 from ingestd.errors import UsageError
 from ingestd.layout import Layout
-from ingestd.lookup import is_run_id, near_files, run_id_of, source_file_of
+from ingestd.lookup import (
+    is_run_id,
+    near_files,
+    raw_file_is_gone,
+    refuse_folder,
+    require_manifest,
+    run_id_of,
+    source_file_of,
+)
 from ingestd.settings import load_settings
 
 NAME = "2025-09-23/It_1.csv"
@@ -83,6 +91,37 @@ def test_a_raw_file_that_is_gone_is_found_among_the_known(layout: Layout) -> Non
     for given in (gone, "day/It_\\x1b2.csv"):
         with pytest.raises(UsageError, match="not a file below the raw root"):
             source_file_of(layout, given, {odd})
+
+
+def test_a_long_name_is_found_as_it_is_printed(layout: Layout) -> None:
+    """However many characters it has, and become by being escaped."""
+    odd = f"day/{'µ' * 60}{chr(27) * 10}.csv"
+    assert source_file_of(layout, odd.replace("\x1b", "\\x1b"), {odd}) == odd
+
+
+def test_a_raw_file_is_gone_only_where_the_raw_root_is_there(layout: Layout, tmp_path: Path) -> None:
+    """While the share is away nothing is known of its files, and no reject is forgotten."""
+    assert [raw_file_is_gone(layout, name) for name in (NAME, "day/It_2.csv")] == [False, True]
+    layout.raw_root.rename(tmp_path / "away")
+    assert not raw_file_is_gone(layout, NAME)
+
+
+def test_a_manifest_is_there_before_its_first_compaction(layout: Layout) -> None:
+    """A log is enough to be read; neither is told as what it is, with the command that makes one."""
+    with pytest.raises(UsageError, match="there is no manifest here") as raised:
+        require_manifest(layout)
+    assert "ingestd backfill" in raised.value.next_step
+    layout.wal_dir.mkdir(parents=True)
+    require_manifest(layout)
+
+
+def test_a_folder_is_refused_and_what_is_no_folder_is_not(layout: Layout) -> None:
+    """A link to one has a name that no scan goes into: it is told as unknown elsewhere."""
+    (layout.raw_root / "link").symlink_to("2025-09-23")
+    for name in (NAME, "link", "gone.csv"):
+        refuse_folder(layout, name)
+    with pytest.raises(UsageError, match="this is a folder"):
+        refuse_folder(layout, "2025-09-23")
 
 
 @pytest.mark.parametrize("anyway", [False, True])

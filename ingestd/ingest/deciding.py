@@ -204,6 +204,8 @@ class Decider:
 
         if old.source_sha256 == outcome.row.source_sha256:
             return False
+        if old.proc != outcome.row.proc:
+            return True
         staged, aside = self.layout.staged_file(old), self.layout.superseded_file(old, old.source_sha256)
         try:
             return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ingestd.errors import Corrupt, Retry
 from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
+from ingestd.raw.procedure import EXTRA_COLUMN
 
 ROW_KEY = b"ingestd.row"
 HEADER_KEY = b"ingestd.header"
@@ -105,12 +106,19 @@ def same_cells(one: pa.Table, other: pa.Table) -> bool:
 
 
 def share_rows(one: pa.Table, other: pa.Table) -> bool:
-    """Tell whether more than half of the shorter table's rows are in the other: as an edit leaves them."""
+    """Tell whether more than half of the shorter table's rows are in the other: as an edit leaves them.
+
+    Between two runs of a procedure its table may have been changed: what both schemas have is compared. What was an
+    unknown column in one, and so in `extra`, may have got a column of its own in the other.
+    """
     import polars as pl  # noqa: PLC0415  # only a comparison needs it
 
     if one.schema != other.schema:
-        return False
+        shared = [field.name for field in one.schema if field in other.schema and field.name != EXTRA_COLUMN]
+        one, other = one.select(shared), other.select(shared)
     short, long = (pl.DataFrame(table) for table in sorted((one, other), key=len))
+    if not short.columns:
+        return False
     return 2 * short.join(long, on=short.columns, how="semi", nulls_equal=True).height > short.height
 
 

@@ -154,6 +154,27 @@ def test_start_time_edited_before_an_older_manifest_was_put_back(archive: Archiv
     assert len(rows) == 2
 
 
+def test_start_time_edited_after_the_procedure_got_another_column(archive: Archive) -> None:
+    """The version staged before has one column fewer; it is the same measurement all the same."""
+    with_volts = RUN.data.replace(b"Clock (ms)", b"Clock (ms),Gate (V)").replace(b"nan\r\n", b"nan,0.5\r\n")
+    archive.put(A, with_volts)
+    archive.backfill()
+    old = archive.live()[A]
+    columns = {"gate_v": {"accepts": ["Gate (V)"], "required": False}}
+    archive.settings = load_settings(
+        None,
+        {
+            "paths": {"data_root": archive.root},
+            "stage": {"workers": 1},
+            "procedures": {"ITS": {"columns": columns}},
+        },
+    )
+    archive.put(A, with_volts.replace(b"1758632155.25", b"1758700000.0"))
+    assert archive.backfill() == [("superseded", A)]
+    assert read_run(archive.staged(archive.live()[A]))["gate_v"].to_pylist() == [0.5] * RUN.rows
+    assert {row.run_id: row.superseded_by for row in archive.rows()}[old.run_id] == archive.live()[A].run_id
+
+
 def test_start_time_edited_and_edited_back(archive: Archive) -> None:
     """The first run is live again, the second names it as its successor."""
     archive.put(A, RUN.data)

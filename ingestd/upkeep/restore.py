@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from pathlib import Path
+
+import polars as pl
 
 from ingestd import files
 from ingestd.errors import Corrupt
@@ -12,7 +14,7 @@ from ingestd.ingest.traces import write_traces
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.packed import PackedRows
-from ingestd.manifest.record import FileNote, SegmentHead
+from ingestd.manifest.record import FILE_NOTES, FileNote, SegmentHead
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
@@ -136,7 +138,7 @@ def write_manifest(settings: Settings, found: Salvage, events: Events, rows: Pac
     known = {note.source_file: note for note in notes}
     write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)
     frame = table.rows_frame(checked_state(layout, row) for row in rows.values()).sort(table.SORTED_BY)
-    noted = table.overlay_notes(table.notes_frame([]), notes)
+    noted = table.overlay_notes(table.notes_frame([]), [*notes, *_occupants(frame, known)])
     table.write_table(layout.known_files_path, noted)
     table.write_table(layout.manifest_path, frame)
     log.create(
@@ -153,6 +155,18 @@ def write_manifest(settings: Settings, found: Salvage, events: Events, rows: Pac
         for path in old_segments:
             path.unlink()
         files.flush_path(layout.wal_dir)
+
+
+def _occupants(rows: pl.DataFrame, known: Container[str]) -> list[FileNote]:
+    """Note the run measured last as the one at each path of several live runs, unless a note says what is there.
+
+    If another of them is there, the file is in another state than the note's, and the next start looks at it.
+    """
+    shared = rows.filter(table.LIVE).filter(pl.len().over("source_file") > 1)
+    last = shared.unique("source_file", keep="last", maintain_order=True).select(
+        "source_file", "source_size", "source_mtime_ns", "source_sha256", "run_id", outcome=pl.lit("occupied")
+    )
+    return FILE_NOTES.validate_python([note for note in last.to_dicts() if note["source_file"] not in known])
 
 
 def _free_segment(last: int, old: Sequence[int]) -> int:

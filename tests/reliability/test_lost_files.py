@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import lived
 import pytest
 from archive import Archive
@@ -255,6 +257,27 @@ def test_a_name_used_again_for_another_measurement(empty: Archive, run_id: str, 
     empty.put(OTHER, RUN.data)
     assert empty.backfill_amid() == [("moved", OTHER)]
     assert lived.findings(empty) == []
+
+
+@pytest.mark.parametrize("change", [{"start": 1758700100.0}, {"rows": 6}])
+@pytest.mark.parametrize("start", [1758700000.0, 1758700011.0, 1758700022.0])
+def test_a_name_used_again_before_the_manifest_was_lost(
+    empty: Archive, run_id: str, start: float, change: dict[str, float]
+) -> None:
+    """Rebuilt from the stage alone, it knows which of the two runs the file is: that one is changed, none is added."""
+    again = SECOND.but(start=start)
+    empty.put(PLAIN, again.data)
+    empty.backfill()
+    other = empty.fresh[0].run_id
+    want, notes = lived.manifest(empty), empty.notes()
+    shutil.rmtree(empty.layout.manifest_path.parent)
+    lived.rebuild(empty, "stage")
+    assert (lived.manifest(empty), empty.notes()) == (want, notes)
+    assert [(one.kind, one.run_id) for one in lived.findings(empty)] == [("raw-overwritten", run_id)]
+    empty.put(PLAIN, again.but(**change).data)
+    assert empty.backfill_amid() == [("superseded" if "start" in change else "updated", PLAIN)]
+    assert other == (empty.fresh[0].rows[0].run_id if "start" in change else empty.fresh[0].run_id)
+    assert sum(row.live for row in empty.rows()) == 2
 
 
 def test_an_overwritten_file_that_is_deleted_then(empty: Archive, run_id: str, second_id: str) -> None:

@@ -39,10 +39,6 @@ class Ledger:
         if not (fate.stages or fate in {Fate.FAILED, Fate.LEFT}):
             self.put(name, Fate.LOST_BEFORE if fate.unopened else Fate.LOST)
 
-    def staged(self) -> set[str]:
-        """Return the files whose content was put into the stage."""
-        return {name for name, fate in self._fates.items() if fate.stages}
-
     def told(self, kind: type[Told]) -> list[Told]:
         """List what the report says about files of one kind, in the order in which it came up."""
         return [file for file in self._told.values() if isinstance(file, kind)]

@@ -152,6 +152,7 @@ class _Run:
         self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
         self._scanned_at = time.monotonic()
         self._changed_at: dict[str, float] = {}  # when a file was first seen in another state than the scan's
+        self._covered: set[str] = set()  # runs whose raw files got the bytes of others
         self._total = 0
         self._compact_at = COMPACT_FROM
         self._done = 0
@@ -256,7 +257,7 @@ class _Run:
         store, only = self.ingest.store, self.options.only
         rowless = {file.source_file: file.code for file in self.ledger.told(WaitingFile) if file.state is State.QUEUED}
         moving = {status.size for status in store.catalog.undecided(self.scan.files).values()}
-        lost = lost_files(store, rowless, self.scan.saw, moving, self.ledger.staged())
+        lost = lost_files(store, rowless, self.scan.saw, moving, self._covered)
         return [file for file in lost if only is None or file.source_file in only]
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
@@ -329,6 +330,7 @@ class _Run:
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
         done = self.ingest.commit(outcomes)
+        self._covered |= done.covered
         for outcome in done.again:
             self._again[outcome.task.source_file] = outcome.task.status
         for record in done.records:

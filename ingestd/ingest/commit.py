@@ -53,9 +53,13 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class Committed:
-    """What became of a batch: the records written, the outcomes to look at again, and the files that failed."""
+    """What became of a batch: the records written, the outcomes to look at again, and the files that failed.
+
+    `covered` are the ids of the runs whose raw files turned out to have the bytes of other runs now.
+    """
 
     records: list[Record] = field(default_factory=list)
+    covered: set[str] = field(default_factory=set)
     again: list[Outcome] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
 
@@ -175,10 +179,13 @@ class Ingest:
             with self.store.transaction():
                 placing = Placing()
                 for outcome in in_turn(self.store.catalog, decidable):
+                    was = self.store.catalog.occupant(outcome.task.source_file)
                     decision = self._decided(outcome, placing)
                     if isinstance(decision, Record):
                         self.store.decide(decision)
                         done.records.append(decision)
+                        over = self.store.catalog.overwritten_at(decision.source_file)
+                        done.covered |= {run.run_id for run in over if was and was.run_id == run.run_id}
                         continue
                     undecided.append(outcome)
                     if decision is None:

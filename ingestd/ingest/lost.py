@@ -47,21 +47,21 @@ def lost_files(
     rowless: Mapping[str, str],
     saw: Callable[[str], bool],
     moving: Collection[int] = (),
-    staged: Collection[str] = (),
+    covered: Collection[str] = (),
 ) -> list[LostFile]:
     """List the live runs whose raw file is there and was emptied, or overwritten with another run's bytes, by path.
 
     `rowless` are the files without a complete row: path -> kind of reason (a key of `QUEUED_REASONS`); `saw` tells
     whether a path is there. A run with as many bytes as one of `moving`, the sizes of files not decided yet, may only
     have been moved and is left out. If a new measurement was made under its name, perhaps after the file was stored
-    elsewhere, it is listed only if that one is among those just `staged`.
+    elsewhere, it is listed only if its id is among those just found `covered` (`Committed`).
     """
     catalog = store.catalog
     found: dict[KnownRun, str | FileNote] = {run: rowless[name] for name in rowless if (run := catalog.occupant(name))}
     there = {
         run: note
         for run, note in catalog.overwritten().items()
-        if saw(run.source_file) and (run.source_file in staged or not _began_there(store, note))
+        if saw(run.source_file) and (run.run_id in covered or not _began_there(store, note))
     }
     return [file for file, run in _lost(store, found | there) if run.source_size not in moving]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from structlog.stdlib import BoundLogger
 
@@ -19,7 +19,7 @@ def chips_at(store: ManifestStore, names: Iterable[str]) -> dict[str, str | None
 def tell_decision(
     log: BoundLogger, store: ManifestStore, record: Record, took_ms: float, chips_before: Mapping[str, str | None]
 ) -> None:
-    """Write the log line of a decision; warn about the content, and about raw files that it shows to be lost.
+    """Write the log line of a decision, and warn about the content.
 
     `chips_before` are the `chips_at` before it: an edit that takes a run from one chip to another names both.
     """
@@ -51,13 +51,15 @@ def tell_decision(
     tell(record.event.value, **{key: value for key, value in context.items() if value is not None})
     if row is not None and row.warnings and record.event is not Event.UNCHANGED:
         log.warning("content_warnings", source_file=record.source_file, warnings=row.warnings)
-    _tell_lost(log, store, record)
 
 
-def _tell_lost(log: BoundLogger, store: ManifestStore, record: Record) -> None:
-    """Warn if a decision shows that a run's raw file was emptied, or has another run's bytes now."""
-    if record.event in {Event.QUEUED, Event.DUPLICATE, Event.MOVED, Event.INGESTED}:
-        for file in lost_at(store, record.source_file):
+def tell_lost(log: BoundLogger, store: ManifestStore, record: Record, covered: Collection[str]) -> None:
+    """Warn if a decision shows that a run's raw file was emptied, or has another run's bytes now.
+
+    `covered` are the runs found so with the decision's batch: others that had this path before were told of then.
+    """
+    for file in lost_at(store, record.source_file) if covered or record.event is Event.QUEUED else ():
+        if record.event is Event.QUEUED or file.run_id in covered:
             log.warning(
                 "raw_file_lost",
                 source_file=file.source_file,

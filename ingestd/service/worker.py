@@ -18,7 +18,7 @@ from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
-from ingestd.service.decision_lines import chips_at, tell_decision
+from ingestd.service.decision_lines import chips_at, tell_decision, tell_lost
 from ingestd.service.logline import cause
 from ingestd.service.logs import our_log
 from ingestd.service.looker import Looker
@@ -288,6 +288,7 @@ class Worker:
         for record in done.records:
             self._list.done(record.source_file)
             tell_decision(self._log, self._ingest.store, record, took_ms, chips)
+            tell_lost(self._log, self._ingest.store, record, done.covered)
             for name in forgotten_by(record):
                 self._list.hint(name, time.monotonic())
             if self._ingest.store.catalog.overwritten_at(record.source_file):

@@ -259,6 +259,20 @@ def test_a_name_used_again_for_another_measurement(empty: Archive, run_id: str, 
     assert lived.findings(empty) == []
 
 
+def test_only_the_run_that_had_the_name_until_now_is_told(empty: Archive, run_id: str) -> None:
+    """A name used again and again, the first file put back in between, perhaps corrected: each loss is told once."""
+    now, third, fourth = run_id, RUN.but(start=1758700500.0, sample=8), RUN.but(start=1758700600.0, sample=9)
+    changes = [(SECOND, "ingested"), (third, "ingested"), (RUN, "unchanged"), (fourth, "ingested")]
+    for measurement, event in [*changes, (RUN.but(chip=67), "edited")]:
+        empty.put(PLAIN, measurement.data)
+        assert empty.backfill() == [(event, PLAIN)]
+        assert [file.run_id for file in empty.report.lost] == [now]
+        now = str(empty.fresh[0].run_id)
+        empty.touch(PLAIN)
+        assert empty.backfill() == [("unchanged", PLAIN)]
+        assert empty.report.lost == []
+
+
 @pytest.mark.parametrize("change", [{"start": 1758700100.0}, {"rows": 6}])
 @pytest.mark.parametrize("start", [1758700000.0, 1758700011.0, 1758700022.0])
 def test_a_name_used_again_before_the_manifest_was_lost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -155,6 +156,27 @@ def test_a_name_used_again_is_told_once(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert [row.live for row in service.rows()] == [True, True]
         service.check_whole(notes=("raw-overwritten",))
+
+
+def test_only_the_run_that_had_the_name_until_now_is_told(tmp_path: Path) -> None:
+    """A name used again and again, and the first file put back in between: each run is told when its file is lost."""
+    second, third, fourth = (ONE.but(start=1758700000.5 + n, sample=n) for n in (7, 8, 9))
+    with Service(tmp_path) as service:
+        put(service.raw, {"It_1.csv": ONE.data})
+        service.until(lambda: starts(service), "the first run")
+        lost: list[float | None] = []
+        for before, now in itertools.pairwise([ONE, second, third, ONE, fourth]):
+            put(service.raw, {"It_1.csv": now.data})
+            lost.append(before.start)
+            service.until(lambda: len(service.lines("raw_file_lost")) >= len(lost), "what is gone")
+        assert service.stop() == 0
+        assert [starts(service)[str(line["run_id"])] for line in service.lines("raw_file_lost")] == lost
+        assert all(row.live for row in service.rows())
+
+
+def starts(service: Service) -> dict[str, float]:
+    """Return the start of each run by its id."""
+    return {row.run_id: row.start_time_utc.timestamp() for row in service.rows()}
 
 
 @pytest.mark.parametrize("way", ["renamed away", "deleted"])

@@ -176,6 +176,8 @@ class _Job:
             if finding.kind in OUT_OF_PLACE and finding.run_id not in adopted
         ]
         self._move_parquet(out_of_place, {path: place for path, (_, place) in astray.items()})
+        if self._step("stage-folder", "make the folder of the staged runs again, which is gone", self._gone_folder()):
+            files.make_folders(self.layout.staged_root)
         self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
         self._retry_rejects(damages)
         histories = [finding.path for finding in damages if finding.kind.startswith("history")]
@@ -251,6 +253,11 @@ class _Job:
                 found[row.run_id] = (path, place)
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
 
+    def _gone_folder(self) -> list[Path]:
+        """List the folder of the staged runs if runs are known and it is gone: nothing is staged before it is back."""
+        root = self.layout.staged_root
+        return [root] if files.is_gone(root) and ManifestStore(self.layout).catalog.has_rows() else []
+
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id}
@@ -265,7 +272,6 @@ class _Job:
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
-            files.make_folders(self.layout.staged_root)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _leave(self, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]) -> None:

@@ -70,3 +70,17 @@ def test_staged_runs_that_are_lost_are_staged_again_by_a_repair(staged: Archive)
     assert staged.staged(staged.live()[A]).exists()
     staged.touch(A)
     assert staged.backfill_amid() == [("unchanged", A)]
+
+
+def test_a_repair_ends_the_wait_for_staged_runs_that_no_raw_file_brings_back(staged: Archive) -> None:
+    """All raw files were stored elsewhere: nothing can be staged again, but what is measured from now on is staged."""
+    staged.delete(A)
+    staged.backfill()
+    shutil.rmtree(staged.layout.staged_root)
+    staged.put("It_3.csv", RUN.but(start=1758700000.5, sample=3).data)
+    assert staged.backfill_amid() == []
+    for done in (lived.mend(staged, apply=False), lived.mend(staged)):
+        assert [(step.kind, step.paths) for step in done.steps] == [("stage-folder", ["02_stage/raw_measurements"])]
+        assert {finding.kind for finding in done.left} == {"parquet-missing"}
+    assert staged.backfill_amid() == [("ingested", "It_3.csv")]
+    assert len(staged.live()) == 3

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from ingestd.errors import IngestdError, Retry
-from ingestd.files import FileStat, Scan, is_gone
+from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, update_histories
 from ingestd.ingest.deciding import Decider, forgotten, prior_of
 from ingestd.ingest.order import in_turn
@@ -108,17 +108,8 @@ class Ingest:
             Retry: a link leads into the raw root, the folder of staged runs is gone, or the disk refused.
         """
         self._guard.check()
-        self._check_stage()
+        self.store.refuse_gone_stage()
         self.workspace.keep()
-
-    def _check_stage(self) -> None:
-        root = self.layout.staged_root
-        if is_gone(root) and self.store.catalog.has_rows():
-            raise Retry(
-                "the staged runs are gone: was their folder moved, or is its disk not mounted?",
-                place=str(root),
-                next_step="bring it back; if it is lost, `ingestd repair --apply` stages what it can again",
-            )
 
     def task_for(self, source_file: str, status: FileStat, seen: Observation, *, force: bool = False) -> StageTask:
         """Make the task of staging a file, with what is known of its path and size."""
@@ -175,7 +166,7 @@ class Ingest:
             return done
         try:
             self._guard.check()
-            self._check_stage()
+            self.store.refuse_gone_stage()
             with self.store.transaction():
                 placing = Placing()
                 for outcome in in_turn(self.store.catalog, decidable):

@@ -126,13 +126,23 @@ class ManifestStore:
                     next_step="mount it again; if the table is lost, stop ingestd and run `ingestd repair`",
                 )
 
-    def _refuse_filled_stage(self) -> None:
+    def refuse_filled_stage(self) -> None:
         """Raise `Corrupt` if there are staged runs where the manifest, log and all, is yet to begin."""
-        if (parquet := self.layout.any_staged()) is not None:
+        if not self.position.segment and (parquet := self.layout.any_staged()) is not None:
             raise Corrupt(
                 f"the manifest is gone, but runs are staged: {self.layout.relative(parquet)}",
                 place=str(self.layout.manifest_path.parent),
                 next_step="`ingestd rebuild-manifest` makes it again from them; to begin anew, move them away first",
+            )
+
+    def refuse_gone_stage(self) -> None:
+        """Raise `Retry` if runs are known and the folder of the staged ones is gone: its disk may not be mounted."""
+        root = self.layout.staged_root
+        if files.is_gone(root) and self.catalog.has_rows():
+            raise Retry(
+                "the staged runs are gone: was their folder moved, or is its disk not mounted?",
+                place=str(root),
+                next_step="bring it back; if it is lost, `ingestd repair --apply` stages what it can again",
             )
 
     def _log_is_gone(self) -> Retry:
@@ -191,7 +201,7 @@ class ManifestStore:
                     self.refresh()
                     log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
-                    self._refuse_filled_stage()
+                    self.refuse_filled_stage()
                     self.position = log.create(self.layout.wal_dir, SegmentHead(segment=1, next_seq=1))
                 yield
             finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Retry, UsageError
+from ingestd.errors import IngestdError, Retry, UsageError
 from ingestd.files import FileStat, Scan
 from ingestd.ingest.lost import lost_files
 from ingestd.layout import Layout
@@ -67,6 +67,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     """
     layout = settings.layout
     store = ManifestStore(layout)
+    gone_part = _gone(store)  # before a first backfill can begin both
     service, troubles, retrying = _service(layout)
     scan, blind = Scan(), ""
     try:
@@ -77,7 +78,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         blind = f"{layout.raw_root} cannot be looked at: a measurement may be running"
         troubles = _with(troubles, error, now)
     troubles += hidden(scan, layout.raw_root, now)
-    if (refused := _refused_disk(settings, service)) is not None:
+    if (refused := _refused_disk(settings, service) or gone_part) is not None:
         troubles = _with(troubles, refused, now)
     waiting, lost = _waiting_and_lost(settings, store, scan, retrying, now)
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
@@ -100,7 +101,17 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     )
 
 
-def _with(troubles: list[Trouble], error: Retry | UsageError, now: datetime) -> list[Trouble]:
+def _gone(store: ManifestStore) -> IngestdError | None:
+    """Return why nothing will be staged: the manifest is gone beside staged runs, or these beside it."""
+    try:
+        store.refuse_filled_stage()
+        store.refuse_gone_stage()
+    except IngestdError as error:
+        return error
+    return None
+
+
+def _with(troubles: list[Trouble], error: IngestdError, now: datetime) -> list[Trouble]:
     """Add what was just seen to the service's troubles unless it is among them; it replaces others at its place."""
     seen = Trouble.of(error, now)
     if (seen.message, seen.place) in {(trouble.message, trouble.place) for trouble in troubles}:

@@ -11,6 +11,8 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.errors import Corrupt, Retry
+from ingestd.service.status import read_status
+from ingestd.service.status_report import Health
 
 RUN, OTHER = Measurement(), Measurement(start=1758639999.5, chip=67, sample=1)
 A, B = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv"
@@ -84,3 +86,16 @@ def test_a_repair_ends_the_wait_for_staged_runs_that_no_raw_file_brings_back(sta
         assert {finding.kind for finding in done.left} == {"parquet-missing"}
     assert staged.backfill_amid() == [("ingested", "It_3.csv")]
     assert len(staged.live()) == 3
+
+
+@pytest.mark.parametrize("part", ["_manifest", "raw_measurements"])
+def test_the_status_says_what_is_gone(staged: Archive, tmp_path: Path, part: str) -> None:
+    """Nothing will be staged, so it is not said that the next backfill stages what waits, and no more."""
+    staged.put("It_3.csv", RUN.but(start=1758700000.5, sample=3).data)
+    assert read_status(staged.settings, staged.now()).troubles == []
+    (staged.layout.stage_root / part).rename(tmp_path / "away")
+    report = read_status(staged.settings, staged.now())
+    assert report.health is Health.NEEDS_A_PERSON
+    (trouble,) = report.troubles
+    assert trouble.place == str(staged.layout.stage_root / part)
+    assert ("`ingestd rebuild-manifest`" if part == "_manifest" else "`ingestd repair --apply`") in trouble.next_step

@@ -130,7 +130,7 @@ class ManifestStore:
         """Raise `Corrupt` if there are staged runs where the manifest, log and all, is yet to begin."""
         if not self.position.segment and (parquet := self.layout.any_staged()) is not None:
             raise Corrupt(
-                f"the manifest is gone, but runs are staged: {self.layout.relative(parquet)}",
+                f"the manifest is gone, but runs are staged ({self.layout.relative(parquet)}): {_MOUNTED}",
                 place=str(self.layout.manifest_path.parent),
                 next_step="`ingestd rebuild-manifest` makes it again from them; to begin anew, move them away first",
             )

@@ -108,6 +108,10 @@ class NoWorkers(Retry):
     """No staging process can be run. No file is to blame, and what is already staged counts."""
 
 
+class OutOfReach(Retry):
+    """A staged Parquet cannot be read now. What depends on it waits; others may well be read."""
+
+
 class Corrupt(IngestdError):
     """One of ingestd's own files is damaged or of a newer version. Nothing was overwritten."""
 

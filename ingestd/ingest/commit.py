@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ingestd.errors import IngestdError, Retry
+from ingestd.errors import IngestdError, OutOfReach, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, update_histories
 from ingestd.ingest.deciding import Decider, forgotten, prior_of
@@ -197,6 +197,8 @@ class Ingest:
         try:
             with placing.all_or_nothing():
                 return self._decider.decide(outcome, placing)
+        except OutOfReach as error:
+            return Failed(outcome.task, error)
         except (IngestdError, OSError):
             raise
         except Exception as error:

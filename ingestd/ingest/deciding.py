@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt
 from ingestd.files import FileStat, is_gone
 from ingestd.ingest.originals import Originals
 from ingestd.manifest.catalog import KnownRun
@@ -37,6 +37,9 @@ class Decider:
 
         `Failed` when it had to be staged once more and could not be. What must be in place before the record may be
         written is added to `placing`. Call it inside a transaction.
+
+        Raises:
+            OutOfReach: a run's Parquet, which tells what the file is, cannot be read now.
         """
         match outcome:
             case Staged():
@@ -209,7 +212,7 @@ class Decider:
         staged, aside = self.layout.staged_file(old), self.layout.superseded_file(old, old.source_sha256)
         try:
             return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))
-        except (Corrupt, Retry):
+        except Corrupt:
             return True
 
     def _begins_as(self, old: KnownRun, parquet: Path) -> bool:
@@ -218,7 +221,7 @@ class Decider:
 
         try:
             before, after = read_run(self.layout.staged_file(old)), read_run(parquet)
-        except (Corrupt, Retry):
+        except Corrupt:
             return False
         return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
 

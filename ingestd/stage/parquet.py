@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, OutOfReach
 from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
 from ingestd.raw.procedure import EXTRA_COLUMN
@@ -57,7 +57,7 @@ def read_row(path: Path) -> ManifestRow:
 
     Raises:
         Corrupt: it is gone, damaged or not one of ours.
-        Retry: the disk or a permission is at fault.
+        OutOfReach: the disk or a permission is at fault.
     """
     try:
         return ManifestRow.model_validate_json(_metadata(path, ROW_KEY))
@@ -142,9 +142,10 @@ def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
     return bytes(found[key])
 
 
-def _damaged(path: Path, error: Exception) -> Corrupt | Retry:
+def _damaged(path: Path, error: Exception) -> Corrupt | OutOfReach:
     if isinstance(error, OSError) and error.errno not in {None, errno.ENOENT}:
-        return retry_from(error, path)  # the disk or a permission, not the file
+        found = retry_from(error, path)  # the disk or a permission, not the file
+        return OutOfReach(found.message, place=found.place, next_step=found.next_step)
     if isinstance(error, FileNotFoundError):
         return Corrupt("the staged Parquet is gone", place=str(path), next_step=_STAGE_AGAIN)
     return Corrupt(

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from archive import Archive
 from measurement import Measurement
@@ -133,3 +134,34 @@ def test_an_event_that_the_disk_refused_is_written_before_the_log_forgets(
         assert not list(files.all_below(archive.layout.events_dir, ".json"))
         ingest.compact()
         assert len(list(files.all_below(archive.layout.events_dir, ".json"))) == 1
+
+
+@pytest.mark.parametrize("edit", [{"start": 1758700000.0}, {"rows": 5}], ids=["restarted", "completed"])
+def test_a_file_waits_while_the_parquet_that_tells_what_it_is_cannot_be_read(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, edit: dict[str, float]
+) -> None:
+    """For the time of a disk error neither an edit nor a completed copy counts as another measurement; others go on."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    if "rows" in edit:
+        archive.put(B, RUN.but(**edit).data)
+        archive.backfill()
+    other = "2025-09-23/It_3.csv"
+    archive.put(A, RUN.but(**edit).data)
+    archive.put(other, RUN.but(start=1758800000.0, sample=3).data)
+    opened_file, broken = pa.OSFile, archive.staged(next(row for row in archive.rows() if row.source_file == A))
+
+    def refuse(path: str) -> pa.OSFile:
+        if path == str(broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened_file(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pa, "OSFile", refuse)
+        assert archive.backfill_amid() == [("ingested", other)]
+    (failed,) = archive.report.failed
+    assert (failed.source_file, failed.place, failed.message) == (A, str(broken), os.strerror(errno.EIO))
+    before = {row.run_id for row in archive.rows()}
+    assert [name for _, name in archive.backfill()] == [A]
+    assert sum(row.live for row in archive.rows()) == 2
+    assert len(before & {row.run_id for row in archive.rows() if not row.live}) == 1

@@ -160,6 +160,11 @@ def test_a_skipped_time_with_a_fraction_is_the_gaps_end(text: str) -> None:
         ("2025-02-30_2025-03-01/a.csv", date(2025, 3, 1)),
         ("2025-10-18/serial12345678901_3.csv", date(2025, 10, 18)),
         ("2025-10-18/serial10101010.csv", date(2025, 10, 18)),
+        ("2025-10-18/1970-01-01.csv", date(1970, 1, 1)),
+        ("2025-10-18/1969-12-31.csv", date(2025, 10, 18)),
+        ("2025-10-18/2099-12-31.csv", date(2099, 12, 31)),
+        ("2025-10-18/2100-01-01.csv", date(2025, 10, 18)),
+        ("2025-10-18/٢٠٢٥-١٠-١٩.csv", date(2025, 10, 18)),
     ],
 )
 def test_a_date_in_the_path_is_local_midnight(source_file: str, day: date) -> None:

@@ -267,6 +267,7 @@ for call in (
 """
 
 FINE, DENIED = "fine", "Retry Permission denied"
+UNWRITTEN = "Retry this history could not be written: Permission denied"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ FINE, DENIED = "fine", "Retry Permission denied"
         ("data/02_stage", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
         ("data/02_stage/_manifest", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
         ("data/02_stage/_rejects", [FINE, FINE, FINE, FINE, FINE, DENIED, FINE]),
-        ("data/histories", [FINE, FINE, DENIED, FINE, DENIED, "Reject ", FINE]),
+        ("data/histories", [FINE, FINE, DENIED, FINE, UNWRITTEN, "Reject ", FINE]),
         ("data/histories/Alisson72_history.csv", [FINE, FINE, DENIED, FINE, FINE, "Reject ", FINE]),
         ("config", [*[FINE] * 5, "Reject ", "UsageError Permission denied"]),
     ],

@@ -330,6 +330,18 @@ def test_force_after_a_change_of_the_zone(archive: Archive) -> None:
     assert len(archive.rows()) == 3
 
 
+def test_force_in_another_zone_needs_no_parquet_to_know_the_run(archive: Archive) -> None:
+    """The bytes are the same, so the measurement is, though what was staged of it is gone."""
+    archive.put(A, RUN.data.replace(b"Start time: 1758632155.25", b"Start time: 2025-09-23T09:55:55.25"))
+    archive.backfill()
+    archive.staged(archive.live()[A]).unlink()
+    archive.settings = load_settings(
+        None, {"paths": {"data_root": archive.root}, "stage": {"workers": 1}, "time": {"local_tz": "Europe/Madrid"}}
+    )
+    assert archive.backfill_amid(force=True) == [("superseded", A)]
+    assert [row.source_file for row in archive.rows() if row.live] == [A]
+
+
 def test_force_mends_a_damaged_parquet(archive: Archive) -> None:
     """A staged file that was overwritten is whole again after `--force`."""
     archive.put(A, RUN.data)

@@ -252,6 +252,17 @@ def test_a_copy_of_a_run_without_a_start_whose_header_was_corrected(archive: Arc
     assert archive.notes()[B].outcome == "duplicate"
 
 
+def test_a_copy_from_before_all_rows_were_corrected(archive: Archive) -> None:
+    """The header tells the start, so it is the same measurement, whatever its rows are now."""
+    archive.put(A, RUN.data)
+    archive.copy(A, B)
+    archive.backfill()
+    archive.put(A, RUN.but(sample=2).data)
+    assert archive.backfill() == [("edited", A)]
+    assert archive.notes()[B].outcome == "duplicate"
+    assert archive.backfill(force=True) == [("restaged", A), ("unchanged", B)]
+
+
 def test_a_copy_from_before_an_edit_of_a_file_that_was_overwritten(copied: Archive) -> None:
     """The corrected run stays, though its file is another measurement now, and its copies stay copies of it."""
     copied.put(A, RUN.but(chip=67).data)

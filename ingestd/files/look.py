@@ -284,7 +284,12 @@ def _is_csv(name: str) -> bool:
 
 def may_be_csv(name: str) -> bool:
     """Tell whether `scan_csvs` may find a file at this path below its root: the path alone rules out many."""
-    return _is_csv(name) and not name.startswith(".") and "/." not in name and not _undecodable(name)
+    return _is_csv(name) and not is_hidden(name) and not _undecodable(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a component of this path below a raw root begins with a dot, so that `scan_csvs` passes over it."""
+    return name.startswith(".") or "/." in name
 
 
 def why_passed_over(root: Path, name: str) -> str:

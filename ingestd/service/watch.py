@@ -76,8 +76,9 @@ class Watch:
 
     `on_hint` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
     made, written and closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder appears,
-    goes or moves, when the kernel lost events, and when a file system was unmounted. Both are called from watchdog's
-    threads, may be called repeatedly, must only note what they are given, and are never called after `stop` returned.
+    goes or moves (unless it is hidden), when the kernel lost events, and when a file system was unmounted. Both are
+    called from watchdog's threads, may be called repeatedly, must only note what they are given, and are never called
+    after `stop` returned.
 
     The methods may be called from any thread and run one at a time. Nothing happens before `start`.
     """
@@ -324,12 +325,14 @@ class _Hints(FileSystemEventHandler):
     def dispatch(self, event: FileSystemEvent) -> None:
         """Pass one event on."""
         try:
+            paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
             if event.is_directory:
                 self.folder_events += 1
-                self.doubt(self._folder_words(event))
+                if any(self._is_looked_at(path) for path in paths):
+                    self.doubt(self._folder_words(event))
             else:
-                for path in (event.src_path, event.dest_path):
-                    self._hint_at(os.fsdecode(path))
+                for path in paths:
+                    self._hint_at(path)
         except Exception as error:  # whatever it was, the hint is lost and the observer must live
             self.trouble = f"a hint was lost: {error!r}"
 
@@ -348,6 +351,10 @@ class _Hints(FileSystemEventHandler):
             with self._lock:
                 if self._open:
                     self._on_hint(name)
+
+    def _is_looked_at(self, folder: str) -> bool:
+        name = folder.removeprefix(self._prefix)
+        return name == folder or not files.is_hidden(name)  # the root itself may be below a hidden folder
 
     def _folder_words(self, event: FileSystemEvent) -> str:
         name = shown(os.fsdecode(event.src_path).removeprefix(self._prefix), 200)

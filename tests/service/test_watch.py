@@ -104,6 +104,19 @@ def test_a_folder_deleted_or_moved_out_asks_for_a_scan(root: Path, watch: Watch,
     heard.until(lambda: {"the folder gone went away", "the folder 2025-09-23 went away"} <= set(heard.doubts))
 
 
+def test_only_a_folder_that_is_looked_at_asks_for_a_scan(root: Path, watch: Watch, heard: Heard) -> None:
+    """Git makes and removes folders below `.git` all the time, and no scan can find a file there."""
+    (root / ".git" / "objects" / "9e").mkdir(parents=True)
+    (root / ".git" / "objects" / "9e").rename(root / ".git" / "objects" / "0a")
+    (root / ".git" / "objects" / "0a").rmdir()
+    (root / ".git" / "objects").rename(root / "out")
+    (root / "out").rename(root / ".trash")
+    (root / "last").mkdir()
+    heard.until(lambda: "the folder last appeared" in heard.doubts)
+    assert [words for words in heard.doubts if "out" not in words.split()] == ["the folder last appeared"]
+    assert "the folder .git/objects was moved to out" in heard.doubts or "the folder out appeared" in heard.doubts
+
+
 def test_symbolic_links_below_the_root_are_not_followed(root: Path, watch: Watch, heard: Heard, tmp_path: Path) -> None:
     """What happens in a linked folder, a loop among them, is not ours; what happens after it in the tree is told."""
     (tmp_path / "outside").mkdir()

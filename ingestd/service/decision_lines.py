@@ -1,12 +1,11 @@
-"""The log lines of decisions: one each, and warnings about what people should look at."""
+"""The log lines of decisions: one each, and warnings about the content."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from structlog.stdlib import BoundLogger
 
-from ingestd.ingest.lost import lost_at
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore
 
@@ -51,19 +50,3 @@ def tell_decision(
     tell(record.event.value, **{key: value for key, value in context.items() if value is not None})
     if row is not None and row.warnings and record.event is not Event.UNCHANGED:
         log.warning("content_warnings", source_file=record.source_file, warnings=row.warnings)
-
-
-def tell_lost(log: BoundLogger, store: ManifestStore, record: Record, covered: Collection[str]) -> None:
-    """Warn if a decision shows that a run's raw file was emptied, or has another run's bytes now.
-
-    `covered` are the runs found so with the decision's batch: others that had this path before were told of then.
-    """
-    for file in lost_at(store, record.source_file) if covered or record.event is Event.QUEUED else ():
-        if record.event is Event.QUEUED or file.run_id in covered:
-            log.warning(
-                "raw_file_lost",
-                source_file=file.source_file,
-                run_id=file.run_id,
-                problem=file.message,
-                next_step=file.next_step,
-            )

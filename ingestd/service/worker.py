@@ -18,10 +18,11 @@ from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.deciding import forgotten_by
 from ingestd.raw.settling import Verdict
-from ingestd.service.decision_lines import chips_at, tell_decision, tell_lost
+from ingestd.service.decision_lines import chips_at, tell_decision
 from ingestd.service.logline import cause
 from ingestd.service.logs import our_log
 from ingestd.service.looker import Looker
+from ingestd.service.lost_lines import LostLines
 from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, Message, ScanAsked
 from ingestd.service.orphans import Orphans
 from ingestd.service.retention import delete_old_events
@@ -66,6 +67,7 @@ class Worker:
         self._looker = Looker(ingest, self._list)
         self._suspects = Suspects(ingest, self._list, self.inbox)
         self._orphans = Orphans(ingest, self._list)
+        self._lost = LostLines(ingest, self._list, self._log)
         self._troubles: dict[str, Trouble] = {}
         self._blocked: set[str] = set()  # chips whose history could not be written, only because of its place
         self._jobs = {
@@ -216,6 +218,7 @@ class Worker:
 
     def _stage_due(self) -> None:
         """Stage and commit one batch of the files that are due; if there are none, promote copies of what is gone."""
+        self._lost.tell()
         self._suspects.decide(self._decide)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
@@ -288,7 +291,7 @@ class Worker:
         for record in done.records:
             self._list.done(record.source_file)
             tell_decision(self._log, self._ingest.store, record, took_ms, chips)
-            tell_lost(self._log, self._ingest.store, record, done.covered)
+            self._lost.note(record, done.covered)
             for name in forgotten_by(record):
                 self._list.hint(name, time.monotonic())
             if self._ingest.store.catalog.overwritten_at(record.source_file):
@@ -297,6 +300,7 @@ class Worker:
             if outcome.task.source_file in self._list.entries:
                 self._list.overtaken(outcome.task.source_file, time.monotonic())
         self._plan_upkeep()
+        self._lost.tell()
         self._raise_ours(done.failed)
         for failed in done.failed:
             self._retry_later(failed)

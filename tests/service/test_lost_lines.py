@@ -1,0 +1,71 @@
+"""The log's warnings about raw files that no longer hold their run's measurement."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import Any
+
+from logged import Start
+from measurement import Measurement
+from turning import until_turned
+
+from ingestd.ingest.commit import Ingest
+from ingestd.service.messages import Hint
+from ingestd.service.worker import Worker
+
+FILES = {"It_1.csv": Measurement(), "It_2.csv": Measurement(chip=67, start=1758700000.5, sample=7)}
+
+
+def is_known(ingest: Ingest, name: str) -> bool:
+    """Tell whether a file was decided."""
+    return ingest.store.catalog.is_known(name)
+
+
+def ingested(ingest: Ingest) -> Worker:
+    """Return a worker that has staged both files."""
+    worker = Worker(ingest)
+    for name, measurement in FILES.items():
+        ingest.layout.raw_file(name).write_bytes(measurement.data)
+        worker.inbox.put(Hint(name))
+        until_turned(worker, partial(is_known, ingest, name), name)
+    return worker
+
+
+def events(text: str, event: str) -> list[dict[str, Any]]:
+    """Return the lines of one event."""
+    return [line for line in map(json.loads, text.splitlines()) if line["event"] == event]
+
+
+def test_of_two_files_that_swapped_names_none_is_lost(ingest: Ingest, start: Start) -> None:
+    """The first one decided has the bytes of the other, whose own new path still waits: no warning, then no loss."""
+    _, stream, _ = start()
+    worker = ingested(ingest)
+    one, two = (ingest.layout.raw_file(name) for name in FILES)
+    one.rename(one.with_suffix(".x"))
+    two.rename(one)
+    one.with_suffix(".x").rename(two)
+    worker.inbox.put(Hint("It_1.csv"))
+    worker._list.hint("It_2.csv", time.monotonic() + 0.5)  # it settles later
+    until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "both moves")
+    worker.turn(0.0)
+    assert "raw_file_lost" not in stream.getvalue()
+
+
+def test_a_loss_is_told_once_no_waiting_file_may_be_the_run_s(ingest: Ingest, start: Start) -> None:
+    """A file that was not looked at yet may be the one that was overwritten; when it is not, the log says so, once."""
+    _, stream, _ = start()
+    worker = ingested(ingest)
+    worker._list.hint("It_3.csv", time.monotonic() + 3600.0)
+    ingest.layout.raw_file("It_1.csv").write_bytes(FILES["It_2.csv"].data)
+    worker.inbox.put(Hint("It_1.csv"))
+    until_turned(worker, lambda: '"duplicate"' in stream.getvalue(), "the copy")
+    worker.turn(0.0)
+    assert "raw_file_lost" not in stream.getvalue()
+    worker._list.done("It_3.csv")
+    worker.turn(0.0)
+    worker.turn(0.0)
+    (told,) = events(stream.getvalue(), "raw_file_lost")
+    assert told["source_file"] == "It_1.csv"
+    assert told["next_step"] == "restore it from a backup"

@@ -22,6 +22,9 @@ from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Rejected, Same, StageContext, Staged, Waiting
 
+COMPARED_AT_MOST = 8
+"""How many runs of one name a file with another start is compared with: that which has the name, then others."""
+
 
 class Decider:
     """Decides about staged files, one by one, from what the store's catalog knows."""
@@ -160,12 +163,15 @@ class Decider:
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
         return record.model_copy(update={"files": [*record.files, *map(forgotten, left)]})
 
-    def _restarted(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
-        """Record that a run's file has another start now: edited, or another measurement under a name used again."""
-        if self._has_other_rows(old, outcome):
+    def _restarted(self, prior: KnownRun, outcome: Staged, placing: Placing) -> Record:
+        """Record that a file has another start now: an edit of a run that had its name, or another measurement."""
+        runs = self.store.catalog.live_at(outcome.row.source_file)[:COMPARED_AT_MOST]
+        old = next((run for run in runs if not self._has_other_rows(run, outcome)), None)
+        if old is None:
             record = self._put(Event.INGESTED, outcome, placing)
-            note = f"the file was run {old.run_id}, with other rows; that one stays"
-            return record.model_copy(update={"note": note})
+            return record.model_copy(
+                update={"note": f"the file was run {prior.run_id}, with other rows; that one stays"}
+            )
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
         moved_on = (note for note in self._copies_of([old]) if note.source_file != outcome.row.source_file)
         return record.model_copy(

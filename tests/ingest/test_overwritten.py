@@ -70,6 +70,24 @@ def test_the_covered_file_restored(archive: Archive) -> None:
     assert live_samples(archive) == {moved: (72, 3), covered: (68, 4)}
 
 
+def test_the_file_of_a_name_used_again_restored_with_another_start(archive: Archive) -> None:
+    """A backup of the first measurement, put back with its start corrected: its run is edited, the other one stays."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    first = archive.live()[A].run_id
+    archive.put(A, OTHER.data)
+    assert archive.backfill() == [("ingested", A)]
+    other = archive.fresh[0].run_id
+    archive.put(A, RUN.but(start=1758632200.0).data)
+    assert archive.backfill() == [("superseded", A)]
+    assert [file.run_id for file in archive.report.lost] == [other]
+    rows = {row.run_id: row for row in archive.rows()}
+    assert rows.pop(first).superseded_by in rows
+    assert other in rows
+    assert [row.live for row in rows.values()] == [True, True]
+    assert (archive.history(72), archive.history(67)) == ([A], [A])
+
+
 def test_there_and_back_again(archive: Archive) -> None:
     """A file renamed over another, away, and over it again with its old mtime is seen each time."""
     moved, _ = renamed_over(archive)

@@ -178,13 +178,18 @@ class Procedure(BaseModel):
 
     def _duplicate(self, name: str, written: Sequence[str], one: int, other: int) -> Reject:
         labels = f"'{shown(written[one])}' and '{shown(written[other])}'"
+        step = (
+            f"remove one spelling from accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
+            f"a column that matches no spelling is kept under its written name; {AFTER_CONFIG}"
+        )
+        if label_key(written[one]) == label_key(written[other]):  # one spelling: spacing does not count
+            step = "rename one of the two columns in the line of column names"
         return Reject(
             RejectCode.DUPLICATE_COLUMN,
             f"columns {one + 1} and {other + 1} ({labels}) both mean {name} of procedure {self.name}",
             expected=f"one column for {name}",
             found=_listed(written),
-            next_step=f"remove one spelling from accepts in [procedures.{self.name}.columns.{name}] of {CONFIG_FILE}: "
-            f"a column that matches no spelling is kept under its written name; {AFTER_CONFIG}",
+            next_step=step,
         )
 
     def _missing(self, missing: Sequence[str], written: Sequence[str], left: Sequence[str]) -> Reject:

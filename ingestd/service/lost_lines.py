@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from structlog.stdlib import BoundLogger
@@ -11,12 +12,16 @@ from ingestd.ingest.lost import lost_at
 from ingestd.manifest.record import Event, Record
 from ingestd.service.waiting import WaitList
 
+PUT_OFF_S = 1.0
+"""How soon to look again at a path for which a waiting file may be the run's, in seconds."""
+
 
 class LostLines:
     """Which runs may have lost their raw file by a decision; each is told once. For the worker only.
 
-    Of two files that swapped names, one is decided first. So no warning is written while a waiting file may be the
-    run's, as in `ingestd status`, which also lists what a stop leaves untold.
+    Of two files that swap names, one may be decided before the other has its new name, or is settled; and a copy may
+    take the file's place. So a warning is written `settle_s` after the decision, and not while a waiting file may be
+    the run's.
     """
 
     def __init__(self, ingest: Ingest, waiting: WaitList, log: BoundLogger) -> None:
@@ -24,6 +29,7 @@ class LostLines:
         self._list = waiting
         self._log = log
         self._noted: dict[str, set[str]] = {}  # path -> ids of runs that it may have lost
+        self._due: dict[str, float] = {}  # path -> monotonic seconds
 
     def note(self, record: Record, covered: Collection[str]) -> None:
         """Note the runs whose raw file a decision found emptied, or with another run's bytes (`Committed.covered`)."""
@@ -33,18 +39,24 @@ class LostLines:
             runs.add(emptied.run_id)
         if runs:
             self._noted.setdefault(path, set()).update(runs)
+            self._due[path] = time.monotonic() + self._ingest.settings.settle.settle_s
 
-    def tell(self) -> None:
-        """Warn about the runs noted that are lost; keep those that a waiting file may be, by its size."""
-        entries, store = self._list.entries.values(), self._ingest.store
-        if not self._noted or any(entry.track is None and not entry.problem for entry in entries):
-            return
+    def next_due(self) -> float | None:
+        """Return when `tell` has something to do next, in monotonic seconds."""
+        return min(self._due.values(), default=None)
+
+    def tell(self, *, stopping: bool = False) -> None:
+        """Warn about the runs noted that are lost, at each path that is due; at all if the service is `stopping`."""
+        now, entries, store = time.monotonic(), self._list.entries.values(), self._ingest.store
+        unseen = any(entry.track is None and not entry.problem for entry in entries)
         sizes = {entry.track.sample.size for entry in entries if entry.track is not None}
-        for path, noted in list(self._noted.items()):
-            if any(run.source_size in sizes for run in store.catalog.live_at(path) if run.run_id in noted):
+        for path in [path for path, due in self._due.items() if stopping or due <= now]:
+            runs = [run for run in store.catalog.live_at(path) if run.run_id in self._noted[path]]
+            if not stopping and (unseen or any(run.source_size in sizes for run in runs)):
+                self._due[path] = now + PUT_OFF_S
                 continue
-            lost = [file for file in lost_at(store, path) if file.run_id in noted]
-            del self._noted[path]
+            lost = [file for file in lost_at(store, path) if file.run_id in self._noted[path]]
+            del self._due[path], self._noted[path]
             for file in lost:
                 self._log.warning(
                     "raw_file_lost",

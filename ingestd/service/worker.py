@@ -91,6 +91,7 @@ class Worker:
             while not self.stopping.is_set():
                 self.turn(self._wait_s())
             self._finish_suspects()
+            self._guarded("lost files", lambda: self._lost.tell(stopping=True))
             self._show("stopping: writing histories and compacting the log")
             self._guarded("histories", self._write_histories)
             self._guarded("compaction", self._compact)
@@ -132,7 +133,8 @@ class Worker:
         """Return how long nothing is due, in seconds."""
         now = time.monotonic()
         times = [now + IDLE_TURN_S, *self._due.values()]
-        stages = [now if self._suspects.is_due() else self._list.next_due(), self._orphans.next_due()]
+        stages = [now if self._suspects.is_due() else self._list.next_due()]
+        stages += [self._orphans.next_due(), self._lost.next_due()]
         times += [max(due, self._stage_from) for due in stages if due is not None]
         return max(0.0, min(times) - now)
 
@@ -218,13 +220,13 @@ class Worker:
 
     def _stage_due(self) -> None:
         """Stage and commit one batch of the files that are due; if there are none, promote copies of what is gone."""
-        self._lost.tell()
         self._suspects.decide(self._decide)
         stage = self._ingest.settings.stage
         names = self._list.due(time.monotonic(), stage.batch_files)
         if not names:
             self._suspects.go_on()
             self._promote_copies()
+            self._lost.tell()
             return
         began = time.monotonic()
         outcomes: list[Outcome] = []
@@ -300,7 +302,6 @@ class Worker:
             if outcome.task.source_file in self._list.entries:
                 self._list.overtaken(outcome.task.source_file, time.monotonic())
         self._plan_upkeep()
-        self._lost.tell()
         self._raise_ours(done.failed)
         for failed in done.failed:
             self._retry_later(failed)

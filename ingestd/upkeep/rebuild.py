@@ -52,6 +52,7 @@ def rebuild_manifest(
         )
     if from_raw:
         require_raw_root(layout)
+        ManifestStore(layout).refuse_gone_stage()
     folder = aside_folder(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
         _refuse_damaged(read_stage(layout))

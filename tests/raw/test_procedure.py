@@ -97,3 +97,10 @@ def test_two_labels_for_one_column_are_refused() -> None:
     """A file with both `Vg (V)` and `VG (V)` cannot be staged without losing one, so it is rejected."""
     error = rejected(RejectCode.DUPLICATE_COLUMN, "IVg", ["Vg (V)", "I (A)", "VG (V)"])
     assert "columns 1 and 3" in error.message
+    assert error.next_step.startswith("remove one spelling from accepts in [procedures.IVg.columns.vg_v]")
+
+
+def test_two_labels_that_differ_in_spaces_only_are_renamed_in_the_file() -> None:
+    """They match one spelling, so no setting can tell them apart."""
+    error = rejected(RejectCode.DUPLICATE_COLUMN, "IVg", ["Vg (V)", "I (A)", "Vg(V)"])
+    assert error.next_step == "rename one of the two columns in the line of column names"

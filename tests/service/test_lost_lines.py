@@ -49,7 +49,23 @@ def test_of_two_files_that_swapped_names_none_is_lost(ingest: Ingest, start: Sta
     worker.inbox.put(Hint("It_1.csv"))
     worker._list.hint("It_2.csv", time.monotonic() + 0.5)  # it settles later
     until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "both moves")
-    worker.turn(0.0)
+    until_turned(worker, lambda: worker._lost.next_due() is None, "nothing more to tell")
+    assert "raw_file_lost" not in stream.getvalue()
+
+
+def test_a_name_that_comes_back_in_an_instant_was_not_lost(ingest: Ingest, start: Start) -> None:
+    """A swap takes three renames: one file may be decided while the other has no name that counts."""
+    _, stream, _ = start()
+    worker = ingested(ingest)
+    one, two = (ingest.layout.raw_file(name) for name in FILES)
+    one.rename(one.with_suffix(".x"))
+    two.rename(one)
+    worker.inbox.put(Hint("It_1.csv"))
+    until_turned(worker, lambda: events(stream.getvalue(), "moved"), "the first one")
+    one.with_suffix(".x").rename(two)
+    worker.inbox.put(Hint("It_2.csv"))
+    until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "the other one")
+    until_turned(worker, lambda: worker._lost.next_due() is None, "nothing more to tell")
     assert "raw_file_lost" not in stream.getvalue()
 
 
@@ -61,11 +77,11 @@ def test_a_loss_is_told_once_no_waiting_file_may_be_the_run_s(ingest: Ingest, st
     ingest.layout.raw_file("It_1.csv").write_bytes(FILES["It_2.csv"].data)
     worker.inbox.put(Hint("It_1.csv"))
     until_turned(worker, lambda: '"duplicate"' in stream.getvalue(), "the copy")
-    worker.turn(0.0)
+    due = worker._lost.next_due()
+    until_turned(worker, lambda: worker._lost.next_due() != due, "it is put off")
     assert "raw_file_lost" not in stream.getvalue()
     worker._list.done("It_3.csv")
-    worker.turn(0.0)
-    worker.turn(0.0)
+    until_turned(worker, lambda: worker._lost.next_due() is None, "it is told")
     (told,) = events(stream.getvalue(), "raw_file_lost")
     assert told["source_file"] == "It_1.csv"
     assert told["next_step"] == "restore it from a backup"

@@ -308,6 +308,6 @@ def compact(settings: Settings, as_json: AsJson = False) -> None:
     elif done is None:
         say(f"{place}: nothing to do, the log holds no record")
     else:
-        say(f"{place}: {count(done.records, 'record')} compacted, {count(done.rows, 'run')} in all")
+        say(f"{place}: {count(done.records, 'record')} compacted, {count(done.rows, 'row')} in all")
     if ingest.reject_problem is not None:
         raise ingest.reject_problem

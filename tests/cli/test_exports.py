@@ -8,6 +8,8 @@ from pathlib import Path
 from commands import Folder
 from measurement import Measurement
 
+from ingestd import stage_run
+
 HISTORY = Path("data") / "histories" / "Biotite3_history.csv"
 
 
@@ -142,3 +144,14 @@ def test_compact_takes_the_log_in_once(staged: Folder) -> None:
     nothing = staged.run("compact")
     assert nothing.out == "data/02_stage/_manifest/manifest.parquet: nothing to do, the log holds no record\n"
     assert staged.run("compact", "--json").json["records"] == 0
+
+
+def test_compact_counts_rows_and_not_only_the_runs_that_count(staged: Folder) -> None:
+    """`status` and `verify` count live runs; the table keeps the row of a superseded one too."""
+    path = staged.raw / "2026-03-12" / "IVg2026-03-12_1.csv"
+    header, start, rest = path.read_bytes().partition(b"Start time: 1773")
+    path.write_bytes(header + start[:-4] + b"1772" + rest)
+    stage_run("2026-03-12/IVg2026-03-12_1.csv", staged.raw.parent)
+    said = staged.run("compact").out
+    assert said == "data/02_stage/_manifest/manifest.parquet: 2 records compacted, 21 rows in all\n"
+    assert staged.run("verify").out.count("20 runs, ") == 1

@@ -137,13 +137,8 @@ class ManifestStore:
 
     def refuse_gone_stage(self) -> None:
         """Raise `Retry` if runs are known and the folder of the staged ones is gone: its disk may not be mounted."""
-        root = self.layout.staged_root
-        if files.is_gone(root) and self.catalog.has_rows():
-            raise Retry(
-                "the staged runs are gone: was their folder moved, or is its disk not mounted?",
-                place=str(root),
-                next_step="bring it back; if it is lost, `ingestd repair --apply` stages what it can again",
-            )
+        if files.is_gone(self.layout.staged_root) and self.catalog.has_rows():
+            raise gone_stage(self.layout)
 
     def _log_is_gone(self) -> Retry:
         return Retry(
@@ -275,6 +270,15 @@ class ManifestStore:
 def manifest_lock(layout: Layout) -> files.Lock:
     """Return the lock held for an append or a compaction."""
     return files.Lock(layout.lock_path, refusal="another ingestd process ({holder}) is writing the manifest")
+
+
+def gone_stage(layout: Layout) -> Retry:
+    """Return the error for a folder of staged runs that is gone."""
+    return Retry(
+        "the staged runs are gone: was their folder moved, or is its disk not mounted?",
+        place=str(layout.staged_root),
+        next_step="bring it back; if it is lost, `ingestd repair --apply` stages what it can again",
+    )
 
 
 def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:

@@ -12,6 +12,7 @@ from ingestd.errors import Corrupt, UsageError
 from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.lookup import require_raw_root
+from ingestd.manifest.store import gone_stage
 from ingestd.settings import Settings
 from ingestd.upkeep.aside import aside_folder, set_aside
 from ingestd.upkeep.events import read_events
@@ -41,7 +42,7 @@ def rebuild_manifest(
         Corrupt: a staged Parquet is damaged, so its run would be lost; nothing was changed.
         UsageError: there is no stage, or no raw root to stage from.
         LockHeld: another process held the manifest's lock for too long.
-        Retry: the disk refused.
+        Retry: the disk refused; or the folder of staged runs is gone, and with `from_raw` there would be a new one.
     """
     layout = settings.layout
     if not files.is_dir(layout.stage_root):
@@ -52,11 +53,12 @@ def rebuild_manifest(
         )
     if from_raw:
         require_raw_root(layout)
-        ManifestStore(layout).refuse_gone_stage()
     folder = aside_folder(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
         _refuse_damaged(read_stage(layout))
         events, found = read_events(layout), salvage(layout)
+        if from_raw and found.rows and files.is_gone(layout.staged_root):
+            raise gone_stage(layout)
         end_half_done(layout, recorded_rows(layout, found, events), lambda path: set_aside(layout, [path], folder))
         rows = rows_of_stage(read_stage(layout), events)
         keep_unstaged(rows, found, events)

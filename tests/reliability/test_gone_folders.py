@@ -63,6 +63,16 @@ def test_nothing_is_staged_where_the_staged_runs_are_gone(staged: Archive, tmp_p
     lived.check_sound(staged)
 
 
+def test_no_rebuild_from_raw_files_begins_while_the_staged_runs_are_away(staged: Archive, tmp_path: Path) -> None:
+    """It would stage them anew beside those that come back; nothing is changed."""
+    before = staged.layout.manifest_path.read_bytes()
+    staged.layout.staged_root.rename(tmp_path / "away")
+    with pytest.raises(Retry, match="the staged runs are gone"):
+        lived.rebuild(staged, "raw")
+    assert staged.layout.manifest_path.read_bytes() == before
+    assert not staged.layout.staged_root.exists()
+
+
 def test_staged_runs_that_are_lost_are_staged_again_by_a_repair(staged: Archive) -> None:
     """Where there is a raw file; the run without one is named as lost."""
     (gone,) = (row.run_id for row in staged.rows() if row.source_file == B)

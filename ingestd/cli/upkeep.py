@@ -105,6 +105,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
       ingestd repair
       ingestd repair --apply
     """
+    from ingestd.service.state import service_lock  # noqa: PLC0415  # loads pydantic: not for --help
     from ingestd.upkeep import repair as mending  # noqa: PLC0415  # loads polars: not for --help
 
     with _without_service(settings, "`ingestd repair --apply`") if apply else nullcontext():
@@ -115,7 +116,7 @@ def repair(settings: Settings, apply: Apply = False, deep: RepairDeep = False, a
         stopped = done.stopped_by and report.error_as_json(done.stopped_by)
         say_json({**asdict(replace(done, stopped_by=None)), "stopped_by": stopped, "exit_code": code})
     else:
-        _tell_repair(done, deep=deep)
+        _tell_repair(done, deep=deep, beside=not apply and service_lock(settings.layout).holder() is not None)
     raise typer.Exit(code)
 
 
@@ -136,7 +137,8 @@ def _without_service(settings: Settings, command: str) -> Iterator[None]:
         yield
 
 
-def _tell_repair(done: Repair, *, deep: bool) -> None:
+def _tell_repair(done: Repair, *, deep: bool, beside: bool) -> None:
+    """Print what a repair did or would do; `beside`: while a service is running."""
     seen = "" if deep else " that `ingestd verify` sees without --deep"
     if not done.steps and not done.left:
         say(f"Nothing{seen} is damaged; there is nothing to do.", style="bold green")
@@ -155,7 +157,7 @@ def _tell_repair(done: Repair, *, deep: bool) -> None:
         say("Other damage may show only once the manifest is restored; --apply then repairs that at once.")
     if not done.applied:
         command = "ingestd repair --apply --deep" if deep else "ingestd repair --apply"
-        next_step = f" Next: stop the service, then `{command}`." if done.steps else ""
+        next_step = f" Next: {'stop the service, then ' if beside else ''}`{command}`." if done.steps else ""
         say(f"Nothing was changed.{next_step}", style="bold")
         return
     if done.aside is not None:

@@ -135,7 +135,10 @@ def test_the_plan_of_a_deep_repair_is_carried_out_by_the_command_it_prints(stage
     status = path.stat()
     path.write_bytes(path.read_bytes().replace(b"Chip number: 3", b"Chip number: 4"))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (command,) = re.findall(r"then `ingestd (.*)`\.", staged.run("repair", "--deep").out)
+    layout = load_settings(None, {"paths": {"data_root": staged.path / "data"}}).layout
+    with service_lock(layout).held(0.0):
+        assert "Next: stop the service, then `ingestd repair --apply --deep`." in staged.run("repair", "--deep").out
+    (command,) = re.findall(r"Next: `ingestd (.*)`\.", staged.run("repair", "--deep").out)
     assert staged.run(*command.split()).out.endswith("Nothing is damaged any more.\n")
     assert staged.run("verify", "--deep").code == 0
 

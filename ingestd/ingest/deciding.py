@@ -169,9 +169,8 @@ class Decider:
         old = next((run for run in runs if not self._has_other_rows(run, outcome)), None)
         if old is None:
             record = self._put(Event.INGESTED, outcome, placing)
-            return record.model_copy(
-                update={"note": f"the file was run {prior.run_id}, with other rows; that one stays"}
-            )
+            note = f"the file was run {prior.run_id}, with other rows; that one stays"
+            return record.model_copy(update={"note": note})
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
         moved_on = (note for note in self._copies_of([old]) if note.source_file != outcome.row.source_file)
         return record.model_copy(
@@ -235,7 +234,8 @@ class Decider:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
-            return self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
+            record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
+            return record.model_copy(update={"note": f"still rejected ({note.code})"})
         run = catalog.live_with(outcome.digest)
         decided = note is None and catalog.is_current(task.source_file, task.status.stamp)
         if run is None or decided:

@@ -56,6 +56,7 @@ def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:
     archive.backfill()
     archive.touch(C)
     assert archive.backfill() == [("unchanged", C)]
+    assert [record.note for record in archive.fresh] == ["still rejected (not-pymeasure)"]
     assert archive.report.fates == Counter({Fate.STILL_REJECTED: 1})
     assert (archive.report.rejected_before, archive.report.known, exit_code(archive.report)) == ([C], 0, 1)
 

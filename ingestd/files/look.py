@@ -66,8 +66,16 @@ def state_below(root: Path, name: str) -> FileStat | None:
         if error.errno != errno.ELOOP:  # a folder above became a link that leads to itself
             raise
         return None
-    straight = path.parent.resolve() == (root.resolve() / name).parent
-    return stat_of(status) if stat.S_ISREG(status.st_mode) and straight else None
+    return stat_of(status) if stat.S_ISREG(status.st_mode) and _is_straight(os.fspath(root), name) else None
+
+
+def _is_straight(place: str, name: str) -> bool:
+    """Tell whether no folder between `place` and the file `name` below it is a link, or leads up again."""
+    for folder in name.split("/")[:-1]:
+        place = f"{place}/{folder}"
+        if folder == ".." or os.path.islink(place):  # noqa: PTH114  # hot: at each look at a file, and makes no Path
+            return False
+    return True
 
 
 BLOCK_BYTES = 2**20

@@ -235,18 +235,24 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = temporary_beside(path)
         try:
             yield temporary
-            _put_in_place({path: temporary}, touched, flush=True)
+            _put_in_place({path: temporary}, touched, set(), flush=True)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def _put_in_place(temporaries: Mapping[Path, Path], touched: Iterable[Path], *, flush: bool) -> None:
-    """Rename each temporary file over its path; flush the files before, their folders and those `touched` after."""
+def _put_in_place(
+    temporaries: Mapping[Path, Path], touched: Iterable[Path], replaced: set[Path], *, flush: bool
+) -> None:
+    """Rename each temporary file over its path, which is `replaced` then.
+
+    The files are flushed before, their folders and those `touched` after.
+    """
     if flush:
         flush_paths(temporaries.values())
     for path, temporary in temporaries.items():
         os.replace(temporary, path)  # noqa: PTH105  # hot: once per event, and makes no new Path
+        replaced.add(path)
     if flush:
         flush_paths([*(path.parent for path in temporaries), *touched])
 
@@ -267,12 +273,15 @@ def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> bool:
     return bool(write_all_atomic({path: data}, flush=flush))
 
 
-def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> set[Path]:
+def write_all_atomic(
+    contents: Mapping[Path, bytes], *, flush: bool = True, replaced: set[Path] | None = None
+) -> set[Path]:
     """Replace each path with its bytes, flushed together; return those that did not already hold them.
 
-    The paths must be on one file system. Each replacement is atomic by itself; if the disk refuses, some may be done.
-    `flush` as in `write_atomic`.
+    The paths must be on one file system. Each replacement is atomic by itself; if the disk refuses, some may be done,
+    and `replaced` has them. `flush` as in `write_atomic`.
     """
+    replaced = set() if replaced is None else replaced
     temporaries: dict[Path, Path] = {}
     touched: list[Path] = []
     try:
@@ -285,12 +294,12 @@ def write_all_atomic(contents: Mapping[Path, bytes], *, flush: bool = True) -> s
             same = [path for path in contents if path not in temporaries]
             if flush:
                 flush_paths([*same, *(path.parent for path in same)])
-            _put_in_place(temporaries, touched, flush=flush)
+            _put_in_place(temporaries, touched, replaced, flush=flush)
     except BaseException:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
         raise
-    return set(temporaries)
+    return replaced
 
 
 def _write_with_folders(path: Path, data: bytes) -> list[Path]:

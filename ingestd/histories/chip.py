@@ -264,7 +264,7 @@ def _write(histories: Sequence[_History]) -> list[HistoryChange]:
             if history.cells is not None or files.exists(history.path)
         }
         try:
-            changed |= files.write_all_atomic(contents)
+            files.write_all_atomic(contents, replaced=changed)
         except Retry as error:
             if not files.is_of_one_place(error):
                 raise

@@ -44,6 +44,16 @@ def test_a_blocked_history_keeps_up_no_other(blocked_history: Archive) -> None:
     assert archive.history(67) == ["It_1.csv"]
 
 
+def test_histories_written_before_a_blocked_one_are_told(empty: Archive) -> None:
+    """They are written together; the last one cannot be."""
+    empty.layout.history_file("Alisson72").mkdir(parents=True)
+    empty.put("It_1.csv", RUN.data)
+    empty.put("It_2.csv", OTHER.data)
+    empty.backfill_amid()
+    assert empty.history(67) == ["It_1.csv"]
+    assert empty.report.histories == ["Alisson67"]
+
+
 def test_several_blocked_histories_are_counted(blocked_history: Archive) -> None:
     """The problem names the first and says how many more there are."""
     archive = blocked_history

@@ -16,7 +16,7 @@ from ingestd.backfill.fate import Fate
 from ingestd.backfill.ledger import Ledger
 from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, stat_of, to_see, try_root
+from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, state_below, to_see, try_root
 from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
 from ingestd.ingest.deciding import forgotten_by
@@ -364,11 +364,11 @@ class _Run:
         catalog = self.ingest.store.catalog
         for name, before in self._again.items():
             try:
-                status = stat_of(self.settings.layout.raw_file(name).lstat())
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+                status = state_below(self.settings.layout.raw_root, name)
             except OSError as error:
                 self._out_of_reach(name, error)
+                continue
+            if status is None:
                 continue
             if not catalog.is_current(name, status.stamp):
                 pending[name] = status

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Final
 
 SHORTEN: Final = "the path is longer than the system allows: shorten its names, or move it nearer to the root"
+BACK_UP: Final = "the disk reports an input/output error: look at `dmesg` and back it up"
+MOUNT: Final = "the network share went away: check that it is mounted"
 _UNSEEN: Final = {
     os.strerror(errno.ENAMETOOLONG): SHORTEN,
-    os.strerror(errno.EIO): "the disk reports an input/output error: look at `dmesg` and back it up",
-    **dict.fromkeys(
-        map(os.strerror, (errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)),
-        "the network share went away: check that it is mounted",
-    ),
+    os.strerror(errno.EIO): BACK_UP,
+    **dict.fromkeys(map(os.strerror, (errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)), MOUNT),
 }
 _GET_FLAGS: Final = 0x80086601
 """`FS_IOC_GETFLAGS` of `linux/fs.h`, on every 64-bit machine but a few that no lab has."""

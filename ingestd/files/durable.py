@@ -58,8 +58,8 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
         errno.ELOOP: "a symbolic link stands where ingestd's own file belongs: move it away",
         errno.EROFS: "the file system is mounted read-only: remount it for writing",
-        errno.EIO: "the disk reports an input/output error: look at `dmesg` and back it up",
-        errno.ESTALE: "the network share went away: check that it is mounted",
+        errno.EIO: advice.BACK_UP,
+        errno.ESTALE: advice.MOUNT,
     }.get(number, f"check {there}")
     named = error.filename or place
     temporary = isinstance(named, str) and _TEMPORARY.search(named)

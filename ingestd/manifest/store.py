@@ -137,8 +137,13 @@ class ManifestStore:
 
     def refuse_gone_stage(self) -> None:
         """Raise `Retry` if runs are known and the folder of the staged ones is gone: its disk may not be mounted."""
-        if files.is_gone(self.layout.staged_root) and self.catalog.has_rows():
+        if self.stage_is_gone:
             raise gone_stage(self.layout)
+
+    @property
+    def stage_is_gone(self) -> bool:
+        """Whether runs are known and the folder of the staged ones is gone: nothing is staged before it is back."""
+        return files.is_gone(self.layout.staged_root) and self.catalog.has_rows()
 
     def _log_is_gone(self) -> Retry:
         return Retry(

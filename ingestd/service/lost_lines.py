@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 from structlog.stdlib import BoundLogger
 
@@ -14,6 +15,13 @@ from ingestd.service.waiting import WaitList
 
 PUT_OFF_S = 1.0
 """How soon to look again at a path for which a waiting file may be the run's, in seconds."""
+
+
+class _Noted(NamedTuple):
+    """When to look again at a path, in monotonic seconds, and the ids of the runs that it may have lost."""
+
+    due: float
+    runs: set[str]
 
 
 class LostLines:
@@ -28,8 +36,7 @@ class LostLines:
         self._ingest = ingest
         self._list = waiting
         self._log = log
-        self._noted: dict[str, set[str]] = {}  # path -> ids of runs that it may have lost
-        self._due: dict[str, float] = {}  # path -> monotonic seconds
+        self._noted: dict[str, _Noted] = {}  # by path
 
     def note(self, record: Record, covered: Collection[str]) -> None:
         """Note the runs whose raw file a decision found emptied, or with another run's bytes (`Committed.covered`)."""
@@ -38,25 +45,25 @@ class LostLines:
         if record.event is Event.QUEUED and (emptied := catalog.occupant(path)) is not None:
             runs.add(emptied.run_id)
         if runs:
-            self._noted.setdefault(path, set()).update(runs)
-            self._due[path] = time.monotonic() + self._ingest.settings.settle.settle_s
+            before = self._noted[path].runs if path in self._noted else set()
+            self._noted[path] = _Noted(time.monotonic() + self._ingest.settings.settle.settle_s, before | runs)
 
     def next_due(self) -> float | None:
         """Return when `tell` has something to do next, in monotonic seconds."""
-        return min(self._due.values(), default=None)
+        return min((noted.due for noted in self._noted.values()), default=None)
 
     def tell(self, *, stopping: bool = False) -> None:
         """Warn about the runs noted that are lost, at each path that is due; at all if the service is `stopping`."""
         now, entries, store = time.monotonic(), self._list.entries.values(), self._ingest.store
         unseen = any(entry.track is None and not entry.problem for entry in entries)
         sizes = {entry.track.sample.size for entry in entries if entry.track is not None}
-        for path in [path for path, due in self._due.items() if stopping or due <= now]:
-            runs = [run for run in store.catalog.live_at(path) if run.run_id in self._noted[path]]
+        for path, (_, ids) in [item for item in self._noted.items() if stopping or item[1].due <= now]:
+            runs = [run for run in store.catalog.live_at(path) if run.run_id in ids]
             if not stopping and (unseen or any(run.source_size in sizes for run in runs)):
-                self._due[path] = now + PUT_OFF_S
+                self._noted[path] = _Noted(now + PUT_OFF_S, ids)
                 continue
-            lost = [file for file in lost_at(store, path) if file.run_id in self._noted[path]]
-            del self._due[path], self._noted[path]
+            lost = [file for file in lost_at(store, path) if file.run_id in ids]
+            del self._noted[path]
             for file in lost:
                 self._log.warning(
                     "raw_file_lost",

@@ -176,7 +176,8 @@ class _Job:
             if finding.kind in OUT_OF_PLACE and finding.run_id not in adopted
         ]
         self._move_parquet(out_of_place, {path: place for path, (_, place) in astray.items()})
-        if self._step("stage-folder", "make the folder of the staged runs again, which is gone", self._gone_folder()):
+        gone = [self.layout.staged_root] if ManifestStore(self.layout).stage_is_gone else []
+        if self._step("stage-folder", "make the folder of the staged runs again, which is gone", gone):
             files.make_folders(self.layout.staged_root)
         self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
         self._retry_rejects(damages)
@@ -252,11 +253,6 @@ class _Job:
             if row.source_sha256 == run.source_sha256 and place == self.layout.staged_file(run):
                 found[row.run_id] = (path, place)
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
-
-    def _gone_folder(self) -> list[Path]:
-        """List the folder of the staged runs if runs are known and it is gone: nothing is staged before it is back."""
-        root = self.layout.staged_root
-        return [root] if files.is_gone(root) and ManifestStore(self.layout).catalog.has_rows() else []
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = ManifestStore(self.layout).catalog

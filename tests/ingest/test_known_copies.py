@@ -241,23 +241,13 @@ def test_a_backup_of_what_a_run_without_a_start_has_replaced_is_a_run(archive: A
     assert archive.backfill() == [("ingested", B)]
 
 
-def test_a_copy_of_a_run_without_a_start_whose_header_was_corrected(archive: Archive) -> None:
-    """The rows are those of before: the measurement counts once, corrected."""
-    run = RUN.but(start=None)
+@pytest.mark.parametrize(("run", "changes"), [(RUN.but(start=None), {"chip": 67}), (RUN, {"sample": 2})])
+def test_a_copy_from_before_a_correction(archive: Archive, run: Measurement, changes: dict[str, int]) -> None:
+    """Its rows are those of before, or its header tells the start, whatever the rows: it is the same measurement."""
     archive.put(A, run.data)
     archive.copy(A, B)
     archive.backfill()
-    archive.put(A, run.but(chip=67).data)
-    assert archive.backfill() == [("edited", A)]
-    assert archive.notes()[B].outcome == "duplicate"
-
-
-def test_a_copy_from_before_all_rows_were_corrected(archive: Archive) -> None:
-    """The header tells the start, so it is the same measurement, whatever its rows are now."""
-    archive.put(A, RUN.data)
-    archive.copy(A, B)
-    archive.backfill()
-    archive.put(A, RUN.but(sample=2).data)
+    archive.put(A, run.but(**changes).data)
     assert archive.backfill() == [("edited", A)]
     assert archive.notes()[B].outcome == "duplicate"
     assert archive.backfill(force=True) == [("restaged", A), ("unchanged", B)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from functools import partial
@@ -38,6 +39,13 @@ def events(text: str, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, text.splitlines()) if line["event"] == event]
 
 
+def check_no_loss(worker: Worker, stream: io.StringIO) -> None:
+    """Check that both files are found to have moved, and that no loss was told and none is to be."""
+    until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "both moves")
+    until_turned(worker, lambda: worker._lost.next_due() is None, "nothing more to tell")
+    assert "raw_file_lost" not in stream.getvalue()
+
+
 def test_of_two_files_that_swapped_names_none_is_lost(ingest: Ingest, start: Start) -> None:
     """The first one decided has the bytes of the other, whose own new path still waits: no warning, then no loss."""
     _, stream, _ = start()
@@ -48,9 +56,7 @@ def test_of_two_files_that_swapped_names_none_is_lost(ingest: Ingest, start: Sta
     one.with_suffix(".x").rename(two)
     worker.inbox.put(Hint("It_1.csv"))
     worker._list.hint("It_2.csv", time.monotonic() + 0.5)  # it settles later
-    until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "both moves")
-    until_turned(worker, lambda: worker._lost.next_due() is None, "nothing more to tell")
-    assert "raw_file_lost" not in stream.getvalue()
+    check_no_loss(worker, stream)
 
 
 def test_a_name_that_comes_back_in_an_instant_was_not_lost(ingest: Ingest, start: Start) -> None:
@@ -64,9 +70,7 @@ def test_a_name_that_comes_back_in_an_instant_was_not_lost(ingest: Ingest, start
     until_turned(worker, lambda: events(stream.getvalue(), "moved"), "the first one")
     one.with_suffix(".x").rename(two)
     worker.inbox.put(Hint("It_2.csv"))
-    until_turned(worker, lambda: len(events(stream.getvalue(), "moved")) == 2, "the other one")
-    until_turned(worker, lambda: worker._lost.next_due() is None, "nothing more to tell")
-    assert "raw_file_lost" not in stream.getvalue()
+    check_no_loss(worker, stream)
 
 
 def test_a_loss_is_told_once_no_waiting_file_may_be_the_run_s(ingest: Ingest, start: Start) -> None:

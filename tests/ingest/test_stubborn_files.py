@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from archive import Archive
+from inline import inline
 from measurement import Measurement
 
+from ingestd.backfill.run import Options, backfill
 from ingestd.cli.report import exit_code
 from ingestd.errors import Corrupt, LockHeld, Retry
 from ingestd.files import FileStat, Lock, look
@@ -146,16 +148,31 @@ def test_a_file_that_cannot_be_looked_at_again_is_told(archive: Archive, monkeyp
     """It was written a moment ago; at the second look the disk does not answer: that is no file that is gone."""
     archive.put(A, RUN.data)
 
-    def refuse(_: os.stat_result) -> FileStat:
+    def refuse(_: Path, __: str) -> FileStat:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(archive.raw / A))
 
-    monkeypatch.setattr("ingestd.backfill.run.stat_of", refuse)
+    monkeypatch.setattr("ingestd.backfill.run.state_below", refuse)
     just_now = datetime.fromtimestamp((archive.raw / A).stat().st_mtime, UTC)
     assert archive.backfill_amid(clock=lambda: just_now) == []
     (failed,) = archive.report.failed
     assert (failed.source_file, failed.message, exit_code(archive.report)) == (A, "Input/output error", 1)
     monkeypatch.undo()
     assert archive.backfill() == [("ingested", A)]
+
+
+def test_a_second_look_follows_no_link(archive: Archive, tmp_path: Path) -> None:
+    """The file's folder was moved out of the raw files meanwhile, and linked from there: a scan would not find it."""
+    path = archive.put("day/It_1.csv", RUN.data)
+    just_now = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+    def link(_: object) -> None:
+        if not path.parent.is_symlink():
+            path.parent.rename(tmp_path / "away")
+            path.parent.symlink_to(tmp_path / "away")
+
+    report = backfill(archive.settings, Options(engine=inline, clock=lambda: just_now, on_progress=link))
+    assert (path.parent.is_symlink(), report.ended_early) == (True, False)
+    assert archive.live() == {}
 
 
 def test_a_manifest_that_goes_away_amid_a_commit_ends_in_a_report(

@@ -7,6 +7,7 @@ appended, so that what is decided inside it rests on all that is known.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,8 +329,9 @@ def _tables(layout: Layout) -> Tables:
 
 
 def _state(path: Path) -> files.FileStat | None:
-    with files.as_retry(path):
-        try:
-            return files.stat_of(path.stat())
-        except FileNotFoundError:
-            return None
+    try:
+        return files.stat_of(os.stat(path))  # noqa: PTH116  # quicker: called in every transaction
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.retry_from(error, path) from error

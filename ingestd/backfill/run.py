@@ -19,8 +19,8 @@ from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, state_below, to_see, try_root
 from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
-from ingestd.ingest.deciding import forgotten_by
 from ingestd.ingest.lost import LostFile, lost_files
+from ingestd.ingest.notes import forgotten_by
 from ingestd.ingest.order import looking_order
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore

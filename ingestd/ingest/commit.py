@@ -16,7 +16,8 @@ from pathlib import Path
 from ingestd.errors import IngestdError, OutOfReach, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, update_histories
-from ingestd.ingest.deciding import Decider, forgotten, prior_of
+from ingestd.ingest.deciding import Decider, prior_of
+from ingestd.ingest.notes import forgotten
 from ingestd.ingest.order import in_turn
 from ingestd.ingest.originals import Originals
 from ingestd.ingest.traces import write_traces

@@ -7,10 +7,9 @@ The content decides first, then the path; what matches neither is a new run. See
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from ingestd.errors import Corrupt
-from ingestd.files import FileStat, is_gone
+from ingestd.ingest import notes
+from ingestd.ingest.comparing import begins_as, edited_original_of, has_other_rows
 from ingestd.ingest.originals import Originals
 from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import Event, FileNote, NoteOutcome, Reason, Record
@@ -73,7 +72,7 @@ class Decider:
         here = next((run for run in catalog.live_at(row.source_file) if run.run_id == row.run_id), None)
         if here is not None:
             return self._put_again(here, outcome, placing)
-        copied = self._edited_original_of(row) if same is None else None
+        copied = edited_original_of(self.store, row) if same is None else None
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
             return self._copy(copied, Same(task, row.source_sha256))
@@ -83,22 +82,6 @@ class Decider:
         if prior is None:
             return self._put(Event.INGESTED, distinct, placing)
         return self._restarted(prior, distinct, placing)
-
-    def _edited_original_of(self, row: ManifestRow) -> KnownRun | None:
-        """Find the live run whose raw file had these bytes and was edited since.
-
-        Its known copies tell, or the version of it that was kept. The latter counts only if both headers give the
-        start: otherwise another measurement may have taken the run's path, and so its id.
-        """
-        catalog = self.store.catalog
-        if (known := catalog.edited_original_of(row.source_sha256)) is not None:
-            return known
-        kept = self.layout.superseded_runs(row.proc, row.date_local, row.source_sha256)
-        if not kept or not tells_start(row.parameters):
-            return None
-        heirs = {run.run_id: run for run in map(catalog.heir_of, kept) if run is not None}
-        rows = self.store.full_rows(list(heirs)).values()
-        return next((heirs[one.run_id] for one in rows if tells_start(one.parameters)), None)
 
     def _is_overtaken(self, outcome: Staged | Rejected | Waiting) -> bool:
         """Tell whether the path has got another run, or another version of its run, since the file was read."""
@@ -121,8 +104,8 @@ class Decider:
 
     def _put(self, event: Event, outcome: Staged, placing: Placing, old: KnownRun | None = None) -> Record:
         """Record a row and place its Parquet; what an edit replaces is kept aside."""
-        row, kept = outcome.row, []
-        old = old or self.store.catalog.run(row.run_id)
+        catalog, row, kept = self.store.catalog, outcome.row, list[str]()
+        old = old or catalog.run(row.run_id)
         target = self.layout.staged_file(row)
         if old is not None and old.live:
             was = self.layout.staged_file(old)
@@ -140,7 +123,7 @@ class Decider:
             source_file=row.source_file,
             run_id=row.run_id,
             rows=[row],
-            files=[*self._cleared(row, old), *self._joined(row)],
+            files=[*notes.cleared(catalog, row, old), *notes.joined(catalog, row)],
             superseded_parquet=kept,
         )
 
@@ -149,11 +132,6 @@ class Decider:
         placing.kept.append(Kept(self.layout.staged_file(old), aside, old.source_sha256))
         return aside.relative_to(self.layout.stage_root).as_posix()
 
-    def _joined(self, row: ManifestRow) -> list[FileNote]:
-        """Note known copies of a run's new bytes as its copies: the run they were copies of has other bytes now."""
-        others = (note for note in self.store.catalog.copies_of_bytes(row.source_sha256) if note.run_id != row.run_id)
-        return [_of(row.run_id, note) for note in others if note.source_file != row.source_file]
-
     def _put_again(self, old: KnownRun, outcome: Staged, placing: Placing) -> Record:
         """Record what a run's file holds now: more rows, or an edit.
 
@@ -161,22 +139,23 @@ class Decider:
         """
         left = [] if outcome.grown or tells_start(outcome.row.parameters) else self._left_alone(old, outcome)
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
-        return record.model_copy(update={"files": [*record.files, *map(forgotten, left)]})
+        return record.model_copy(update={"files": [*record.files, *map(notes.forgotten, left)]})
 
     def _restarted(self, prior: KnownRun, outcome: Staged, placing: Placing) -> Record:
         """Record that a file has another start now: an edit of a run that had its name, or another measurement."""
         runs = self.store.catalog.live_at(outcome.row.source_file)[:COMPARED_AT_MOST]
-        old = next((run for run in runs if not self._has_other_rows(run, outcome)), None)
+        old = next((run for run in runs if not has_other_rows(self.layout, run, outcome)), None)
         if old is None:
             record = self._put(Event.INGESTED, outcome, placing)
             note = f"the file was run {prior.run_id}, with other rows; that one stays"
             return record.model_copy(update={"note": note})
         record = self._put(Event.SUPERSEDED, outcome, placing, old)
-        moved_on = (note for note in self._copies_of([old]) if note.source_file != outcome.row.source_file)
+        copies = notes.copies_of(self.store.catalog, [old])
+        moved_on = (note for note in copies if note.source_file != outcome.row.source_file)
         return record.model_copy(
             update={
                 "rows": [self._retired(old, outcome.row.run_id), outcome.row],
-                "files": [*record.files, *(_of(outcome.row.run_id, note) for note in moved_on)],
+                "files": [*record.files, *(notes.of_run(outcome.row.run_id, note) for note in moved_on)],
                 "note": f"its start time changed; it was run {old.run_id}",
             }
         )
@@ -190,51 +169,18 @@ class Decider:
         They are copies of its last version if there are any, otherwise of an earlier one. If it was only edited, none
         is listed: the copies are of the same measurement, which still counts.
         """
-        copies = self._copies_of([old])
+        copies = notes.copies_of(self.store.catalog, [old])
         digests = {note.source_sha256 for note in copies}
-        if not digests or not self._has_other_rows(old, outcome):
+        if not digests or not has_other_rows(self.layout, old, outcome):
             return []
         version = old.source_sha256 if old.source_sha256 in digests else min(digests)
         return [note for note in copies if note.source_sha256 == version]
-
-    def _copies_of(self, runs: list[KnownRun]) -> list[FileNote]:
-        """List the files that are known as copies of these runs, whichever version of them."""
-        ids = {run.run_id for run in runs}
-        return [note for note in self.store.catalog.noted_as("duplicate") if note.run_id in ids]
-
-    def _has_other_rows(self, old: KnownRun, outcome: Staged) -> bool:
-        """Tell whether a file at a run's path is another measurement: an edit leaves most rows as they are.
-
-        If the run's Parquet is gone, the version kept aside tells (an older manifest was put back, say); if nothing of
-        it can be read, nothing tells that it is the same measurement.
-        """
-        from ingestd.stage.parquet import read_run, share_rows  # noqa: PLC0415  # loads pyarrow
-
-        if old.source_sha256 == outcome.row.source_sha256:
-            return False
-        if old.proc != outcome.row.proc:
-            return True
-        staged, aside = self.layout.staged_file(old), self.layout.superseded_file(old, old.source_sha256)
-        try:
-            return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))
-        except Corrupt:
-            return True
-
-    def _begins_as(self, old: KnownRun, parquet: Path) -> bool:
-        """Tell whether what is staged begins with all rows of a run."""
-        from ingestd.stage.parquet import read_run, same_cells  # noqa: PLC0415  # loads pyarrow
-
-        try:
-            before, after = read_run(self.layout.staged_file(old)), read_run(parquet)
-        except Corrupt:
-            return False
-        return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
 
     def _decide_same(self, outcome: Same, placing: Placing) -> Record | Failed | None:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
-            record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=_state(task.status)))
+            record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=notes.stamped(task.status)))
             return record.model_copy(update={"note": f"still rejected ({note.code})"})
         run = catalog.live_with(outcome.digest)
         decided = note is None and catalog.is_current(task.source_file, task.status.stamp)
@@ -249,13 +195,7 @@ class Decider:
     def _copy(self, run: KnownRun, outcome: Same) -> Record:
         """Note a copy of a run; the run's file may have been edited since the copy was made."""
         task = outcome.task
-        copy = FileNote(
-            source_file=task.source_file,
-            source_sha256=outcome.digest,
-            outcome="duplicate",
-            run_id=run.run_id,
-            **_state(task.status),
-        )
+        copy = notes.copy(run, outcome.digest, task.source_file, task.status)
         before = self.store.catalog.notes.get(task.source_file)
         known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
@@ -266,7 +206,7 @@ class Decider:
         there = catalog.live_at(record.source_file)
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
         place = self.layout.staged_file(record.rows[0] if record.rows else run)
-        begun = (one for one in same if self._begins_as(one, placing.parquet_for(place)))
+        begun = (one for one in same if begins_as(self.layout, one, placing.parquet_for(place)))
         parts = [one for one in begun if not self.originals.has_copy(catalog, one)]  # otherwise that takes its place
         if not parts:
             return record
@@ -275,14 +215,14 @@ class Decider:
         return record.model_copy(
             update={
                 "rows": [*(self._retired(part, run.run_id) for part in parts), *record.rows],
-                "files": [*record.files, *(_of(run.run_id, note) for note in self._copies_of(parts))],
+                "files": [*record.files, *(notes.of_run(run.run_id, note) for note in notes.copies_of(catalog, parts))],
                 "note": f"it was run {' and '.join(ids)}, of the same measurement",
                 "superseded_parquet": [self._kept_aside(part, placing) for part in parts],
             }
         )
 
     def _touched(self, run: KnownRun, outcome: Same) -> Record:
-        row = self.store.full_rows([run.run_id])[run.run_id].model_copy(update=_state(outcome.task.status))
+        row = self.store.full_rows([run.run_id])[run.run_id].model_copy(update=notes.stamped(outcome.task.status))
         return Record(
             seq=self.store.next_seq,
             at=outcome.task.now,
@@ -290,7 +230,7 @@ class Decider:
             source_file=row.source_file,
             run_id=row.run_id,
             rows=[row],
-            files=self._cleared(row, run),
+            files=notes.cleared(self.store.catalog, row, run),
         )
 
     def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | Failed | None:
@@ -321,7 +261,7 @@ class Decider:
             outcome=kind,
             run_id=before and before.run_id,
             code=code,
-            **_state(outcome.task.status),
+            **notes.stamped(outcome.task.status),
         )
 
     def _noted(
@@ -337,33 +277,6 @@ class Decider:
             reason=reason,
         )
 
-    def _cleared(self, row: ManifestRow, old: KnownRun | None) -> list[FileNote]:
-        """Update the notes on the path that a run is now made from, and on the one it was made from before.
-
-        If other live rows were made from the same path (files that were overwritten by a rename), note that this run
-        occupies it; otherwise it needs no note.
-        """
-        notes, path = self.store.catalog.notes, row.source_file
-        cleared = []
-        own = {row.run_id, old.run_id if old else ""}
-        if any(run.run_id not in own for run in self.store.catalog.live_at(path)):
-            cleared.append(
-                FileNote(
-                    source_file=path,
-                    source_size=row.source_size,
-                    source_mtime_ns=row.source_mtime_ns,
-                    source_sha256=row.source_sha256,
-                    outcome="occupied",
-                    run_id=row.run_id,
-                )
-            )
-        elif path in notes:
-            cleared.append(forgotten(notes[path]))
-        left = notes.get(old.source_file) if old and old.source_file != path else None
-        if left is not None and (left.outcome, left.run_id) == ("occupied", row.run_id):
-            cleared.append(forgotten(left))
-        return cleared
-
 
 # ---- what is known of a path -----------------------------------------------------------------------------------------
 
@@ -376,24 +289,3 @@ def prior_of(run: KnownRun) -> Prior:
 def moved_from(source_file: str) -> str:
     """Word the note of a `moved` record, by which the old path's story is found."""
     return f"it was {source_file}"
-
-
-def forgotten(note: FileNote) -> FileNote:
-    """Return the note that takes a note back."""
-    return note.model_copy(update={"outcome": "forgotten", "run_id": None, "code": None})
-
-
-def _of(run_id: str, note: FileNote) -> FileNote:
-    """Return the note of a copy as one of this run."""
-    return note.model_copy(update={"run_id": run_id})
-
-
-def forgotten_by(record: Record) -> list[str]:
-    """List the other files whose notes a decision takes back, so that they must be looked at again."""
-    if record.event is not Event.EDITED:
-        return []
-    return [n.source_file for n in record.files if n.outcome == "forgotten" and n.source_file != record.source_file]
-
-
-def _state(status: FileStat) -> dict[str, int]:
-    return {"source_size": status.size, "source_mtime_ns": status.mtime_ns}

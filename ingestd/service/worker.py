@@ -16,7 +16,7 @@ from ingestd import files
 from ingestd.errors import Retry
 from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
-from ingestd.ingest.deciding import forgotten_by
+from ingestd.ingest.notes import forgotten_by
 from ingestd.raw.settling import Verdict
 from ingestd.service.decision_lines import chips_at, tell_decision
 from ingestd.service.logline import cause

@@ -37,7 +37,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
       ingestd config show --data-root data --json
     """
     from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads pydantic: not for --help
-    from ingestd.raw.procedure_tables import packaged_file  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.raw.packaged import packaged_file  # noqa: PLC0415  # loads importlib.resources: not for --help
     from ingestd.settings.load import SYSTEM_CONFIG  # noqa: PLC0415  # loads pydantic: not for --help
 
     given = {"data_root": data_root}

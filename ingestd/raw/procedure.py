@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, m
 
 from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
+from ingestd.raw.packaged import packaged_tables
 from ingestd.raw.paste_table import RESERVED_COLUMNS, accepts_table
 from ingestd.raw.summary import checked_template
 from ingestd.raw.units import disagreeing_unit, label_key, unit_of
@@ -226,8 +227,6 @@ class Procedure(BaseModel):
 
 def _may_be(label: str, name: str) -> bool:
     """Tell whether the column `label` may be `name`: not if its unit is another, or it is known as something else."""
-    from ingestd.raw.procedure_tables import packaged_tables  # noqa: PLC0415  # which describes procedures by `Procedure`
-
     tables = packaged_tables()
     known = {
         column

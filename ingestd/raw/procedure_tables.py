@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ingestd.errors import UsageError
+from ingestd.raw.packaged import packaged_file, packaged_tables
 from ingestd.raw.procedure import Column, Parameter, Procedure
 from ingestd.words import in_plain_words, nearest, shown, shown_value
-
-
-def packaged_file() -> str:
-    """Name the file that describes the shipped procedures; the comments in it explain every key."""
-    return str(files("ingestd.raw") / "procedures.toml")
-
-
-@cache
-def packaged_tables() -> dict[str, Any]:
-    """Read the packaged tables: `procedures`, and the `groups` of columns and parameters that they use."""
-    return tomllib.loads(Path(packaged_file()).read_text("utf-8"))
 
 
 def described(overrides: Mapping[str, Any]) -> tuple[list[Procedure], list[UsageError]]:

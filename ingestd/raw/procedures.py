@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ingestd.errors import Reject, RejectCode, UsageError, all_at_once
+from ingestd.raw.packaged import packaged_tables
 from ingestd.raw.paste_table import Filled, classes_table, paste_table
 from ingestd.raw.procedure import Procedure
-from ingestd.raw.procedure_tables import described, packaged_tables, table_name
+from ingestd.raw.procedure_tables import described, table_name
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, nearest, shown
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ingestd.errors import Reject, RejectCode, UsageError
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import parse_header
+from ingestd.raw.packaged import packaged_file
 from ingestd.raw.paste_table import paste_table
-from ingestd.raw.procedure_tables import packaged_file
 from ingestd.raw.procedures import Registry
 
 REGISTRY = Registry.load()

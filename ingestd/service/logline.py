@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,11 @@ def cause(error: IngestdError, next_step: str | None = None) -> dict[str, str]:
     """Return the fields of a line that describe an error; `next_step` replaces the error's own."""
     step = error.next_step if next_step is None else next_step
     return {"problem": error.message, "place": error.place, "next_step": step}
+
+
+def ms_since(began: float) -> float:
+    """Return the `took_ms` of a line: how long ago `began` was, which `time.monotonic()` gave."""
+    return round((time.monotonic() - began) * 1000, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,7 +320,7 @@ def test_messages_that_came_together_are_served_together(ingest: Ingest, monkeyp
 
 def test_a_backlog_goes_before_histories(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     """While files wait, histories are not written after every batch; when none waits any more they follow at once."""
-    monkeypatch.setattr("ingestd.service.worker.HISTORY_REST", 1e6)
+    monkeypatch.setattr("ingestd.service.follow_up.HISTORY_REST", 1e6)
     worker, raw = Worker(ingest), ingest.layout.raw_root
     written: list[int] = []
     refresh = ingest.refresh_histories

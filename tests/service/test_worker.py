@@ -301,7 +301,7 @@ def test_what_the_disk_refused_waits_and_each_cause_is_told(
                 worker.turn(0.0)
             assert [trouble.tries for trouble in worker.view.troubles] == [tries]
             assert worker._wait_s() > 1.0
-            worker._stage_from = 0.0  # its time has come
+            worker._jobs._rests["stage"] = 0.0  # its time has come
         monkeypatch.setattr(ingest, "commit", partial(refuse, "No route to host"))
         worker.turn(0.0)
     told = [(line["problem"], line["retry_s"]) for line in entries(stream.getvalue()) if line["event"] == "trouble"]

@@ -54,7 +54,7 @@ class RetryingFile(Model):
     """One file that could not be staged for a reason outside it; the service tries it again by itself."""
 
     source_file: str
-    problem: str
+    message: str
     tries: int
     next_step: str = ""
 

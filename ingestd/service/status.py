@@ -241,7 +241,7 @@ def _waiting(
         part = _undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ)
         retry = retrying.get(name)
         if retry is not None and part.state != State.RUNNING:  # one being written is not over, whatever its problem
-            part = _retrying(name, age, f"{retry.problem} (tried {count(retry.tries, 'time')})", retry.next_step)
+            part = _retrying(name, age, f"{retry.message} (tried {count(retry.tries, 'time')})", retry.next_step)
         waiting.append(part)
     return waiting
 

@@ -278,7 +278,7 @@ class Worker:
     def _show(self, doing: str = "") -> None:
         entries = self._list.entries
         retrying = tuple(
-            RetryingFile(source_file=name, problem=entry.problem, next_step=entry.next_step, tries=entry.tries)
+            RetryingFile(source_file=name, message=entry.problem, next_step=entry.next_step, tries=entry.tries)
             for name, entry in entries.items()
             if entry.problem
         )
@@ -292,7 +292,7 @@ class Worker:
         said = [f"staging: {count(backlog, 'file')} to look at" if backlog else "watching"]
         if retrying:
             first = retrying[0]
-            said.append(f"{count(len(retrying), 'file')} tried again: {first.source_file}: {first.problem}")
+            said.append(f"{count(len(retrying), 'file')} tried again: {first.source_file}: {first.message}")
         running = len(self._list.entries) - backlog - len(retrying)
         if running and not backlog:
             said.append(f"{count(running, 'file')} not over yet")

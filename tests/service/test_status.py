@@ -234,7 +234,7 @@ def test_a_file_that_is_tried_again_is_running_while_somebody_writes_it(tmp_path
     settings = a_root(tmp_path)
     path = settings.layout.raw_file("It_1.csv")
     with holder(settings, SERVICE) as pid:
-        say_running(settings.layout, pid, RetryingFile(source_file="It_1.csv", problem="Input/output error", tries=2))
+        say_running(settings.layout, pid, RetryingFile(source_file="It_1.csv", message="Input/output error", tries=2))
         with path.open("ab"):
             running = read_status(settings, datetime.now(UTC))
         over = read_status(settings, datetime.now(UTC))
@@ -312,7 +312,7 @@ def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
             "phase": "running",
             "doing": "watching",
             "watching": "by inotify",
-            "retrying": [{"source_file": "It_1.csv", "problem": "Permission denied", "tries": 2}],
+            "retrying": [{"source_file": "It_1.csv", "message": "Permission denied", "tries": 2}],
         }
         settings.layout.service_state_path.write_text(json.dumps(state))
         found = read_status(settings, datetime.now(UTC))

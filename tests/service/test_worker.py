@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_read_keeps_up_no_other(
         until_turned(worker, lambda: live(ingest) == {"It_2.csv"}, "the other")
         until_turned(worker, lambda: worker.view.retrying and worker.view.retrying[0].tries >= 3, "it is tried again")
         (shown,) = worker.view.retrying
-        assert (shown.source_file, shown.problem) == ("It_1.csv", "Input/output error")
+        assert (shown.source_file, shown.message) == ("It_1.csv", "Input/output error")
         assert shown.next_step.endswith("the service goes on by itself")
         assert worker.view.doing == "watching; 1 file tried again: It_1.csv: Input/output error"
         assert (worker.view.backlog, worker.view.troubles) == (0, ())
@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_looked_at_is_tried_again(ingest: Ingest, start: S
     worker.inbox.put(Hint(name))
     until_turned(worker, lambda: worker.view.retrying and worker.view.retrying[0].tries >= 2, "it is tried again")
     (shown,) = worker.view.retrying
-    assert (shown.source_file, shown.problem) == (name, "File name too long")
+    assert (shown.source_file, shown.message) == (name, "File name too long")
     assert "the service" in shown.next_step
     (line,) = entries(stream.getvalue())
     assert (line["event"], line["source_file"], line["problem"]) == ("retrying", name, "File name too long")

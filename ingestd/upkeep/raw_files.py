@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from ingestd.files import Scan
+from ingestd.files import Scan, why_passed_over
 from ingestd.ingest.lost import LostFile, emptied, overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -30,7 +30,7 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             continue
         above = next((above for above in _upwards(name) if above in closed), None) if closed else None
         if above is None:
-            yield Finding("raw-missing", name, "its raw file is gone; the run stays", run_id)
+            yield Finding("raw-missing", name, f"{_unseen(store, scan, name)}; the run stays", run_id)
         else:
             closed[above] += 1
     for name, why in scan.unreadable:
@@ -51,6 +51,13 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
             yield Finding("raw-changed" if known else "raw-undecided", name, message)
         elif note is not None:
             yield from _noted(store, runs, note)
+
+
+def _unseen(store: ManifestStore, scan: Scan, name: str) -> str:
+    """Say why a scan did not see a run's raw file: gone, or replaced by a link or by what is no file."""
+    why = why_passed_over(store.layout.raw_root, name) if scan.links else ""
+    why = why or ("no regular file" if name in scan.specials else "")
+    return f"its raw file is passed over ({why})" if why else "its raw file is gone"
 
 
 def _lost(kind: Literal["raw-emptied", "raw-overwritten"], file: LostFile) -> Finding:

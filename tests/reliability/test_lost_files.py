@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import lived
 import pytest
@@ -34,6 +37,13 @@ def run_id(empty: Archive) -> str:
 def status(archive: Archive) -> StatusReport:
     """Ask for the status at the archive's own time."""
     return read_status(archive.settings, archive.now())
+
+
+def link_to(path: Path) -> None:
+    """Put a link to a sound measurement at a path."""
+    target = path.with_name("elsewhere.txt")
+    target.write_bytes(RUN.data)
+    path.symlink_to(target)
 
 
 def verdict(archive: Archive, asked: str = PLAIN) -> str:
@@ -135,6 +145,20 @@ def test_a_file_that_is_deleted_afterwards(empty: Archive, run_id: str) -> None:
     assert [one.kind for one in lived.findings(empty)] == ["raw-missing"]
     assert verdict(empty).startswith(f"It is run {run_id}: 3 rows")
     assert verdict(empty).endswith("Its raw file is gone; the staged data stays.")
+
+
+@pytest.mark.parametrize(("put", "told"), [(link_to, "links are not followed"), (os.mkfifo, "no regular file")])
+def test_what_stands_in_the_place_of_a_raw_file_is_told(
+    empty: Archive, run_id: str, put: Callable[[Path], None], told: str
+) -> None:
+    """A raw file replaced by a link, or by what is no file, is not simply gone."""
+    empty.delete(PLAIN)
+    put(empty.raw / PLAIN)
+    (found,) = lived.findings(empty)
+    assert (found.kind, found.run_id, told in found.message) == ("raw-missing", run_id, True)
+    assert status(empty).runs_without_raw_file == 1
+    for asked in (PLAIN, run_id):
+        assert told in verdict(empty, asked)
 
 
 def test_a_new_run_queued_in_the_place_of_one_that_was_moved(empty: Archive, run_id: str) -> None:

@@ -237,7 +237,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             _put_in_place({path: temporary}, touched, set(), flush=True)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _drop([temporary])
             raise
 
 
@@ -255,6 +255,13 @@ def _put_in_place(
         replaced.add(path)
     if flush:
         flush_paths([*(path.parent for path in temporaries), *touched])
+
+
+def _drop(temporaries: Iterable[Path]) -> None:
+    """Remove temporary files after an error; what the disk keeps (it may be read-only now) `remove_leftovers` finds."""
+    for temporary in temporaries:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def remove_leftovers(path: Path) -> None:
@@ -296,8 +303,7 @@ def write_all_atomic(
                 flush_paths([*same, *(path.parent for path in same)])
             _put_in_place(temporaries, touched, replaced, flush=flush)
     except BaseException:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+        _drop(temporaries.values())
         raise
     return replaced
 

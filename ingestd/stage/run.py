@@ -6,6 +6,7 @@ decides. What needs pyarrow is loaded with the first file: a command with nothin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -252,7 +253,7 @@ def _write(reading: _Reading, run: RawRun, row: ManifestRow, context: StageConte
     try:
         write_run(temporary, run.table, row, run.header.text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _unlink([temporary])
         return Failed(task, files.retry_from(error, temporary), ours=True)
     grown = (
         prior is not None
@@ -343,10 +344,11 @@ def failed_by_fault(task: StageTask, error: Exception) -> Failed:
 
 
 def discard(outcomes: Iterable[Outcome]) -> None:
-    """Delete what undecided outcomes wrote."""
+    """Delete what undecided outcomes wrote; what the disk keeps goes with the process's folder. Never raises."""
     _unlink(outcome.temporary for outcome in outcomes if isinstance(outcome, Staged))
 
 
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()

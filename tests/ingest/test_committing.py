@@ -51,6 +51,28 @@ def test_a_refused_batch_leaves_no_temporary_parquet(
         assert len(ingest.commit(staged(archive, ingest, A)).records) == 1
 
 
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_what_cannot_be_deleted_does_not_hide_why_nothing_was_staged(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A disk that became read-only keeps what was begun: the answer is that writing failed, for every file alike."""
+    archive.put(A, RUN.data)
+    real = os.open
+
+    def refuse(path: str, flags: int = os.O_CREAT, mode: int = 0o777, **_: object) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, mode)
+
+    with opened(archive.settings, archive.now) as ingest, monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        patch.setattr(os, "unlink", refuse)
+        (failed,) = staged(archive, ingest, A)
+    assert isinstance(failed, Failed)
+    assert failed.ours
+    assert failed.retry.message == "Read-only file system"
+
+
 def test_a_batch_that_cannot_be_flushed_is_not_staged(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it is taken for durable or stays on the disk; a file that only waits does so all the same."""
 

@@ -7,6 +7,7 @@ child forked after that would hang.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import pickle
@@ -46,7 +47,11 @@ def killed_at(root: Path, number: int) -> Callable[[], None]:
 
 
 def refused_from(root: Path, number: int, code: int) -> Callable[[], None]:
-    """A cycle whose disk refuses change `number` and all after it with the error `code`; nothing may be rejected."""
+    """A cycle whose disk refuses change `number` and all after it with the error `code`; nothing may be rejected.
+
+    What makes room is allowed, unless the disk has become read-only.
+    """
+    allowed = set() if code == errno.EROFS else {"unlink", "remove", "rmdir", "ftruncate"}
 
     def body() -> None:
         seen = 0
@@ -54,7 +59,7 @@ def refused_from(root: Path, number: int, code: int) -> Callable[[], None]:
         def refuse(name: str, about: tuple[object, ...]) -> None:
             nonlocal seen
             seen += 1
-            if seen >= number and name not in {"unlink", "remove", "rmdir", "ftruncate"}:
+            if seen >= number and name not in allowed:
                 raise OSError(code, os.strerror(code), str(about[0]))
 
         archive = lived.reopened(root)

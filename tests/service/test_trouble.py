@@ -257,6 +257,27 @@ def test_a_manifest_out_of_reach_after_a_refused_commit_forgets_no_file(
     assert worker.view.backlog == 0
 
 
+def test_a_disk_on_which_nothing_can_be_deleted_forgets_no_file(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was staged stays on a disk that became read-only; once it is writable, its files are staged again."""
+    worker = Worker(ingest)
+    names = put(ingest.layout.raw_root, 0, 3)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(ingest.layout.stage_root))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestd.manifest.log.append", refuse)
+        patch.setattr(os, "unlink", refuse)
+        for name in names:
+            worker.inbox.put(Hint(name))
+        until_turned(worker, lambda: any(one.tries >= 3 for one in worker.view.troubles), "it is tried again and again")
+    worker.inbox.put(ScanAsked("start"))
+    until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
+    until_turned(worker, lambda: {run.source_file for run in ingest.store.catalog.rows.values()} == names, "the runs")
+
+
 def test_a_lock_held_for_long_is_waited_for(tmp_path: Path, settings: Settings) -> None:
     """Another process that keeps the manifest's lock is a trouble with its pid, not the end of the service."""
     quick = settings.model_copy(update={"manifest": settings.manifest.model_copy(update={"lock_timeout_s": 0.05})})

@@ -130,11 +130,14 @@ class Layout:
         return next(self.staged_root.glob("*/*/*/*.parquet"), None)
 
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
-        """List the runs of a procedure and day that have a replaced version with this SHA-256."""
+        """List the runs of a procedure and day that have a replaced version with this SHA-256.
+
+        Raises:
+            Retry: the folder they are in cannot be read; it is not taken for empty.
+        """
         folder = (self.superseded_root / partition(proc, day, "x")).parent
-        if not files.is_dir(folder):
-            return []
-        return sorted(path.parent.name.partition("=")[2] for path in folder.glob(f"run_id=*/{digest[:16]}.parquet"))
+        kept = files.all_below(folder, f"{digest[:16]}.parquet")
+        return [path.parent.name.partition("=")[2] for path in kept]
 
     def event_file(self, day: date, seq: int, name: str) -> Path:
         """Locate the event JSON of record `seq`: at most `EVENTS_PER_FOLDER` in a folder."""

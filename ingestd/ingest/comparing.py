@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, OutOfReach, Retry
 from ingestd.files import is_gone
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import KnownRun
@@ -56,11 +56,17 @@ def edited_original_of(store: ManifestStore, row: ManifestRow) -> KnownRun | Non
 
     Its known copies tell, or the version of it that was kept. The latter counts only if both headers give the start:
     otherwise another measurement may have taken the run's path, and so its id.
+
+    Raises:
+        OutOfReach: the versions that were kept cannot be looked at now.
     """
     catalog = store.catalog
     if (known := catalog.edited_original_of(row.source_sha256)) is not None:
         return known
-    kept = store.layout.superseded_runs(row.proc, row.date_local, row.source_sha256)
+    try:
+        kept = store.layout.superseded_runs(row.proc, row.date_local, row.source_sha256)
+    except Retry as error:
+        raise OutOfReach(error.message, place=error.place, next_step=error.next_step) from error
     if not kept or not tells_start(row.parameters):
         return None
     heirs = {run.run_id: run for run in map(catalog.heir_of, kept) if run is not None}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archive import Archive
@@ -315,6 +318,31 @@ def test_a_backup_from_before_an_edit_is_a_copy(archive: Archive) -> None:
     archive.put(B, RUN.data)
     assert archive.backfill() == [("duplicate", B)]
     assert ", before its edit: counted once, there" in told(archive)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_backup_waits_while_what_was_kept_cannot_be_looked_at(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A folder of replaced versions that cannot be read is not an empty one: a copy would count as a run."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    archive.backfill()
+    archive.put(B, RUN.data)
+    archive.put(C, OTHER.but(start=1758900000.5).data)  # of another day, on which nothing was replaced
+    scandir, kept = os.scandir, str(archive.layout.superseded_root)
+
+    def refuse(path: str) -> Any:
+        if str(path).startswith(f"{kept}/proc=ITS/date=2025-09-23"):
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert archive.backfill_amid() == [("ingested", C)]
+    assert [(file.source_file, file.message) for file in archive.report.failed] == [(B, os.strerror(number))]
+    assert archive.backfill() == [("duplicate", B)]
 
 
 def test_copies_from_before_a_run_grew_change_places(copied: Archive) -> None:

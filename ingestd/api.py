@@ -127,7 +127,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         Reject: its content cannot be staged; that is remembered, as after a backfill.
         Retry: it is not over yet, or the disk refused; try again later.
         LockHeld: another process, such as a backfill, kept the manifest's lock for `manifest.lock_timeout_s`.
-        Corrupt: the manifest is damaged, or the JSON of the file's reject is.
+        Corrupt: the manifest is damaged, or the JSON of the file's reject is; or the original of a copy is not known.
     """
     settings = _settings(data_root, config)
     name = source_file_of(settings.layout, str(source))
@@ -155,7 +155,13 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
             raise Retry(queued(note.code).reason, place=name, next_step="stage it when the run is over")
         here = ingest.store.catalog.live_at(name)
         run_id = note.run_id if note is not None and note.run_id else here[0].run_id
-        row = ingest.store.full_rows([run_id])[run_id]
+        row = ingest.store.full_rows([run_id]).get(run_id)
+        if row is None:
+            raise Corrupt(
+                f"it is noted as a copy of run {run_id}, which is not known any more",
+                place=name,
+                next_step="`touch` the file, and stage it again",
+            )
         if (problem := problem_of(change for change in changes if change.chip == row.chip_name)) is not None:
             raise problem
         return row

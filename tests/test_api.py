@@ -21,7 +21,10 @@ from powerless import powerless
 import ingestd
 from ingestd.errors import Corrupt, Reject, Retry, UsageError
 from ingestd.histories.chip import HISTORY_SCHEMA
+from ingestd.ingest.commit import opened
+from ingestd.manifest.record import Event, Record
 from ingestd.manifest.row import ManifestRow
+from ingestd.settings import load_settings
 
 
 @pytest.fixture
@@ -149,6 +152,21 @@ def test_stage_run_gives_the_row_and_stages_once(lab_folder: Folder) -> None:
     moved = ingestd.stage_run("It_1.csv", root(lab_folder))
     assert (moved.run_id, moved.source_file) == (row["run_id"], "It_1.csv")
     assert ingestd.load_manifest(root(lab_folder)).height == 2
+
+
+def test_stage_run_of_a_copy_whose_original_is_not_known_any_more(lab_folder: Folder) -> None:
+    """The manifest was rebuilt without it, say: the error names what makes the copy count, and that does."""
+    copy = lab_folder.put("copy/It_1.csv", Measurement().data)
+    ingestd.stage_run("copy/It_1.csv", root(lab_folder))
+    with opened(load_settings(flags={"paths": {"data_root": root(lab_folder)}})) as ingest, ingest.store.transaction():
+        note = ingest.store.catalog.notes["copy/It_1.csv"].model_copy(update={"run_id": "0" * 20})
+        lost = Record(seq=ingest.store.next_seq, at=ingest.clock(), event=Event.DUPLICATE, files=[note])
+        ingest.store.append([lost])
+    with pytest.raises(Corrupt, match="which is not known any more") as caught:
+        ingestd.stage_run("copy/It_1.csv", root(lab_folder))
+    assert "touch" in caught.value.next_step
+    os.utime(copy, (1764547200, 1764547200))
+    assert ingestd.stage_run("copy/It_1.csv", root(lab_folder)).source_file == "day/It_1.csv"
 
 
 def test_stage_run_of_a_bad_file_is_the_reject_each_time(lab_folder: Folder) -> None:

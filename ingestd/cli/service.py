@@ -14,7 +14,7 @@ from ingestd.cli.exits import complain_of
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
 from ingestd.cli.output import LONG_LIST, amount, duration, note, say, say_json, say_more, say_text
 from ingestd.cli.typed import typed
-from ingestd.errors import LockHeld, Retry, UsageError
+from ingestd.errors import Corrupt, LockHeld, Retry, UsageError
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def run(settings: Settings) -> None:
     except LockHeld as error:
         complain_of(error)  # not in the log, which is the holder's
         code = int(Exit.FAILED)
-    except Retry as error:
+    except (Retry, Corrupt) as error:
         logs.leave_terminal()  # told there once, below, as every command tells it
         our_log().error("failed", **cause(error))
         if sys.stderr.isatty():
             complain_of(error)
-        code = int(Exit.FAILED)
+        code = int(Exit.FAILED if isinstance(error, Retry) else Exit.COULD_NOT_RUN)
     finally:
         logs.close()
     raise typer.Exit(code)

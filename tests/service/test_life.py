@@ -210,7 +210,7 @@ def test_a_backfill_beside_the_service(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_asks_for_a_person(tmp_path: Path) -> None:
-    """A bad record in the middle of the log: exit code 2, `ingestd repair` is named, and nothing is touched."""
+    """A bad record in the middle of the log: exit code 2, log and file name `ingestd repair`, nothing is touched."""
     with Service(tmp_path) as service:
         names = put(service.raw, 0, 20)
         service.until(lambda: service.live_names() == names, "the runs")
@@ -221,7 +221,10 @@ def test_a_damaged_log_asks_for_a_person(tmp_path: Path) -> None:
         segment.write_bytes(data)
         service.start(ready=False)
         assert service.ended() == 2
-        assert "ingestd repair" in (tmp_path / "stderr.txt").read_text()
+        (failed,) = service.lines("failed")
+        assert failed["place"] == str(segment)
+        assert "ingestd repair" in failed["next_step"]
+        assert '"failed"' in service.layout.log_file.read_text(), "`ingestd tail` shows it"
         assert segment.read_bytes() == data
         assert service.command("repair", "--apply").returncode == 0
         service.start()

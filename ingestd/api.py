@@ -62,8 +62,9 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
     The beginning of a `run_id` (6 digits or more) is enough if it names only one run.
 
     Raises:
-        UsageError: no run, or more than one, has that id; near ones are named.
-        Corrupt: the staged Parquet is missing or damaged; every page of values has a checksum.
+        UsageError: no run, or more than one, has that id (near ones are named), or the run was superseded (that which
+            counts in its place is named); or as `load_manifest`.
+        Corrupt: the staged Parquet is missing or damaged (every page of values has a checksum), or the manifest is.
         Retry: the disk refused.
     """
     layout = _settings(data_root, config).layout

@@ -61,6 +61,7 @@ class Lock:
 
         Raises:
             LockHeld: another process holds it; the message names its pid and host.
+            Retry: the disk refused.
         """
         descriptor = self._take(timeout_s)
         work = f"{self._work}\n" if self._work else ""

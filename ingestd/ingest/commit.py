@@ -154,7 +154,11 @@ class Ingest:
         `again` lists those that another process's decision overtook, `failed` those that could not be decided.
 
         Raises:
-            Retry: the disk refused; nothing of the batch counts, and what it wrote is removed again.
+            Retry: the disk refused, a link leads among the raw files, or the folder of staged runs is gone.
+            LockHeld: another process held the manifest's lock for too long.
+            Corrupt: manifest or log is damaged.
+
+        After any of these nothing of the batch counts, and what it wrote is removed as far as the disk allows.
         """
         done, undecided = Committed(), list[Outcome]()
         decidable = [
@@ -208,7 +212,10 @@ class Ingest:
     # ---- after staging ----------------------------------------------------------------------------------------------
 
     def forget(self, source_files: Sequence[str]) -> list[Record]:
-        """Forget the rejects of files that are gone; return the records. A file that comes back is looked at again."""
+        """Forget the rejects of files that are gone; return the records. A file that comes back is looked at again.
+
+        Errors as `ManifestStore.transaction`.
+        """
         with self.store.transaction():
             records = []
             for source_file in source_files:
@@ -234,7 +241,8 @@ class Ingest:
         stays so if the histories are written elsewhere this time (`Settings.histories_elsewhere`).
 
         Raises:
-            Retry: the disk refused, or the manifest is out of reach.
+            Retry: the disk refused, the manifest is out of reach, or a lock was held for too long (`LockHeld`).
+            Corrupt: manifest or log is damaged.
         """
         self._guard.check()
         self.store.refresh()
@@ -257,7 +265,8 @@ class Ingest:
         A reject JSON whose place refuses does not stop it: `reject_problem` says so, and the next call tries again.
 
         Raises:
-            Retry: the disk refused.
+            Retry: the disk refused, or another process held the manifest's lock for too long (`LockHeld`).
+            Corrupt: table or log is damaged; nothing was changed.
         """
         self._guard.check()
         done = self.store.compact(before=self._complete_traces)

@@ -59,9 +59,9 @@ class FileNote(BaseModel):
     """A raw file that is known without being the source of a live row of its own.
 
     `rejected`: its content was refused with `code`. `queued`: it has no complete row yet, `code` tells why.
-    `duplicate`: its bytes are those of run `run_id`. `occupied`: run `run_id` moved to this path, over a file that
-    another live row was made from. `forgotten`: no note any more. A rejected or queued file that was a run before names
-    it in `run_id`.
+    `duplicate`: its bytes are those of run `run_id`, or were before an edit. `occupied`: it is run `run_id`, which was
+    moved over a file that another live row was made from, or measured under its name. `forgotten`: no note any more. A
+    rejected or queued file that was a run before names it in `run_id`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -176,10 +176,14 @@ class ManifestStore:
         return _tables(self.layout) == self._tables
 
     def full_rows(self, run_ids: Sequence[str]) -> dict[str, ManifestRow]:
-        """Read whole rows by run id; ids without a row are left out."""
+        """Read whole rows by run id; ids without a row are left out.
+
+        Raises:
+            Corrupt, Retry: the table is damaged or out of reach.
+        """
         rows = {run_id: self.catalog.rows[run_id] for run_id in run_ids if run_id in self.catalog.rows}
         absent = [run_id for run_id in run_ids if run_id not in rows]
-        if absent and files.exists(self.layout.manifest_path):
+        if absent:
             found = table.read_manifest(self.layout.manifest_path, where=pl.col("run_id").is_in(absent))
             rows |= {row.run_id: row for row in table.rows_of(found)}
         return rows

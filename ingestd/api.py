@@ -68,15 +68,16 @@ def load_run(run_id: str, data_root: Place = None, *, config: Place = None) -> p
         Retry: the disk refused.
     """
     layout = _settings(data_root, config).layout
-    rows = _manifest(layout, all_versions=True)
-    (row,) = rows_of(rows.filter(run_id=run_id_of(run_id, rows["run_id"])))
-    if not row.live:
-        raise UsageError(
-            f"run {row.run_id} was superseded: another run stands for what was in {shown(row.source_file, 200)}",
-            next_step=f"load run {row.superseded_by}",
-        )
-    # Not with polars: it ignores the pages' checksums, so a bit that rotted would give wrong values.
-    return _frame(read_run(layout.staged_file(row)))
+    row = _live_row(layout, run_id)
+    while True:
+        path = layout.staged_file(row)
+        try:
+            # Not with polars: it ignores the pages' checksums, so a bit that rotted would give wrong values.
+            return _frame(read_run(path))
+        except Corrupt:
+            row = _live_row(layout, row.run_id)
+            if layout.staged_file(row) == path:
+                raise  # otherwise an edit has just moved the run to another folder, or superseded it
 
 
 def load_history(chip: str, data_root: Place = None, *, config: Place = None) -> pl.DataFrame:
@@ -226,6 +227,22 @@ def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:
     require_manifest(layout)
     rows = read_view(layout)
     return rows if all_versions else rows.filter(LIVE)
+
+
+def _live_row(layout: Layout, run_id: str) -> ManifestRow:
+    """Find a run by its id, or the beginning of one.
+
+    Raises:
+        UsageError: there is none, there are several, or it was superseded.
+    """
+    rows = _manifest(layout, all_versions=True)
+    (row,) = rows_of(rows.filter(run_id=run_id_of(run_id, rows["run_id"])))
+    if not row.live:
+        raise UsageError(
+            f"run {row.run_id} was superseded: another run stands for what was in {shown(row.source_file, 200)}",
+            next_step=f"load run {row.superseded_by}",
+        )
+    return row
 
 
 def _settled_stat(settings: Settings, name: str) -> files.FileStat:

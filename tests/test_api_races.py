@@ -1,0 +1,49 @@
+"""The Python API beside a service: what was found in the manifest may be elsewhere a moment later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from commands import Folder
+from measurement import Measurement
+
+import ingestd
+from ingestd.errors import UsageError
+from ingestd.stage.parquet import read_run
+
+RUN = Measurement()
+
+
+def edited_amid(monkeypatch: pytest.MonkeyPatch, folder: Folder, data: bytes) -> None:
+    """Have another process stage an edit of the run between the look into the manifest and that into the Parquet."""
+
+    def edit_first(path: Path) -> pa.Table:
+        monkeypatch.undo()
+        folder.put("It_1.csv", data)
+        ingestd.stage_run("It_1.csv", folder.path / "data")
+        return read_run(path)
+
+    monkeypatch.setattr("ingestd.api.read_run", edit_first)
+
+
+def test_a_run_that_an_edit_moves_to_another_folder_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder names the procedure, which the edit corrected: the run is there, not gone."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+    row = ingestd.stage_run("It_1.csv", tmp_path / "data")
+    edited_amid(monkeypatch, folder, RUN.data.replace(b"It.It", b"It2.It2"))
+    frame = ingestd.load_run(row.run_id, tmp_path / "data")
+    assert frame.height == RUN.rows
+    assert ingestd.load_manifest(tmp_path / "data")["proc"].to_list() == ["It2"]
+
+
+def test_a_run_that_an_edit_supersedes_names_its_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Parquet is kept elsewhere then: that is no damage."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+    row = ingestd.stage_run("It_1.csv", tmp_path / "data")
+    edited_amid(monkeypatch, folder, RUN.but(start=1758632000.0).data)
+    with pytest.raises(UsageError, match="was superseded"):
+        ingestd.load_run(row.run_id, tmp_path / "data")

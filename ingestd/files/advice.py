@@ -1,4 +1,4 @@
-"""What to do about a disk error whose number alone does not tell: room, names that are too long, locked files."""
+"""What to do about a disk error whose number alone does not tell: access, room, too long names, locked files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import shlex
 import stat
 import struct
@@ -31,6 +32,14 @@ def to_see(why: str) -> str:
     return _UNSEEN.get(why, "let the user ingestd runs as read it")
 
 
+def to_get_access(path: Path, what: str) -> str:
+    """Say how to get access to `path`, called `what`: by a permission, or as the user who owns it."""
+    who = f"`ls -ld {shlex.quote(str(_there(path)))}` shows who has it"
+    step = f"give the user who runs ingestd (uid {os.geteuid()}) access to {what}: {who}"
+    owner = next(filter(None, map(_owner, (path, *path.parents))), None)
+    return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step
+
+
 def to_get_room(path: object) -> str:
     """Say what the full disk of `path` lacks: space, or inodes, of which every file takes one. Any value is taken."""
     named = path if isinstance(path, str) else str(path) if isinstance(path, Path) else ""
@@ -52,7 +61,17 @@ def to_unlock(*paths: str | Path) -> str:
 
 
 def _there(path: Path) -> Path:
+    """Return what exists of a path: itself, or the nearest folder above it."""
     return next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))
+
+
+def _owner(path: Path) -> str | None:
+    """Name the user who owns a file; None for root, who should not run ingestd, for us, and if unknown."""
+    try:
+        uid = path.stat().st_uid
+        return None if uid in {0, os.geteuid()} else pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _lock_on(place: Path) -> str:

@@ -11,10 +11,8 @@ import ctypes
 import errno
 import itertools
 import os
-import pwd
 import re
 import secrets
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -70,7 +68,7 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     if number in {errno.EACCES, errno.EPERM}:
         path = Path(os.fsdecode(named))
         # A new file needs a permission of its folder.
-        step = _get_access(path.parent, "its folder") if temporary else _get_access(path, "it")
+        step = advice.to_get_access(path.parent, "its folder") if temporary else advice.to_get_access(path, "it")
         step = (number == errno.EPERM and advice.to_unlock(path, error.filename2 or place)) or step
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)
@@ -82,24 +80,6 @@ def is_of_one_place(error: Retry) -> bool:
 
 
 _OF_ONE_PLACE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EACCES, errno.EPERM})
-
-
-def _get_access(path: Path, what: str) -> str:
-    """Say how to get access to `path`, called `what`: by a permission, or as the user who owns it."""
-    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), Path("/"))
-    who = f"`ls -ld {shlex.quote(str(there))}` shows who has it"
-    step = f"give the user who runs ingestd (uid {os.geteuid()}) access to {what}: {who}"
-    owner = next(filter(None, map(_owner, (path, *path.parents))), None)
-    return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step
-
-
-def _owner(path: Path) -> str | None:
-    """Name the user who owns a file; None for root, who should not run ingestd, for us, and if unknown."""
-    try:
-        uid = path.stat().st_uid
-        return None if uid in {0, os.geteuid()} else pwd.getpwuid(uid).pw_name
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def _system_call(name: str, *arguments: type) -> Callable[..., int] | None:

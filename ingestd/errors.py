@@ -104,6 +104,10 @@ class LockHeld(Retry):
     """Another process held a lock for as long as this one was to wait."""
 
 
+class InDoubt(Retry):
+    """The disk refused to flush a batch of records, and to take it back: the log may have it, whole or in part."""
+
+
 class NoWorkers(Retry):
     """No staging process can be run. No file is to blame, and what is already staged counts."""
 

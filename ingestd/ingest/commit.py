@@ -158,7 +158,8 @@ class Ingest:
             LockHeld: another process held the manifest's lock for too long.
             Corrupt: manifest or log is damaged.
 
-        After any of these nothing of the batch counts, and what it wrote is removed as far as the disk allows.
+        After any of these nothing of the batch counts, and what it wrote is removed as far as the disk allows. Only
+        after an `InDoubt`, a `Retry` too, it may count; whoever decides next finds that out.
         """
         done, undecided = Committed(), list[Outcome]()
         decidable = [
@@ -173,6 +174,8 @@ class Ingest:
             self._guard.check()
             self.store.refuse_gone_stage()
             with self.store.transaction():
+                if is_under_way(self.context.temporary):  # the disk would not let the last batch end
+                    take_back(self.layout, self.context.temporary, self.store.full_rows)
                 placing = Placing()
                 for outcome in in_turn(self.store.catalog, decidable):
                     was = self.store.catalog.occupant(outcome.task.source_file)

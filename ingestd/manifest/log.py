@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingestd import files
-from ingestd.errors import Corrupt, NewerVersion
+from ingestd.errors import Corrupt, InDoubt, NewerVersion
 from ingestd.manifest.record import (
     Damage,
     Frames,
@@ -298,6 +298,7 @@ def append(directory: Path, position: Position, records: Sequence[Record]) -> Po
 
     Raises:
         Retry: the disk refused; the segment is cut back to where it was, so nothing of the batch is there.
+        InDoubt: the disk refused that as well.
     """
     path = f"{os.fspath(directory)}/{_name(position.segment)}"
     data = b"".join(map(encode, records))
@@ -305,13 +306,21 @@ def append(directory: Path, position: Position, records: Sequence[Record]) -> Po
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             _write_all(descriptor, data, position.offset)
-        except OSError:
-            os.ftruncate(descriptor, position.offset)
-            os.fsync(descriptor)
+        except OSError as error:
+            _cut_back(descriptor, position.offset, error, path)
             raise
         finally:
             os.close(descriptor)
     return Position(position.segment, position.offset + len(data), position.next_seq + len(records))
+
+
+def _cut_back(descriptor: int, size: int, why: OSError, path: str) -> None:
+    try:
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+    except OSError:
+        found = files.retry_from(why, path)
+        raise InDoubt(found.message, place=found.place, next_step=found.next_step) from why
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -225,7 +225,11 @@ class ManifestStore:
         self._catalog.apply(record)
 
     def commit(self) -> None:
-        """Append the transaction's decisions durably: one write, one flush."""
+        """Append the transaction's decisions durably: one write, one flush.
+
+        Raises:
+            Retry, InDoubt: as `log.append`; or the lock was deleted meanwhile, and nothing is written.
+        """
         if self._draft:
             self._lock.check()
             self.position = log.append(self.layout.wal_dir, self.position, self._draft)

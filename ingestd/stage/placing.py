@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd import files
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, InDoubt, Retry
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow, differing_fields
 
@@ -104,7 +104,8 @@ class Placing:
     def in_place(self, stage_root: Path, workspace: Path) -> Iterator[None]:
         """Put the batch's Parquet in place, durably, for the block; if the disk refuses, undo it.
 
-        Any other interruption leaves the note: the next start finds out from the log how far the batch came.
+        Any other interruption leaves the note, and so does a record in doubt: the next batch of this process, or else
+        the next start, finds out from the log how far this one came (`take_back`).
         """
         folders: list[Path] = []
         fresh: list[Path] = []
@@ -119,6 +120,8 @@ class Placing:
                     os.replace(temporary, target)  # noqa: PTH105  # hot: once per run, and makes no new Path
                 files.flush_paths(folders)
                 yield
+            except InDoubt:
+                raise
             except (OSError, Retry):
                 for path in fresh:
                     shutil.rmtree(path.parent, ignore_errors=True)
@@ -190,7 +193,9 @@ def take_back(
     recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
     remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
 ) -> None:
-    """Take back what the last batch of a killed process put in place but did not record; finish what it did.
+    """Take back what the last batch of a process put in place but did not record; finish what it did.
+
+    The process was killed, or the disk refused both the record and to undo the batch.
 
     `recorded` finds the rows of runs; call this under the manifest's lock. Whatever the note says, only the Parquet of
     runs is touched: its folder is passed to `remove`. An old version that is damaged is not put back; `verify` reports

@@ -1,0 +1,85 @@
+"""A log that the disk lets neither be flushed nor be cut back: nobody knows at once whether a batch is recorded."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from archive import Archive
+from measurement import Measurement
+
+from ingestd import files
+from ingestd.errors import InDoubt
+from ingestd.ingest.commit import Ingest, opened
+from ingestd.raw.settling import Observation
+from ingestd.stage.run import stage_batch
+from ingestd.upkeep.verify import verify
+
+RUN = Measurement()
+A, B = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv"
+
+
+def commit(archive: Archive, ingest: Ingest, name: str) -> None:
+    """Stage one raw file and decide about it."""
+    task = ingest.task_for(name, files.stat_of((archive.raw / name).lstat()), Observation(1e6, ""))
+    ingest.commit(stage_batch([task], ingest.context))
+
+
+def commit_in_doubt(archive: Archive, ingest: Ingest, monkeypatch: pytest.MonkeyPatch, *, whole: bool) -> None:
+    """Decide about A while the disk takes the record, or half of it, and then nothing any more."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def write_and_refuse(descriptor: int, data: bytes, offset: int) -> None:
+        os.pwrite(descriptor, data if whole else data[: len(data) // 2], offset)
+        refuse()
+
+    ingest.forget([])  # begins the log
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestd.manifest.log._write_all", write_and_refuse)
+        patch.setattr(os, "ftruncate", refuse)
+        with pytest.raises(InDoubt, match="Input/output error"):
+            commit(archive, ingest, A)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["recorded", "torn"])
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_new_run_in_doubt_is_recorded_with_its_parquet_or_not_at_all(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, whole: bool, goes_on: bool
+) -> None:
+    """The next batch of the process, or the next start, asks the log: no record names Parquet that is not there."""
+    archive.put(A, RUN.data)
+    archive.put(B, RUN.but(start=1758700000.5, sample=2).data)
+    with opened(archive.settings, archive.now) as ingest:
+        commit_in_doubt(archive, ingest, monkeypatch, whole=whole)
+        if goes_on:
+            commit(archive, ingest, B)
+            assert (A in {run.source_file for run in ingest.store.catalog.rows.values()}) == whole
+    with opened(archive.settings, archive.now):
+        pass
+    staged = list(archive.layout.staged_root.glob("*/*/*/*.parquet"))
+    assert len(staged) == whole + goes_on
+    archive.backfill_amid()
+    assert sorted(archive.live()) == [A, B]
+    assert verify(archive.settings, deep=True).clean
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_an_edit_in_doubt_that_is_taken_back_leaves_the_run_as_it_was(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Half a record is none: the Parquet that the edit had replaced is put back."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    archive.put(B, RUN.but(start=1758700000.5, sample=2).data)
+    with opened(archive.settings, archive.now) as ingest:
+        commit_in_doubt(archive, ingest, monkeypatch, whole=False)
+        if goes_on:
+            commit(archive, ingest, B)
+    archive.put(A, RUN.data)
+    archive.backfill_amid()
+    assert archive.live()[A].chip_number == RUN.chip
+    assert verify(archive.settings, deep=True).clean

@@ -34,6 +34,15 @@ def test_status_tells_the_runs_measured_last_in_local_time(staged: Folder) -> No
     assert done.out.endswith("\n          times in Asia/Tokyo\n")
 
 
+def test_a_run_of_a_wrong_clock_is_not_the_last(folder: Folder) -> None:
+    """One that starts years ahead counts, and does not stand before those measured last; an hour ahead is no matter."""
+    for name, start in {"It_1.csv": 1758632155.25, "It_2.csv": 4e9, "It_3.csv": time.time() + 3600}.items():
+        folder.put(name, Measurement(start=start).data)
+    assert folder.run("backfill", "--workers", "1").code == 0
+    told = folder.run("status", "--json").json
+    assert (told["runs"], [run["source_file"] for run in told["last_runs"]]) == (3, ["It_3.csv", "It_1.csv"])
+
+
 def test_status_names_the_file_first(staged: Folder) -> None:
     """Of a waiting file it says how long ago it changed; of a trouble, and of a reject, which file is meant."""
     now = time.time()

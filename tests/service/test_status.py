@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inline import inline
 from measurement import Measurement
 from mounts import command, mounted
+from powerless import powerless
 
-from ingestd.backfill.run import backfill
+from ingestd.backfill.run import Options, backfill
 from ingestd.errors import Retry
 from ingestd.files import Scan
 from ingestd.layout import Layout
@@ -30,6 +32,7 @@ from ingestd.service.status import hidden, read_status
 from ingestd.service.status_report import Health, WaitingPart
 from ingestd.settings import Settings, load_settings
 from ingestd.settings.sections import Service as ServiceSettings
+from ingestd.writers import Writers, read_writers
 
 ONE = Measurement()
 HEADER = ONE.but(rows=0).data
@@ -53,6 +56,7 @@ def told(root: Path, data: dict[str, bytes], age_s: float) -> dict[str, WaitingP
         pytest.param(HEADER, 86400.0, "queued", "header only", 0, id="queued-long-ago"),
         pytest.param(b"", 5.0, "queued", "no header yet", 0, id="empty"),
         pytest.param(ONE.data, 5.0, "pending", "over", 3, id="over"),
+        pytest.param(ONE.data, -3600.0, "pending", "over", 3, id="over-in-an-hour"),
         pytest.param(ONE.data[:-3], 5.0, "running", "last line is incomplete", 2, id="cut"),
         pytest.param(ONE.data[:-3], 60.0, "pending", "over", 2, id="cut-long-ago"),
         pytest.param(b"no measurement\n", 5.0, "pending", "over", 0, id="to-be-rejected"),
@@ -69,11 +73,8 @@ def test_a_file_is_judged_as_the_service_does(
 
 def powerless_status(root: Path) -> Any:
     """Return what `status --json` prints for whoever may read no more than any user."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("root cannot give up reading every file: setpriv (util-linux) is not here")
-    prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "ingestd", "status", "--json", "--data-root", str(root / "data")],
+        [*powerless(), sys.executable, "-m", "ingestd", "status", "--json", "--data-root", str(root / "data")],
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=root,
         capture_output=True,
@@ -93,6 +94,44 @@ def test_a_file_that_cannot_be_read_is_retrying_with_what_to_do(tmp_path: Path, 
     assert (file["state"], file["reason"], file["rows"]) == ("retrying", "Permission denied", None)
     assert file["next_step"].startswith("give the user who runs ingestd")
     assert (found["service"]["phase"], found["exit_code"]) == ("down", Health.NEEDS_A_PERSON)
+
+
+def test_a_file_that_cannot_be_read_may_be_running(tmp_path: Path) -> None:
+    """Whoever asks may not look into it: it is being written all the same, and the machine must stay on."""
+    told(tmp_path, {"It_1.csv": ONE.data}, 0.0)
+    path = tmp_path / "data" / "01_raw" / "It_1.csv"
+    with path.open("ab"):
+        path.chmod(0)
+        found = powerless_status(tmp_path)
+    (file,) = found["waiting"]
+    assert (file["state"], file["rows"], found["safe_to_power_off"]) == ("running", None, False)
+
+
+def test_a_folder_that_is_closed_hides_no_raw_file_for_good(tmp_path: Path) -> None:
+    """It cannot be said of any run whether its raw file is gone, while the file may only be out of sight."""
+    settings = a_root(tmp_path)
+    day = settings.layout.raw_root / "2025-09-23"
+    day.mkdir()
+    settings.layout.raw_file("It_1.csv").rename(day / "It_1.csv")
+    backfill(settings, Options(engine=inline))
+    day.chmod(0)
+    found = powerless_status(tmp_path)
+    day.chmod(0o755)
+    assert (found["runs"], found["runs_without_raw_file"]) == (1, None)
+    assert [trouble["place"] for trouble in found["troubles"]] == [str(day)]
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is deleted between the scan and the look at its bytes: nobody is asked to mend anything."""
+    settings = a_root(tmp_path)
+
+    def read_late(*asked: Any, **options: Any) -> Writers:
+        settings.layout.raw_file("It_1.csv").unlink()
+        return read_writers(*asked, **options)
+
+    monkeypatch.setattr(looks, "read_writers", read_late)
+    report = read_status(settings, datetime.now(UTC))
+    assert ([file.state for file in report.waiting], report.health) == (["pending"], Health.SERVICE_DOWN)
 
 
 def test_what_may_hide_a_measurement_is_a_trouble(tmp_path: Path) -> None:
@@ -119,6 +158,26 @@ def test_an_archive_is_not_read_for_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(looks, "FILES_READ", 2)
     files = told(tmp_path, {f"It_{n}.csv": HEADER for n in range(5)}, 5.0)
     assert sorted(file.state for file in files.values()) == ["pending"] * 3 + ["queued"] * 2
+
+
+def test_the_rows_of_a_running_file_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also among many files that wait, and when it is long and its next row takes minutes."""
+    monkeypatch.setattr(looks, "FILES_READ", 0)
+    told(tmp_path, {"It_1.csv": HEADER + b"0.5,3.1e-05,1.4,nan,nan,nan\r\n" * 700_000}, 3600.0)
+    settings = load_settings(flags={"paths": {"data_root": str(tmp_path / "data")}})
+    with settings.layout.raw_file("It_1.csv").open("ab"):
+        (file,) = read_status(settings, datetime.now(UTC)).waiting
+    assert (file.state, file.rows) == ("running", 700_000)
+
+
+def test_the_log_and_the_free_space_are_told(tmp_path: Path) -> None:
+    """How many records wait to be compacted, and the room on the stage's disk: unknown while there is no stage."""
+    settings = a_root(tmp_path)
+    before = read_status(settings, datetime.now(UTC))
+    backfill(settings, Options(engine=inline, compact=False))
+    after = read_status(settings, datetime.now(UTC))
+    assert (before.log_records, before.free_bytes, after.log_records) == (0, None, 2)
+    assert 0 < (after.free_bytes or 0) <= shutil.disk_usage(settings.layout.stage_root).total
 
 
 def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -172,23 +231,21 @@ def a_root(folder: Path) -> Settings:
     return load_settings(flags={"paths": {"data_root": str(folder / "data")}})
 
 
-def say_running(layout: Layout, pid: int, *retrying: RetryingFile) -> None:
+def say_running(layout: Layout, pid: int, *retrying: RetryingFile, **changes: Any) -> None:
     """Write what a service of that pid says while it runs, and while it tries files again."""
     now, host = datetime.now(UTC), socket.gethostname()
-    write_state(
-        layout,
-        ServiceState(
-            pid=pid,
-            host=host,
-            version="0",
-            started_at=now,
-            updated_at=now,
-            phase="running",
-            doing="watching",
-            watching="by inotify",
-            retrying=list(retrying),
-        ),
+    state = ServiceState(
+        pid=pid,
+        host=host,
+        version="0",
+        started_at=now,
+        updated_at=now,
+        phase="running",
+        doing="watching",
+        watching="by inotify",
+        retrying=list(retrying),
     )
+    write_state(layout, state.model_copy(update=changes))
 
 
 def test_a_repair_is_not_taken_for_the_service_before_it(tmp_path: Path) -> None:
@@ -227,6 +284,28 @@ def test_the_machine_stays_on_for_what_is_over_and_not_staged(tmp_path: Path) ->
     said = "the service has still to stage It_1.csv, and 1 more"
     assert (report.safe_to_power_off, report.safe_reason) == (False, said)
     assert read_status(settings, datetime.now(UTC)).safe_to_power_off
+
+
+@pytest.mark.parametrize("phase", ["starting", "stopping", "stopped"])
+def test_a_service_that_ends_or_begins_has_files_in_hand_too(tmp_path: Path, phase: str) -> None:
+    """Whatever it says it is at, while it holds its lock: the machine stays on, and how much is left is told."""
+    settings = a_root(tmp_path)
+    with holder(settings, SERVICE) as pid:
+        say_running(settings.layout, pid, phase=phase, backlog=7)
+        report = read_status(settings, datetime.now(UTC))
+    assert (report.service.phase, report.service.backlog) == (phase.replace("stopped", "stopping"), 7)
+    assert report.safe_reason == "the service has still to stage It_1.csv"
+
+
+def test_the_config_file_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> None:
+    """A service on a PC that shares the data root has its own disk: what lies at that path here says nothing of it."""
+    settings = a_root(tmp_path)
+    with holder(settings, SERVICE) as pid:
+        for host, changed in (("elsewhere", ""), (socket.gethostname(), str(tmp_path / "config.toml"))):
+            settings.layout.service_lock_path.write_text(f"pid {pid} on {host}\n{SERVICE}\n")
+            say_running(settings.layout, pid, host=host, config_file=tmp_path / "config.toml", config_sha256="0")
+            found = read_status(settings, datetime.now(UTC)).service
+            assert (found.host, found.changed_config) == (host, changed)
 
 
 def test_a_file_that_is_tried_again_is_running_while_somebody_writes_it(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from poison import HUNG, POISON, STUCK
 from running import Service, put, run_of
 from turning import QUICK, until_turned
 
+from ingestd.files import Scan
 from ingestd.ingest.commit import Committed, Ingest, opened
 from ingestd.service.messages import Hint, ScanAsked
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
+from ingestd.stage.engine import ProcessEngine
 from ingestd.stage.run import Outcome
 from ingestd.stage.workspace import IN_HAND_NAME, note_in_hand, read_in_hand
 
@@ -221,6 +223,31 @@ def test_a_suspect_whose_record_is_refused_is_staged_again(accused: Ingest, monk
         assert not read_in_hand(accused.workspace.folder)
     until_turned(worker, lambda: rows(accused) == {"It_0.csv": 2}, "the run")
     until_turned(worker, lambda: not worker.view.troubles, "no trouble is left")
+
+
+def test_a_fault_of_ours_beside_a_suspect_leaves_it_on_the_list(
+    accused: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever keeps its process from being used: it is shown, tried again and again, and staged in the end."""
+    worker = Worker(accused)
+    worker.inbox.put(ScanAsked("start"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessEngine, "stage", lambda *_: 1 // 0)
+        until_turned(worker, lambda: worker.view.retrying and worker.view.retrying[0].tries >= 2, "it is tried again")
+        (shown,) = worker.view.retrying
+        assert (shown.source_file, "ZeroDivisionError" in shown.message) == ("It_0.csv", True)
+        assert worker._suspects.names == {"It_0.csv"}
+    until_turned(worker, lambda: rows(accused) == {"It_0.csv": 2}, "the run")
+    assert not worker._suspects.names
+
+
+def test_a_suspect_that_is_out_of_sight_is_one_still(accused: Ingest) -> None:
+    """Its folder cannot be listed, so it may be there: only a scan that saw everything clears it."""
+    suspects = Worker(accused)._suspects
+    suspects.clear_after(Scan(unreadable=[("day", "Permission denied")]))
+    assert suspects.names == {"It_0.csv"}
+    suspects.clear_after(Scan())
+    assert not suspects.names
 
 
 def test_rows_added_while_a_suspect_is_staged_are_not_missed(accused: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:

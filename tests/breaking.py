@@ -14,7 +14,8 @@ class Breakable:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "python-of-workers"
         self._broken, self._lives = folder / "broken", folder / "lives"
-        life = f'echo . >> "{self._lives}"\n[ -e "{self._broken}" ] && exit 1'
+        broken = f'[ -e "{self._broken}" ] && [ "$(wc -l < "{self._lives}")" -le "$(cat "{self._broken}")" ]'
+        life = f'echo . >> "{self._lives}"\n{broken} && exit 1'
         self.path.write_text(f'#!/bin/sh\n{life}\nexec "{sys.executable}" "$@"\n')
         self.path.chmod(0o755)
 
@@ -22,9 +23,9 @@ class Breakable:
         """Count the processes that were begun."""
         return len(self._lives.read_text().split()) if self._lives.exists() else 0
 
-    def break_it(self) -> None:
-        """Have every further process end before it does anything."""
-        self._broken.touch()
+    def break_it(self, lives: int = 10**6) -> None:
+        """Have every further process, or so many, end before it does anything."""
+        self._broken.write_text(str(self.lives() + lives))
 
     def mend(self) -> None:
         """Have further processes run again."""

@@ -65,6 +65,16 @@ def test_where_no_process_runs_a_backfill_says_so_once(tmp_path: Path, interpret
     assert sorted(archive.live()) == names
 
 
+def test_a_process_that_ends_at_its_start_is_begun_again(tmp_path: Path, interpreter: Breakable) -> None:
+    """Memory was short for a moment: the third one runs, and nobody has to begin the backfill again."""
+    archive = Archive(tmp_path)
+    (name,) = many(archive, 1)
+    interpreter.break_it(lives=2)
+    report = backfill(archive.settings)
+    assert (report.stopped_by, report.failed, list(archive.live())) == (None, [], [name])
+    assert interpreter.lives() == 3
+
+
 def test_what_was_staged_before_no_process_ran_any_more_is_all_there(tmp_path: Path, interpreter: Breakable) -> None:
     """What was committed has its histories and its place in the manifest; nothing else is counted, or left behind."""
     archive = Archive(tmp_path, stage={"workers": 2, "batch_files": 2})

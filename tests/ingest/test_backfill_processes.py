@@ -120,27 +120,33 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
-    """One worker shot in the middle: every file is staged, none is reported as failed."""
+    """One worker shot in the middle: every file is staged, none is reported as failed, and two work on as before."""
     archive = Archive(tmp_path, stage={"workers": 2, "batch_files": 2})
     names = many(archive, 40)
     shot: list[int] = []
+    alive: list[int] = []
 
     def shoot(_: Record) -> None:
         if not shot:
             shot.append(multiprocessing.active_children()[0].pid or 0)
             os.kill(shot[0], signal.SIGKILL)
+        alive.append(len(multiprocessing.active_children()))
 
     report = backfill(archive.settings, Options(on_record=shoot))
     assert shot
     assert report.failed == []
+    assert alive[-1] == 2
     expect_all(archive, names)
 
 
 def test_a_file_that_kills_its_worker_is_reported_and_the_others_are_staged(tmp_path: Path) -> None:
-    """Its worker dies, then a process of its own: it is a failed file, no reject, and tried again next time."""
+    """Its worker dies, then a process of its own: it is a failed file, no reject, and tried again next time.
+
+    Those that come before and after it in its batch are staged.
+    """
     archive = Archive(tmp_path, stage={"workers": 2, "batch_files": 3})
     names = many(archive, 12)
-    archive.put("day2/poison.csv", RUN.data.replace(b"It.It", f"It.{POISON}".encode(), 1))
+    archive.put("day2/It_5_poison.csv", RUN.data.replace(b"It.It", f"It.{POISON}".encode(), 1))
 
     def poisoned(context: StageContext, settings: Settings) -> ProcessEngine:
         registry = PoisonRegistry(list(context.registry.procedures.values()))
@@ -149,7 +155,7 @@ def test_a_file_that_kills_its_worker_is_reported_and_the_others_are_staged(tmp_
     for _ in range(2):
         report = backfill(archive.settings, Options(engine=poisoned))
         (failed,) = report.failed
-        assert failed.source_file == "day2/poison.csv"
+        assert failed.source_file == "day2/It_5_poison.csv"
         assert "died" in failed.message
         assert failed.next_step
         assert report.rejected == []

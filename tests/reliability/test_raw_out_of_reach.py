@@ -126,3 +126,21 @@ def test_a_raw_file_that_may_not_be_read_does_not_keep_the_manifest_from_being_r
     assert done["exit_code"] == 0
     assert lived.manifest(empty) == before
     assert lived.damages(empty) == set()
+
+
+def test_a_part_whose_copy_is_out_of_reach_goes_on_counting(empty: Archive) -> None:
+    """The whole was put over it: its copy may still be there, and takes its place once its folder may be entered."""
+    empty.put("It_1.csv", RUN.data)
+    empty.put("It_2.csv", RUN.but(rows=2).data)
+    empty.copy("It_2.csv", "day/It_2.csv")
+    empty.backfill()
+    before = {row.run_id for row in empty.live().values()}
+    empty.copy("It_1.csv", "It_2.csv")
+    folder = empty.raw / "day"
+    folder.chmod(0)
+    done = run_powerless(empty, "backfill", "--workers", "1")
+    folder.chmod(0o755)
+    assert (done["events"], done["exit_code"]) == ({"duplicate": 1}, 1)
+    assert {row.run_id for row in empty.rows() if row.live} == before
+    lived.backfill_without_compaction(empty)
+    assert set(empty.live()) == {"It_1.csv", "day/It_2.csv"}

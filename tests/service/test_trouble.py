@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from measurement import Measurement
+from measurement import BROKEN, Measurement
 from mounts import fill_up
 from running import Service, put
 from turning import QUICK, until_turned
@@ -222,13 +222,31 @@ def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(
         patch.setattr(ingest, "compact", refuse)
         worker.inbox.put(Compact())
         until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
+        since = worker.view.troubles[0].since
         put(raw, 1, 1)
         worker.inbox.put(Hint("It_1.csv"))
         until_turned(worker, lambda: len(ingest.store.catalog.rows) == 2, "a run meanwhile")
         until_turned(worker, lambda: worker.view.troubles[0].tries >= 3, "it is tried again")
+        assert worker.view.troubles[0].since == since, "it is the same trouble still"
     until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
     assert ingest.store.pending == 0
     assert ingest.layout.manifest_path.exists()
+
+
+def test_a_reject_json_whose_place_is_blocked_is_a_trouble(ingest: Ingest) -> None:
+    """The table is written all the same; what stands in the way is shown until it is gone, then the JSON is there."""
+    worker, place = Worker(ingest), ingest.layout.reject_file("bad.csv")
+    place.mkdir(parents=True)
+    ingest.layout.raw_file("bad.csv").write_bytes(BROKEN)
+    worker.inbox.put(Hint("bad.csv"))
+    until_turned(worker, lambda: "bad.csv" in ingest.store.catalog.notes, "the reject")
+    worker.inbox.put(Compact())
+    until_turned(worker, lambda: worker.view.troubles, "the trouble is shown")
+    assert [trouble.place for trouble in worker.view.troubles] == [str(place)]
+    assert ingest.layout.known_files_path.exists()
+    place.rmdir()
+    until_turned(worker, place.is_file, "the JSON")
+    until_turned(worker, lambda: not worker.view.troubles, "the trouble is over")
 
 
 def test_a_manifest_out_of_reach_after_a_refused_commit_forgets_no_file(

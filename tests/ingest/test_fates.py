@@ -61,6 +61,16 @@ def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:
     assert (archive.report.rejected_before, archive.report.known, exit_code(archive.report)) == ([C], 0, 1)
 
 
+def test_what_was_said_of_the_run_before_is_not_said_of_its_successor(archive: Archive) -> None:
+    """The start that the header lacked is there now: the report warns no more that it is missing."""
+    archive.put(A, RUN.but(start=None).data)
+    archive.backfill()
+    assert list(archive.report.warnings) == [A]
+    archive.put(A, RUN.data)
+    assert archive.backfill() == [("superseded", A)]
+    assert archive.report.warnings == {}
+
+
 class Slow(InlineEngine):
     """An engine beside which another backfill is done with everything first."""
 

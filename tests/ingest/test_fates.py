@@ -61,6 +61,16 @@ def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:
     assert (archive.report.rejected_before, archive.report.known, exit_code(archive.report)) == ([C], 0, 1)
 
 
+def test_a_lost_file_is_known_from_the_second_time_on(archive: Archive) -> None:
+    """Emptied, it is looked at once; it is told again afterwards, and was not opened for that."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, b"")
+    for fate, known in ((Fate.LOST, 0), (Fate.LOST_BEFORE, 1)):
+        archive.backfill_amid()
+        assert (archive.report.fates, archive.report.known) == (Counter({fate: 1}), known)
+
+
 def test_what_was_said_of_the_run_before_is_not_said_of_its_successor(archive: Archive) -> None:
     """The start that the header lacked is there now: the report warns no more that it is missing."""
     archive.put(A, RUN.but(start=None).data)

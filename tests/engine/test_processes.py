@@ -25,7 +25,7 @@ from ingestd.manifest.record import Event, Record
 from ingestd.raw.settling import Observation
 from ingestd.stage import engine as engine_module
 from ingestd.stage.engine import GivenUp, ProcessEngine
-from ingestd.stage.run import StageTask
+from ingestd.stage.run import ALLOW_MORE, StageTask
 from ingestd.upkeep.repair import repair
 
 RUN = Measurement()
@@ -185,10 +185,11 @@ def test_a_process_that_the_system_refuses_blames_no_file(tmp_path: Path, spare:
     with opened(archive.settings) as ingest:
         with (
             few_descriptors(spare),
-            pytest.raises(NoWorkers, match="Too many open files"),
+            pytest.raises(NoWorkers, match="Too many open files") as caught,
             ProcessEngine(ingest.context, workers=20, threads=1) as engine,
         ):
             list(engine.stage(work, lambda: False))
+        assert caught.value.next_step == ALLOW_MORE
         assert multiprocessing.active_children() == []
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import _ExecutorManagerThread
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 from archive import Archive
 from breaking import Breakable
 from measurement import Measurement
+from waiting import LIMIT_S
 
 from ingestd.backfill.run import Options, backfill
 from ingestd.errors import NoWorkers
@@ -130,6 +132,26 @@ def test_a_pool_without_its_thread_is_not_waited_for(tmp_path: Path, monkeypatch
         monkeypatch.undo()
         with engine:
             assert len(list(engine.stage(work, lambda: False))) == 3
+
+
+def test_what_a_pool_without_its_thread_has_in_hand_is_staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first pool lost its thread: the next one answers for every batch, and none is waited for in vain."""
+    archive = Archive(tmp_path)
+    names = many(archive, 3)
+    run, lost = _ExecutorManagerThread.run, list[_ExecutorManagerThread]()
+
+    def run_unless_first(thread: _ExecutorManagerThread) -> None:
+        if lost:
+            run(thread)
+        lost.append(thread)
+
+    monkeypatch.setattr(_ExecutorManagerThread, "run", run_unless_first)
+    late = time.monotonic() + LIMIT_S
+    with opened(archive.settings) as ingest:
+        engine = ProcessEngine(ingest.context, workers=1, threads=1, give_up=lambda: time.monotonic() > late)
+        with engine:
+            answers = list(engine.stage([[task] for task in tasks(archive, names)], lambda: False))
+    assert [outcome.task.source_file for (outcome,) in answers] == names
 
 
 def test_a_pool_that_is_given_up_begins_no_more_processes(tmp_path: Path, interpreter: Breakable) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -185,6 +185,19 @@ def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: 
     until_turned(worker, lambda: not old.exists(), "the old events are gone")
     assert {path.name for path in layout.events_dir.iterdir()} == {kept.name, "notes of mine"}
     assert len(ingest.store.catalog.rows) == 2
+
+
+def test_the_day_of_the_lab_tells_which_events_are_old(settings: Settings) -> None:
+    """In the evening, when it is tomorrow already in UTC, no day is deleted before its time."""
+    evening = datetime(2026, 1, 31, 1, tzinfo=UTC)  # 22:00 of the day before in the lab
+    with opened(settings, lambda: evening) as ingest:
+        old, kept = (ingest.layout.events_dir / day for day in ("2025-12-30", "2025-12-31"))
+        for day in (old, kept):
+            day.mkdir(parents=True)
+        worker = Worker(ingest)
+        worker.inbox.put(DeleteOldEvents())
+        until_turned(worker, lambda: not old.exists(), "the old events are gone")
+        assert kept.exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from turning import QUICK, until_turned
 
 from ingestd.files import Scan
 from ingestd.ingest.commit import Committed, Ingest, opened
+from ingestd.service.logs import our_log
 from ingestd.service.messages import Hint, ScanAsked
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
@@ -239,6 +240,13 @@ def test_a_fault_of_ours_beside_a_suspect_leaves_it_on_the_list(
         assert worker._suspects.names == {"It_0.csv"}
     until_turned(worker, lambda: rows(accused) == {"It_0.csv": 2}, "the run")
     assert not worker._suspects.names
+
+
+def test_suspects_are_noted_before_anything_is_staged(accused: Ingest) -> None:
+    """The next start knows of them too, though this service dies before it has looked at any file."""
+    assert not read_in_hand(accused.workspace.folder)
+    Worker(accused)._suspects.tell(our_log())
+    assert read_in_hand(accused.workspace.folder) == {"It_0.csv"}
 
 
 def test_a_suspect_that_is_out_of_sight_is_one_still(accused: Ingest) -> None:

@@ -244,6 +244,16 @@ def test_a_backup_of_what_a_run_without_a_start_has_replaced_is_a_run(archive: A
     assert archive.backfill() == [("ingested", B)]
 
 
+def test_a_backup_without_a_start_of_what_has_one_now_is_a_run(archive: Archive) -> None:
+    """Another measurement took its path and got its start later: the bytes of before are no copy of that one."""
+    for data in (RUN.but(start=None), RUN.but(start=None, sample=2), RUN.but(sample=2)):
+        archive.put(A, data.data)
+        archive.backfill()
+    assert archive.events == [("superseded", A)]
+    archive.put(B, RUN.but(start=None).data)
+    assert archive.backfill() == [("ingested", B)]
+
+
 @pytest.mark.parametrize(("run", "changes"), [(RUN.but(start=None), {"chip": 67}), (RUN, {"sample": 2})])
 def test_a_copy_from_before_a_correction(archive: Archive, run: Measurement, changes: dict[str, int]) -> None:
     """Its rows are those of before, or its header tells the start, whatever the rows: it is the same measurement."""

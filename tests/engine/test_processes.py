@@ -119,6 +119,23 @@ def test_a_repair_that_can_run_no_process_says_so(tmp_path: Path, interpreter: B
     assert archive.staged(archive.live()[name]).exists()
 
 
+def test_about_two_batches_a_worker_are_in_hand(tmp_path: Path) -> None:
+    """However many there are, the first is answered, and so decided, before most of them are handed out."""
+    archive, taken = Archive(tmp_path), list[str]()
+    work = tasks(archive, many(archive, 10))
+
+    def batches() -> Iterator[list[StageTask]]:
+        for task in work:
+            taken.append(task.source_file)
+            yield [task]
+
+    with opened(archive.settings) as ingest, ProcessEngine(ingest.context, workers=1, threads=1) as engine:
+        answers = engine.stage(batches(), lambda: False)
+        next(answers)
+        assert len(taken) == 3
+        assert len(list(answers)) == 9
+
+
 def test_a_pool_without_its_thread_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread of a pool may not be able to begin another one, and end: nobody would answer any more."""
     archive = Archive(tmp_path)
@@ -213,6 +230,27 @@ def test_a_process_that_the_system_refuses_blames_no_file(tmp_path: Path, spare:
             list(engine.stage(work, lambda: False))
         assert caught.value.next_step == ALLOW_MORE
         assert multiprocessing.active_children() == []
+
+
+def test_a_thread_that_the_system_refuses_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process had begun when the thread that would end it could not: it is ended all the same."""
+    archive = Archive(tmp_path)
+
+    def refuse(_: _ExecutorManagerThread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_ExecutorManagerThread, "start", refuse)
+    with opened(archive.settings) as ingest:
+        engine = ProcessEngine(ingest.context, workers=1, threads=1)
+        with engine, pytest.raises(NoWorkers, match="can't start new thread") as caught:
+            list(engine.stage([tasks(archive, many(archive, 1))], lambda: False))
+    assert caught.value.next_step == ALLOW_MORE
+    left = multiprocessing.active_children()
+    for process in left:
+        process.join(LIMIT_S)
+    assert not [process for process in left if process.is_alive()]
 
 
 class Noted:

@@ -244,6 +244,17 @@ def test_a_backup_of_what_a_run_without_a_start_has_replaced_is_a_run(archive: A
     assert archive.backfill() == [("ingested", B)]
 
 
+def test_a_run_without_a_start_moves_though_another_has_its_path_and_date(archive: Archive) -> None:
+    """Only a header tells that a file still holds its run: the date in the path is that of both measurements."""
+    archive.put(A, RUN.but(start=None).data)
+    archive.backfill()
+    (run,) = archive.rows()
+    archive.copy(A, "2025-09-22/It_1.csv")
+    archive.put(A, RUN.but(start=None, chip=67, sample=2).data)
+    assert archive.backfill() == [("moved", "2025-09-22/It_1.csv"), ("ingested", A)]
+    assert archive.live()["2025-09-22/It_1.csv"].run_id == run.run_id
+
+
 def test_a_backup_without_a_start_of_what_has_one_now_is_a_run(archive: Archive) -> None:
     """Another measurement took its path and got its start later: the bytes of before are no copy of that one."""
     for data in (RUN.but(start=None), RUN.but(start=None, sample=2), RUN.but(sample=2)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from archive import Archive, digest16
 from measurement import BROKEN, Measurement
@@ -365,3 +367,17 @@ def test_what_only_may_be_the_same_measurement_goes_on_counting(archive: Archive
     assert archive.backfill() == [("duplicate", B)]
     assert live_samples(archive).keys() == set(ids.values())
     assert [file.run_id for file in archive.report.lost] == [ids[B]]
+
+
+def test_a_run_whose_parquet_went_aside_is_told_by_that(archive: Archive) -> None:
+    """An older manifest was put back after a start was corrected: the measurement counts once all the same."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    manifest, before = archive.layout.manifest_path.parent, archive.root.parent / "before"
+    shutil.copytree(manifest, before)
+    archive.put(A, RUN.but(start=1758700000.5).data)
+    assert archive.backfill() == [("superseded", A)]
+    shutil.rmtree(manifest)
+    before.rename(manifest)
+    assert archive.backfill_amid() == [("superseded", A)]
+    assert list(archive.live()) == [A]

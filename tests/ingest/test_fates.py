@@ -61,6 +61,15 @@ def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:
     assert (archive.report.rejected_before, archive.report.known, exit_code(archive.report)) == ([C], 0, 1)
 
 
+def test_a_run_that_was_a_reject_meanwhile_is_edited(archive: Archive) -> None:
+    """What was noted of its file is taken back with the edit, and that makes the file none to be looked at again."""
+    for data in (RUN.data, BROKEN, RUN.but(chip=67).data):
+        archive.put(A, data)
+        archive.backfill()
+    assert archive.events == [("edited", A)]
+    assert (archive.report.fates, archive.report.staged) == (Counter({Fate.EDITED: 1}), 1)
+
+
 def test_a_lost_file_is_known_from_the_second_time_on(archive: Archive) -> None:
     """Emptied, it is looked at once; it is told again afterwards, and was not opened for that."""
     archive.put(A, RUN.data)

@@ -63,10 +63,12 @@ def test_a_row_is_a_line(texts: list[str]) -> None:
         ("a;b", "a;b"),
         ("C:\\new", "C:\\\\new"),
         ("a\x00b\nc", r"a\x00b\nc"),
+        ("a\u202ab\u202ec\u2028", r"a\u202ab\u202ec\u2028"),
+        ("a\u2066b\u2069c\u200ed\u061c", r"a\u2066b\u2069c\u200ed\u061c"),
     ],
 )
 def test_written_cells(text: str, cell: str) -> None:
-    """Formulas are defused, numbers with a unit and ordinary text stay, control characters are spelled out."""
+    """Formulas are defused, numbers with a unit and ordinary text stay, controls and turning marks are spelled out."""
     assert column([text]).select(written(pl.col("text"))).item() == cell
 
 

@@ -1,4 +1,4 @@
-"""File systems of a test's own: an ext4 in a file, or a small one in memory. They need root, and a kernel that lets."""
+"""File systems of a test's own, in a file or in memory. They need root, and a kernel that lets."""
 
 from __future__ import annotations
 
@@ -53,9 +53,14 @@ def fill_up(disk: Path) -> Path:
     return filler
 
 
-def ext4_image(path: Path, mib: int) -> Path:
-    """Make a file that holds an empty ext4."""
+def image(path: Path, mib: int, *make: str) -> Path:
+    """Make a file that holds an empty file system, with a command such as `mkfs.ext4`."""
     with path.open("wb") as file:
         file.truncate(mib * 2**20)
-    command("mkfs.ext4", "-q", "-F", path)
+    command(*make, path)
     return path
+
+
+def ext4_image(path: Path, mib: int) -> Path:
+    """Make a file that holds an empty ext4."""
+    return image(path, mib, "mkfs.ext4", "-q", "-F")

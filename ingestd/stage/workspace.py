@@ -64,9 +64,10 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete the folder and free its lock; with a batch under way, the folder is left to the next start."""
-        if not is_under_way(self.folder):
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
+        if is_under_way(self.folder):
+            self._lock.release()
+        else:
+            _remove(self.folder, self._lock)
 
     def _stands(self) -> bool:
         try:
@@ -158,6 +159,17 @@ def _sweep(root: Path, on_dead: Callable[[Path], None]) -> None:
             continue
         try:
             on_dead(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, lock)
         finally:
             lock.release()
+
+
+def _remove(folder: Path, lock: Lock) -> None:
+    """Delete a folder and free its lock, which is held, as far as the disk lets.
+
+    NFS and file systems in user space keep a deleted file in its folder under another name while it is open.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

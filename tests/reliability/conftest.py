@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import lived
 import pytest
 from archive import Archive
+from crash_cases import make_template
 from lived import clone, live_through_everything
 
 
@@ -62,20 +59,5 @@ def empty(tmp_path: Path) -> Archive:
 
 @pytest.fixture(scope="session")
 def template(lived_in: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive with everything to do, settings of small batches.
-
-    Beside it, `expected` is what an undisturbed cycle makes, `before` the raw files when nothing was to do.
-    """
-    root = tmp_path_factory.mktemp("template") / "root"
-    archive = clone(lived_in, root)
-    shutil.copytree(archive.raw, root.parent / "before")
-    lived.change_everything(archive)
-    (root / "config.toml").write_text("[stage]\nbatch_files = 5\n")
-    undisturbed = root.parent / "undisturbed"
-    subprocess.run(["cp", "-a", root, undisturbed], check=True)
-    done = lived.reopened(undisturbed)
-    lived.plain_start(done)
-    lived.check_sound(done)
-    want = {"rows": lived.manifest(done), "histories": lived.histories(done), "raw": lived.tree(done.raw)}
-    (root.parent / "expected").write_bytes(pickle.dumps(want))
-    return root
+    """An archive with everything to do, on the disk of the other tests' folders."""
+    return make_template(lived_in, tmp_path_factory.mktemp("template"))

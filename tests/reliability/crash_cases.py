@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import lived
+from archive import Archive
 from lived import FULL
 
 HERE = Path(__file__).parent
 PYTHONPATH = ":".join(map(str, (HERE, HERE.parent, HERE.parents[1])))
+
+
+def make_template(lived_in: Archive, folder: Path) -> Path:
+    """Make an archive with everything to do, settings of small batches: `root` in `folder`.
+
+    Beside it, `expected` is what an undisturbed cycle makes, `before` the raw files when nothing was to do.
+    """
+    root, undisturbed = folder / "root", folder / "undisturbed"
+    archive = lived.clone(lived_in, root)
+    shutil.copytree(archive.raw, folder / "before")
+    lived.change_everything(archive)
+    (root / "config.toml").write_text("[stage]\nbatch_files = 5\n")
+    shutil.copytree(root, undisturbed, symlinks=True)
+    done = lived.reopened(undisturbed)
+    lived.plain_start(done)
+    lived.check_sound(done)
+    want = {"rows": lived.manifest(done), "histories": lived.histories(done), "raw": lived.tree(done.raw)}
+    (folder / "expected").write_bytes(pickle.dumps(want))
+    return root
 
 
 def crash(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from container import SOURCE, USER, VENV, CannotBoot, Machine, booted
+from container import RECORDER, SOURCE, USER, VENV, Machine
 from waiting import wait_until
 
 # The first test of a fresh clone waits for debootstrap.
@@ -17,18 +16,6 @@ pytestmark = pytest.mark.timeout(900)
 DATA = "/srv/lab/data"
 INGESTD = f"{VENV}/bin/ingestd"
 DROP_IN = "/etc/systemd/system/ingestd.service.d/test.conf"
-
-RECORDER = """
-import sys
-sample, target = sys.argv[1:]
-text = open(sample, encoding="utf-8").read()
-with open(target, "a", encoding="utf-8") as recorder:
-    recorder.write(text)
-    recorder.flush()
-    print("recording", flush=True)
-    while not __import__("os").path.exists("/tmp/enough"):
-        __import__("time").sleep(0.05)
-"""
 
 WATCHED = "[Service]\nRestartSec=100ms\nWatchdogSec=5\nTimeoutAbortSec=5\n"
 
@@ -47,16 +34,6 @@ worker.Worker.turn = hang_while_told
 daemon.STUCK_S = 3.0
 sys.exit(main())
 """
-
-
-@pytest.fixture(scope="module")
-def machine(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted Debian with ingestd's executable; nothing is installed into systemd yet."""
-    try:
-        with booted(repository, tmp_path_factory.mktemp("boot") / "console.txt") as machine:
-            yield machine
-    except CannotBoot as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture

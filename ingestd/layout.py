@@ -126,8 +126,12 @@ class Layout:
         return self.superseded_root / partition(run.proc, run.date_local, run.run_id) / f"{digest[:16]}.parquet"
 
     def any_staged(self) -> Path | None:
-        """Find one staged Parquet, whichever; None if there is none."""
-        return next(self.staged_root.glob("*/*/*/*.parquet"), None)
+        """Find one staged Parquet, whichever; None if there is none.
+
+        Raises:
+            Retry: a folder that may hold one cannot be read.
+        """
+        return files.any_below(self.staged_root, ".parquet")
 
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
         """List the runs of a procedure and day that have a replaced version with this SHA-256.

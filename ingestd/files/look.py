@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -353,16 +353,22 @@ def all_below(root: Path, suffix: str) -> list[Path]:
     Raises:
         Retry: a folder cannot be read.
     """
+    return list(map(Path, sorted(_below(root, suffix))))
 
+
+def any_below(root: Path, suffix: str) -> Path | None:
+    """Find the first that comes of those which `all_below` would list; errors as that."""
+    found = next(_below(root, suffix), None)
+    return None if found is None else Path(found)
+
+
+def _below(root: Path, suffix: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it went away while we looked
             raise error
 
     with as_retry(root):
-        found = [
-            os.path.join(folder, name)  # noqa: PTH118  # texts are sorted ten times as fast as paths
-            for folder, folders, names in os.walk(root, onerror=refuse)
-            for name in [*folders, *names]
-            if name.endswith(suffix)
-        ]
-    return list(map(Path, sorted(found)))
+        for folder, folders, names in os.walk(root, onerror=refuse):
+            for name in (*folders, *names):
+                if name.endswith(suffix):
+                    yield os.path.join(folder, name)  # noqa: PTH118  # texts are sorted ten times as fast as paths

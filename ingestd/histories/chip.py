@@ -291,8 +291,8 @@ def own_histories(directory: Path) -> list[Path]:
     """List the histories ingestd wrote: another program's file of the same name pattern is not ours to judge."""
     found = []
     with files.as_retry(directory):
-        for path in sorted(directory.glob("*" + HISTORY_SUFFIX)) if files.is_dir(directory) else []:
-            if files.is_file(path):
+        for path in sorted(directory.iterdir()) if files.is_dir(directory) else []:
+            if path.name.endswith(HISTORY_SUFFIX) and files.is_file(path):
                 with path.open("rb") as file:
                     if file.read(len(EMPTY_HISTORY)) == EMPTY_HISTORY:
                         found.append(path)

@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +18,7 @@ from typing import Any
 from archive import Archive
 from inline import inline
 from measurement import BROKEN, Measurement
+from powerless import powerless
 
 from ingestd.backfill.run import Options, backfill, dry_run
 from ingestd.errors import Retry
@@ -255,3 +258,28 @@ def check_traces(archive: Archive) -> None:
     rejected = {name for name, note in archive.notes().items() if note.outcome == "rejected"}
     found = {json.loads(path.read_text("utf-8"))["source_file"] for path in archive.layout.rejects_dir.rglob("*.json")}
     assert found == rejected
+
+
+def run_powerless(archive: Archive, *words: str) -> Any:
+    """Run a command that may read no more than any user; return the JSON it prints."""
+    done = _powerless(archive, *words, "--json")
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused_powerless(archive: Archive, *words: str) -> str:
+    """Run a command that may read no more than any user, and that cannot do its work; return what it says."""
+    done = _powerless(archive, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+def _powerless(archive: Archive, *words: str) -> subprocess.CompletedProcess[str]:
+    place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
+    return subprocess.run(
+        [*powerless(), sys.executable, "-m", "ingestd", *words, *place],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import lived
 import pytest
 from archive import Archive
-from lived import RUN
+from lived import RUN, run_powerless
 from measurement import BROKEN
-from powerless import powerless
-
-
-def run_powerless(archive: Archive, *words: str) -> Any:
-    """Run a command that may read no more than any user; return the JSON it prints."""
-    place = ["--data-root", str(archive.root), "--config", str(archive.root.parent / "config.toml")]
-    done = subprocess.run(
-        [*powerless(), sys.executable, "-m", "ingestd", *words, "--json", *place],
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("mode", [0, 0o444])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 SHORTEN: Final = "the path is longer than the system allows: shorten its names, or move it nearer to the root"
-BACK_UP: Final = "the disk reports an input/output error: look at `dmesg` and back it up"
+BACK_UP: Final = "check the server, if this is a share; if it is a disk, look at `dmesg` and back it up"
 MOUNT: Final = "the network share went away: check that it is mounted"
 _UNSEEN: Final = {
     os.strerror(errno.ENAMETOOLONG): SHORTEN,

@@ -148,11 +148,12 @@ class Worker:
         found = files.scan_csvs(self._ingest.layout.raw_root, self._beat, store.catalog.run_files())
         store.refresh()
         fresh, now = store.catalog.undecided(found.files), time.monotonic()
+        news = not asked.routine or not fresh.keys() <= self._list.entries.keys()  # a run may be under way for hours
         for name in fresh:
             self._list.hint(name, now)
         self._suspects.clear_after(found)
         self.folders = found.folders
-        tell = self._log.debug if asked.routine and not fresh else self._log.info
+        tell = self._log.info if news else self._log.debug
         tell("scanned", reason=asked.reason, files=found.count, to_do=len(fresh), took_ms=ms_since(began))
         for name, why in found.unreadable:
             self._log.warning("folder_unreadable", folder=name or ".", problem=why)

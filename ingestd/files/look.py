@@ -217,10 +217,10 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
-    Files and folders whose names begin with a dot are passed over: editors, rsync and file managers make them. A folder
-    that cannot be listed or entered is reported, not raised; a missing root is a `Retry`. `on_folder` is called before
-    each folder is listed: a scan of a slow share may take long. Files that are still in the state that `known` names
-    are left out of `files`.
+    Files and folders whose names begin with a dot are passed over: editors, rsync and file managers make them. So are
+    `SYSTEM_FOLDERS`. A folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`.
+    `on_folder` is called before each folder is listed: a scan of a slow share may take long. Files that are still in
+    the state that `known` names are left out of `files`.
     """
     known = known or Stamps()
     found = Scan(known=known, unseen=known.copy())
@@ -295,9 +295,19 @@ def may_be_csv(name: str) -> bool:
     return _is_csv(name) and not is_hidden(name) and not _undecodable(name)
 
 
+SYSTEM_FOLDERS = frozenset(
+    {"lost+found", "$recycle.bin", "system volume information", "#recycle", "#snapshot", "@eadir"}
+)
+"""Folders, in lower case, that Linux, Windows and NAS boxes make for themselves: what people deleted, or old copies."""
+
+
 def is_hidden(name: str) -> bool:
-    """Tell whether a component of this path below a raw root begins with a dot, so that `scan_csvs` passes over it."""
-    return name.startswith(".") or "/." in name
+    """Tell whether `scan_csvs` passes over this path below a raw root because of the names in it."""
+    return name.startswith(".") or "/." in name or any(map(_is_of_the_system, name.split("/")))
+
+
+def _is_of_the_system(folder: str) -> bool:
+    return folder.lower() in SYSTEM_FOLDERS
 
 
 def why_passed_over(root: Path, name: str) -> str:
@@ -307,6 +317,8 @@ def why_passed_over(root: Path, name: str) -> str:
         path /= part
         if part.startswith("."):
             return "names that begin with a dot are not looked at"
+        if _is_of_the_system(part):
+            return f"{part} is a folder that systems make for themselves"
         if path.is_symlink():
             return "symbolic links are not followed"
     if is_dir(path):
@@ -316,7 +328,8 @@ def why_passed_over(root: Path, name: str) -> str:
 
 def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
     if entry.is_dir(follow_symlinks=False):
-        pending.append(name + "/")
+        if not _is_of_the_system(entry.name):
+            pending.append(name + "/")
     elif entry.is_symlink():
         if _is_csv(name) or _leads_to_folder(entry):
             found.links.append(_shown_name(name))

@@ -88,6 +88,16 @@ def test_hidden_names_are_passed_over(raw: Path) -> None:
     assert list(scan_csvs(raw).files) == ["day/e.csv"]
 
 
+def test_folders_of_the_system_are_passed_over(raw: Path) -> None:
+    """What was deleted on a Windows disk or a NAS, in whatever case, is no measurement, nor a folder that is closed."""
+    names = ("lost+found", "$RECYCLE.BIN/S-1-5", "System Volume Information", "#recycle", "#snapshot", "day/@eaDir")
+    _put(raw, *(f"{name}/a.csv" for name in names), "recycle/b.csv", "lost+found.csv")
+    found = scan_csvs(raw)
+    assert (sorted(found.files), found.folders) == (["lost+found.csv", "recycle/b.csv"], 3)
+    assert [name for name in names if may_be_csv(f"{name}/a.csv")] == []
+    assert all(map(may_be_csv, found.files))
+
+
 def test_links_are_named_and_not_followed(raw: Path, tmp_path: Path) -> None:
     """Links to files, folders, themselves or nowhere are named where they matter and never followed."""
     outside = tmp_path / "outside"

@@ -160,6 +160,7 @@ def test_names_that_no_scan_finds_make_no_hints(root: Path, watch: Watch, heard:
     (root / "notes.txt").write_text("x")
     (root / ".hidden.csv").write_text("x")
     (root / ".trash").mkdir()
+    (root / "lost+found").mkdir()
     with open(os.fsencode(root) + b"/bad\xff.csv", "w") as file:  # noqa: PTH123  # no Path of bytes
         file.write("x")
     os.mkdir(os.fsencode(root) + b"/bad\xfe")  # noqa: PTH102

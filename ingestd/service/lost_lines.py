@@ -11,10 +11,7 @@ from structlog.stdlib import BoundLogger
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.lost import lost_at
 from ingestd.manifest.record import Event, Record
-from ingestd.service.waiting import WaitList
-
-PUT_OFF_S = 1.0
-"""How soon to look again at a path for which a waiting file may be the run's, in seconds."""
+from ingestd.service.waiting import PUT_OFF_S, WaitList
 
 
 class _Noted(NamedTuple):

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 
 from ingestd.files import Scan
 from ingestd.ingest.commit import Ingest
-from ingestd.service.waiting import WaitList
-
-PUT_OFF_S = 1.0
-"""How soon to look again at a path that was put off, in seconds: the run it waits for may take hours."""
+from ingestd.service.waiting import PUT_OFF_S, WaitList
 
 
 class Orphans:

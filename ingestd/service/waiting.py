@@ -10,6 +10,9 @@ from ingestd.raw.settling import State, Track, Verdict
 WORTH_TELLING = frozenset({"writer", "unseen", "cut-line"})
 """Kinds of reasons to wait that are logged; that every file has to be unchanged for `settle_s` is no news."""
 
+PUT_OFF_S = 1.0
+"""How soon to look again at a run whose raw file a waiting one may be, in seconds; that one may take hours."""
+
 OVERTAKEN_S = 0.02
 """How soon a file is looked at again if another process's decision came first, in seconds."""
 

@@ -179,13 +179,17 @@ def read_history(path: Path) -> pl.DataFrame:
     """
     with files.as_retry(path):
         data = path.read_bytes()
+    wanted = EMPTY_HISTORY.decode().rstrip()
+    no_header = _no_history(path, 1, f"the first line is not {wanted}" if data else "it is empty")
+    if not data.startswith(EMPTY_HISTORY.rstrip()):  # polars would decompress what begins as a gzip file, say
+        raise no_header
     try:
         cells = pl.read_csv(io.BytesIO(data), infer_schema=False)
     except pl.exceptions.PolarsError:
         read_cells(path)  # names the line at fault
         raise _no_history(path, 1, "it is not a CSV of the form ingestd writes") from None
-    if not data.startswith(EMPTY_HISTORY.rstrip()) or cells.columns != list(HISTORY_SCHEMA):
-        raise _no_history(path, 1, f"the first line is not {EMPTY_HISTORY.decode().rstrip()}")
+    if cells.columns != list(HISTORY_SCHEMA):
+        raise no_header
     texts = [name for name, dtype in HISTORY_SCHEMA.items() if dtype == pl.String() and name != "start_time"]
     typed = cells.with_columns(
         *(restored(pl.col(name).fill_null("")).alias(name) for name in texts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,8 @@ LINE = b"1,2025-09-23,09:55:55,ITS,s,d/a.csv,19,1758632155.2,d,true,Alisson,72,r
     [
         (b"", 1, "empty"),
         (b"name,age\nx,1\n", 1, "the first line is not"),
+        (gzip.compress(HEADER + LINE), 1, "the first line is not"),
+        (b"\x1f\x8b" + HEADER + LINE, 1, "the first line is not"),
         (HEADER.replace(b"seq,date", b"date,seq") + LINE, 1, "the first line is not"),
         (HEADER + LINE + LINE.replace(b"1,", b"one,", 1), 3, "'one' cannot be a seq"),
         (HEADER + LINE.replace(b"2025-09-23", b"23.09.2025"), 2, "cannot be a date"),

@@ -33,7 +33,7 @@ class FollowUp:
         if store.catalog.stale_chips:
             self._jobs.ask("histories", soon)
         if self._blocked and store.catalog.stale_chips.keys() - self._blocked:
-            self._sooner(soon)  # these chips do not wait for those
+            self._jobs.hurry("histories", soon)  # these chips do not wait for those
         if store.pending >= settings.service.compact_records:
             self._jobs.ask("compaction", now)
 
@@ -50,18 +50,13 @@ class FollowUp:
         self._jobs.attempt("compaction", self._compact)
 
     def _put_backlog_first(self, file_due: float | None) -> None:
-        due = self._jobs.due("histories")
-        if due is None or "histories" in self._jobs.troubles:
+        if not self._jobs.is_asked("histories") or "histories" in self._jobs.troubles:
             return
         now = time.monotonic()
         if file_due is not None and file_due <= now:
-            self._jobs.move("histories", max(due, self._histories_from))
+            self._jobs.put_off("histories", self._histories_from)
         else:
-            self._sooner(now + self._ingest.settings.histories.debounce_s)
-
-    def _sooner(self, due: float) -> None:
-        asked = self._jobs.due("histories")
-        self._jobs.move("histories", due if asked is None else min(asked, due))
+            self._jobs.hurry("histories", now + self._ingest.settings.histories.debounce_s)
 
     def _write_histories(self) -> None:
         began = time.monotonic()

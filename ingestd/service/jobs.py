@@ -36,13 +36,17 @@ class Jobs:
         """Ask for a job at `due`, unless it is asked for already."""
         self._due.setdefault(job, due)
 
-    def move(self, job: Job, due: float) -> None:
-        """Ask for a job at `due`, whenever it was asked for before."""
-        self._due[job] = due
+    def hurry(self, job: Job, due: float) -> None:
+        """Ask for a job at `due`, or earlier if it is due earlier."""
+        self._due[job] = min(due, self._due.get(job, due))
 
-    def due(self, job: Job) -> float | None:
-        """Return when a job is due; None if it was not asked for."""
-        return self._due.get(job)
+    def put_off(self, job: Job, due: float) -> None:
+        """Let a job that was asked for wait until `due`, or longer if it is due later."""
+        self._due[job] = max(due, self._due[job])
+
+    def is_asked(self, job: Job) -> bool:
+        """Tell whether a job was asked for and not done yet."""
+        return job in self._due
 
     def rests_until(self, job: Job) -> float:
         """Return until when a job that was prevented is not tried again; in the past if it may go on."""

@@ -122,12 +122,12 @@ class Worker:
             case Hint(name):
                 self._list.hint(name, now)
             case ScanAsked():
-                if self._jobs.due("scan") is None or self._scan.routine:
+                if not self._jobs.is_asked("scan") or self._scan.routine:
                     self._scan = message
                 if message.routine:
                     self._jobs.ask("scan", now)
                 else:
-                    self._jobs.move("scan", now)
+                    self._jobs.hurry("scan", now)
             case Answered():
                 self._suspects.take(message)
             case Compact():

@@ -5,8 +5,8 @@ queue. A signal handler only sets a flag.
 
 Stopping takes at most `service.stop_s`, whatever hangs: the worker takes nothing new; hints and jobs end; the worker
 finishes the batch in hand, writes the histories and compacts; the state file says `stopped`; the lock is freed. A
-thread of its own enforces the limit. A second SIGTERM or SIGINT ends the process at once, which is as safe as a power
-cut.
+thread of its own enforces the limit, also on the end after the worker failed. A second SIGTERM or SIGINT ends the
+process at once, which is as safe as a power cut.
 """
 
 from __future__ import annotations
@@ -201,7 +201,10 @@ class Daemon:
         while True:
             self._show("running")
             if not self._thread.is_alive():
-                return self._fail()
+                self._signals.stop.set()  # the limit of a stop holds for this end too
+                code = self._fail()
+                self._halt()
+                return code
             self._heed_clock()
             self._feed_watchdog()
             if self._signals.stop.wait(STATE_EVERY_S):
@@ -233,9 +236,7 @@ class Daemon:
         self._worker.stop()  # first: the log and the watch may hang
         self._notifier.stopping()
         self._log.info("stopping", signal=self._signals.name)
-        if self._watch is not None:
-            self._watch.stop()
-        self._scheduler.shutdown(wait=False)
+        self._halt()
         self._show("stopping")
         while self._thread.is_alive():  # wait in turns: a signal delivered to another thread ends no wait
             self._thread.join(STATE_EVERY_S)
@@ -244,6 +245,12 @@ class Daemon:
         self._show("stopped")
         self._log.info("stopped")
         return Exit.STOPPED
+
+    def _halt(self) -> None:
+        """End what puts messages on the worker's queue."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._scheduler.shutdown(wait=False)
 
     def _fail(self) -> Exit:
         """End because the worker did; damage to our own files needs a person, so no restart is asked for."""

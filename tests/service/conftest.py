@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,20 @@ import pytest
 from hints import Heard
 from logged import MOMENT, Clock, Start
 from turning import QUICK
+from waiting import wait_until
 
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.service.logs import Logs, configure_logs
 from ingestd.service.watch import Watch
 from ingestd.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def ended_threads() -> Iterator[None]:
+    """No thread that a test began outlives it: it would log, and change files, in the middle of another."""
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: before.issuperset(threading.enumerate()), "every thread to end")
 
 
 @pytest.fixture

@@ -115,15 +115,21 @@ import sys, time
 from pathlib import Path
 from ingestd.__main__ import main
 from ingestd.service.watch import Watch
+from ingestd.service.worker import Worker
 
-look, hung = Watch._root_trouble, Path("hung")
+look, hung, turn = Watch._root_trouble, Path("hung"), Worker.turn
 def hang(watch):
     while Path("hang").exists():
         hung.touch()
         time.sleep(0.05)
     return look(watch)
 
-Watch._root_trouble = hang
+def fail(worker, wait_s):
+    if Path("fail").exists():
+        raise ZeroDivisionError
+    turn(worker, wait_s)
+
+Watch._root_trouble, Worker.turn = hang, fail
 del sys.argv[1:4]
 sys.exit(main())
 """
@@ -157,6 +163,16 @@ def test_a_stop_ends_in_time_whatever_hangs(tmp_path: Path) -> None:
         began = time.monotonic()
         assert service.stop() == Exit.FAILED
         assert time.monotonic() - began >= 1.0
+        assert service.lines("stop_took_too_long")
+
+
+def test_a_failure_ends_it_in_time_whatever_hangs(tmp_path: Path) -> None:
+    """The limit of a stop holds for an end that nobody asked for: systemd, or a person, starts it anew."""
+    service = Service(tmp_path, service={"stop_s": 1.0})
+    with hung(service):
+        (tmp_path / "fail").touch()
+        assert service.ended() == Exit.FAILED
+        assert len(service.lines("failed")) == 1
         assert service.lines("stop_took_too_long")
 
 

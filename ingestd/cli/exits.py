@@ -79,7 +79,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         complain_of(retry_from(error, ""))
         raise typer.Exit(COULD_NOT_RUN) from None
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+        if not is_fault(error):
             raise
         _traceback_if(debug)
         complain(
@@ -89,6 +89,11 @@ def explained(*, debug: bool) -> Iterator[None]:
             "as `ingestd --debug ...`",
         )
         raise typer.Exit(COULD_NOT_RUN) from None
+
+
+def is_fault(error: BaseException) -> bool:
+    """Tell whether an error is a failure of code, ours or polars' own, and not a wish to end the process."""
+    return isinstance(error, Exception) or type(error).__name__ == _PANIC
 
 
 def _commands_beside(error: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ingestd.cli.exits import complain_of
+from ingestd.cli.exits import complain_of, is_fault
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
 from ingestd.cli.output import LONG_LIST, amount, duration, note, say, say_json, say_more, say_text
 from ingestd.cli.typed import typed
@@ -79,6 +79,12 @@ def run(settings: Settings) -> None:
         if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED if isinstance(error, Retry) else Exit.COULD_NOT_RUN)
+    except BaseException as error:
+        if isinstance(error, UsageError) or not is_fault(error):
+            raise
+        # No person can mend it, and the next start may succeed: the system may have refused a thread.
+        our_log().error("failed", problem="ingestd itself failed", exc_info=error)
+        code = int(Exit.FAILED)
     finally:
         logs.close()
     raise typer.Exit(code)

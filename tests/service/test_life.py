@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pytest
 from measurement import BROKEN, Measurement
 from running import Service, put, run_of
 
@@ -94,6 +96,34 @@ def test_status_says_that_the_config_file_was_changed_since_the_start(tmp_path: 
         service.config.write_bytes(read)
         assert service.status().service.changed_config == str(service.config), "also while it waits for its folder"
         away.rename(service.raw)
+
+
+REFUSED = """
+import sys
+from polars.exceptions import PanicException
+from ingestd.__main__ import main
+from ingestd.service import daemon
+
+def refuse(*_):
+    raise {error}
+
+daemon.Daemon.run = refuse
+del sys.argv[1:4]
+sys.exit(main())
+"""
+"""`ingestd run` whose main thread fails."""
+
+
+@pytest.mark.parametrize("error", ['RuntimeError("can\'t start new thread")', 'PanicException("could not spawn")'])
+def test_a_fault_in_the_main_thread_is_no_reason_to_stay_down(tmp_path: Path, error: str) -> None:
+    """The system may refuse a thread once: exit code 1, after which systemd starts it again; the log has the trace."""
+    service = Service(tmp_path)
+    with service.start(ready=False, prefix=(sys.executable, "-c", REFUSED.format(error=error))):
+        assert service.ended() == Exit.FAILED
+        (failed,) = service.lines("failed")
+        assert error.partition("(")[0] in failed["exception"]
+        service.start()
+        assert service.stop() == 0
 
 
 # ---- dying ----------------------------------------------------------------------------------------------------------

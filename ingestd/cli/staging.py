@@ -13,6 +13,7 @@ from ingestd.cli import exits, report
 from ingestd.cli.exports import write_metadata
 from ingestd.cli.options import STAGING, AsJson, with_settings
 from ingestd.cli.output import near, say, say_json
+from ingestd.errors import Corrupt, Retry
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -98,18 +99,26 @@ def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = Fa
         say_json(report.as_json(found, settings.layout, code) | {"metadata": days})
     else:
         report.tell(found, settings.layout)
-        say(f"metadata of {count(len(days), 'day')} written in {near(settings.layout.metadata_dir)}")
+        if found.stopped_by is None:
+            say(f"metadata of {count(len(days), 'day')} written in {near(settings.layout.metadata_dir)}")
     raise typer.Exit(code)
 
 
 def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
-    """Write all histories and metadata files that are missing or out of date; return the days written."""
+    """Write all histories and metadata files that are missing or out of date; return the days written.
+
+    What keeps one from being written is noted in the report, which is told all the same.
+    """
     from ingestd.histories.chip import problem_of, update_histories  # noqa: PLC0415  # loads polars: not for --help
 
-    changes = update_histories(settings)
-    found.histories = sorted({*found.histories, *(change.chip for change in changes if change.changed)})
-    found.stopped_by = problem_of(changes)
-    return [export.path.parent.name for export in write_metadata(settings) if export.changed]
+    try:
+        changes = update_histories(settings)
+        found.histories = sorted({*found.histories, *(change.chip for change in changes if change.changed)})
+        found.stopped_by = problem_of(changes)
+        return [export.path.parent.name for export in write_metadata(settings) if export.changed]
+    except (Retry, Corrupt) as error:
+        found.stopped_by = found.stopped_by or error
+        return []
 
 
 def _dry_run(settings: Settings, *, force: bool, as_json: bool) -> NoReturn:

@@ -105,6 +105,20 @@ def test_export_metadata_of_some_runs_into_one_file(staged: Folder) -> None:
     assert "give --out-csv FILE with --proc or --chip" in refused.err
 
 
+def test_metadata_that_cannot_be_written_hides_nothing_of_what_was_staged(raw: Folder) -> None:
+    """`full-pipeline` ends with 2 and names what is in the way, after what it staged and what is rejected."""
+    (raw.path / "data" / "metadata").write_text("in the way")
+    done = raw.run("full-pipeline", "--workers", "1")
+    assert done.code == 2
+    assert "20  staged (20 new)" in done.out
+    assert "rejected  2026-03-12/IV2026-03-12_3.csv" in done.out
+    assert "metadata of" not in done.out
+    assert f"error: {raw.path / 'data' / 'metadata'}" in done.err
+    told = raw.run("full-pipeline", "--json")
+    assert (told.code, told.json["exit_code"], told.json["known"]) == (2, 2, 22)
+    assert told.json["stopped_by"]["place"].startswith(str(raw.path / "data" / "metadata"))
+
+
 def test_compare_histories_tells_same_from_different(staged: Folder) -> None:
     """The same histories compare with 0, an edited summary with 1 and its name; --json has the whole comparison."""
     (staged.path / "old").mkdir()

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,13 +215,18 @@ def try_root(root: Path) -> None:
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
+LISTED_AT_ONCE = 1000
+"""How many entries of a folder a scan looks at before it tells that it goes on."""
+
+
+def scan_csvs(root: Path, on_part: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
     Files and folders whose names begin with a dot are passed over: editors, rsync and file managers make them. So are
     `SYSTEM_FOLDERS`. A folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`.
-    `on_folder` is called before each folder is listed: a scan of a slow share may take long. Files that are still in
-    the state that `known` names are left out of `files`.
+    `on_part` is called before each folder is listed and after every `LISTED_AT_ONCE` of its entries: a scan of a slow
+    share may take long, and so may one folder of it. Files that are still in the state that `known` names are left out
+    of `files`.
     """
     known = known or Stamps()
     found = Scan(known=known, unseen=known.copy())
@@ -228,12 +234,16 @@ def scan_csvs(root: Path, on_folder: Callable[[], None] = lambda: None, known: S
     pending = [""]
     while pending:
         prefix = pending.pop()
-        on_folder()
+        on_part()
         try:
             folder = os.open(os.path.join(root, prefix[:-1]), _FOLDER_FLAGS)  # noqa: PTH118  # once per folder, without a Path
             try:
                 with os.scandir(folder) as entries:
-                    _list_folder(entries, prefix, found, pending)
+                    rest = iter(entries)
+                    while part := list(islice(rest, LISTED_AT_ONCE)):
+                        _list_folder(part, prefix, found, pending)
+                        if len(part) == LISTED_AT_ONCE:
+                            on_part()
                 found.folders += 1
             finally:
                 os.close(folder)

@@ -231,11 +231,22 @@ def test_a_file_in_the_root_s_place_is_told_as_one(tmp_path: Path) -> None:
 
 
 def test_a_scan_counts_and_announces_folders(raw: Path) -> None:
-    """`on_folder` is called once a folder, the root among them, and `folders` counts the same."""
+    """`on_part` is called once a small folder, the root among them, and `folders` counts the same."""
     _put(raw, "a/b/c.csv", "d/e.csv")
     calls: list[None] = []
     found: Scan = scan_csvs(raw, lambda: calls.append(None))
     assert found.folders == len(calls) == 4
+
+
+def test_a_scan_of_one_large_folder_shows_that_it_goes_on(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow share one folder may take longer than a watchdog waits; what is in it is found as ever."""
+    monkeypatch.setattr(look, "LISTED_AT_ONCE", 10)
+    _put(raw, *(f"{n}.csv" for n in range(25)), "day/a.csv")
+    known = scan_csvs(raw).files
+    calls: list[None] = []
+    found = scan_csvs(raw, lambda: calls.append(None), Stamps(known, [status.stamp for status in known.values()]))
+    assert len(calls) == 4, "the root, twice within it, the day"
+    assert (found.files, found.count, len(found.unseen)) == ({}, 26, 0)
 
 
 def test_what_is_looked_at_does_not_stay_open(raw: Path) -> None:

@@ -10,7 +10,7 @@ from ingestd.histories.chip import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.service.jobs import Jobs
 from ingestd.service.logline import ms_since
-from ingestd.service.retention import delete_old_events
+from ingestd.service.retention import delete_some_events
 
 HISTORY_REST = 10.0
 """While files wait to be staged, histories rest this many times as long as writing them took: a backlog goes first."""
@@ -82,6 +82,10 @@ class FollowUp:
         settings = self._ingest.settings
         today = self._ingest.clock().astimezone(settings.zone).date()
         self._ingest.keep_places()  # the raw files' folders are called after days as well
-        gone = delete_old_events(self._ingest.layout.events_dir, today, settings.events.keep_days)
-        if gone:
-            self._log.info("events_deleted", days=gone)
+        events_dir = self._ingest.layout.events_dir
+        gone = delete_some_events(events_dir, today, settings.events.keep_days)
+        if gone is None:
+            return
+        if gone.parent == events_dir:
+            self._log.info("events_deleted", days=[gone.name])
+        self._jobs.ask("retention", time.monotonic())  # in the next turn: runs that are over do not wait for all of it

@@ -9,27 +9,27 @@ from pathlib import Path
 from ingestd import files
 
 
-def delete_old_events(events_dir: Path, today: date, keep_days: int) -> list[str]:
-    """Delete the day folders dated more than `keep_days` days before `today` (0: none); return their names.
+def delete_some_events(events_dir: Path, today: date, keep_days: int) -> Path | None:
+    """Delete one part of the oldest day folder dated more than `keep_days` days before `today` (0: none).
 
-    Only folders named as a date are touched.
+    A part is one of its folders, of at most `layout.EVENTS_PER_FOLDER` events; the day folder itself is the last part.
+    So years of events go piece by piece, and what else is to be done can be done in between. Only folders named as a
+    date are touched. Return what was deleted, None if nothing is left to delete.
 
     Raises:
         Retry: the disk refused.
     """
     if keep_days <= 0:
-        return []
+        return None
     oldest = today - timedelta(days=min(keep_days, (today - date.min).days))
-    gone: list[str] = []
     with files.as_retry(events_dir):
-        if not files.is_dir(events_dir):
-            return gone
-        for folder in sorted(events_dir.iterdir()):
+        for folder in sorted(events_dir.iterdir()) if files.is_dir(events_dir) else ():
             day = _day_of(folder.name)
             if day is not None and day < oldest and files.is_dir(folder) and not folder.is_symlink():
-                shutil.rmtree(folder)
-                gone.append(folder.name)
-    return gone
+                part = next((path for path in folder.iterdir() if files.is_dir(path) and not path.is_symlink()), folder)
+                shutil.rmtree(part)
+                return part
+    return None
 
 
 def _day_of(name: str) -> date | None:

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import subprocess
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,7 @@ from turning import QUICK, until_turned
 from ingestd import files
 from ingestd.histories.chip import HistoryChange
 from ingestd.ingest.commit import Ingest, opened
-from ingestd.service.messages import Compact, DeleteOldEvents, Hint, ScanAsked
-from ingestd.service.retention import delete_old_events
+from ingestd.service.messages import Compact, Hint, ScanAsked
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
 from ingestd.stage.workspace import workspace
@@ -165,57 +163,6 @@ def test_a_stage_that_is_gone_and_comes_back(tmp_path: Path) -> None:
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
-
-
-def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: Path) -> None:
-    """The job deletes day folders older than `events.keep_days`, nothing else; the manifest keeps the runs."""
-    raw, layout = ingest.layout.raw_root, ingest.layout
-    worker = Worker(ingest)
-    names = put(raw, 0, 2)
-    worker.inbox.put(ScanAsked("start"))
-    until_turned(worker, lambda: {run.source_file for run in ingest.store.catalog.rows.values()} == names, "the runs")
-    today = ingest.clock().astimezone(ingest.settings.zone).date()
-    (day,) = layout.events_dir.iterdir()
-    old = layout.events_dir / (today - timedelta(days=31)).isoformat()
-    day.rename(old)
-    kept = layout.events_dir / (today - timedelta(days=30)).isoformat()
-    kept.mkdir()
-    (layout.events_dir / "notes of mine").mkdir()
-    worker.inbox.put(DeleteOldEvents())
-    until_turned(worker, lambda: not old.exists(), "the old events are gone")
-    assert {path.name for path in layout.events_dir.iterdir()} == {kept.name, "notes of mine"}
-    assert len(ingest.store.catalog.rows) == 2
-
-
-def test_the_day_of_the_lab_tells_which_events_are_old(settings: Settings) -> None:
-    """In the evening, when it is tomorrow already in UTC, no day is deleted before its time."""
-    evening = datetime(2026, 1, 31, 1, tzinfo=UTC)  # 22:00 of the day before in the lab
-    with opened(settings, lambda: evening) as ingest:
-        old, kept = (ingest.layout.events_dir / day for day in ("2025-12-30", "2025-12-31"))
-        for day in (old, kept):
-            day.mkdir(parents=True)
-        worker = Worker(ingest)
-        worker.inbox.put(DeleteOldEvents())
-        until_turned(worker, lambda: not old.exists(), "the old events are gone")
-        assert kept.exists()
-
-
-@pytest.mark.parametrize(
-    ("keep_days", "deleted"),
-    [(0, []), (7, ["2026-01-23"]), (10**6, []), (10**30, [])],  # some mean "for ever" by a large number
-)
-def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int, deleted: list[str]) -> None:
-    """Files, links and other folders stay; 0 days, and more than there have been, keep everything for ever."""
-    today = date(2026, 1, 31)
-    for name in ("2026-01-23", "2026-01-24", "20250101", "2025-13-01", "2025-W01-1", "old"):
-        (tmp_path / name / "000000000").mkdir(parents=True)
-    (tmp_path / "2020-01-01").write_text("a file")
-    (tmp_path / "2020-01-02").symlink_to(tmp_path / "old")
-    before = {path.name for path in tmp_path.iterdir()}
-    assert delete_old_events(tmp_path, today, keep_days) == deleted
-    assert {path.name for path in tmp_path.iterdir()} == before - set(deleted)
-    assert (tmp_path / "old" / "000000000").is_dir()
-    assert delete_old_events(tmp_path / "nothing here", today, keep_days) == []
 
 
 def test_a_compaction_that_failed_is_tried_again_and_keeps_nothing_up(

@@ -172,10 +172,11 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
 
 
 def _check_reject(content: dict[str, Any]) -> None:
-    """Raise `ValueError` unless a reject JSON says which file was rejected, why, and when."""
+    """Raise `ValueError` unless a reject JSON says which file was rejected, why, and when, and what to do."""
     RejectCode(Reason.model_validate({key: content[key] for key in Reason.model_fields if key in content}).code)
-    if not all(isinstance(content.get(key), str) for key in ("source_file", "rejected_at")):
-        raise ValueError("it does not say which file was rejected, and when")
+    texts = all(isinstance(content.get(key), str) for key in ("source_file", "rejected_at", "next_step"))
+    if not texts or not isinstance(content.get("source_size"), int):
+        raise ValueError("it does not say which file was rejected, and when, and what to do")
 
 
 def parse_event(data: bytes) -> dict[str, Any]:

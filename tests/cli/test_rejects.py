@@ -284,7 +284,19 @@ def test_retry_of_a_file_that_is_gone_forgets_the_reject(staged: Folder) -> None
     assert staged.run("rejects", "list").out == "no file is rejected\n"
 
 
-@pytest.mark.parametrize("content", ["{}", '{"code": 3, "message": "x"}', '{"code": "bad-cell", "message": "x"}'])
+TOLD = '{"code": "not-pymeasure", "message": "x", "found": "\\\\x89", "source_file": "x", "rejected_at": "x"'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"code": 3, "message": "x"}',
+        '{"code": "bad-cell", "message": "x"}',
+        TOLD + ', "source_size": 3}',
+        TOLD + ', "source_size": "3", "next_step": "x"}',
+    ],
+)
 def test_a_reject_json_that_was_changed_is_told(staged: Folder, content: str) -> None:
     """One that does not tell why is called damaged; `explain` tells the story without it."""
     path = staged.raw.parent / "02_stage" / "_rejects" / f"{REJECT}.json"

@@ -24,8 +24,9 @@ COMPUTED: Final = {"stage.workers": "the CPUs at hand, at most 6"}
 _HEAD: Final = """\
 The settings of ingestd, each at its default and commented out: remove the # from a line to change it. If a default
 depends on the machine, the line says so and shows an example.
-Command-line options take precedence over the environment (INGESTD_SECTION__KEY, such as INGESTD_STAGE__WORKERS=2), and
-that over this file. Relative paths start at the folder of this file. `ingestd config show` prints what is in force.
+Command-line options take precedence over the environment (INGESTD_SECTION__KEY, such as INGESTD_STAGE__WORKERS=2),
+and that over this file. Relative paths start at the folder of this file. `ingestd config show` prints what is in
+force.
 """
 
 _PROCEDURE: Final = """\

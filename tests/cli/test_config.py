@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import ModuleType
 import pytest
 from commands import Folder
 
-from ingestd.cli.config_text import EXAMPLES, config_toml, example
+from ingestd.cli.config_text import EXAMPLES, WIDTH, config_toml, example
 from ingestd.settings import environment_name, load_settings, sections, setting_keys
 
 HALL = """
@@ -70,6 +71,15 @@ def test_generated_config_uncommented_is_the_default(tmp_path: Path) -> None:
     assert settings.layout.histories_dir == plain.layout.histories_dir
     assert settings.layout.metadata_dir == plain.layout.metadata_dir
     assert settings.layout.log_file == plain.layout.log_file
+
+
+def test_no_comment_of_the_generated_config_is_broken_off() -> None:
+    """Within a sentence each line is filled: none has a single word because the text had a line end there."""
+    settings, _, _ = config_toml().partition("# A new procedure")
+    lines = settings.splitlines()
+    for line, following in itertools.pairwise(lines):
+        if line.startswith("# ") and following.startswith("# ") and line[-1].isalpha():
+            assert len(line) + len(following.split()[1]) + 1 > WIDTH, line
 
 
 def test_a_default_of_the_machine_is_no_number_in_the_generated_config(repository: Path) -> None:

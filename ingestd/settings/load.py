@@ -53,15 +53,24 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
 
 
 def _require_current_folder(environment: Mapping[str, str]) -> None:
-    """Refuse to start in a folder that was deleted: nothing could be found from there, and no error would name it."""
+    """Refuse to start in a folder that was deleted or is closed to this user.
+
+    Nothing could be found from there, no worker process could be started, and no error would name it.
+    """
     try:
-        Path.cwd()
+        here = Path.cwd()
     except FileNotFoundError:
         raise UsageError(
             "the current folder was deleted",
             place=shown(environment.get("PWD", ""), 500) or "the current folder",
             next_step="change to a folder that is there: `cd FOLDER`, even if one of the same name was made again",
         ) from None
+    if not os.access(".", os.X_OK):  # that of whoever typed `sudo -u`, say
+        raise UsageError(
+            "this user may not enter the current folder",
+            place=shown(str(here), 500),
+            next_step="`cd /`, or to another folder that is open to this user, and run the same command again",
+        )
 
 
 def _is_file(path: Path) -> bool:
@@ -80,8 +89,8 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
     Raises:
         UsageError: an unknown key, a bad value, an unreadable file, a path that would make ingestd write among the raw
-            files, a log among or over ingestd's own, a current folder that is gone; the message names key, place and
-            the nearest key.
+            files, a log among or over ingestd's own, a current folder that is gone or closed; the message names key,
+            place and the nearest key.
     """
     _require_current_folder(os.environ)
     path = find_config(config, os.environ)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from commands import Folder
+from commands import ENTRY, REPOSITORY, Folder
+from powerless import powerless
 
 from ingestd.cli.config_text import EXAMPLES, WIDTH, config_toml, example
 from ingestd.settings import environment_name, load_settings, sections, setting_keys
@@ -206,3 +210,14 @@ def test_a_variable_that_is_no_setting_s_is_refused_without_a_far_guess(folder: 
     """What all variables have in common, INGESTD_, makes none a likely one."""
     done = folder.run("config", "validate", environment={"INGESTD_FOO": "3"})
     assert done.err.startswith("error: environment variable INGESTD_FOO: no such setting\n  next: unset it, or name")
+
+
+@pytest.mark.parametrize("command", [("status",), ("backfill", "--config", "/etc/ingestd/config.toml")])
+def test_a_current_folder_that_may_not_be_entered_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """`sudo -u ana ingestd ...` in the home of another: worker processes could not start there, nor files be found."""
+    words = ["sh", "-c", 'chmod 0 . && exec "$@"', "sh", *powerless(), sys.executable, "-c", ENTRY, *command]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}: this user may not enter the current folder\n  next: `cd /`")

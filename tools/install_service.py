@@ -54,7 +54,8 @@ class Place:
         folders = (self.raw_root, *self.written)
         values = {
             "User": self.user,
-            "RequiresMountsFor": _listed(folders),
+            # Not for the raw files: a share that is off would keep the service from starting, which can wait for it.
+            "RequiresMountsFor": _listed(self.written),
             "ReadOnlyPaths": _listed([self.raw_root]),
             "ReadWritePaths": _listed(self.written),
         }

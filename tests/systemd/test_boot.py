@@ -225,6 +225,24 @@ def test_a_wrong_setting_makes_no_crash_loop(service: Machine) -> None:
     assert "data_rot" in service.run("journalctl", "--no-pager", "-u", "ingestd", "-n", "20").stdout
 
 
+def test_a_share_that_is_off_at_the_start_is_waited_for(service: Machine) -> None:
+    """Its mount fails, the service starts all the same, and what is on the share is staged once it is mounted."""
+    service.run("systemctl", "stop", "ingestd")
+    mount = service.path("/etc/systemd/system/srv-lab-data-01_raw.mount")
+    mount.write_text(f"[Mount]\nWhat=share\nWhere={DATA}/01_raw\nType=tmpfs\nOptions=no-such-option\n")
+    service.run("systemctl", "daemon-reload")
+    try:
+        service.run("systemctl", "start", "ingestd")
+        mount.write_text(mount.read_text().replace("no-such-option", f"uid={USER}"))
+        service.run("systemctl", "daemon-reload")
+        service.run("systemctl", "start", mount.name)
+        measure(service, "IVg2026-03-12_2.csv")
+        wait_until(lambda: status(service)["runs"] == 1, "the run on the share")
+    finally:
+        service.run("systemctl", "stop", "ingestd", mount.name, check=False)
+        mount.unlink()
+
+
 def test_it_stops_in_order(service: Machine) -> None:
     """`systemctl stop` ends it with code 0, the log compacted: manifest.parquet alone holds what was ingested."""
     measure(service, "IVg2026-03-12_2.csv")

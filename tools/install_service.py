@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -76,13 +77,22 @@ class Place:
 
 
 def _mount_units(folders: Iterable[Path]) -> list[str]:
-    """Name systemd's units of the disks that hold folders, other than the one of `/`."""
-    points = {next(place for place in (folder, *folder.parents) if place.is_mount()) for folder in folders}
+    """Name systemd's units of the disks that hold folders, other than the one of `/`.
+
+    The kernel is asked what is mounted: to Python, a btrfs subvolume looks like a mount point, and has no unit.
+    """
+    fields = (line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+    mounted = {Path(os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field))) for field in fields}
+    points = {next(place for place in (folder, *folder.parents) if place in mounted) for folder in folders}
     points.discard(Path("/"))
     if not points:
         return []
     command = ["systemd-escape", "--path", "--suffix=mount", "--", *map(str, sorted(points))]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+"""A blank or the like in a name, as the kernel writes it."""
 
 
 def find_place(settings: Settings, user: str | None) -> Place:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from mounts import command, image, mounted
 
 from ingestd.settings import load_settings
 
@@ -160,6 +162,16 @@ def test_a_disk_of_its_own_starts_and_stops_the_service(
     ):
         assert unit.count(f"\n{line}\n") == 1
     assert "mnt-share" not in unit
+
+
+def test_only_what_is_mounted_is_a_disk(installer: ModuleType, tmp_path: Path) -> None:
+    """A btrfs subvolume has a device number of its own, but no unit that systemd could start or stop."""
+    made = image(tmp_path / "image", 256, "mkfs.btrfs", "-q")
+    with mounted(tmp_path / "a disk", "-t", "btrfs", "-o", "loop", made) as disk:
+        command("btrfs", "subvolume", "create", disk / "lab")
+        (unit,) = installer._mount_units([disk / "lab"])
+        named = subprocess.run(["systemd-escape", "--path", disk], capture_output=True, text=True, check=True).stdout
+    assert unit == f"{named.strip()}.mount"
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,23 @@ from ingestd.service.messages import Answered, Compact, DeleteOldEvents, Hint, M
 from ingestd.service.orphans import Orphans
 from ingestd.service.state import RetryingFile, Trouble, check_space, goes_on, waits_out
 from ingestd.service.suspects import Suspects
-from ingestd.service.waiting import WaitList
+from ingestd.service.waiting import Entry, WaitList
 from ingestd.stage.run import Failed, Outcome, Waiting, discard, in_batches, preload, stage_batch
 from ingestd.words import count
 
 IDLE_TURN_S = 5.0
 """The longest the worker waits for a message, in seconds: at least this often it shows that it is alive."""
 
+SHOWN_RETRYING = 100
+"""How many of the files that are tried again the state names: the files of a whole archive may be closed to us."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the worker is doing, for other threads: a sentence, how many files it has to look at, what it cannot do."""
+    """What the worker is doing, for other threads: a sentence, how many files it has to look at, what it cannot do.
+
+    `retrying` are `SHOWN_RETRYING` files at most.
+    """
 
     doing: str = "watching; the first scan is under way"
     backlog: int = 0
@@ -278,23 +284,24 @@ class Worker:
 
     def _show(self, doing: str = "") -> None:
         entries = self._list.entries
-        retrying = tuple(
-            RetryingFile(source_file=name, message=entry.problem, next_step=entry.next_step, tries=entry.tries)
-            for name, entry in entries.items()
-            if entry.problem
-        )
+        ailing = [name for name, entry in entries.items() if entry.problem]
+        retrying = tuple(_retrying(name, entries[name]) for name in ailing[:SHOWN_RETRYING])
         backlog = sum(entry.state is None and not entry.problem for entry in entries.values())
-        doing = doing or self._sentence(backlog, retrying)
+        doing = doing or self._sentence(backlog, retrying, len(ailing))
         self.view = WorkerView(doing, backlog, tuple(self._jobs.troubles.values()), retrying)
 
-    def _sentence(self, backlog: int, retrying: Sequence[RetryingFile]) -> str:
+    def _sentence(self, backlog: int, retrying: Sequence[RetryingFile], ailing: int) -> str:
         if self._jobs.troubles:
             return waits_out(next(iter(self._jobs.troubles.values())))
         said = [f"staging: {count(backlog, 'file')} to look at" if backlog else "watching"]
         if retrying:
             first = retrying[0]
-            said.append(f"{count(len(retrying), 'file')} tried again: {first.source_file}: {first.message}")
-        running = len(self._list.entries) - backlog - len(retrying)
+            said.append(f"{count(ailing, 'file')} tried again: {first.source_file}: {first.message}")
+        running = len(self._list.entries) - backlog - ailing
         if running and not backlog:
             said.append(f"{count(running, 'file')} not over yet")
         return "; ".join(said)
+
+
+def _retrying(name: str, entry: Entry) -> RetryingFile:
+    return RetryingFile(source_file=name, message=entry.problem, next_step=entry.next_step, tries=entry.tries)

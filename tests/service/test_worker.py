@@ -24,7 +24,7 @@ from ingestd.histories.chip import read_history
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.service import worker as turns
 from ingestd.service.messages import Hint, ScanAsked
-from ingestd.service.worker import Worker
+from ingestd.service.worker import SHOWN_RETRYING, Worker
 from ingestd.settings import Settings
 from ingestd.stage.placing import Placing
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, discard, stage_batch
@@ -385,3 +385,13 @@ def test_a_stop_leaves_histories_and_table_complete(settings: Settings) -> None:
         assert (ingest.store.pending, list(ingest.store.catalog.stale_chips)) == (0, [])
         assert read_history(ingest.layout.history_file("Alisson72"))["source_file"].to_list() == ["It_1.csv"]
         assert worker.view.doing == "stopping: writing histories and compacting the log"
+
+
+def test_an_archive_that_is_closed_to_the_service_is_counted_and_not_listed(ingest: Ingest) -> None:
+    """The state is written twice a second: of so many files that are tried again it names some, and tells how many."""
+    worker, names = Worker(ingest), [f"{number}{'x' * 300}.csv" for number in range(SHOWN_RETRYING + 5)]
+    for name in names:
+        worker.inbox.put(Hint(name))
+    told = f"watching; {len(names)} files tried again: 0x"
+    until_turned(worker, lambda: worker.view.doing.startswith(told), "all are tried again")
+    assert len(worker.view.retrying) == SHOWN_RETRYING

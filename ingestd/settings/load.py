@@ -109,6 +109,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         usual = Settings(file=tables, flags={**given, "paths": paths})  # type: ignore[call-arg]  # by the sources
         usual.taken_from(path, sha256)
     settings.taken_from(path, sha256, usual)
+    _refuse_undecodable(settings, path, given)
     _refuse_raw_places(settings, path, given)
     _refuse_own_log(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
@@ -176,6 +177,21 @@ def _check_environment(environment: Mapping[str, str]) -> None:
                 next_step="unset it, or name a section and key of `ingestd config generate`: "
                 f"{ENV_PREFIX}STAGE__WORKERS is workers in [stage]",
             )
+
+
+def _refuse_undecodable(settings: Settings, path: Path | None, flags: Flags) -> None:
+    """Refuse a place whose path is not UTF-8: the libraries that read and write Parquet take no such path."""
+    for key in ("paths.data_root", *PLACES):
+        place: Path = getattr(settings.layout, key.removeprefix("paths.").replace(".", "_"))
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            name = os.fsencode(place).decode("utf-8", "backslashreplace")
+            raise UsageError(
+                f"{key} = {name}: a path that is not UTF-8 cannot be used",
+                place=_place(key.split("."), path, flags),
+                next_step="rename the folder whose name has the characters shown as \\x.., or set another path",
+            ) from None
 
 
 def _refuse_raw_places(settings: Settings, path: Path | None, flags: Flags) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 from commands import ENTRY, REPOSITORY, Folder
+from measurement import Measurement
 from powerless import powerless
 
 from ingestd.cli.config_text import EXAMPLES, WIDTH, config_toml, example
@@ -221,3 +222,15 @@ def test_a_current_folder_that_may_not_be_entered_is_named(tmp_path: Path, comma
     tmp_path.chmod(0o700)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}: this user may not enter the current folder\n  next: `cd /`")
+
+
+@pytest.mark.parametrize("command", [("backfill",), ("run",), ("verify", "--data-root", os.fsdecode(b"l\xffb"))])
+def test_a_data_root_whose_name_is_not_utf_8_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """What was staged there could not be read back, and would be taken for damaged."""
+    folder = Folder(tmp_path / os.fsdecode(b"lab\xff"))
+    folder.put("It_1.csv", Measurement().data)
+    done = folder.run(*command)
+    assert done.code == 2
+    assert "xff" in done.err
+    assert "a path that is not UTF-8 cannot be used\n  next: rename the folder" in done.err
+    assert [path.name for path in (folder.path / "data").iterdir()] == ["01_raw"]

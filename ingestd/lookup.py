@@ -75,8 +75,9 @@ def _names_of(layout: Layout, given: str) -> Iterator[str]:
         return
     # Python decodes a name that is not UTF-8 to surrogates. ingestd knows no such raw file: the name is only shown.
     path = os.fsencode(given).decode("utf-8", "backslashreplace")
-    root, followed = layout.raw_root, Path(os.path.realpath(path))  # copes with a loop of links
-    for base, place in ((root, root / path), (root, Path(path).absolute()), (root.resolve(), followed)):
+    root = layout.raw_root
+    real_root, followed = (Path(os.path.realpath(one)) for one in (root, path))  # which copes with a loop of links
+    for base, place in ((root, root / path), (root, Path(path).absolute()), (real_root, followed)):
         below = Path(os.path.normpath(place))
         if below.is_relative_to(base) and below != base:
             yield below.relative_to(base).as_posix()

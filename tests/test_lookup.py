@@ -73,6 +73,14 @@ def test_a_raw_file_is_found_through_a_link_to_the_raw_root(layout: Layout, tmp_
     assert source_file_of(layout, f"share/{NAME}") == NAME
 
 
+def test_a_raw_root_that_is_a_link_to_itself_leads_nowhere(layout: Layout, tmp_path: Path) -> None:
+    """A link put in its place by mistake is no failure of ingestd; what is known of a file is still told."""
+    layout.raw_root.rename(tmp_path / "away")
+    layout.raw_root.symlink_to(layout.raw_root)
+    assert source_file_of(layout, NAME, anyway=True) == NAME
+    assert source_file_of(layout, f"data/01_raw/{NAME}", {NAME}) == NAME
+
+
 def test_a_link_below_the_raw_root_is_not_followed(layout: Layout, tmp_path: Path) -> None:
     """A file behind it has the name it seems to have; no scan finds it there."""
     elsewhere = tmp_path / "elsewhere"

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from ingestd import files
 from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
-from ingestd.histories.chip import HistoryChange, history_frame, problem_of, read_history, require_chip
+from ingestd.histories.blocked import problem_of
+from ingestd.histories.chip import HistoryChange, history_frame, read_history, require_chip
 from ingestd.ingest.commit import opened, utc_now
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout

@@ -17,7 +17,7 @@ from ingestd.backfill.ledger import Ledger
 from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
 from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, state_below, to_see, try_root
-from ingestd.histories.chip import problem_of
+from ingestd.histories.blocked import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
 from ingestd.ingest.lost import LostFile, lost_files
 from ingestd.ingest.notes import forgotten_by

@@ -46,7 +46,8 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
       ingestd chip-histories --chip Biotite3 --history-out build/histories
     """
     from ingestd import files  # noqa: PLC0415  # not for --help
-    from ingestd.histories.chip import problem_of, require_chip, update_histories  # noqa: PLC0415  # loads polars
+    from ingestd.histories.blocked import problem_of  # noqa: PLC0415  # not for --help
+    from ingestd.histories.chip import require_chip, update_histories  # noqa: PLC0415  # loads polars: not for --help
     from ingestd.lookup import require_manifest  # noqa: PLC0415  # not for --help
     from ingestd.manifest.view import read_view  # noqa: PLC0415  # loads polars: not for --help
 
@@ -69,9 +70,9 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
         raise problem
 
 
-def _as_json(change: HistoryChange) -> dict[str, object]:
-    problem = change.problem and error_as_json(change.problem)
-    return asdict(replace(change, problem=None)) | {"problem": problem}
+def _as_json(one: HistoryChange | MetadataExport) -> dict[str, object]:
+    problem = one.problem and error_as_json(one.problem)
+    return asdict(replace(one, problem=None)) | {"problem": problem}
 
 
 @commands.command()
@@ -98,14 +99,18 @@ def export_metadata(
       ingestd export-metadata --date 2026-03-12
       ingestd export-metadata --chip Biotite3 --proc IVg --out-csv biotite3.csv
     """
+    from ingestd.histories.blocked import problem_of  # noqa: PLC0415  # not for --help
+
     exports = write_metadata(settings, date=date, proc=proc, chip=chip, out_csv=out_csv)
     if as_json:
-        say_json({"files": list(map(asdict, exports))})
-        return
-    for one in exports:
-        state = "written" if one.changed else "unchanged"
-        say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
-    say(f"{count(len(exports), 'file')}, {sum(one.changed for one in exports)} written")
+        say_json({"files": list(map(_as_json, exports))})
+    else:
+        for one in exports:
+            state = "blocked" if one.problem else "written" if one.changed else "unchanged"
+            say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
+        say(f"{count(len(exports), 'file')}, {sum(one.changed for one in exports)} written")
+    if (problem := problem_of(exports)) is not None:
+        raise problem
 
 
 @commands.command()

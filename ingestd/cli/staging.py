@@ -109,13 +109,15 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
 
     What keeps one from being written is noted in the report, which is told all the same.
     """
-    from ingestd.histories.chip import problem_of, update_histories  # noqa: PLC0415  # loads polars: not for --help
+    from ingestd.histories.blocked import problem_of  # noqa: PLC0415  # not for --help
+    from ingestd.histories.chip import update_histories  # noqa: PLC0415  # loads polars: not for --help
 
     try:
         changes = update_histories(settings)
         found.histories = sorted({*found.histories, *(change.chip for change in changes if change.changed)})
-        found.stopped_by = problem_of(changes)
-        return [export.path.parent.name for export in write_metadata(settings) if export.changed]
+        exports = write_metadata(settings)
+        found.stopped_by = problem_of(changes) or problem_of(exports)
+        return [export.path.parent.name for export in exports if export.changed]
     except (Retry, Corrupt) as error:
         found.stopped_by = found.stopped_by or error
         return []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import polars as pl
 
@@ -21,7 +21,7 @@ from ingestd.layout import HISTORY_SUFFIX, Layout
 from ingestd.manifest.table import LIVE
 from ingestd.manifest.view import read_view
 from ingestd.settings import Settings
-from ingestd.words import count, shown
+from ingestd.words import shown
 
 HISTORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "seq": pl.Int64(),
@@ -72,6 +72,8 @@ class HistoryChange:
     runs: int
     changed: bool
     problem: Retry | None = None
+
+    NOUNS: ClassVar = ("history", "histories")
 
 
 def history_frame(rows: pl.DataFrame | pl.LazyFrame, tz: str, layout: Layout) -> pl.DataFrame:
@@ -154,18 +156,6 @@ def update_histories(settings: Settings, chips: Sequence[str] | None = None) -> 
     writable = os.access(layout.histories_lock_path.parent, os.W_OK)
     with lock.held(settings.manifest.lock_timeout_s) if writable else nullcontext():
         return write_histories(read_view(layout, chips), chips, settings.time.local_tz, layout)
-
-
-def problem_of(changes: Iterable[HistoryChange]) -> Retry | None:
-    """Return why histories could not be written: the first problem, with how many more there are."""
-    problems = [change.problem for change in changes if change.problem is not None]
-    if not problems:
-        return None
-    first, others = problems[0], len(problems) - 1
-    more = f" (and {count(others, 'more history', 'more histories')} could not be written)" if others else ""
-    return Retry(
-        f"this history could not be written: {first.message}{more}", place=first.place, next_step=first.next_step
-    )
 
 
 def read_history(path: Path) -> pl.DataFrame:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
 from ingestd.histories.unknown import unknown
@@ -32,11 +32,17 @@ _NEEDED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MetadataExport:
-    """One file exported: where, of how many runs, and whether its bytes changed."""
+    """One file exported: where, of how many runs, and whether its bytes changed.
+
+    `problem` is why it could not be written: a folder is in its place, say.
+    """
 
     path: Path
     runs: int
     changed: bool
+    problem: Retry | None = None
+
+    NOUNS: ClassVar = ("file of metadata", "files of metadata")
 
 
 def metadata_frame(day_rows: pl.DataFrame | pl.LazyFrame, tz: str) -> pl.DataFrame:
@@ -90,11 +96,12 @@ def export_metadata(
     `date` (in `tz`), `proc` and `chip` keep the runs that match all of them. A day's file always holds the whole day,
     so `proc` and `chip` need `out_csv`. The file of a day that lost its last run, whose start was corrected to another
     day, is written without runs, unless a `date` is given. `check` is given each path before the first is written.
-    Files are replaced atomically, and only when their bytes change; none is deleted.
+    Files are replaced atomically, and only when their bytes change; none is deleted. A day whose place refuses has its
+    `problem`, and the others are written.
 
     Raises:
         UsageError: a filter that needs `out_csv`, a filter no run matches, or no time zone `tz`.
-        Retry: the disk refuses a write.
+        Retry: the disk refuses writes, wherever, or `out_csv` cannot be written.
     """
     known = manifest.lazy().select(_NEEDED).with_columns(local_start(tz).dt.date().alias("day")).collect()
     live = known.filter(LIVE)
@@ -113,8 +120,8 @@ def export_metadata(
         parts |= {path: live.clear() for day in left if files.exists(path := directory / str(day) / METADATA_NAME)}
     for path in parts:
         check(path)
-    exports = [_export(part, tz, path) for path, part in parts.items()]
-    return [export for export in exports if export.runs or export.changed]
+    exports = [_export_day(part, tz, path) for path, part in parts.items()]
+    return [export for export in exports if export.runs or export.changed or export.problem]
 
 
 def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.DataFrame:
@@ -136,6 +143,15 @@ def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
     data = render_csv(metadata_frame(rows, tz))
     files.remove_leftovers(path)
     return MetadataExport(path, rows.height, files.write_atomic(path, data))
+
+
+def _export_day(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
+    try:
+        return _export(rows, tz, path)
+    except Retry as error:
+        if not files.is_of_one_place(error):
+            raise
+        return MetadataExport(path, rows.height, changed=False, problem=error)
 
 
 def _header(run_id: str, text: str) -> KeptHeader:

@@ -6,7 +6,7 @@ import time
 
 from structlog.stdlib import BoundLogger
 
-from ingestd.histories.chip import problem_of
+from ingestd.histories.blocked import problem_of
 from ingestd.ingest.commit import Ingest
 from ingestd.service.jobs import Jobs
 from ingestd.service.logline import ms_since

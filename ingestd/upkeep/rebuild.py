@@ -9,7 +9,7 @@ from ingestd import files
 from ingestd.backfill.report import Report
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, UsageError
-from ingestd.histories.chip import problem_of
+from ingestd.histories.blocked import problem_of
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.lookup import require_raw_root
 from ingestd.manifest.store import gone_stage

@@ -15,7 +15,8 @@ from pathlib import Path
 from ingestd import files
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
 from ingestd.errors import Corrupt, IngestdError
-from ingestd.histories.chip import problem_of, update_histories
+from ingestd.histories.blocked import problem_of
+from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.layout import Layout
 from ingestd.lookup import raw_file_is_gone, require_raw_root

@@ -105,6 +105,19 @@ def test_export_metadata_of_some_runs_into_one_file(staged: Folder) -> None:
     assert "give --out-csv FILE with --proc or --chip" in refused.err
 
 
+def test_a_day_that_is_blocked_is_told_after_those_that_were_written(staged: Folder) -> None:
+    """Exit code 2, the place by name, in words and as JSON; every other day is there."""
+    days = staged.path / "data" / "metadata"
+    (days / "2026-03-12" / "metadata.csv").mkdir(parents=True)
+    done = staged.run("export-metadata")
+    assert done.code == 2
+    assert [line.split()[0] for line in done.out.splitlines()] == ["blocked", "written", "2"]
+    assert "this file of metadata could not be written" in done.err
+    told = staged.run("export-metadata", "--json")
+    assert [(one["changed"], bool(one["problem"])) for one in told.json["files"]] == [(False, True), (False, False)]
+    assert (days / "2026-03-13" / "metadata.csv").is_file()
+
+
 def test_metadata_that_cannot_be_written_hides_nothing_of_what_was_staged(raw: Folder) -> None:
     """`full-pipeline` ends with 2 and names what is in the way, after what it staged and what is rejected."""
     (raw.path / "data" / "metadata").write_text("in the way")

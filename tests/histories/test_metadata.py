@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.metadata import export_metadata, metadata_frame
 
@@ -131,6 +131,18 @@ def test_a_day_that_lost_its_last_run_says_so(manifest_of: MakeManifest, tmp_pat
     assert done[1].path.read_bytes() == b"has_light,source_file,start_time,time_hms\n"
     (again,) = export_metadata(corrected, tz=TZ, directory=tmp_path)
     assert (again.path, again.changed, other.read_text("utf-8")) == (done[0].path, False, "not ours\n")
+
+
+def test_a_day_whose_place_is_blocked_keeps_back_no_other(manifest_of: MakeManifest, tmp_path: Path) -> None:
+    """Its export says why it could not be written; a disk that refuses everywhere is raised."""
+    rows = manifest_of(run("a", {}, start="1758682799.0"), run("b", {}, start="1758682800.0"))
+    blocked = tmp_path / "2025-09-23" / "metadata.csv"
+    blocked.mkdir(parents=True)
+    first, second = export_metadata(rows, tz=TZ, directory=tmp_path)
+    assert (first.path, first.changed, first.problem and first.problem.place) == (blocked, False, str(blocked))
+    assert (second.changed, second.problem, second.path.is_file()) == (True, None, True)
+    with pytest.raises(Retry):
+        export_metadata(rows, tz=TZ, directory=tmp_path, out_csv=blocked)
 
 
 def test_a_day_that_was_never_exported_gets_no_file_without_runs(manifest_of: MakeManifest, tmp_path: Path) -> None:

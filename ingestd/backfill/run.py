@@ -92,7 +92,8 @@ def backfill(settings: Settings, options: Options | None = None) -> Report:
     """Stage everything that is settled and not yet decided; write histories; compact.
 
     Whatever ends it (a stop, a full disk, a kill), what was committed stays, and the next run goes on from there.
-    `Report.stopped_by` tells of a disk that refused, or of a process that held the manifest's lock for too long.
+    `Report.stopped_by` tells of a disk that refused, of damage that was met on the way, or of a process that held the
+    manifest's lock for too long.
 
     Raises:
         Retry: the raw root or the manifest cannot be read, or the stage's folders cannot be made.
@@ -124,8 +125,8 @@ def dry_run(settings: Settings, *, force: bool = False) -> Report:
 
 
 def _finish(ingest: Ingest, options: Options, report: Report) -> None:
-    """Write the histories that changed and compact the log; if the disk refuses, the report says so."""
-    problem: Retry | None = None
+    """Write the histories that changed and compact the log; the report says what kept that from being done."""
+    problem: Retry | Corrupt | None = None
     try:
         if options.histories:
             changes = ingest.refresh_histories()
@@ -133,7 +134,7 @@ def _finish(ingest: Ingest, options: Options, report: Report) -> None:
         if options.compact:
             ingest.compact()
             problem = problem or ingest.reject_problem
-    except Retry as error:
+    except (Retry, Corrupt) as error:
         problem = problem or error
     report.stopped_by = report.stopped_by or problem
 
@@ -164,7 +165,7 @@ class _Run:
             if self.options.only is None and not self.options.stop():
                 self._promote_copies()
             self._fail_unseen()
-        except Retry as error:
+        except (Retry, Corrupt) as error:
             self.report.stopped_by = error
         self.report.interrupted = self.options.stop()
         self._sum_up()

@@ -12,7 +12,7 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.backfill import run as module
-from ingestd.errors import Reject
+from ingestd.errors import Corrupt, Reject
 from ingestd.files import scan_csvs
 from ingestd.ingest.commit import opened
 from ingestd.manifest.store import ManifestStore
@@ -52,6 +52,24 @@ def test_a_backfill_that_compacts_on_its_way_comes_to_the_same(tmp_path: Path, m
     for chip in (67, 68):
         assert bounded.history(chip) == whole.history(chip)
         assert len(bounded.history(chip)) == 4
+
+
+@pytest.mark.parametrize("compact_from", [3, 100], ids=["on its way", "at the end"])
+def test_a_manifest_that_is_damaged_under_way_is_told_with_what_was_staged(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, compact_from: int
+) -> None:
+    """The backfill ends there, with a report; what it had logged is there when the damage is mended."""
+    archive.put("first.csv", RUN.data)
+    archive.backfill()
+    fill(archive)
+    intact = archive.layout.manifest_path.read_bytes()
+    monkeypatch.setattr(module, "COMPACT_FROM", compact_from)
+    archive.backfill_amid(on_progress=lambda _: archive.layout.manifest_path.write_bytes(b"PAR1"))
+    assert isinstance(archive.report.stopped_by, Corrupt)
+    assert archive.report.stopped_by.place == str(archive.layout.manifest_path)
+    archive.layout.manifest_path.write_bytes(intact)
+    archive.backfill()
+    assert len(archive.live()) == 9
 
 
 BAD_ROW = b"1,2,3,4,5,6,7,8,9,10,11,12\n"

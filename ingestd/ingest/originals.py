@@ -30,6 +30,8 @@ class Originals:
 
         `saw` tells what is there, as a scan sees it. Decisions may be made between one copy and the next.
         """
+        patience = self._context.patience
+        over = Observation(max(patience.settle_s, patience.quiet_s), "")  # as each was when it was noted
         for note in notes:
             run = catalog.live_with(note.source_sha256)
             if run is None:
@@ -41,7 +43,6 @@ class Originals:
             with contextlib.suppress(OSError):  # a copy out of reach stays a copy
                 status = self._state(note.source_file)
                 if status and status.stamp == note.stamp:
-                    over = Observation(self._context.patience.quiet_s, "")  # as it was when it was noted
                     yield Same(StageTask(note.source_file, status, over, now), note.source_sha256)
 
     def sees(self, source_file: str) -> bool:

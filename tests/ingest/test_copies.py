@@ -31,6 +31,17 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
     assert (archive.report.scanned, archive.report.known) == (1, 0)
 
 
+def test_a_copy_takes_the_place_of_its_original_whichever_wait_is_longer(tmp_path: Path) -> None:
+    """It was over when it was noted and stands still since, also where `settle_s` is more than `quiet_s`."""
+    archive = Archive(tmp_path, settle={"settle_s": 60.0, "quiet_s": 30.0})
+    archive.put(A, RUN.data)
+    archive.copy(A, C)
+    archive.backfill()
+    archive.delete(A)
+    assert archive.backfill() == [("moved", C)]
+    assert list(archive.live()) == [C]
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_copy_that_takes_the_place_of_an_overwritten_run_is_known_no_more(archive: Archive, gone: bool) -> None:
     """What was counted as known is what was: no copy that is gone is taken out of it, one that is looked at is."""

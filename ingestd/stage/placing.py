@@ -123,18 +123,17 @@ class Placing:
             except InDoubt:
                 raise
             except (OSError, Retry):
-                for path in fresh:
-                    shutil.rmtree(path.parent, ignore_errors=True)
+                all_gone = _remove(fresh)
                 with contextlib.suppress(OSError, Retry):  # the next try finds what is kept, and replaces it again
                     for kept in self.kept:
                         kept.restore()
-                    self._forget(workspace)
+                    if all_gone:
+                        self._forget(workspace)
                 raise
-        with contextlib.suppress(OSError):  # it is recorded: the next start can do the rest as well
-            for path in self.removed:
-                shutil.rmtree(path.parent, ignore_errors=True)
-            files.flush_paths(path.parent.parent for path in self.removed if files.is_dir(path.parent.parent))
-            self._forget(workspace)
+        with contextlib.suppress(OSError):  # it is recorded: the next batch or start can do the rest as well
+            if _remove(self.removed):
+                files.flush_paths(path.parent.parent for path in self.removed if files.is_dir(path.parent.parent))
+                self._forget(workspace)
 
     def _leave_note(self, stage_root: Path, workspace: Path) -> None:
         """Note what is about to change, and keep what is replaced.
@@ -164,6 +163,13 @@ class Placing:
         for kept in self.kept:
             if kept.aside.parent == workspace:
                 kept.aside.unlink(missing_ok=True)
+
+
+def _remove(parquets: Sequence[Path]) -> bool:
+    """Remove staged Parquet with its runs' folders; return whether it is certain that none of it is left."""
+    for path in parquets:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    return all(map(files.is_gone, parquets))
 
 
 def is_under_way(workspace: Path) -> bool:

@@ -1,9 +1,11 @@
-"""A log that the disk lets neither be flushed nor be cut back: nobody knows at once whether a batch is recorded."""
+"""A batch that the disk does not let end: its record can be neither flushed nor cut back, or Parquet not be removed."""
 
 from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from archive import Archive
@@ -12,6 +14,7 @@ from measurement import Measurement
 from ingestd import files
 from ingestd.errors import InDoubt
 from ingestd.ingest.commit import Ingest, opened
+from ingestd.layout import PART_NAME
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import stage_batch
 from ingestd.upkeep.verify import verify
@@ -82,4 +85,34 @@ def test_an_edit_in_doubt_that_is_taken_back_leaves_the_run_as_it_was(
     archive.put(A, RUN.data)
     archive.backfill_amid()
     assert archive.live()[A].chip_number == RUN.chip
+    assert verify(archive.settings, deep=True).clean
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_parquet_that_the_disk_would_not_let_go_is_removed_by_the_next_batch_or_start(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Whoever scans the stage must not find a superseded run beside its successor for good."""
+    unlink = os.unlink
+
+    def keep_parquet(path: str | Path, **given: Any) -> None:
+        if Path(path).name == PART_NAME:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        unlink(path, **given)
+
+    archive.put(A, RUN.data)
+    archive.backfill()
+    old = archive.staged(archive.live()[A])
+    archive.put(A, RUN.but(start=1758700000.5).data)
+    archive.put(B, RUN.but(start=1758700001.5, sample=2).data)
+    with opened(archive.settings, archive.now) as ingest:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", keep_parquet)
+            commit(archive, ingest, A)
+        assert old.exists()
+        if goes_on:
+            commit(archive, ingest, B)
+            assert not old.exists()
+    archive.backfill_amid()
+    assert not old.exists()
     assert verify(archive.settings, deep=True).clean

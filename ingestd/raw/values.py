@@ -114,7 +114,8 @@ def _chip(
     if group and checked is not None:
         return group, checked
     found, other = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem), ""
-    if found and found["group"] not in (procedure.name, *procedure.classes):
+    own = (procedure.name, *procedure.classes)  # `It_1`, `It2_1`: no chip
+    if found and found["group"] not in own and found["group"] + found["number"] not in own:
         named = int(found["number"])
         other = f"{found['group']}{named}"
         if group in ("", found["group"]) and checked in (None, named):

@@ -255,6 +255,11 @@ def test_other_file_names_are_no_chips(source_file: str) -> None:
     rejected(RejectCode.MISSING_CHIP, {}, source_file=source_file)
 
 
+def test_the_name_of_a_procedure_that_ends_in_a_number_is_no_chip() -> None:
+    """`It2_3.csv` of procedure It2 is its third run, not a run of chip It2."""
+    rejected(RejectCode.MISSING_CHIP, {}, name="It2", source_file="day/It2_3.csv")
+
+
 def test_a_file_name_that_contradicts_the_header_is_not_taken() -> None:
     """Half a chip in the header and another one in the file name is a missing chip, not a guess."""
     other = rejected(RejectCode.MISSING_CHIP, {"Chip group name": "Alisson"}, source_file="Beta67_1.csv")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ingestd.errors import Reject, RejectCode, without_frames
 from ingestd.raw.cells import respell, second_header
-from ingestd.raw.header import MAX_HEADER_BYTES, Header
+from ingestd.raw.header import MAX_HEADER, MAX_HEADER_BYTES, Header
 from ingestd.raw.lines import (
     Tally,
     count_rows,
@@ -227,7 +227,7 @@ def _without_comments(body: bytes, header: Header) -> tuple[bytes, tuple[str, ..
         if size > MAX_HEADER_BYTES:
             raise Reject(
                 RejectCode.TOO_LARGE,
-                "more than 16 MiB of comment lines between the rows",
+                f"more than {MAX_HEADER} of comment lines between the rows",
                 line=line,
                 next_step="check whether this is a measurement; if it is, delete the comment lines",
             )

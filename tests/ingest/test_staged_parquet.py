@@ -13,6 +13,10 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd.errors import Corrupt
+from ingestd.raw.header import MAX_HEADER_BYTES
+from ingestd.raw.header_json import header_json
+from ingestd.raw.procedures import Registry
+from ingestd.raw.run import parse_run
 from ingestd.stage.parquet import read_header, read_row, read_run, same_cells, share_rows, write_run
 
 RUN = Measurement()
@@ -36,6 +40,19 @@ def test_the_form_is_the_documented_one(staged: Path) -> None:
     keys = {b"ingestd.row", b"ingestd.header", b"ingestd.schema_version"}
     assert set(footer.metadata) - {b"ARROW:schema"} == keys
     assert read_header(staged).splitlines() == RUN.data.decode().partition("\r\n0.0,")[0].splitlines()
+
+
+def test_the_largest_header_can_be_read_again(staged: Path, tmp_path: Path) -> None:
+    """Parquet readers refuse metadata beyond a limit: the header that takes most room as JSON stays below it."""
+    rest = b"#Procedure: <lab.It>\n#Parameters:\n#\tProcedure version: \n#Data:\nt (s),I (A)\n"
+    version, late = (b"\x01" * (MAX_HEADER_BYTES - len(beginning)) for beginning in (rest, b"#\tInformation: " * 10))
+    data = rest.replace(b"version: ", b"version: " + version) + b"0.0,1.0\n#\tInformation: " + late + b"\n"
+    run = parse_run(data, Registry.load())
+    texts = {"parameters": header_json(run.header), "procedure_version": version.decode(), "rows": 1}
+    row, path = read_row(staged).model_copy(update=texts), tmp_path / "part-000.parquet"
+    write_run(path, run.table, row, run.header.text)
+    assert (read_row(path), read_header(path)) == (row, run.header.text)
+    assert read_run(path).num_rows == 1
 
 
 @pytest.mark.parametrize(

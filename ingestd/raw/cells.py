@@ -9,6 +9,7 @@ from typing import Final
 from ingestd.errors import Reject, RejectCode
 from ingestd.raw.header import Header
 from ingestd.raw.lines import SAVE_WITH_COMMAS, Tally
+from ingestd.raw.reader import NULL_CELL
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
 _WHOLE: Final = re.compile(r"(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)(?:\.0*)?")
@@ -32,8 +33,8 @@ def respell(
 
     `body` is UTF-8, its first line the (empty) rest of the column line; `dtypes` are "double", "int64" or "string" by
     position. `may_hold_text` names, by position, the settings of columns of numbers that may be meant as text. `nan` in
-    an int64 column becomes empty, with a warning. Raises `Reject` at the first row of the wrong length (ROW_TOO_SHORT,
-    ROW_TOO_LONG), cell that is not a number (BAD_CELL) or second column line (SECOND_HEADER).
+    an int64 column becomes `NULL_CELL`, with a warning. Raises `Reject` at the first row of the wrong length
+    (ROW_TOO_SHORT, ROW_TOO_LONG), cell that is not a number (BAD_CELL) or second column line (SECOND_HEADER).
     """
     spellings = [(position, _SPELLINGS[dtype]) for position, dtype in enumerate(dtypes) if dtype in _SPELLINGS]
     column_line = ",".join(header.columns)
@@ -58,7 +59,7 @@ def respell(
             spelt = spelling(cell)
             if spelt is None:
                 raise _bad_cell(number, header.columns[position], cell, dtypes[position], may_hold_text.get(position))
-            if not spelt:
+            if spelt == NULL_CELL:
                 lost.add(header.columns[position], number)
             cells[position] = spelt
         lines[index] = ",".join(cells)
@@ -89,12 +90,12 @@ def _float(text: str) -> str | None:
 
 
 def _whole(text: str) -> str | None:
-    """Return the whole number in `text`, "" for nan, None for anything else or beyond 64 bits."""
+    """Return the whole number in `text`, `NULL_CELL` for nan, None for anything else or beyond 64 bits."""
     if _NO_BLANK.search(text):
         return None
     bare = text.strip()
     if bare.removeprefix("+").lower() == "nan":
-        return ""
+        return NULL_CELL
     found = _WHOLE.fullmatch(bare)
     if found is None or len(found["digits"]) > _INT64_DIGITS:
         return None

@@ -8,6 +8,9 @@ from typing import Final
 import pyarrow as pa
 from pyarrow import csv
 
+NULL_CELL: Final = "\0"
+"""Reads as null, as an empty cell does, but is no blank line where it is a row by itself. No raw text holds it."""
+
 _LENT: Final[deque[memoryview]] = deque()
 """Bodies that were read and that pyarrow may still hold."""
 
@@ -37,7 +40,7 @@ def _parsed(body: pa.Buffer, names: list[str], types: list[pa.DataType], *, blan
                 quote_char=False, escape_char=False, newlines_in_values=False, ignore_empty_lines=not blank_is_row
             ),
             convert_options=csv.ConvertOptions(
-                column_types=dict(zip(names, types, strict=True)), null_values=[""], strings_can_be_null=True
+                column_types=dict(zip(names, types, strict=True)), null_values=["", NULL_CELL], strings_can_be_null=True
             ),
         )
         return reader.read_all()

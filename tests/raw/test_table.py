@@ -123,6 +123,17 @@ def test_nan_among_whole_numbers_is_null_with_a_warning() -> None:
     assert table.warnings == ("line 6: nan in a column of whole numbers is staged as null: N (and 1 more)",)
 
 
+def test_nan_in_a_file_of_whole_numbers_alone_is_a_row() -> None:
+    """Where there is no other column the row of a nan must not pass for a blank line, nor one for it."""
+    counts = KINDS.model_copy(update={"columns": {"count": KINDS.columns["count"]}})
+    data = f"{HEAD}N\n1\nnan\n\n+3\n".encode()
+    table = parse_table(data, parse_header(data), counts)
+    assert cells(table, "count") == [1, None, 3]
+    blank, lost = table.warnings
+    assert blank.startswith("1 blank line")
+    assert lost.startswith("line 6: nan in a column")
+
+
 cell_text = st.text(st.characters(codec="utf-8", exclude_characters=",\n\r\0"), max_size=12)
 
 

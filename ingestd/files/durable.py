@@ -74,6 +74,11 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     return Retry(message, place=os.fspath(named), next_step=step)
 
 
+def os_error_in(error: Exception) -> OSError | None:
+    """Return the error of the disk that polars made another one of, for `retry_from`; None if it is polars' own."""
+    return OSError(str(error)) if _RUST_ERROR.search(str(error)) else None
+
+
 def is_of_one_place(error: Retry) -> bool:
     """Tell whether only its place refused, because a folder is there, say: what is written elsewhere may succeed."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_ONE_PLACE

@@ -155,6 +155,8 @@ def _read(
     except OSError as error:
         raise files.retry_from(error, path) from error
     except (pl.exceptions.PolarsError, ValueError) as error:
+        if (refused := files.os_error_in(error)) is not None:  # a footer that cannot be read now is not damaged
+            raise files.retry_from(refused, path) from error
         raise corrupt(path, f"cannot be read: {str(error).splitlines()[0]}") from error
 
 

@@ -187,6 +187,24 @@ def test_a_table_that_cannot_be_read_now_is_no_damage(tmp_path: Path, monkeypatc
         table.read_manifest(path)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_footer_that_cannot_be_read_now_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """polars calls a footer that the disk or share does not give damaged; the number of the error is in its text."""
+    path = tmp_path / "manifest.parquet"
+    table.write_table(path, table.rows_frame([a_row(1)]))
+    refused = f"parquet: File out of specification: underlying IO error: {os.strerror(number)} (os error {number})"
+
+    def failing(*_: object) -> dict[str, str]:
+        raise pl.exceptions.ComputeError(refused)
+
+    monkeypatch.setattr(pl, "read_parquet_metadata", failing)
+    with pytest.raises(Retry) as raised:
+        table.read_manifest(path)
+    assert (raised.value.message, raised.value.place) == (os.strerror(number), str(path))
+
+
 def test_a_refused_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk fills up during the write, the old table stays and nothing is left beside it."""
     path = tmp_path / "manifest.parquet"

@@ -7,6 +7,7 @@ The content decides first, then the path; what matches neither is a new run. See
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from ingestd.ingest import notes
 from ingestd.ingest.comparing import begins_as, edited_original_of, has_other_rows
@@ -234,8 +235,12 @@ class Decider:
         )
 
     def _moved(self, run: KnownRun, outcome: Same, placing: Placing) -> Record | Failed | None:
-        """Give a run its new path; stage it again from there, because file number and summary come from the name."""
-        task = replace(outcome.task, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
+        """Give a run its new path; stage it again from there, because file number and summary come from the name.
+
+        Its bytes were a settled file's before, so nothing more of it is waited for.
+        """
+        over = replace(outcome.task.seen, unchanged_s=inf)
+        task = replace(outcome.task, seen=over, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
         (staged,) = stage.stage_batch([task], self.context)
         match staged:
             case Staged() if staged.row.source_sha256 == outcome.digest:

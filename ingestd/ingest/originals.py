@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from math import inf
 
 from ingestd import files
 from ingestd.errors import Reject
@@ -30,8 +31,7 @@ class Originals:
 
         `saw` tells what is there, as a scan sees it. Decisions may be made between one copy and the next.
         """
-        patience = self._context.patience
-        over = Observation(max(patience.settle_s, patience.quiet_s), "")  # as each was when it was noted
+        over = Observation(inf, "")  # as each was when it was noted
         for note in notes:
             run = catalog.live_with(note.source_sha256)
             if run is None:

@@ -31,6 +31,18 @@ def test_a_copy_takes_the_place_of_its_lost_original(archive: Archive) -> None:
     assert (archive.report.scanned, archive.report.known) == (1, 0)
 
 
+def test_a_moved_run_with_a_cut_last_line_has_been_waited_for(archive: Archive) -> None:
+    """Its bytes were staged when nothing more was to come: under another name too, however young its mtime is."""
+    cut = RUN.but(tail="1.5,").data
+    archive.put(A, cut)
+    archive.backfill()
+    archive.delete(A)
+    young = archive.put(B, cut)
+    moment = archive.now().timestamp() - 10
+    os.utime(young, (moment, moment))
+    assert archive.backfill() == [("moved", B)]
+
+
 def test_a_copy_takes_the_place_of_its_original_whichever_wait_is_longer(tmp_path: Path) -> None:
     """It was over when it was noted and stands still since, also where `settle_s` is more than `quiet_s`."""
     archive = Archive(tmp_path, settle={"settle_s": 60.0, "quiet_s": 30.0})

@@ -63,7 +63,13 @@ class Lock:
             LockHeld: another process holds it; the message names its pid and host.
             Retry: the disk refused.
         """
-        descriptor = self._take(timeout_s)
+        try:
+            self._note_holder(self._take(timeout_s))
+        except BaseException:
+            self.release()  # nobody would free it while this process lives
+            raise
+
+    def _note_holder(self, descriptor: int) -> None:
         work = f"{self._work}\n" if self._work else ""
         holder = f"pid {os.getpid()} on {socket.gethostname()}\n{work}".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well, only without its holder's name
@@ -111,12 +117,10 @@ class Lock:
     def _is_there(self) -> bool:
         if self._descriptor is None:
             return False
-        ours = os.fstat(self._descriptor)
         try:
-            there = os.stat(self.path)  # noqa: PTH116  # once per decision
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))  # noqa: PTH116  # once per decision
         except OSError:
             return False
-        return os.path.samestat(ours, there)
 
     def check(self) -> None:
         """Check, before changing what the lock guards, that others find the same lock: its file may have been deleted.
@@ -165,9 +169,9 @@ class Lock:
                 descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
             except FileNotFoundError:
                 descriptor = None
-        if descriptor is not None:
-            self._wait(descriptor, fcntl.LOCK_SH, timeout_s)
         try:
+            if descriptor is not None:
+                self._wait(descriptor, fcntl.LOCK_SH, timeout_s)
             yield
         finally:
             self.release()

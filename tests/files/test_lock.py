@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -9,8 +10,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +142,27 @@ def test_a_full_disk_does_not_keep_it_for_ever(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "pwrite", refuse)
     with lock.held(1), pytest.raises(LockHeld, match="another process holds this lock"):
         Lock(tmp_path / "lock").acquire(0.0)
+    with Lock(tmp_path / "lock").held(0.0):
+        pass
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, os.strerror(errno.ESTALE)), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", ["fstat", "pread"])
+def test_an_error_while_it_is_taken_leaves_it_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
+) -> None:
+    """A process that lives on must not shut itself out: a lock that it does not know it holds is never freed."""
+    errors, real = [error], getattr(os, call)
+
+    def fail_once(*given: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(*given)
+
+    monkeypatch.setattr(os, call, fail_once)
+    with suppress(KeyboardInterrupt), Lock(tmp_path / "lock").held(0.0):
+        pass
+    assert not errors
     with Lock(tmp_path / "lock").held(0.0):
         pass
 

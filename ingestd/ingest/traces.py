@@ -114,9 +114,12 @@ def _write_reject(layout: Layout, path: Path, record: Record, note: FileNote | N
     """Write the reject JSON of a file, or remove it if the file is not rejected now; tell whether it was written."""
     if note is None or note.outcome != "rejected":
         with files.as_retry(path):
-            if os.path.lexists(path):
-                check_outside_raw(path, layout)
-                path.unlink(missing_ok=True)
+            try:
+                os.lstat(path)  # what is out of reach may be there
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            check_outside_raw(path, layout)
+            path.unlink(missing_ok=True)
         return False
     if record.reason is None or not _same_bytes(note, record):
         return False

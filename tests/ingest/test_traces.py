@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 from datetime import UTC, datetime
@@ -312,3 +314,25 @@ def test_a_reject_for_a_start_time_names_its_line(archive: Archive) -> None:
     assert record.reason is not None
     assert (record.reason.code, record.reason.line) == ("bad-start-time", 8)
     assert bad.splitlines()[7] == b"#\tStart time: yesterday"
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EACCES])
+def test_a_reject_json_that_is_out_of_reach_for_a_moment_goes_all_the_same(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """When its file is no longer rejected, that it could not be looked at does not mean that it was not there."""
+    archive.put(A, BROKEN)
+    archive.backfill()
+    reject, errors, lstat = archive.layout.reject_file(A), [number], os.lstat
+    assert reject.exists()
+    archive.put(A, RUN.data)
+
+    def fail_once(path: str | Path, **given: Any) -> os.stat_result:
+        if Path(path) == reject and errors:
+            raise OSError(errors[0], os.strerror(errors.pop()), str(path))
+        return lstat(path, **given)
+
+    monkeypatch.setattr(os, "lstat", fail_once)
+    assert archive.backfill() == [("ingested", A)]
+    assert not errors
+    assert not reject.exists()

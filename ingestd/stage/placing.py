@@ -173,8 +173,8 @@ def _remove(parquets: Sequence[Path]) -> bool:
 
 
 def is_under_way(workspace: Path) -> bool:
-    """Tell whether this process's folder has a batch that was neither recorded nor undone."""
-    return os.path.exists(workspace / NOTE_NAME)  # noqa: PTH110  # answers on a disk that is in trouble as well
+    """Tell whether this process's folder has, or may have, a batch that was neither recorded nor undone."""
+    return not files.is_gone(workspace / NOTE_NAME)
 
 
 def read_note(workspace: Path, stage_root: Path) -> Placing:
@@ -210,7 +210,8 @@ def take_back(
     Raises:
         Retry: the disk refused.
     """
-    left = read_note(workspace, layout.stage_root)
+    with files.as_retry(workspace):
+        left = read_note(workspace, layout.stage_root)
     changed = {target: run_id for target in left.touched if (run_id := layout.run_of(target))}
     replaced = {kept: run_id for kept in left.kept if (run_id := layout.run_of(kept.path))}
     if not changed:

@@ -16,6 +16,7 @@ from ingestd.errors import InDoubt
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.layout import PART_NAME
 from ingestd.raw.settling import Observation
+from ingestd.stage.placing import NOTE_NAME, is_under_way
 from ingestd.stage.run import stage_batch
 from ingestd.upkeep.verify import verify
 
@@ -116,3 +117,18 @@ def test_parquet_that_the_disk_would_not_let_go_is_removed_by_the_next_batch_or_
     archive.backfill_amid()
     assert not old.exists()
     assert verify(archive.settings, deep=True).clean
+
+
+def test_a_batch_whose_note_is_out_of_reach_may_be_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a note that is certainly not there lets the next batch write its own, or a stop delete the folder."""
+    (tmp_path / NOTE_NAME).write_text("{}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert is_under_way(tmp_path)
+    assert is_under_way(tmp_path)
+    (tmp_path / NOTE_NAME).unlink()
+    assert not is_under_way(tmp_path)

@@ -47,7 +47,7 @@ def start_time(header_text: str | None, source_file: str, mtime_ns: int, tz: Zon
         warnings += notes
     else:
         lacking = "no start time" if header_text is None else "an empty start time"
-        found = _date_in(source_file)
+        found = date_in(source_file)
         if found is not None:
             origin = "path"
             warnings.append(f"the header has {lacking}; midnight of the date in the path is used")
@@ -156,8 +156,8 @@ def _first_showing(local: datetime, tz: ZoneInfo, low: datetime, high: datetime)
     return high
 
 
-def _date_in(source_file: str) -> date | None:
-    """Return the date in the file name, else in the nearest folder that has one."""
+def date_in(source_file: str) -> date | None:
+    """Return the date in the file name of a path, else in the nearest folder that has one; None if there is none."""
     path = PurePosixPath(source_file)
     for name in (path.name, *(folder.name for folder in path.parents)):
         for found in _dates_in(name):

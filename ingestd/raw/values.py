@@ -16,6 +16,7 @@ from ingestd.errors import Reject, RejectCode
 from ingestd.manifest.row import PARAMETER_FIELDS
 from ingestd.raw.header import Header
 from ingestd.raw.procedure import Procedure
+from ingestd.raw.start_time import date_in
 from ingestd.raw.summary import render_summary
 from ingestd.raw.units import to_unit, unit_of
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, shown
@@ -114,8 +115,7 @@ def _chip(
     if group and checked is not None:
         return group, checked
     found, other = _FILE_CHIP.fullmatch(PurePosixPath(source_file).stem), ""
-    own = (procedure.name, *procedure.classes)  # `It_1`, `It2_1`: no chip
-    if found and found["group"] not in own and found["group"] + found["number"] not in own:
+    if found and _may_name_a_chip(found["group"], found["number"], procedure):
         named = int(found["number"])
         other = f"{found['group']}{named}"
         if group in ("", found["group"]) and checked in (None, named):
@@ -127,6 +127,12 @@ def _chip(
     if group or number:
         warnings.append("the header names only half a chip (group and number belong together); chip stays empty")
     return None, None
+
+
+def _may_name_a_chip(group: str, number: str, procedure: Procedure) -> bool:
+    """Tell `Alisson67_015` from names of a procedure (`It_1`, `ITS7_1`, `It2_1`) or with a date (`Sweep20251018_1`)."""
+    own = (procedure.name, *procedure.classes)
+    return group not in own and group + number not in own and date_in(number) is None
 
 
 def _no_chip(

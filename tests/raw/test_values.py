@@ -249,7 +249,10 @@ def test_the_header_outranks_the_file_name() -> None:
     assert (run.fields["chip_name"], run.warnings) == ("Alisson67", ())
 
 
-@pytest.mark.parametrize("source_file", ["It2025_3.csv", "ITS7_3.csv", "It2025-09-25_10.csv", "67_1.csv", "Beta67.csv"])
+@pytest.mark.parametrize(
+    "source_file",
+    ["It2025_3.csv", "ITS7_3.csv", "It2025-09-25_10.csv", "Sweep20251018_1.csv", "67_1.csv", "Beta67.csv"],
+)
 def test_other_file_names_are_no_chips(source_file: str) -> None:
     """A procedure's own name with a number is no chip, nor is a name with a date or without an index."""
     rejected(RejectCode.MISSING_CHIP, {}, source_file=source_file)

@@ -93,7 +93,7 @@ def _check_target(path: Path, option: str, layout: Layout) -> None:
             place=str(path),
             next_step=f"make it (`mkdir -p {shlex.quote(str(path.parent))}`), or name a file elsewhere",
         )
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+    if files.is_taken(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise UsageError(
             f"{option} names something that is no plain file (a folder, a link or a device) and would be replaced",
             place=str(path),

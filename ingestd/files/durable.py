@@ -19,7 +19,7 @@ from typing import cast
 
 from ingestd.errors import Retry
 from ingestd.files import advice
-from ingestd.files.existence import exists, is_dir, is_file
+from ingestd.files.existence import exists, is_dir, is_file, is_taken
 
 SYNCFS_FROM = 4
 """From this many files on, one `syncfs` of the file system is cheaper than one `fsync` per file."""
@@ -332,9 +332,12 @@ def free_path(path: Path, *, holding: bytes | None = None) -> Path:
     """Name a free place, so that nothing kept is replaced: `path`, or the first free one of `path.2`, `path.3`, ...
 
     A file that already has the bytes `holding` will do as well: whoever kept them may have been killed after that.
+
+    Raises:
+        OSError: what is there cannot be determined.
     """
     place, numbers = path, itertools.count(2)
-    while os.path.lexists(place) and not (holding is not None and is_file(place) and _holds(place, holding)):
+    while is_taken(place) and not (holding is not None and is_file(place) and _holds(place, holding)):
         place = path.with_name(f"{path.name}.{next(numbers)}")
     return place
 

@@ -1,4 +1,4 @@
-"""What exists at a path, following links. What is out of reach may exist: that is an error, never a no.
+"""What exists at a path, following links but in `is_taken`. What is out of reach may exist: an error, never a no.
 
 From Python 3.14 on, `pathlib` answers False in that case; before, it raises.
 """
@@ -30,6 +30,15 @@ def is_file(path: Path) -> bool:
     """Tell whether there is a regular file; errors as `exists`."""
     status = _status(path)
     return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_taken(path: Path) -> bool:
+    """Tell whether something has this name, be it a link that leads nowhere; errors as `exists`."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_gone(path: Path) -> bool:

@@ -6,7 +6,6 @@ Both follow from the log and can be made again from it, so they are written afte
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -114,12 +113,9 @@ def _write_reject(layout: Layout, path: Path, record: Record, note: FileNote | N
     """Write the reject JSON of a file, or remove it if the file is not rejected now; tell whether it was written."""
     if note is None or note.outcome != "rejected":
         with files.as_retry(path):
-            try:
-                os.lstat(path)  # what is out of reach may be there
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            check_outside_raw(path, layout)
-            path.unlink(missing_ok=True)
+            if files.is_taken(path):
+                check_outside_raw(path, layout)
+                path.unlink(missing_ok=True)
         return False
     if record.reason is None or not _same_bytes(note, record):
         return False

@@ -13,7 +13,8 @@ from ingestd.layout import Layout
 
 def aside_folder(layout: Layout, now: datetime) -> Path:
     """Return a folder in which only this repair sets things aside, even if another began in the same second."""
-    return files.free_path(layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
+    with files.as_retry(layout.aside_root):
+        return files.free_path(layout.aside_root / now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
 
 
 def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
@@ -24,7 +25,7 @@ def set_aside(layout: Layout, paths: Sequence[Path], folder: Path) -> list[tuple
     moved = []
     with files.as_retry(folder):
         for path in paths:
-            if not path.is_symlink() and not files.exists(path):
+            if not files.is_taken(path):
                 continue
             target = _aside(layout, path, folder)
             files.make_folders(target.parent)

@@ -7,7 +7,6 @@ them and from the rows inside the staged Parquet; Parquet that is missing is sta
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -329,7 +328,7 @@ class _Job:
 def _free_beside(place: Path) -> Path:
     """Name a free place in the same folder for Parquet that waits until its own is free."""
     names = (place.with_name(f"put-back-{number}.parquet") for number in itertools.count(1))
-    return next(path for path in names if not os.path.lexists(path))
+    return next(path for path in names if not files.is_taken(path))
 
 
 def _refusals(layout: Layout) -> list[Corrupt]:

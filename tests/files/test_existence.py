@@ -25,6 +25,8 @@ def test_what_stands_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "to itself").symlink_to("to itself")
     assert answers(tmp_path) == answers(tmp_path / "to folder") == [True, True, False]
     assert answers(tmp_path / "file") == answers(tmp_path / "to file") == [True, False, True]
+    assert all(files.is_taken(tmp_path / name) for name in ("file", "to folder", "to nothing", "to itself"))
+    assert not any(files.is_taken(tmp_path / name) for name in ("nothing", "file/below"))
     for name in ("nothing", "to nothing", "to itself", "file/below", "a\0b"):
         assert answers(tmp_path / name) == [False, False, False]
         assert files.is_gone(tmp_path / name)
@@ -32,7 +34,7 @@ def test_what_stands_there_is_told(tmp_path: Path) -> None:
 
 def test_what_is_out_of_reach_is_not_called_gone(tmp_path: Path) -> None:
     """Whatever Python says of it: a path the system cannot look at may be there."""
-    for ask in ASK:
+    for ask in (*ASK, files.is_taken):
         with pytest.raises(OSError, match="File name too long"):
             ask(tmp_path / ("x" * 300))
     assert not files.is_gone(tmp_path / ("x" * 300))

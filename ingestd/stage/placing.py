@@ -54,6 +54,7 @@ class Kept:
         ):
             return []
         made = files.make_folders(self.path.parent)
+        files.remove_leftovers(self.aside)  # a try before this one may have been killed
         third = files.temporary_beside(self.aside)
         files.preserve(self.aside, third)
         third.replace(self.path)

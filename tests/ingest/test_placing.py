@@ -102,6 +102,19 @@ def test_a_damaged_version_kept_aside_does_not_keep_a_start_from_working(
     assert archive.live()[A].chip_number == 67
 
 
+def test_a_killed_restore_leaves_nothing_behind(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start puts the version back, and removes the temporary file of the one before."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(chip=67).data)
+    break_off(archive, monkeypatch)
+    kept = next(archive.layout.superseded_root.rglob("*.parquet"))
+    (leftover := kept.with_name(f".x.{2**22 + 1}-0123456789abcdef.tmp")).write_bytes(b"half")
+    archive.put(A, RUN.data)
+    archive.backfill_amid()
+    assert (archive.live()[A].chip_number, leftover.exists()) == (RUN.chip, False)
+
+
 @pytest.mark.parametrize(
     "where", ["../01_raw/2025-09-23/x", "/{raw}/2025-09-23/x", "raw_measurements/x", "_tmp/../../01_raw/x"]
 )

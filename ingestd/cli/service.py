@@ -79,8 +79,10 @@ def run(settings: Settings) -> None:
         if sys.stderr.isatty():
             complain_of(error)
         code = int(Exit.FAILED if isinstance(error, Retry) else Exit.COULD_NOT_RUN)
+    except UsageError:
+        raise
     except BaseException as error:
-        if isinstance(error, UsageError) or not is_fault(error):
+        if not is_fault(error):
             raise
         # No person can mend it, and the next start may succeed: the system may have refused a thread.
         our_log().error("failed", problem="ingestd itself failed", exc_info=error)

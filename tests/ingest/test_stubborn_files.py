@@ -215,15 +215,16 @@ def test_a_process_that_keeps_a_lock_ends_it_in_a_report(tmp_path: Path, held: s
 
 
 def test_a_damaged_log_is_no_fault_of_a_file(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with the manifest ends the run: it is not told of a file."""
+    """What is wrong with the manifest ends the backfill: it is not told of a file."""
 
     def damaged(*_: object) -> None:
         raise Corrupt("the table is damaged")
 
     archive.put(A, RUN.data)
     monkeypatch.setattr(Decider, "decide", damaged)
-    with pytest.raises(Corrupt, match="the table is damaged"):
-        archive.backfill()
+    archive.backfill_amid()
+    assert str(archive.report.stopped_by) == "the table is damaged"
+    assert (archive.report.left, archive.report.failed) == (1, [])
 
 
 def test_a_file_of_any_size_keeps_none_waiting(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,10 +194,11 @@ def cut_file(path: Path, size: int) -> None:
 
 
 def plain_start(archive: Archive) -> None:
-    """Do what a start does: `ingestd backfill`, within this process."""
+    """Do what a start does: `ingestd backfill`, within this process. What it was stopped by is raised."""
     report = backfill(archive.settings, options(archive))
     assert not report.failed, report.failed
-    assert report.stopped_by is None, report.stopped_by
+    if report.stopped_by is not None:
+        raise report.stopped_by
 
 
 def start_on_a_bad_disk(archive: Archive) -> None:

@@ -33,10 +33,12 @@ def test_no_manifest_is_begun_beside_staged_runs(staged: Archive) -> None:
     """The manifest was deleted: a backfill would forget the run without a raw file; a rebuild brings all back."""
     want = lived.manifest(staged)
     shutil.rmtree(staged.layout.manifest_path.parent)
-    with pytest.raises(Corrupt, match="the manifest is gone, but runs are staged") as raised:
-        staged.backfill_amid()
-    assert raised.value.place == str(staged.layout.manifest_path.parent)
-    assert raised.value.next_step.startswith("`ingestd rebuild-manifest` makes it again")
+    staged.backfill_amid()
+    problem = staged.report.stopped_by
+    assert isinstance(problem, Corrupt)
+    assert problem.message.startswith("the manifest is gone, but runs are staged")
+    assert problem.place == str(staged.layout.manifest_path.parent)
+    assert problem.next_step.startswith("`ingestd rebuild-manifest` makes it again")
     lived.rebuild(staged, "stage")
     assert lived.manifest(staged) == want
     assert staged.backfill_amid() == []

@@ -42,13 +42,12 @@ def begins_as(layout: Layout, old: KnownRun, parquet: Path) -> bool:
     Raises:
         OutOfReach: one of the two cannot be read now.
     """
-    from ingestd.stage.parquet import read_run, same_cells  # noqa: PLC0415  # loads pyarrow
+    from ingestd.stage.parquet import begins_with, read_run  # noqa: PLC0415  # loads pyarrow
 
     try:
-        before, after = read_run(layout.staged_file(old)), read_run(parquet)
+        return begins_with(read_run(parquet), read_run(layout.staged_file(old)))
     except Corrupt:
         return False
-    return after.num_rows >= before.num_rows and same_cells(before, after.slice(0, before.num_rows))
 
 
 def edited_original_of(store: ManifestStore, row: ManifestRow) -> KnownRun | None:

@@ -105,6 +105,12 @@ def same_cells(one: pa.Table, other: pa.Table) -> bool:
     return all(_bits(a).equals(_bits(b)) for a, b in zip(one.columns, other.columns, strict=True))
 
 
+def begins_with(long: pa.Table, short: pa.Table) -> bool:
+    """Tell whether a table begins with all rows of another one; which columns count is as in `share_rows`."""
+    long, short = _comparable(long, short)
+    return bool(short.column_names) and same_cells(short, long.slice(0, short.num_rows))
+
+
 def share_rows(one: pa.Table, other: pa.Table) -> bool:
     """Tell whether more than half of the shorter table's rows are in the other: as an edit leaves them.
 
@@ -113,13 +119,18 @@ def share_rows(one: pa.Table, other: pa.Table) -> bool:
     """
     import polars as pl  # noqa: PLC0415  # only a comparison needs it
 
-    if one.schema != other.schema:
-        shared = [field.name for field in one.schema if field in other.schema and field.name != EXTRA_COLUMN]
-        one, other = one.select(shared), other.select(shared)
+    one, other = _comparable(one, other)
     short, long = (pl.DataFrame(table) for table in sorted((one, other), key=len))
     if not short.columns:
         return False
     return 2 * short.join(long, on=short.columns, how="semi", nulls_equal=True).height > short.height
+
+
+def _comparable(one: pa.Table, other: pa.Table) -> tuple[pa.Table, pa.Table]:
+    if one.schema == other.schema:
+        return one, other
+    shared = [field.name for field in one.schema if field in other.schema and field.name != EXTRA_COLUMN]
+    return one.select(shared), other.select(shared)
 
 
 def _bits(column: pa.ChunkedArray) -> pa.Array:

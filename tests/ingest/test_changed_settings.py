@@ -1,0 +1,31 @@
+"""What an archive that was staged under other settings still knows of its measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from archive import Archive
+from measurement import Measurement
+
+from ingestd.settings import load_settings
+
+RUN = Measurement(rows=6)
+A, B = "2025-09-23/It_1.csv", "backup/It_1.csv"
+
+
+def change(archive: Archive, **sections: dict[str, Any]) -> None:
+    """Give the archive other settings from now on."""
+    paths, stage = {"data_root": archive.root}, {"workers": 1}
+    archive.settings = load_settings(None, {"paths": paths, "stage": stage, **sections})
+
+
+def test_a_copy_that_began_before_its_procedure_got_another_column_is_the_same_measurement(archive: Archive) -> None:
+    """When it is complete, the part of it that was staged before does not stay as a second run."""
+    archive.put(B, RUN.but(rows=3).data)
+    archive.backfill()
+    change(archive, procedures={"ITS": {"columns": {"gate_v": {"accepts": ["Gate (V)"]}}}})
+    archive.put(A, RUN.data)
+    assert archive.backfill() == [("ingested", A)]
+    archive.copy(A, B)
+    assert archive.backfill() == [("duplicate", B)]
+    assert list(archive.live()) == [A]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -134,13 +134,16 @@ class Layout:
         return files.any_below(self.staged_root, ".parquet")
 
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
-        """List the runs of a procedure and day that have a replaced version with this SHA-256.
+        """List the runs of a procedure that have a replaced version of this day with this SHA-256.
+
+        Versions of the days next to it count too: they may have been kept when the settings named another time zone.
 
         Raises:
             Retry: the folder they are in cannot be read; it is not taken for empty.
         """
-        folder = (self.superseded_root / partition(proc, day, "x")).parent
-        kept = files.all_below(folder, f"{digest[:16]}.parquet")
+        days = (day + timedelta(days=shift) for shift in (-1, 0, 1))
+        folders = ((self.superseded_root / partition(proc, one, "x")).parent for one in days)
+        kept = (path for folder in folders for path in files.all_below(folder, f"{digest[:16]}.parquet"))
         return [path.parent.name.partition("=")[2] for path in kept]
 
     def event_file(self, day: date, seq: int, name: str) -> Path:

@@ -29,3 +29,16 @@ def test_a_copy_that_began_before_its_procedure_got_another_column_is_the_same_m
     archive.copy(A, B)
     assert archive.backfill() == [("duplicate", B)]
     assert list(archive.live()) == [A]
+
+
+def test_a_backup_from_before_an_edit_is_a_copy_in_another_time_zone_too(archive: Archive) -> None:
+    """The replaced version was kept under the day of the zone before, which is the day before the new one's."""
+    evening = RUN.but(start=1758682555.25)
+    archive.put(A, evening.data)
+    archive.backfill()
+    archive.put(A, evening.but(chip=67).data)
+    archive.backfill()
+    change(archive, time={"local_tz": "Asia/Tokyo"})
+    archive.put(B, evening.data)
+    assert archive.backfill() == [("duplicate", B)]
+    assert list(archive.live()) == [A]

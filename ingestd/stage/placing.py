@@ -173,6 +173,11 @@ def _remove(parquets: Sequence[Path]) -> bool:
     return all(map(files.is_gone, parquets))
 
 
+def _remove_folder(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
 def is_under_way(workspace: Path) -> bool:
     """Tell whether this process's folder has, or may have, a batch that was neither recorded nor undone."""
     return not files.is_gone(workspace / NOTE_NAME)
@@ -198,18 +203,18 @@ def take_back(
     layout: Layout,
     workspace: Path,
     recorded: Callable[[Sequence[str]], Mapping[str, ManifestRow]],
-    remove: Callable[[Path], object] = lambda folder: shutil.rmtree(folder, ignore_errors=True),
+    remove: Callable[[Path], object] | None = None,
 ) -> None:
     """Take back what the last batch of a process put in place but did not record; finish what it did.
 
     The process was killed, or the disk refused both the record and to undo the batch.
 
     `recorded` finds the rows of runs; call this under the manifest's lock. Whatever the note says, only the Parquet of
-    runs is touched: its folder is passed to `remove`. An old version that is damaged is not put back; `verify` reports
-    the run.
+    runs is touched: its folder is passed to `remove`, or else removed. An old version that is damaged is not put back;
+    `verify` reports the run.
 
     Raises:
-        Retry: the disk refused.
+        Retry: the disk refused, and the note is still needed.
     """
     with files.as_retry(workspace):
         left = read_note(workspace, layout.stage_root)
@@ -222,7 +227,7 @@ def take_back(
         for target, run_id in changed.items():
             row = rows.get(run_id)
             if row is None or not row.live or layout.staged_file(row) != target:
-                remove(target.parent)
+                (remove or _remove_folder)(target.parent)
         for kept, run_id in replaced.items():
             row = rows.get(run_id)
             if row is not None and row.live and _is_version(kept.aside, row):

@@ -12,7 +12,7 @@ from archive import Archive
 from measurement import Measurement
 
 from ingestd import files
-from ingestd.errors import InDoubt
+from ingestd.errors import InDoubt, Retry
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.layout import PART_NAME
 from ingestd.raw.settling import Observation
@@ -46,6 +46,18 @@ def commit_in_doubt(archive: Archive, ingest: Ingest, monkeypatch: pytest.Monkey
         patch.setattr(os, "ftruncate", refuse)
         with pytest.raises(InDoubt, match="Input/output error"):
             commit(archive, ingest, A)
+
+
+def keep_parquet(patch: pytest.MonkeyPatch) -> None:
+    """Let no Parquet be removed."""
+    unlink = os.unlink
+
+    def keep(path: str | Path, **given: Any) -> None:
+        if Path(path).name == PART_NAME:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        unlink(path, **given)
+
+    patch.setattr(os, "unlink", keep)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["recorded", "torn"])
@@ -94,13 +106,6 @@ def test_parquet_that_the_disk_would_not_let_go_is_removed_by_the_next_batch_or_
     archive: Archive, monkeypatch: pytest.MonkeyPatch, goes_on: bool
 ) -> None:
     """Whoever scans the stage must not find a superseded run beside its successor for good."""
-    unlink = os.unlink
-
-    def keep_parquet(path: str | Path, **given: Any) -> None:
-        if Path(path).name == PART_NAME:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        unlink(path, **given)
-
     archive.put(A, RUN.data)
     archive.backfill()
     old = archive.staged(archive.live()[A])
@@ -108,7 +113,7 @@ def test_parquet_that_the_disk_would_not_let_go_is_removed_by_the_next_batch_or_
     archive.put(B, RUN.but(start=1758700001.5, sample=2).data)
     with opened(archive.settings, archive.now) as ingest:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "unlink", keep_parquet)
+            keep_parquet(patch)
             commit(archive, ingest, A)
         assert old.exists()
         if goes_on:
@@ -117,6 +122,28 @@ def test_parquet_that_the_disk_would_not_let_go_is_removed_by_the_next_batch_or_
     archive.backfill_amid()
     assert not old.exists()
     assert verify(archive.settings, deep=True).clean
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_run_in_doubt_that_the_disk_would_not_let_go_is_taken_back_later(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Neither the next batch nor the next start gives up its note before the Parquet without a record is gone."""
+    archive.put(A, RUN.data)
+    archive.put(B, RUN.but(start=1758700000.5, sample=2).data)
+    with opened(archive.settings, archive.now) as ingest:
+        commit_in_doubt(archive, ingest, monkeypatch, whole=False)
+        archive.delete(A)
+        if goes_on:
+            with monkeypatch.context() as patch:
+                keep_parquet(patch)
+                with pytest.raises(Retry, match="Input/output error"):
+                    commit(archive, ingest, B)
+    with monkeypatch.context() as patch:
+        keep_parquet(patch)
+        with pytest.raises(Retry, match="Input/output error"):
+            archive.backfill_amid()
+    assert archive.backfill() == [("ingested", B)]
 
 
 def test_a_batch_whose_note_is_out_of_reach_may_be_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

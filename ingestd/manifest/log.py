@@ -121,13 +121,16 @@ def create(directory: Path, head: SegmentHead) -> Position:
 
 
 def ends_at(directory: Path, position: Position) -> bool:
-    """Tell, opening nothing, whether the log ends at `position`: nothing was appended, torn or removed since."""
-    folder = os.fspath(directory)
+    """Tell, opening nothing, whether the log certainly ends at `position`: nothing was appended, torn or removed since.
+
+    A next segment that is out of reach may be there: what is appended to this one, or begins that one, would be lost.
+    """
+    path = f"{os.fspath(directory)}/{_name(position.segment)}"
     try:
-        size = os.stat(f"{folder}/{_name(position.segment)}").st_size  # noqa: PTH116  # quicker: called in every transaction
+        size = os.stat(path).st_size  # noqa: PTH116  # quicker: called in every transaction
     except OSError:
         return False
-    return size == position.offset and not os.access(f"{folder}/{_name(position.segment + 1)}", os.F_OK)
+    return size == position.offset and files.is_gone(segment_path(directory, position.segment + 1))
 
 
 def replay(directory: Path) -> Replay | None:

@@ -151,16 +151,22 @@ def follow(directory: Path, position: Position) -> Replay | None:
 
     That is when its segment was compacted away, or when what was read before `position` is not in the log any more: a
     write that another process could not finish and took back.
+
+    Raises:
+        Retry: the disk refused.
     """
+    path = segment_path(directory, position.segment)
     numbers = [number for number in segments(directory) if number >= position.segment]
     if not numbers or numbers[0] != position.segment:
         return None
     try:
-        if segment_path(directory, position.segment).stat().st_size < position.offset:
+        if path.stat().st_size < position.offset:
             return None
         return _read_on(directory, numbers, Replay(position))
     except (SegmentGoneError, FileNotFoundError, Corrupt):
         return None
+    except OSError as error:
+        raise files.retry_from(error, path) from error
 
 
 def _read_on(directory: Path, numbers: Sequence[int], found: Replay) -> Replay:

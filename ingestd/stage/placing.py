@@ -47,15 +47,18 @@ class Kept:
             return []
         return [self.aside.parent, *files.preserve(self.path, self.aside)]
 
-    def restore(self) -> list[Path]:
-        """Put the data back, in one step, if other data or none is in its place; return the folders to flush."""
+    def restore(self, workspace: Path) -> list[Path]:
+        """Put the data back, in one step, if other data or none is in its place; return the folders to flush.
+
+        `workspace` is on the disk of the place; that of `aside`, behind a link, may be another.
+        """
         if not files.exists(self.aside) or (
             files.exists(self.path) and filecmp.cmp(self.path, self.aside, shallow=False)
         ):
             return []
         made = files.make_folders(self.path.parent)
-        files.remove_leftovers(self.aside)  # a try before this one may have been killed
-        third = files.temporary_beside(self.aside)
+        files.remove_leftovers(self.aside)  # whoever copied it there may have been killed
+        third = files.temporary_beside(workspace / self.path.name)
         files.preserve(self.aside, third)
         third.replace(self.path)
         return [self.path.parent, *made]
@@ -127,7 +130,7 @@ class Placing:
                 all_gone = _remove(fresh)
                 with contextlib.suppress(OSError, Retry):  # the next try finds what is kept, and replaces it again
                     for kept in self.kept:
-                        kept.restore()
+                        kept.restore(workspace)
                     if all_gone:
                         self._forget(workspace)
                 raise
@@ -231,7 +234,7 @@ def take_back(
         for kept, run_id in replaced.items():
             row = rows.get(run_id)
             if row is not None and row.live and _is_version(kept.aside, row):
-                files.flush_paths(kept.restore())
+                files.flush_paths(kept.restore(workspace))
 
 
 def _is_version(aside: Path, row: ManifestRow) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,30 @@ def test_an_edit_in_doubt_that_is_taken_back_leaves_the_run_as_it_was(
     archive.backfill_amid()
     assert archive.live()[A].chip_number == RUN.chip
     assert verify(archive.settings, deep=True).clean
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_an_edit_in_doubt_is_taken_back_from_another_disk_too(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Replaced versions may be kept behind a link, on a disk from which no rename leads into the stage."""
+    elsewhere = Path("/dev/shm")
+    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == archive.root.stat().st_dev:
+        pytest.skip("there is no second file system here that may be written to")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        archive.layout.stage_root.mkdir()
+        archive.layout.superseded_root.symlink_to(folder)
+        archive.put(A, RUN.data)
+        archive.backfill()
+        archive.put(A, RUN.but(chip=67).data)
+        with opened(archive.settings, archive.now) as ingest:
+            commit_in_doubt(archive, ingest, monkeypatch, whole=False)
+            archive.put(A, RUN.data)
+            if goes_on:
+                commit(archive, ingest, A)
+        archive.backfill_amid()
+        assert archive.live()[A].chip_number == RUN.chip
+        assert verify(archive.settings, deep=True).clean
 
 
 @pytest.mark.parametrize("goes_on", [True, False])

@@ -371,7 +371,7 @@ class _Run:
                 continue
             if status is None:
                 continue
-            if not catalog.is_current(name, status.stamp):
+            if self.options.force or not catalog.is_current(name, status.stamp):
                 pending[name] = status
             if status != before:
                 self._changed_at[name] = time.monotonic()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from archive import Archive
+from archive import BEGIN, Archive
 from inline import InlineEngine, inline
 from measurement import BROKEN, Measurement
 
@@ -48,6 +50,16 @@ def test_files_of_many_kinds_count_once_each(archive: Archive) -> None:
     assert (archive.report.known, archive.report.scanned) == (4, 4)
     archive.backfill(force=True)
     assert archive.report.fates == Counter({Fate.RESTAGED: 1, Fate.UNCHANGED: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
+
+
+def test_a_known_file_that_is_still_young_is_staged_again_by_force(tmp_path: Path) -> None:
+    """It is waited for like a new one; that it was decided before is no reason to leave it."""
+    archive = Archive(tmp_path, settle={"settle_s": 0.3})
+    archive.put(A, RUN.data)
+    archive.backfill()
+    just_written = BEGIN + timedelta(seconds=1)
+    archive.backfill_amid(force=True, clock=lambda: just_written)
+    assert archive.report.fates == Counter({Fate.RESTAGED: 1})
 
 
 def test_a_reject_that_was_touched_is_one_still(archive: Archive) -> None:

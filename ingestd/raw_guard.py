@@ -42,6 +42,25 @@ def find_clash(layout: Layout) -> Clash | None:
     return None
 
 
+def find_own_clash(layout: Layout) -> Clash | None:
+    """Find the first setting that puts something of ingestd's own where its own work would delete or replace it.
+
+    Every start empties the stage's `_tmp`; old days are deleted from the events; the manifest has files beside it.
+    """
+    look, manifest = _Look(), layout.manifest_path
+    _, *beside = (path for _, path in _files(layout))
+    if manifest in beside:
+        return Clash("paths.manifest_path", _shown(manifest), "this is the name of another file beside the manifest")
+    temporary = layout.temporary_root
+    for key, path in _folders(layout):
+        if key != "paths.stage_root" and look.leads_into(path, temporary):
+            return Clash(key, _shown(path), f"it lies in {_shown(temporary)}, which every start empties")
+    for key, path in (("paths.rejects_dir", layout.rejects_dir), ("paths.metadata_dir", layout.metadata_dir)):
+        if look.leads_into(path, layout.events_dir) and look.leads_into(layout.events_dir, path):
+            return Clash(key, _shown(path), "it is paths.events_dir as well, where events.keep_days deletes old days")
+    return None
+
+
 def find_log_clash(layout: Layout) -> Clash | None:
     """Find out whether the log would be written over a file of ingestd's own, or among such files.
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ingestd import files
 from ingestd.errors import UsageError, all_at_once
-from ingestd.raw_guard import find_clash, find_log_clash
+from ingestd.raw_guard import Clash, find_clash, find_log_clash, find_own_clash
 from ingestd.settings.model import ENV_PREFIX, PLACES, Settings, environment_name, sections, setting_keys
 from ingestd.words import closest, in_plain_words, shown, shown_value
 
@@ -89,8 +89,8 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
     Raises:
         UsageError: an unknown key, a bad value, an unreadable file, a path that would make ingestd write among the raw
-            files, a log among or over ingestd's own, a current folder that is gone or closed; the message names key,
-            place and the nearest key.
+            files or delete its own, a log among or over ingestd's own, a current folder that is gone or closed; the
+            message names key, place and the nearest key.
     """
     _require_current_folder(os.environ)
     path = find_config(config, os.environ)
@@ -111,6 +111,7 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
     settings.taken_from(path, sha256, usual)
     _refuse_undecodable(settings, path, given)
     _refuse_raw_places(settings, path, given)
+    _refuse_own_places(settings, path, given)
     _refuse_own_log(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:
@@ -196,18 +197,27 @@ def _refuse_undecodable(settings: Settings, path: Path | None, flags: Flags) -> 
 
 def _refuse_raw_places(settings: Settings, path: Path | None, flags: Flags) -> None:
     """Refuse settings with which a write could reach the raw files (`ingestd.raw_guard`)."""
-    clash = find_clash(settings.layout)
-    if clash is None:
-        return
+    if (clash := find_clash(settings.layout)) is not None:
+        raise _clashing(clash, "paths.raw_root", settings, path, flags)
+
+
+def _refuse_own_places(settings: Settings, path: Path | None, flags: Flags) -> None:
+    """Refuse settings with which ingestd would delete or replace files of its own."""
+    if (clash := find_own_clash(settings.layout)) is not None:
+        raise _clashing(clash, "", settings, path, flags)
+
+
+def _clashing(clash: Clash, other: str, settings: Settings, path: Path | None, flags: Flags) -> UsageError:
+    """Return the error for a place that follows, perhaps, from another setting, and clashes with the `other` one."""
     key = clash.key
     while key in PLACES and not _is_set(settings, key):
         key, _ = PLACES[key]
-    unset = not _is_set(settings, key)  # a default: then only the raw root can have been set wrongly
+    unset = not _is_set(settings, key)  # a default: then only the other one can have been set wrongly
     follows = "" if key == clash.key else f" (it follows from {key})"
-    raise UsageError(
+    return UsageError(
         f"{clash.key} = {clash.place}{follows}: {clash.fault}",
-        place=_place(("paths.raw_root" if unset else key).split("."), path, flags),
-        next_step=f"set {key} and paths.raw_root to separate places",
+        place=_place((other if other and unset else key).split("."), path, flags),
+        next_step=f"set {key} and {other} to separate places" if other else f"set {key} to a place of its own",
     )
 
 

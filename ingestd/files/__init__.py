@@ -26,7 +26,7 @@ from ingestd.files.durable import (
     write_atomic,
     write_new,
 )
-from ingestd.files.existence import exists, is_dir, is_file, is_gone, is_taken
+from ingestd.files.existence import exists, is_dir, is_file, is_gone, is_spelt_so, is_taken
 from ingestd.files.lock import Holder, Lock
 from ingestd.files.look import (
     FileStat,
@@ -74,6 +74,7 @@ __all__ = [
     "is_gone",
     "is_hidden",
     "is_of_one_place",
+    "is_spelt_so",
     "is_taken",
     "make_folders",
     "may_be_csv",

@@ -41,6 +41,20 @@ def is_taken(path: Path) -> bool:
     return True
 
 
+def is_spelt_so(root: Path, name: str) -> bool:
+    """Tell whether what `name` leads to below `root` has this very name: a Windows share ignores case.
+
+    Raises:
+        OSError: a folder on the way cannot be listed.
+    """
+    place = root
+    for part in name.split("/"):
+        if all(entry.name != part for entry in place.iterdir()):
+            return False
+        place /= part
+    return True
+
+
 def is_gone(path: Path) -> bool:
     """Tell whether it is certain that nothing exists there."""
     try:

@@ -189,7 +189,7 @@ class Decider:
             return None
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
-        if self.originals.holds(catalog, run, task.now):
+        if self.originals.holds(catalog, run, task):
             return self._merged(self._copy(run, outcome), run, placing)
         return self._moved(run, outcome, placing)
 

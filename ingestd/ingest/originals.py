@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from math import inf
@@ -73,16 +74,16 @@ class Originals:
     def _state(self, source_file: str) -> FileStat | None:
         return files.state_below(self._context.raw_root, source_file)
 
-    def holds(self, catalog: Catalog, run: KnownRun, now: datetime) -> bool:
+    def holds(self, catalog: Catalog, run: KnownRun, copy: StageTask) -> bool:
         """Tell whether the raw file of a run still holds its measurement: unchanged, with more rows, or edited.
 
         It is read only when its state changed. If it does not hold it, another run's bytes or another measurement took
-        the path, or nothing is left there, and the run is where its bytes are.
+        the path, or nothing is left there, and the run is where its bytes are: in the `copy`.
         """
         path = self._context.raw_root / run.source_file
         try:
             status = self._state(run.source_file)
-            if status is None:
+            if status is None or self._is_renamed(run.source_file, copy.source_file):
                 return False
             if status.stamp == run.stamp:
                 return True
@@ -93,11 +94,17 @@ class Originals:
                 return False
             if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
                 return True
-            return self._tells_start(run, status, now)
+            return self._tells_start(run, status, copy.now)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True  # what cannot be looked at is not known to be gone
+
+    def _is_renamed(self, before: str, now: str) -> bool:
+        """Tell whether a file only got another spelling of its name, and is still found by the one before."""
+        if _any_spelling(before) != _any_spelling(now):
+            return False
+        return not files.is_spelt_so(self._context.raw_root, before)
 
     def _tells_start(self, run: KnownRun, status: FileStat, now: datetime) -> bool:
         """Tell whether a raw file has rows below a header that gives the run's start."""
@@ -110,6 +117,11 @@ class Originals:
         except Reject:
             return False
         return (start.utc, start.origin) == (run.start_time_utc, "header")
+
+
+def _any_spelling(name: str) -> str:
+    """Return what the spellings share by which a file system may find one file: upper and lower case, NFC and NFD."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _covered(catalog: Catalog, run: KnownRun) -> bool:

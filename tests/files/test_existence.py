@@ -38,3 +38,12 @@ def test_what_is_out_of_reach_is_not_called_gone(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="File name too long"):
             ask(tmp_path / ("x" * 300))
     assert not files.is_gone(tmp_path / ("x" * 300))
+
+
+def test_a_name_is_spelt_in_one_way(tmp_path: Path) -> None:
+    """Each folder on the way counts, and the file; what is not there has no spelling."""
+    (tmp_path / "Day").mkdir()
+    (tmp_path / "Day" / "It_1.csv").touch()
+    assert files.is_spelt_so(tmp_path, "Day/It_1.csv")
+    assert not files.is_spelt_so(tmp_path, "day/It_1.csv")
+    assert not files.is_spelt_so(tmp_path, "Day/it_1.csv")

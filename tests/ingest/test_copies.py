@@ -312,6 +312,29 @@ def test_case_twins(archive: Archive) -> None:
     assert archive.backfill() == [("updated", "day/X_1.csv"), ("updated", "day/x_1.csv")]
 
 
+@pytest.mark.parametrize("name", ["Day/It_1.csv", "day/iT_1.csv"])
+def test_another_spelling_on_a_share_that_ignores_case(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The old name still leads to the file, which is no copy of itself: the run moves, and an edit stays an edit."""
+    lstat = Path.lstat
+
+    def in_any_case(path: Path) -> os.stat_result:
+        spelt = {str(one).lower(): one for one in archive.raw.rglob("*")}
+        return lstat(spelt.get(str(path).lower(), path))
+
+    archive.put("day/It_1.csv", RUN.data)
+    archive.backfill()
+    archive.move("day/It_1.csv", name)
+    if name.startswith("D"):
+        archive.delete("day")
+    monkeypatch.setattr(Path, "lstat", in_any_case)
+    assert archive.backfill_amid() == [("moved", name)]
+    archive.put(name, RUN.but(chip=67).data)
+    assert archive.backfill_amid() == [("edited", name)]
+    assert list(archive.live()) == [name]
+
+
 def test_the_same_run_in_two_new_folders(archive: Archive) -> None:
     """Written to two folders and seen at once: the first path is the run, the second its copy."""
     archive.put(A, RUN.data)

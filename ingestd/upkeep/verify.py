@@ -40,8 +40,8 @@ from ingestd.upkeep.staged import (
     retired_rows,
 )
 
-DEEP_KINDS = frozenset({"raw-bytes", "raw-unparsed", "parquet-cells"})
-"""What only `deep` can see."""
+DEEP_KINDS = frozenset({"raw-bytes", "raw-unparsed", "raw-unreadable", "parquet-cells"})
+"""What is found by reading raw files, which only `deep` does."""
 
 OTHER_SETTINGS = "is the right config file in force (`ingestd config show`)?"
 """What to ask if bytes that were staged could not be staged today."""

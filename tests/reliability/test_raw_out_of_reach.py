@@ -52,6 +52,18 @@ def test_a_raw_file_that_may_not_be_read_cannot_be_compared(empty: Archive) -> N
     assert (done["cells"] > 0, done["exit_code"]) == (True, 0)
 
 
+def test_a_raw_file_that_may_not_be_read_is_named_beside_damage_too(empty: Archive) -> None:
+    """A deep verify looks at damage once more: what it could not read, and so never compared, is told all the same."""
+    for n, name in enumerate(["day/It_1.csv", "day/It_2.csv"]):
+        empty.put(name, RUN.but(start=1758632155.25 + n, sample=n).data)
+    empty.backfill()
+    empty.layout.history_file("Alisson72").unlink()
+    (empty.raw / "day/It_1.csv").chmod(0)
+    found = run_powerless(empty, "verify", "--deep")["findings"]
+    kinds = [("history-missing", "histories/Alisson72_history.csv"), ("raw-unreadable", "day/It_1.csv")]
+    assert sorted((one["kind"], one["path"]) for one in found) == kinds
+
+
 def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:
     """Of two runs without Parquet that one is staged again whose folder may be entered; the other is named as left."""
     for n, name in enumerate(["day/It_1.csv", "other/It_2.csv"]):

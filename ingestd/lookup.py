@@ -115,9 +115,12 @@ def refuse_folder(layout: Layout, name: str) -> None:
 
 
 def raw_file_is_gone(layout: Layout, source_file: str) -> bool:
-    """Tell whether a raw file was deleted or moved; False if the share is away or its folder out of reach."""
+    """Tell whether a raw file was deleted or moved, or a link or a folder is in its place, so that no scan finds it.
+
+    False if the share is away or its folder out of reach.
+    """
     try:
-        return files.is_dir(layout.raw_root) and not files.exists(layout.raw_file(source_file))
+        return files.is_dir(layout.raw_root) and files.state_below(layout.raw_root, source_file) is None
     except OSError:
         return False
 

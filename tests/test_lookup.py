@@ -114,6 +114,22 @@ def test_a_raw_file_is_gone_only_where_the_raw_root_is_there(layout: Layout, tmp
     assert not raw_file_is_gone(layout, NAME)
 
 
+def test_a_raw_file_that_no_scan_finds_any_more_is_gone(layout: Layout) -> None:
+    """A link in its place, or in that of its folder, is not followed, and a folder is no file."""
+    raw = layout.raw_root
+    (raw / NAME).rename(raw / "kept.txt")
+    (raw / NAME).symlink_to(raw / "kept.txt")
+    assert raw_file_is_gone(layout, NAME)
+    (raw / NAME).unlink()
+    (raw / NAME).mkdir()
+    assert raw_file_is_gone(layout, NAME)
+    (raw / NAME).rmdir()
+    (raw / "kept.txt").rename(raw / NAME)
+    (raw / NAME).parent.rename(raw / "elsewhere")
+    (raw / NAME).parent.symlink_to("elsewhere")
+    assert raw_file_is_gone(layout, NAME)
+
+
 def test_a_manifest_is_there_before_its_first_compaction(layout: Layout) -> None:
     """A log is enough to be read; neither is told as what it is, with the command that makes one."""
     with pytest.raises(UsageError, match="there is no manifest here") as raised:

@@ -102,7 +102,7 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
         if told.get(key):
             say(told[key], lead=f"  {key + ':':<10}")
     if gone:
-        say("  (the file is gone: it was deleted, moved or renamed)")
+        say("  (the file is gone: it was deleted, moved, renamed or put behind a link)")
         say(f"next: put it back, corrected, or forget it: `ingestd rejects retry {quoted(reject['source_file'])}`")
         return
     if not binary:

@@ -315,9 +315,11 @@ def _undecided(store: ManifestStore, now: Content, run: ManifestRow | None, *, k
 def _rejected(note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:
     """Say why a file is rejected, and what is left of the run it was."""
     retry = f"`ingestd rejects retry {quoted(note.source_file)}`"
-    until = f"it stays rejected until its bytes change or {retry} succeeds"
+    until = f"it stays rejected until its bytes change or {retry} succeeds" if raw.exists else "the file is gone now"
+    if raw.passed_over:
+        until = f"it is passed over now ({raw.problem}), and {retry} forgets the reject"
     stays = f" Run {run.run_id}, staged from its earlier bytes ({count(run.rows, 'row')}), stays live." if run else ""
-    return f"It was rejected ({note.code}); {until if raw.exists else 'the file is gone now'}.{stays}"
+    return f"It was rejected ({note.code}); {until}.{stays}"
 
 
 def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow | None) -> str:

@@ -172,7 +172,7 @@ def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
     )
     path.unlink()
     assert staged.run("rejects", "show", REJECT).out.endswith(
-        "  (the file is gone: it was deleted, moved or renamed)\n"
+        "  (the file is gone: it was deleted, moved, renamed or put behind a link)\n"
         f"next: put it back, corrected, or forget it: `ingestd rejects retry {REJECT}`\n"
     )
     assert staged.run("rejects", "show", REJECT, "--json").json["gone"] is True
@@ -282,6 +282,23 @@ def test_retry_of_a_file_that_is_gone_forgets_the_reject(staged: Folder) -> None
     done = staged.run("rejects", "retry", "--all")
     assert (done.out, done.code) == (f"gone      {REJECT}\n1 file retried, 0 staged\n", 0)
     assert staged.run("rejects", "list").out == "no file is rejected\n"
+
+
+def test_a_reject_behind_a_link_is_one_of_a_file_that_is_gone(staged: Folder) -> None:
+    """Scans pass over a link: the lists say the same of it as status, `explain` why, and a retry forgets the reject."""
+    path = staged.raw / REJECT
+    path.rename(path.with_suffix(".txt"))
+    path.symlink_to(path.with_suffix(".txt"))
+    listed = staged.run("rejects", "list", "--json").json
+    assert (listed["rejects"], listed["gone"]) == ([], [REJECT])
+    assert staged.run("status", "--json").json["rejects"] == []
+    told = staged.run("explain", REJECT, "--json").json["verdict"]
+    assert "; it is passed over now (symbolic links are not followed), and `ingestd rejects retry " in told
+    done = staged.run("rejects", "retry", REJECT)
+    assert (done.out, done.code) == (f"gone      {REJECT}\n1 file retried, 0 staged\n", 0)
+    assert staged.run("explain", REJECT, "--json").json["verdict"] == (
+        "It is passed over: symbolic links are not followed."
+    )
 
 
 TOLD = '{"code": "not-pymeasure", "message": "x", "found": "\\\\x89", "source_file": "x", "rejected_at": "x"'

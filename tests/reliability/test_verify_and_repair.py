@@ -339,6 +339,17 @@ def test_a_plan_stages_nothing_from_what_is_no_raw_file(what: str, archive: Arch
     assert mend(archive).left == plan.left
 
 
+def test_the_lost_json_of_a_reject_behind_a_link_is_mended(archive: Archive) -> None:
+    """No scan finds the file any more, so the reject is forgotten, as that of a file that is gone."""
+    path = archive.raw / lived.REJECTED
+    path.rename(archive.root / "elsewhere.csv")
+    path.symlink_to(archive.root / "elsewhere.csv")
+    archive.layout.reject_file(lived.REJECTED).unlink()
+    assert damages(archive) == {("reject-missing", archive.layout.relative(archive.layout.reject_file(lived.REJECTED)))}
+    assert (mend(archive).left, damages(archive)) == ([], set())
+    assert lived.REJECTED not in archive.notes()
+
+
 def test_a_link_that_leads_nowhere_is_set_aside(archive: Archive) -> None:
     """A repair that says it moves one away does so."""
     stray = archive.layout.rejects_dir / "stray.json"

@@ -44,15 +44,20 @@ STARTS_WITH_DISK = "# Start when this disk is mounted (again)."
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the units need to know of one lab: the user, the raw files, and every folder that is written."""
+    """What the units need to know of one lab: the user, the raw files, and every folder that is written.
+
+    `entered` is what else has to be seen: the places as the config file names them, which links may lead away from, and
+    Python.
+    """
 
     user: str
     raw_root: Path
     written: tuple[Path, ...]
+    entered: tuple[Path, ...] = ()
 
     def unit(self, text: str, executable: Path) -> str:
         """Put this lab's user, folders and executable into the text of a unit; comments stay."""
-        folders = (self.raw_root, *self.written)
+        seen = (self.raw_root, *self.written, *self.entered, executable)
         values = {
             "User": self.user,
             # Not for the raw files: a share that is off would keep the service from starting, which can wait for it.
@@ -60,7 +65,7 @@ class Place:
             "ReadOnlyPaths": _listed([self.raw_root]),
             "ReadWritePaths": _listed(self.written),
         }
-        if any(folder.is_relative_to(home) for folder in folders for home in HOMES):
+        if any(place.is_relative_to(home) for place in seen for home in HOMES):
             values["ProtectHome"] = "read-only"
         disks = " ".join(_mount_units(self.written))
         lines = []
@@ -105,19 +110,17 @@ def find_place(settings: Settings, user: str | None) -> Place:
     raw = Path(os.path.realpath(layout.raw_root))
     if why := why_no_root(raw):
         raise UsageError(why, place=str(raw), next_step="check --data-root; is the disk mounted?")
-    written = _topmost(
-        Path(os.path.realpath(folder))
-        for folder in (
-            layout.stage_root,
-            layout.manifest_path.parent,
-            layout.wal_dir,
-            layout.events_dir,
-            layout.rejects_dir,
-            layout.histories_dir,
-            layout.metadata_dir,
-            layout.log_file.parent,
-        )
+    folders = (
+        layout.stage_root,
+        layout.manifest_path.parent,
+        layout.wal_dir,
+        layout.events_dir,
+        layout.rejects_dir,
+        layout.histories_dir,
+        layout.metadata_dir,
+        layout.log_file.parent,
     )
+    written = _topmost(Path(os.path.realpath(folder)) for folder in folders)
     for folder in written:
         if folder.is_relative_to(raw) or raw.is_relative_to(folder):
             raise UsageError(
@@ -125,7 +128,7 @@ def find_place(settings: Settings, user: str | None) -> Place:
                 place=str(folder),
                 next_step="let [paths] in the config file name folders apart from each other",
             )
-    return Place(_account(user, raw), raw, written)
+    return Place(_account(user, raw), raw, written, (layout.raw_root, *folders, Path(os.path.realpath(sys.executable))))
 
 
 def _account(user: str | None, raw: Path) -> str:

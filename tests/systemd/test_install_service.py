@@ -146,6 +146,32 @@ def test_data_in_a_home_folder_can_be_seen(installer: ModuleType, repository: Pa
         assert f"\nProtectHome={expected}\n" in place.unit(text, executable)
 
 
+def test_a_program_in_a_home_folder_can_be_seen(
+    install: Install, installer: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So can what a virtual environment elsewhere links to, a Python in a home, or systemd could not start ingestd."""
+    monkeypatch.setattr(installer, "HOMES", (str(tmp_path / "home"),))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "usr/bin/python3"))
+    assert install(*named("--data-root", str(data)))[1]["ProtectHome"] == "tmpfs"
+    with monkeypatch.context() as patch:
+        patch.setattr(installer, "HOMES", (str(tmp_path / "opt"),))
+        assert install(*named("--data-root", str(data)))[1]["ProtectHome"] == "read-only"
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/python3").symlink_to(tmp_path / "home/ana/.pyenv/bin/python3")
+    assert install(*named("--data-root", str(data)))[1]["ProtectHome"] == "read-only"
+
+
+def test_a_data_root_named_by_a_link_in_a_home_folder_can_be_seen(
+    install: Install, installer: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config file has the link's name: where the service does not see the link, it does not find the data."""
+    monkeypatch.setattr(installer, "HOMES", (str(tmp_path / "home"),))
+    (tmp_path / "home/ana").mkdir(parents=True)
+    (tmp_path / "home/ana/data").symlink_to(data)
+    code, unit, said = install(*named("--data-root", str(tmp_path / "home/ana/data")))
+    assert (code, unit["ProtectHome"]) == (0, "read-only"), said
+
+
 def test_a_disk_of_its_own_starts_and_stops_the_service(
     installer: ModuleType, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import UsageError
-from ingestd.files import why_no_root
+from ingestd.files import is_dir, is_taken, why_no_root
 from ingestd.settings import Settings, load_settings
 
 SOURCES = Path(__file__).resolve().parents[1] / "systemd"
@@ -104,7 +104,7 @@ def find_place(settings: Settings, user: str | None) -> Place:
     """Work out the place from the settings; the user is the owner of the raw files unless given.
 
     Raises:
-        UsageError: no raw root, nobody to run as, or a written folder inside the raw root or around it.
+        UsageError: no raw root, nobody to run as, or a written folder inside the raw root, around it, or that is none.
     """
     layout = settings.layout
     raw = Path(os.path.realpath(layout.raw_root))
@@ -127,6 +127,12 @@ def find_place(settings: Settings, user: str | None) -> Place:
                 f"ingestd would write here, and the raw files are in {raw}",
                 place=str(folder),
                 next_step="let [paths] in the config file name folders apart from each other",
+            )
+        if is_taken(folder) and not is_dir(folder):
+            raise UsageError(
+                "ingestd needs a folder here, and this is none",
+                place=str(folder),
+                next_step="move it away, or let [paths] in the config file name another place",
             )
     return Place(_account(user, raw), raw, written, (layout.raw_root, *folders, Path(os.path.realpath(sys.executable))))
 
@@ -229,9 +235,9 @@ def _settings_to_be(config: Path, data_root: Path) -> Settings:
     """Load the settings of a config file that is only written once everything is checked."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, config.name)
-        draft.write_text(config_text(data_root), "utf-8")
+        draft.touch()
         try:
-            return load_settings(draft)
+            return load_settings(draft, {"paths": {"data_root": data_root}})
         except UsageError as error:
             error.place = "option --data-root"
             raise

@@ -237,6 +237,24 @@ def test_a_refusal_writes_nothing(install: Install, root: Path, data: Path, tmp_
     assert code == 0, said
 
 
+def test_a_file_in_the_place_of_a_folder_is_refused(install: Install, root: Path, data: Path) -> None:
+    """It is named before any other folder is made."""
+    (data / "histories").touch()
+    code, _, said = install(*named("--data-root", str(data)))
+    assert (code, root.exists(), (data / "02_stage").exists()) == (2, False, False)
+    assert said.startswith(f"error: {data}/histories: ingestd needs a folder here, and this is none\n  next: ")
+
+
+def test_a_data_root_that_is_not_utf_8_is_refused(install: Install, root: Path, tmp_path: Path) -> None:
+    """The reason is the one that every command gives."""
+    data = tmp_path / os.fsdecode(b"d\xff")
+    (data / "01_raw").mkdir(parents=True)
+    code, _, said = install(*named("--data-root", str(data)))
+    assert (code, root.exists()) == (2, False)
+    assert said.startswith("error: option --data-root: paths.data_root = ")
+    assert "a path that is not UTF-8 cannot be used" in said
+
+
 def test_the_config_file_to_be_is_checked_as_one_that_is_there(install: Install, root: Path, data: Path) -> None:
     """A link that leads what is written into the raw files is refused before anything is written."""
     (data / "histories").symlink_to(data / "01_raw")

@@ -239,9 +239,10 @@ def _live_row(layout: Layout, run_id: str) -> ManifestRow:
     rows = _manifest(layout, all_versions=True)
     (row,) = rows_of(rows.filter(run_id=run_id_of(run_id, rows["run_id"])))
     if not row.live:
+        known = row.superseded_by in rows["run_id"]  # a rebuild without the events may not find it out
         raise UsageError(
             f"run {row.run_id} was superseded: another run stands for what was in {shown(row.source_file, 200)}",
-            next_step=f"load run {row.superseded_by}",
+            next_step=f"load run {row.superseded_by}" if known else "look for it among the runs of `load_manifest()`",
         )
     return row
 

@@ -15,6 +15,7 @@ from archive import Archive
 from measurement import BROKEN
 from powerless import powerless
 
+from ingestd.api import load_run
 from ingestd.errors import UsageError
 from ingestd.files import look
 from ingestd.upkeep.explain import Story, explain
@@ -114,6 +115,9 @@ def test_a_superseded_run_whose_successor_is_not_known_names_none(archive: Archi
     assert lived.mend(archive).left == []
     told = f"It was run {old.run_id}, superseded by a run that is not known any more."
     assert story(archive, old.run_id).verdict == told
+    with pytest.raises(UsageError, match=f"run {old.run_id} was superseded") as refused:
+        load_run(old.run_id, archive.root, config=archive.root.parent / "config.toml")
+    assert refused.value.next_step == "look for it among the runs of `load_manifest()`"
 
 
 def test_a_file_that_is_new_or_changed_or_running(archive: Archive) -> None:

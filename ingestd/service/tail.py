@@ -49,7 +49,8 @@ class Wanted:
 
 def _chips(line: LogLine) -> set[str]:
     named = [line.fields.get("chip"), line.fields.get("old_chip"), line.fields.get("chips")]
-    return {str(chip).lower() for value in named for chip in (value if isinstance(value, list) else [value])}
+    chips = (chip for value in named for chip in (value if isinstance(value, list) else [value]))
+    return {str(chip).lower() for chip in chips if chip is not None}
 
 
 def read_log(path: Path, *, last: int, level: str | None = None, chip: str | None = None) -> Iterator[LogLine]:

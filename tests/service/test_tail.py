@@ -124,6 +124,8 @@ def test_level_and_chip_choose_before_the_lines_are_counted(log: Path) -> None:
     assert events(list(read_log(log, last=2, level="warning"))) == ["c", "crash"]
     assert events(list(read_log(log, last=9, chip="alisson67"))) == ["a", "c"]
     assert events(list(read_log(log, last=9, chip="Alisson68"))) == ["x"]
+    with pytest.raises(UsageError, match="about chip None"):  # a line about no chip is not about a chip of that name
+        list(read_log(log, last=9, chip="None"))
 
 
 def test_a_chip_that_no_line_is_about_is_told(log: Path) -> None:

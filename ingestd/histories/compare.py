@@ -374,9 +374,9 @@ def _cell_differences(
 
 def _same_number(old: str, new: str) -> bool:
     try:
-        return Decimal(old) == Decimal(new)
+        return old == new or Decimal(old) == Decimal(new)  # NaN is not equal to itself
     except InvalidOperation:
-        return old == new
+        return False
 
 
 def _difference(chip: str, row: Row, column: str, old: str, new: str) -> Difference:

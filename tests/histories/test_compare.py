@@ -333,12 +333,13 @@ def test_a_hostile_column_name_is_only_text(tmp_path: Path) -> None:
     assert [d[1] for d in found(compare(tmp_path, OLD_ROWS, new))] == ["*", "^.*$"]
 
 
-@pytest.mark.parametrize("seq", ["9" * 5000, "1E+9999999", "1E-9999999", "sNaN", "Infinity"])
+@pytest.mark.parametrize("seq", ["9" * 5000, "1E+9999999", "1E-9999999", "NaN", "sNaN", "Infinity"])
 def test_a_hostile_number_is_only_text(tmp_path: Path, seq: str) -> None:
-    """A `seq` of thousands of digits, or beyond all numbers, is a difference, not a crash."""
+    """A `seq` of thousands of digits, or beyond all numbers, is a difference, not a crash; and the same as itself."""
     old = [{**OLD_ROWS[0], "seq": seq, "file_idx": "sNaN", "summary": "\x1b[2J"}]
     comparison = compare(tmp_path, old, as_new(OLD_ROWS[:1]))
     assert [column for _, column, _, _ in found(comparison)] == ["seq", "summary", "file_idx"]
+    assert compare(tmp_path, old, old).same
     assert all(line.isprintable() for line in comparison.lines())
 
 

@@ -134,7 +134,9 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     """
     settings = _settings(data_root, config)
     name = source_file_of(settings.layout, str(source))
-    if why := files.why_passed_over(settings.layout.raw_root, name):
+    with files.as_retry(settings.layout.raw_file(name)):
+        why = files.why_passed_over(settings.layout.raw_root, name)
+    if why:
         raise UsageError(f"ingestd passes over this file: {why}", place=name, next_step="name a file that a scan finds")
     changes: list[HistoryChange] = []
     with opened(settings) as ingest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -47,14 +48,15 @@ def source_file_of(layout: Layout, given: str, known: Collection[str] = (), *, a
     """Turn a path, or a path relative to the raw root, into the name a raw file has in the manifest.
 
     Symbolic links that lead to the raw root are followed, those below it are not. A file that is gone is found among
-    the `known` names; with `anyway`, one that is neither there nor known gets its likeliest name.
+    the `known` names; one that is out of reach may be there. With `anyway`, one that is neither there nor known gets
+    its likeliest name.
 
     Raises:
         UsageError: it does not lead to a file below the raw root.
     """
     names = list(_names_of(layout, given))
     for name in names:
-        if name in known or os.path.lexists(layout.raw_root / name):
+        if name in known or not _is_absent(layout.raw_root / name):
             return name
     if "\\" in given:  # a name as it is printed, with characters escaped that would drive a terminal
         for name in known:
@@ -67,6 +69,14 @@ def source_file_of(layout: Layout, given: str, known: Collection[str] = (), *, a
         place=shown(given, 200),
         next_step=f"give its path below {layout.raw_root}, or check --data-root and --raw-root",
     )
+
+
+def _is_absent(path: Path) -> bool:
+    """Tell whether nothing has this name, or nothing can; False if that cannot be determined."""
+    try:
+        return not files.is_taken(path)
+    except OSError as error:
+        return error.errno in {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def _names_of(layout: Layout, given: str) -> Iterator[str]:

@@ -294,6 +294,8 @@ UNWRITTEN = "Retry this history could not be written: Permission denied"
         ("data/02_stage", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
         ("data/02_stage/_manifest", [DENIED, DENIED, FINE, DENIED, DENIED, DENIED, DENIED]),
         ("data/02_stage/_rejects", [FINE, FINE, FINE, FINE, FINE, DENIED, FINE]),
+        ("data/01_raw/day", [*[FINE] * 4, DENIED, "Reject ", FINE]),
+        ("data/01_raw", [*[FINE] * 4, DENIED, DENIED, FINE]),
         ("data/histories", [FINE, FINE, DENIED, FINE, UNWRITTEN, "Reject ", FINE]),
         ("data/histories/Alisson72_history.csv", [FINE, FINE, DENIED, FINE, FINE, "Reject ", FINE]),
         ("config", [*[FINE] * 5, "Reject ", "UsageError Permission denied"]),

@@ -253,6 +253,11 @@ def _quoted(value: str) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(_value(item) for item in value)
-    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 500)
+    return ", ".join(map(_item, value)) if isinstance(value, list) else _item(value)
+
+
+def _item(value: object) -> str:
+    try:
+        return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 500)
+    except RecursionError:  # lists within lists, hundreds deep
+        return "..."

@@ -44,6 +44,15 @@ def test_any_bytes_are_a_line_that_can_be_shown(raw: bytes) -> None:
     assert all(part.isprintable() for part in shown.split("\n"))
 
 
+@pytest.mark.parametrize("deep", [400, 900, 960])
+def test_lists_within_lists_are_shown(deep: int) -> None:
+    """Python can read them deeper than it can follow them."""
+    raw = line("x").rstrip("}\n") + ', "a": ' + "[" * deep + "]" * deep + "}"
+    parsed = parse_line(raw.encode())
+    assert parsed.event in {"x", ""}
+    assert render_line(parsed).plain
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingestd.errors import UsageError
-from ingestd.files import is_dir, is_taken, why_no_root
+from ingestd.errors import Retry, UsageError
+from ingestd.files import as_retry, is_dir, is_taken, why_no_root
 from ingestd.settings import Settings, load_settings
 
 SOURCES = Path(__file__).resolve().parents[1] / "systemd"
@@ -270,9 +270,10 @@ def main(arguments: list[str] | None = None) -> int:
                 "ingestd is not installed here", place=str(executable), next_step=f"{sys.executable} -m pip install ."
             )
         settings = _settings(asked.root, asked.data_root, os.environ)
-        place = find_place(settings, asked.user)
+        with as_retry(settings.layout.data_root):
+            place = find_place(settings, asked.user)
         install(place, asked.root, executable, settings.layout.data_root)
-    except UsageError as error:
+    except (UsageError, Retry) as error:
         print(f"error: {error.place}: {error.message}\n  next: {error.next_step}", file=sys.stderr)
         return 2
     print(f"installed: runs as {place.user}, reads {place.raw_root}, writes {_listed(place.written)}")

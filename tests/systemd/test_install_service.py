@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import pwd
@@ -243,6 +244,20 @@ def test_a_file_in_the_place_of_a_folder_is_refused(install: Install, root: Path
     code, _, said = install(*named("--data-root", str(data)))
     assert (code, root.exists(), (data / "02_stage").exists()) == (2, False, False)
     assert said.startswith(f"error: {data}/histories: ingestd needs a folder here, and this is none\n  next: ")
+
+
+def test_raw_files_that_root_may_not_look_at_are_refused(
+    install: Install, installer: ModuleType, root: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a user mounted a folder (sshfs), root gets an error: it is told, with its place."""
+
+    def refuse(raw: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(raw))
+
+    monkeypatch.setattr(installer, "why_no_root", refuse)
+    code, _, said = install(*named("--data-root", str(data)))
+    assert (code, root.exists()) == (2, False)
+    assert said.startswith(f"error: {data}/01_raw: Permission denied\n  next: give the user who runs ingestd (uid ")
 
 
 def test_a_data_root_that_is_not_utf_8_is_refused(install: Install, root: Path, tmp_path: Path) -> None:

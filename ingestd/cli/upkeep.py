@@ -248,7 +248,8 @@ def _raw_lines(story: Story) -> Iterator[tuple[str, str]]:
     now = story.raw.content
     if now is not None:
         digest = f", SHA-256 {now.sha256[:16]}…" if now.sha256 else ""
-        yield "raw file", f"{now.size:,} bytes, {count(now.rows, 'row')}, {now.state}{digest}"
+        rows = "" if now.rows is None else f"{count(now.rows, 'row')}, "
+        yield "raw file", f"{now.size:,} bytes, {rows}{now.state}{digest}"
     else:
         yield "raw file", story.raw.problem or "not there"
 

@@ -30,7 +30,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import glance
-from ingestd.raw.settling import Observation, State, judge, queued
+from ingestd.raw.settling import Observation, State, judge, judge_outside, queued
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import fate_of_copy
@@ -46,13 +46,16 @@ _MADE_RUNS = {Event.MOVED, *(event for event in Event if event.stages)}
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a raw file holds now, and whether it is over; `age_s` is the time since its last change, in seconds."""
+    """What a raw file holds now, and whether it is over; `age_s` is the time since its last change, in seconds.
+
+    `rows` is None for a file too large to be staged: it is not looked into.
+    """
 
     size: int
     mtime_ns: int
     age_s: float
     sha256: str | None
-    rows: int
+    rows: int | None
     state: str
     reason: str
     code: str
@@ -172,17 +175,18 @@ def _raw(settings: Settings, source_file: str, now: datetime) -> RawFile:
     if read is None:
         return RawFile(path, problem="no regular file", passed_over=True)
     age = read.before.age_s(now)
-    looked = glance(read.data)
+    whole = len(read.data) <= settings.max_file_bytes
+    looked = glance(read.data) if whole else None
     writers = read_writers([read.before], visible=settings.settle.writers_visible)
     seen = Observation(abs(age), writers.writer_of(read.before))
-    verdict = judge(seen, looked, len(read.data), settings.patience)
-    whole = len(read.data) <= settings.max_file_bytes
+    patience = settings.patience
+    verdict = judge(seen, looked, len(read.data), patience) if looked else judge_outside(seen, patience)
     content = Content(
         size=read.before.size,
         mtime_ns=read.before.mtime_ns,
         age_s=round(age, 1),
         sha256=hashlib.sha256(read.data).hexdigest() if whole else files.sha256_of(path),
-        rows=looked.rows,
+        rows=looked.rows if looked else None,
         state=verdict.state.value,
         reason=verdict.reason,
         code=verdict.code,

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import lived
@@ -130,6 +131,17 @@ def test_a_file_that_is_new_or_changed_or_running(archive: Archive) -> None:
     assert story(archive, "new/It_31.csv").verdict.startswith("It is queued")
     with archive.put("new/It_32.csv", lived.number(32).data).open("ab"):
         assert story(archive, "new/It_32.csv").verdict.startswith("It is running")
+
+
+def test_a_file_that_is_too_large_is_not_looked_into(tmp_path: Path) -> None:
+    """Only its beginning would be seen: no row of it is counted, and the cut is not taken for that of its last line."""
+    archive = Archive(tmp_path, stage={"max_file_mib": 0.01})
+    changed = archive.put("large.csv", lived.number(1, rows=1000).data).stat().st_mtime
+    told = explain(archive.settings, "large.csv", datetime.fromtimestamp(changed + 5, UTC))
+    assert told.verdict.startswith("It is over and not staged yet")
+    assert told.raw.content is not None
+    assert (told.raw.content.state, told.raw.content.rows) == ("settled", None)
+    assert told.raw.content.sha256 == hashlib.sha256(lived.number(1, rows=1000).data).hexdigest()
 
 
 def test_unknown_files_and_runs_are_refused_with_the_nearest(archive: Archive) -> None:

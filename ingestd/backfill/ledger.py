@@ -23,6 +23,13 @@ class Ledger:
         self._fates: dict[str, Fate] = {}
         self._told: dict[str, WaitingFile | RejectedFile | FailedFile] = {}
 
+    def follow(self, scan: Scan) -> None:
+        """Go on with a later scan: what it does not see has no fate any more."""
+        self._scan = scan
+        for name in [name for name in self._fates if not scan.saw(name)]:
+            del self._fates[name]
+            self._told.pop(name, None)
+
     def put(self, name: str, fate: Fate) -> None:
         """Give a file this fate in place of the one it had, and drop what was to be said about that one."""
         self._fates[name] = fate

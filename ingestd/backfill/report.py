@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ingestd.backfill.fate import Fate
 from ingestd.errors import Corrupt, Retry
+from ingestd.files import Scan, to_see
 from ingestd.ingest.lost import LostFile
 from ingestd.manifest.record import Event, Reason, Record
 from ingestd.raw.settling import State
@@ -105,3 +106,14 @@ class Report:
             self.warnings.pop(record.source_file, None)
             if texts:
                 self.warnings[record.source_file] = list(map(sys.intern, texts))  # many files have the same
+
+    def name_passed_over(self, scan: Scan) -> None:
+        """Name what a scan passed over, in place of what an earlier one did."""
+        reasons = (
+            (scan.links, "a symbolic link; links are not followed"),
+            (scan.specials, "not a regular file"),
+            (scan.undecodable, "its name is not UTF-8: rename it"),
+        )
+        found = {name: reason for names, reason in reasons for name in names}
+        closed = {name or ".": f"cannot be looked at: {why}; {to_see(why)}" for name, why in scan.unreadable}
+        self.passed_over, self.unreachable = found | closed, sorted([*scan.undecodable, *closed])

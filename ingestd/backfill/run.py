@@ -16,7 +16,7 @@ from ingestd.backfill.fate import Fate
 from ingestd.backfill.ledger import Ledger
 from ingestd.backfill.report import FailedFile, RejectedFile, Report, WaitingFile
 from ingestd.errors import Corrupt, NoWorkers, Retry, UsageError
-from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, state_below, to_see, try_root
+from ingestd.files import FileStat, Scan, exists, retry_from, scan_csvs, state_below, try_root
 from ingestd.histories.blocked import problem_of
 from ingestd.ingest.commit import Clock, Ingest, opened, utc_now
 from ingestd.ingest.lost import LostFile, lost_files
@@ -116,7 +116,8 @@ def dry_run(settings: Settings, *, force: bool = False) -> Report:
     catalog = ManifestStore(settings.layout).catalog
     scan = scan_csvs(settings.layout.raw_root, known=None if force else catalog.run_files())
     undecided = catalog.undecided(scan.files)
-    report = _report_on(scan)
+    report = Report()
+    report.name_passed_over(scan)
     for name in sorted(scan.files if force else undecided):
         report.to_do[name] = "unchanged" if name not in undecided else "changed" if catalog.is_known(name) else "new"
     to_do = len(report.to_do)
@@ -149,10 +150,12 @@ class _Run:
         self.options = options
         self.scan = scan
         self.ledger = Ledger(scan)
-        self.report = _report_on(scan)
+        self.report = Report()
+        self.report.name_passed_over(scan)
         self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
         self._scanned_at = time.monotonic()
         self._changed_at: dict[str, float] = {}  # when a file was first seen in another state than the scan's
+        self._lost_sight = False  # a file of the scan was gone when it was to be read: deleted or moved
         self._covered: set[str] = set()  # runs whose raw files got the bytes of others
         self._total = 0
         self._compact_at = COMPACT_FROM
@@ -172,9 +175,19 @@ class _Run:
         return self.report
 
     def _stage_in_passes(self) -> None:
+        """Stage and commit what was found, then what a folder that was renamed meanwhile has taken to other paths."""
+        self._stage_all(self._to_do())
+        if self._lost_sight and self.options.only is None and not self.options.stop():
+            catalog = self.ingest.store.catalog
+            self.scan = scan_csvs(self.settings.layout.raw_root, known=catalog.run_files())
+            self._scanned_at = time.monotonic()
+            self.ledger.follow(self.scan)
+            self.report.name_passed_over(self.scan)
+            self._stage_all(self._in_order(catalog.undecided(self.scan.files)))
+
+    def _stage_all(self, to_do: dict[str, FileStat]) -> None:
         """Stage and commit, and look again at what was too young or changed meanwhile."""
-        to_do = self._to_do()
-        self._total = len(to_do)
+        self._total += len(to_do)
         self._stage(to_do)
         for _ in range(LOOKS - 1):
             if not self._again or self.options.stop():
@@ -198,9 +211,12 @@ class _Run:
                 self.ledger.put(name, Fate.REJECTED_BEFORE)
             elif note.outcome == "queued":
                 self._wait(name, queued(note.code), found[name], fate=Fate.WAITING_BEFORE)
+        return self._in_order(wanted)
+
+    def _in_order(self, wanted: dict[str, FileStat]) -> dict[str, FileStat]:
         for name in wanted:
             self.ledger.put(name, Fate.TO_DO)
-        return {name: wanted[name] for name in looking_order(catalog, wanted)}
+        return {name: wanted[name] for name in looking_order(self.ingest.store.catalog, wanted)}
 
     def _wait_until(self, moment: float) -> None:
         """Wait until a moment of the monotonic clock, or until a stop is asked for."""
@@ -370,21 +386,10 @@ class _Run:
                 self._out_of_reach(name, error)
                 continue
             if status is None:
+                self._lost_sight = True
                 continue
             if self.options.force or not catalog.is_current(name, status.stamp):
                 pending[name] = status
             if status != before:
                 self._changed_at[name] = time.monotonic()
         return pending
-
-
-def _report_on(scan: Scan) -> Report:
-    """Begin a report with the names that a scan passed over."""
-    reasons = (
-        (scan.links, "a symbolic link; links are not followed"),
-        (scan.specials, "not a regular file"),
-        (scan.undecodable, "its name is not UTF-8: rename it"),
-    )
-    found = {name: reason for names, reason in reasons for name in names}
-    closed = {name or ".": f"cannot be looked at: {why}; {to_see(why)}" for name, why in scan.unreadable}
-    return Report(passed_over=found | closed, unreachable=sorted([*scan.undecodable, *closed]))

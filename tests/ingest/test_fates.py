@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -123,6 +124,42 @@ def test_what_another_process_decides_first_is_overtaken(archive: Archive) -> No
     assert archive.backfill_amid(engine=lambda context, _: Slow(archive, context)) == []
     assert archive.report.fates == Counter({Fate.OVERTAKEN: 2})
     assert len(archive.live()) == 2
+
+
+class Renaming(InlineEngine):
+    """An engine beside which a folder is renamed before the first file is read."""
+
+    def __init__(self, archive: Archive, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]  # the context
+        self._archive = archive
+
+    def stage(self, batches: Iterable[list[StageTask]], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
+        """Rename it once, then stage."""
+        if (self._archive.raw / "2025-09-23").exists():
+            self._archive.move("2025-09-23", "chips/Alisson72")
+        return super().stage(batches, stop)
+
+
+@pytest.mark.parametrize("options", [{}, {"force": True}])
+def test_a_folder_renamed_meanwhile_is_staged_where_it_is_now(archive: Archive, options: dict[str, bool]) -> None:
+    """Its runs, rejects and queued files are found again under the new name by the same backfill, and count once."""
+    archive.put(C, RUN.but(start=1758640000.5, sample=3).data)
+    archive.backfill()
+    archive.put(A, RUN.data)
+    archive.put(B, OTHER.data)
+    archive.put("2025-09-23/bad.csv", BROKEN)
+    archive.put("2025-09-23/queued.csv", RUN.but(rows=0, sample=1).data)
+    archive.put("other/bad.csv", BROKEN + b"2")
+    amid = Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now, **options)
+    report = backfill(archive.settings, replace(amid, on_record=archive.records.append))
+    moved = {f"chips/Alisson72/{name}" for name in ("It_1.csv", "It_2.csv")}
+    assert archive.live().keys() == moved | {C}
+    there = Fate.RESTAGED if options else Fate.KNOWN
+    assert report.fates == Counter({Fate.INGESTED: 2, Fate.REJECTED: 2, Fate.WAITING: 1, there: 1})
+    assert [file.source_file for file in report.waiting] == ["chips/Alisson72/queued.csv"]
+    rejected = {file.source_file for file in report.rejected}
+    assert rejected == {"chips/Alisson72/bad.csv", "other/bad.csv"}
+    assert archive.backfill() == []
 
 
 def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:

@@ -162,7 +162,15 @@ def _service(layout: Layout) -> tuple[ServicePart, list[Trouble], dict[str, Retr
         changed_config=_changed_config(state),
         backlog=state.backlog,
     )
-    return part, list(state.troubles), {retry.source_file: retry for retry in state.retrying}
+    return part, _causes(state.troubles), {retry.source_file: retry for retry in state.retrying}
+
+
+def _causes(troubles: Sequence[Trouble]) -> list[Trouble]:
+    """Leave out what is there already: the service has a trouble for each job that a cause prevents."""
+    met: dict[tuple[str, str], Trouble] = {}
+    for trouble in troubles:
+        met.setdefault((trouble.message, trouble.place), trouble)
+    return list(met.values())
 
 
 def _changed_config(state: ServiceState) -> str:

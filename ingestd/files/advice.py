@@ -27,9 +27,12 @@ _LOCKED: Final = {0x10: "i", 0x20: "a"}
 """`FS_IMMUTABLE_FL` and `FS_APPEND_FL`, and what `chattr` calls them."""
 
 
-def to_see(why: str) -> str:
-    """Say what to do so that a raw file or folder can be looked at; `why` is the system's text for what hinders it."""
-    return _UNSEEN.get(why, "let the user ingestd runs as read it")
+def to_see(why: str, usual: str = "let the user ingestd runs as read it") -> str:
+    """Say what to do so that a raw file or folder can be looked at; `why` is the system's text for what hinders it.
+
+    `usual` is the answer to all that has none of its own, such as a permission that is missing.
+    """
+    return _UNSEEN.get(why, usual)
 
 
 def to_get_access(path: Path, what: str) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from ingestd.files import Scan, why_passed_over
+from ingestd.files import Scan, to_see, why_passed_over
 from ingestd.ingest.lost import LostFile, emptied, overwritten
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
@@ -17,8 +17,10 @@ from ingestd.raw.settling import queued
 from ingestd.upkeep.findings import Finding, fate_of_copy
 from ingestd.words import count, quoted
 
-LET_READ = "give the user of this command read access, then run `ingestd verify` again"
-"""What to do about what cannot be read."""
+
+def to_read(why: str) -> str:
+    """Say what to do about what cannot be read; `why` is the system's text for what hinders it."""
+    return f"{to_see(why, 'give the user of this command read access')}, then run `ingestd verify` again"
 
 
 def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterator[Finding]:
@@ -36,7 +38,7 @@ def raw_findings(store: ManifestStore, runs: pl.DataFrame, scan: Scan) -> Iterat
     for name, why in scan.unreadable:
         hidden = count(closed[name], "run")
         unseen = f"; it may hold the raw files of {hidden}" if closed[name] else ""
-        message = f"cannot be read ({why}){unseen}: {LET_READ}"
+        message = f"cannot be read ({why}){unseen}: {to_read(why)}"
         yield Finding("raw-unreadable", name or ".", message)
     notes = {run.run_id: note for run, note in catalog.overwritten().items() if run.source_file in found}
     for row in _rows(runs, notes.keys()):

@@ -30,7 +30,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_header, read_run, same_cells
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import leftover, leftovers, places_half_done
-from ingestd.upkeep.raw_files import LET_READ, raw_findings
+from ingestd.upkeep.raw_files import raw_findings, to_read
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import (
     StageContent,
@@ -344,5 +344,6 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
             yield Finding("parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            message = f"cannot be read ({error.strerror or error}): {LET_READ}"
+            why = error.strerror or str(error)
+            message = f"cannot be read ({why}): {to_read(why)}"
             yield Finding("raw-unreadable", row.source_file, message, row.run_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import lived
 import pytest
 from archive import Archive
@@ -62,6 +64,21 @@ def test_a_raw_file_that_may_not_be_read_is_named_beside_damage_too(empty: Archi
     found = run_powerless(empty, "verify", "--deep")["findings"]
     kinds = [("history-missing", "histories/Alisson72_history.csv"), ("raw-unreadable", "day/It_1.csv")]
     assert sorted((one["kind"], one["path"]) for one in found) == kinds
+
+
+def test_of_a_folder_whose_path_is_too_long_no_access_is_asked_for(empty: Archive) -> None:
+    """Read access changes nothing there: the advice is that of `ingestd backfill`, to shorten its names."""
+    folder = os.open(empty.raw, os.O_DIRECTORY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=folder)
+        inner = os.open("d" * 250, os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    (told,) = lived.findings(empty)
+    assert told.kind == "raw-unreadable"
+    long = "the path is longer than the system allows: shorten its names, or move it nearer to the root"
+    assert told.message == f"cannot be read (File name too long): {long}, then run `ingestd verify` again"
 
 
 def test_a_repair_mends_what_is_within_reach(empty: Archive) -> None:

@@ -140,8 +140,8 @@ class Renaming(InlineEngine):
         return super().stage(batches, stop)
 
 
-@pytest.mark.parametrize("options", [{}, {"force": True}])
-def test_a_folder_renamed_meanwhile_is_staged_where_it_is_now(archive: Archive, options: dict[str, bool]) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_renamed_meanwhile_is_staged_where_it_is_now(archive: Archive, force: bool) -> None:
     """Its runs, rejects and queued files are found again under the new name by the same backfill, and count once."""
     archive.put(C, RUN.but(start=1758640000.5, sample=3).data)
     archive.backfill()
@@ -150,11 +150,11 @@ def test_a_folder_renamed_meanwhile_is_staged_where_it_is_now(archive: Archive, 
     archive.put("2025-09-23/bad.csv", BROKEN)
     archive.put("2025-09-23/queued.csv", RUN.but(rows=0, sample=1).data)
     archive.put("other/bad.csv", BROKEN + b"2")
-    amid = Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now, **options)
+    amid = Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now, force=force)
     report = backfill(archive.settings, replace(amid, on_record=archive.records.append))
     moved = {f"chips/Alisson72/{name}" for name in ("It_1.csv", "It_2.csv")}
     assert archive.live().keys() == moved | {C}
-    there = Fate.RESTAGED if options else Fate.KNOWN
+    there = Fate.RESTAGED if force else Fate.KNOWN
     assert report.fates == Counter({Fate.INGESTED: 2, Fate.REJECTED: 2, Fate.WAITING: 1, there: 1})
     assert [file.source_file for file in report.waiting] == ["chips/Alisson72/queued.csv"]
     rejected = {file.source_file for file in report.rejected}

@@ -33,7 +33,7 @@ from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_ha
 from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, places_in, read_stage
-from ingestd.upkeep.verify import missing, verify
+from ingestd.upkeep.verify import is_at_its_path, missing, verify
 
 OUT_OF_PLACE = frozenset({"parquet-damaged", "parquet-stray", "parquet-orphan"})
 """Findings for which Parquet is set aside."""
@@ -255,7 +255,8 @@ class _Job:
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
 
     def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
-        catalog = ManifestStore(self.layout).catalog
+        store = ManifestStore(self.layout)
+        catalog = store.catalog
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id}
         damaged = {self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"}
         wrong |= {run_id for path in damaged if (run_id := self.layout.run_of(path))}
@@ -264,13 +265,15 @@ class _Job:
         lost = {run for run in runs if not self._has_raw_file(catalog, run)}
         sources = sorted({run.source_file for run in runs if run not in lost})
         if not self.apply:
-            self._leave(sorted(lost), damages, damaged)
+            self._leave(store, sorted(lost), damages, damaged)
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
             keep_copies(self.layout, staged, self.folder)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
-    def _leave(self, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]) -> None:
+    def _leave(
+        self, store: ManifestStore, lost: Sequence[KnownRun], damages: Sequence[Finding], damaged: Collection[Path]
+    ) -> None:
         """Note what will be left of the damage: runs that have no raw file, with what their Parquet will be then."""
         ids = {run.run_id for run in lost}
         left = [finding for finding in damages if finding.run_id in ids]
@@ -278,13 +281,12 @@ class _Job:
         for run in lost:
             place = self.layout.staged_file(run)
             if run.run_id not in named and (place in damaged or not files.exists(place)):
-                left.append(missing(self.layout, run))
+                left.append(missing(store, run))
         self.done.left += left
 
     def _has_raw_file(self, catalog: Catalog, run: KnownRun) -> bool:
         """Tell whether a run's raw file is there, within reach, and was last decided to be that run."""
-        note = catalog.notes.get(run.source_file)
-        if note is not None and not (note.outcome == "occupied" and note.run_id == run.run_id):
+        if not is_at_its_path(catalog, run):
             return False
         try:
             return files.state_below(self.layout.raw_root, run.source_file) is not None

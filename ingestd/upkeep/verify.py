@@ -19,7 +19,7 @@ from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_historie
 from ingestd.histories.zone import is_of_another_zone
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
-from ingestd.manifest.catalog import KnownRun
+from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -172,7 +172,7 @@ def _found_again(
     places |= {layout.data_root / finding.path for finding in findings if finding.kind.startswith("parquet-")}
     present = sorted(path for path in places if files.exists(path))
     stage = read_stage(layout, places_in(layout, now.store.catalog), present)
-    again = {*_row_findings(layout, rows, stage), *_content_findings(layout, stage)}
+    again = {*_row_findings(now.store, rows, stage), *_content_findings(layout, stage)}
     histories = frozenset(finding.path for finding in findings if finding.kind.startswith("history"))
     again |= {*_history_findings(settings, now, Verification(), histories), *_reject_findings(now.store)}
     again |= {leftover(layout, path) for path in leftovers(layout)}
@@ -208,7 +208,7 @@ def _stage_findings(
             content.take(layout, row)
     for _ in retired_rows(layout, content):
         pass  # only for the damage, which is noted
-    rows = _row_findings(layout, now.rows(prints), content) if now else ()
+    rows = _row_findings(now.store, now.rows(prints), content) if now else ()
     return content.damaged, [*_content_findings(layout, content), *rows]
 
 
@@ -219,14 +219,15 @@ def _content_findings(layout: Layout, stage: StageContent) -> Iterator[Finding]:
         yield Finding("parquet-stray", layout.relative(path), "is where no run of the manifest belongs")
 
 
-def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
+def _row_findings(store: ManifestStore, live: Iterable[ManifestRow], stage: StageContent) -> Iterator[Finding]:
+    layout = store.layout
     known, damaged = set(), set(map(layout.run_of, stage.damaged))
     for row in live:
         known.add(row.run_id)
         staged = stage.live.get(row.run_id)
         if staged is None:
             if row.run_id not in damaged:
-                yield missing(layout, row)
+                yield missing(store, row)
             continue
         differing = differing_fields(staged, row)
         if differing:
@@ -243,13 +244,22 @@ def _row_findings(layout: Layout, live: Iterable[ManifestRow], stage: StageConte
             yield Finding("parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
-def missing(layout: Layout, run: ManifestRow | KnownRun) -> Finding:
-    """Report a run without Parquet, and whether its raw file is gone as well."""
-    both = ", and so is that raw file: put either back from a backup"
-    told = both if files.is_gone(layout.raw_file(run.source_file)) else ""
+def missing(store: ManifestStore, run: ManifestRow | KnownRun) -> Finding:
+    """Report a run without Parquet, and whether its raw file is gone as well, or no longer holds the run."""
+    layout, told = store.layout, ""
+    if files.is_gone(layout.raw_file(run.source_file)):
+        told = ", and so is that raw file: put either back from a backup"
+    elif not is_at_its_path(store.catalog, run):
+        told = ", and that raw file no longer holds the run: put either back from a backup, then repair once more"
     return Finding(
         "parquet-missing", layout.staged_name(run), f"the Parquet of {run.source_file} is gone{told}", run.run_id
     )
+
+
+def is_at_its_path(catalog: Catalog, run: ManifestRow | KnownRun) -> bool:
+    """Tell whether the file at a live run's path was last decided to be that run, not rejected, emptied or another."""
+    note = catalog.notes.get(run.source_file)
+    return note is None or (note.outcome, note.run_id) == ("occupied", run.run_id)
 
 
 def _reject_findings(store: ManifestStore) -> Iterator[Finding]:

@@ -323,6 +323,23 @@ def test_a_plan_names_the_run_that_setting_damaged_parquet_aside_leaves_without_
     assert mend(archive).left == [left]
 
 
+@pytest.mark.parametrize("now", [BROKEN, b"", lived.number(2).data])
+def test_a_run_that_neither_parquet_nor_raw_file_holds_names_the_way_back(now: bytes, archive: Archive) -> None:
+    """The raw file was rejected, emptied or overwritten: no repair brings it back before its bytes are put back."""
+    row, whole = archive.live()[lived.PLAIN], (archive.raw / lived.PLAIN).read_bytes()
+    archive.delete(lived.COPY)
+    archive.put(lived.PLAIN, now)
+    lived.plain_start(archive)
+    archive.staged(row).unlink()
+    for apply in (False, True):
+        (left,) = mend(archive, apply=apply).left
+        assert left.message.endswith("no longer holds the run: put either back from a backup, then repair once more")
+    archive.put(lived.PLAIN, whole)
+    lived.plain_start(archive)
+    assert (mend(archive).left, damages(archive)) == ([], set())
+    assert archive.staged(row).exists()
+
+
 @pytest.mark.parametrize("what", ["link", "folder"])
 def test_a_plan_stages_nothing_from_what_is_no_raw_file(what: str, archive: Archive) -> None:
     """A link or folder in a raw file's place is never staged, so the plan does not promise it."""

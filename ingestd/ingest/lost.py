@@ -106,16 +106,16 @@ def _began_there(store: ManifestStore, note: FileNote) -> bool:
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
     parquet = store.layout.staged_file(row)
     kept = "whose Parquet is gone too" if is_gone(parquet) else "kept staged"
-    copy = _copy_of(store, row)
+    copy = copy_of(store, known_run(row))
     if copy is not None:
         next_step = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
     return LostFile(row.source_file, row.run_id, message, next_step, copy)
 
 
-def _copy_of(store: ManifestStore, row: ManifestRow) -> str | None:
+def copy_of(store: ManifestStore, run: KnownRun) -> str | None:
     """Find a raw file with the bytes of a live run that is known as a copy and has not changed."""
-    for note in store.catalog.copies(known_run(row), row.source_sha256):
+    for note in store.catalog.copies(run, run.source_sha256):
         with contextlib.suppress(OSError):
             status = state_below(store.layout.raw_root, note.source_file)
             if status and store.catalog.is_current(note.source_file, status.stamp):

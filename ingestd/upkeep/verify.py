@@ -17,9 +17,10 @@ from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
 from ingestd.files import FileStat
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.histories.zone import is_of_another_zone
+from ingestd.ingest.lost import copy_of
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
-from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.manifest.catalog import Catalog, KnownRun, known_run
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -248,12 +249,20 @@ def missing(store: ManifestStore, run: ManifestRow | KnownRun) -> Finding:
     """Report a run without Parquet, and whether its raw file is gone as well, or no longer holds the run."""
     layout, told = store.layout, ""
     if files.is_gone(layout.raw_file(run.source_file)):
-        told = ", and so is that raw file: put either back from a backup"
+        told = f", and so is that raw file: {_way_back(store, run, 'put either back from a backup')}"
     elif not is_at_its_path(store.catalog, run):
-        told = ", and that raw file no longer holds the run: put either back from a backup, then repair once more"
+        back = "put either back from a backup, then repair once more"
+        rejected = store.catalog.notes[run.source_file].outcome == "rejected"  # then no copy takes its place
+        told = f", and that raw file no longer holds the run: {back if rejected else _way_back(store, run, back)}"
     return Finding(
         "parquet-missing", layout.staged_name(run), f"the Parquet of {run.source_file} is gone{told}", run.run_id
     )
+
+
+def _way_back(store: ManifestStore, run: ManifestRow | KnownRun, otherwise: str) -> str:
+    """Say how a run comes back from a copy of its raw file, or `otherwise`."""
+    copy = copy_of(store, run if isinstance(run, KnownRun) else known_run(run))
+    return f"its copy {copy} takes its place with `ingestd backfill`" if copy else otherwise
 
 
 def is_at_its_path(catalog: Catalog, run: ManifestRow | KnownRun) -> bool:

@@ -340,6 +340,16 @@ def test_a_run_that_neither_parquet_nor_raw_file_holds_names_the_way_back(now: b
     assert archive.staged(row).exists()
 
 
+def test_a_run_without_parquet_comes_back_from_a_copy(archive: Archive) -> None:
+    """No backup is needed where a copy of the raw file is known: it is named, and the next backfill stages it."""
+    archive.staged(archive.live()[lived.PLAIN]).unlink()
+    archive.delete(lived.PLAIN)
+    told = {one.message.partition(": ")[2] for apply in (False, True) for one in mend(archive, apply=apply).left}
+    assert told == {f"its copy {lived.COPY} takes its place with `ingestd backfill`"}
+    lived.plain_start(archive)
+    assert (damages(archive), lived.COPY in archive.live()) == (set(), True)
+
+
 @pytest.mark.parametrize("what", ["link", "folder"])
 def test_a_plan_stages_nothing_from_what_is_no_raw_file(what: str, archive: Archive) -> None:
     """A link or folder in a raw file's place is never staged, so the plan does not promise it."""

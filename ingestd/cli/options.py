@@ -69,7 +69,14 @@ def _number(flag: str, words: str) -> Any:
 
 SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
     "data_root": ("paths", "data_root", DataRoot),
-    "raw_root": ("paths", "raw_root", _folder("--raw-root", "Folder of the instrument program's CSVs; only read.")),
+    "raw_root": (
+        "paths",
+        "raw_root",
+        _folder(
+            "--raw-root",
+            "Folder of the instrument program's CSVs; only read. Runs are known by their path below it: always the same.",
+        ),
+    ),
     "stage_root": ("paths", "stage_root", _folder("--stage-root", "Folder for staged Parquet, manifest and rejects.")),
     "manifest_path": (
         "paths",

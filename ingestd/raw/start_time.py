@@ -21,6 +21,7 @@ _YEARS: Final = range(1900, 9999)  # beyond them a local date may not exist, or 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?")
 _PATH_DATE: Final = re.compile(r"(?<![0-9])(?:(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2}))(?![0-9])", re.ASCII)
 _PATH_YEARS: Final = range(1970, 2100)
+_EIGHT_DIGITS: Final = re.compile(r"[0-9]{8}")
 _ABSENT: Final = frozenset({"", "none", "nan"})
 
 
@@ -88,7 +89,7 @@ def ensure_start_time_utc(value: datetime | float | str, local_tz: ZoneInfo | st
     tz = _zone_named(local_tz) if isinstance(local_tz, str) else local_tz
     if isinstance(value, datetime):
         return _from_datetime(value, tz, str(value))[0]
-    return _from_text(str(value).strip(), tz)[0]
+    return _from_text(str(value).strip(), tz, given_as_number=not isinstance(value, str))[0]
 
 
 def _zone_named(name: str) -> ZoneInfo:
@@ -107,8 +108,10 @@ def no_zone_named(name: str) -> UsageError:
     )
 
 
-def _from_text(text: str, tz: ZoneInfo) -> tuple[datetime, list[str]]:
-    if _NUMBER.fullmatch(text):
+def _from_text(text: str, tz: ZoneInfo, *, given_as_number: bool = False) -> tuple[datetime, list[str]]:
+    # ISO 8601 may leave out the hyphens of a date: 20251013, which as seconds would be in 1970.
+    is_date = not given_as_number and _EIGHT_DIGITS.fullmatch(text) and date_in(text)
+    if _NUMBER.fullmatch(text) and not is_date:
         try:
             return _in_range(datetime.fromtimestamp(float(text), UTC), text), []
         except (OverflowError, ValueError, OSError):

@@ -71,6 +71,8 @@ def test_every_real_header_starts_on_its_files_date(lab: Path) -> None:
         ("2025-09-23T12:55:55.25+02:00", datetime(2025, 9, 23, 10, 55, 55, 250000, tzinfo=UTC)),
         ("2025-09-23 09:55:55", datetime(2025, 9, 23, 12, 55, 55, tzinfo=UTC)),
         ("2025-09-23", datetime(2025, 9, 23, 3, tzinfo=UTC)),
+        ("20250923", datetime(2025, 9, 23, 3, tzinfo=UTC)),
+        ("20250923T095555", datetime(2025, 9, 23, 12, 55, 55, tzinfo=UTC)),
     ],
 )
 def test_header_times_as_instruments_write_them(text: str, utc: datetime) -> None:
@@ -286,7 +288,14 @@ def test_the_public_form_takes_what_programs_have(value: datetime | float | str)
     assert ensure_start_time_utc(value).tzinfo is UTC
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, wall("9999-12-31T23:59"), ""])
+def test_a_date_without_hyphens_is_no_number_of_seconds() -> None:
+    """Only as a text is it a date; eight digits that are none stay seconds, and a program's number always does."""
+    assert ensure_start_time_utc("20250923") == datetime(2025, 9, 23, 3, tzinfo=UTC)
+    assert ensure_start_time_utc("20259923") == datetime(1970, 8, 23, 11, 45, 23, tzinfo=UTC)
+    assert ensure_start_time_utc(20250923) == datetime(1970, 8, 23, 9, 15, 23, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 10**400, wall("9999-12-31T23:59"), ""])
 def test_the_public_form_refuses_what_is_no_time(value: float | datetime | str) -> None:
     """A value that is no time raises the same reject as in a header."""
     with pytest.raises(Reject) as raised:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -47,7 +47,10 @@ def write_traces(
     blocked: list[tuple[Record, Retry]] = []
     told = [record for record in records if record.event is not Event.HISTORIES]
     for start in range(0, len(told), TOGETHER):
-        written += _write_some(layout, zone, told[start : start + TOGETHER], notes, blocked)
+        part = told[start : start + TOGETHER]
+        with files.as_retry(layout.events_dir):
+            places = [_event_place(layout, zone, record, again=durable) for record in part]
+        written += _write_some(layout, dict(zip(places, part, strict=True)), notes, blocked)
     if durable:
         with files.as_retry(layout.events_dir):
             for path in {path.parent: path for path in written}.values():
@@ -56,22 +59,28 @@ def write_traces(
     return blocked
 
 
+def _event_place(layout: Layout, zone: ZoneInfo, record: Record, *, again: bool) -> Path:
+    """Locate the event JSON of a record; one that may be written `again` stays on the day of the zone of its time."""
+    day = record.at.astimezone(zone).date()
+    near = (day + timedelta(days=shift) for shift in ((0, -1, 1) if again else ()))
+    places = (layout.event_file(one, record.seq, record.event.value) for one in near)
+    return next(filter(files.exists, places), None) or layout.event_file(day, record.seq, record.event.value)
+
+
 def _write_some(
     layout: Layout,
-    zone: ZoneInfo,
-    records: Sequence[Record],
+    records: Mapping[Path, Record],
     notes: Mapping[str, FileNote],
     blocked: list[tuple[Record, Retry]],
 ) -> list[Path]:
-    """Write the traces of a few records: first make all texts, then write all files, which is faster than in turns."""
-    events = {
-        layout.event_file(record.at.astimezone(zone).date(), record.seq, record.event.value): _json(
-            _event(layout, record)
-        )
-        for record in records
-    }
+    """Write the traces of a few records, by the places of their event JSONs.
+
+    First all texts are made, then all files are written, which is faster than in turns.
+    """
+    events = {place: _json(_event(layout, record)) for place, record in records.items()}
     files.write_all_atomic(events, flush=False)
-    return [*events, *(path for record in records for path in _write_rejects(layout, record, notes, blocked))]
+    rejects = (path for record in records.values() for path in _write_rejects(layout, record, notes, blocked))
+    return [*events, *rejects]
 
 
 _APART = frozenset({"rows", "files", "chips", "through"})

@@ -42,3 +42,14 @@ def test_a_backup_from_before_an_edit_is_a_copy_in_another_time_zone_too(archive
     archive.put(B, evening.data)
     assert archive.backfill() == [("duplicate", B)]
     assert list(archive.live()) == [A]
+
+
+def test_a_decision_keeps_its_one_event_in_another_time_zone(archive: Archive) -> None:
+    """A compaction in a zone in which it was another day makes good what is missing, and writes nothing twice."""
+    archive.put(A, RUN.data)
+    late = archive.now().replace(hour=23)
+    archive.backfill_amid(compact=False, clock=lambda: late)
+    (event,) = archive.layout.events_dir.rglob("*.json")
+    change(archive, time={"local_tz": "Asia/Tokyo"})
+    archive.backfill_amid()
+    assert [path for path in archive.layout.events_dir.rglob("*.json") if path.name == event.name] == [event]

@@ -74,7 +74,7 @@ SETTINGS: Final[dict[str, tuple[str, str, Any]]] = {
         "raw_root",
         _folder(
             "--raw-root",
-            "Folder of the instrument program's CSVs; only read. Runs are known by their path below it: always the same.",
+            "Folder of the instrument program's CSVs; only read. It stays the same: a run is known by its path in it.",
         ),
     ),
     "stage_root": ("paths", "stage_root", _folder("--stage-root", "Folder for staged Parquet, manifest and rejects.")),

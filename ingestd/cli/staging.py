@@ -99,7 +99,7 @@ def full_pipeline(settings: Settings, force: Force = False, as_json: AsJson = Fa
         say_json(report.as_json(found, settings.layout, code) | {"metadata": days})
     else:
         report.tell(found, settings.layout)
-        if found.stopped_by is None:
+        if days or found.stopped_by is None:
             say(f"metadata of {count(len(days), 'day')} written in {near(settings.layout.metadata_dir)}")
     raise typer.Exit(code)
 
@@ -115,8 +115,9 @@ def _bring_up_to_date(settings: Settings, found: Report) -> list[str]:
     try:
         changes = update_histories(settings)
         found.histories = sorted({*found.histories, *(change.chip for change in changes if change.changed)})
+        found.stopped_by = problem_of(changes)
         exports = write_metadata(settings)
-        found.stopped_by = problem_of(changes) or problem_of(exports)
+        found.stopped_by = found.stopped_by or problem_of(exports)
         return [export.path.parent.name for export in exports if export.changed]
     except (Retry, Corrupt) as error:
         found.stopped_by = found.stopped_by or error

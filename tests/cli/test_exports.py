@@ -127,9 +127,14 @@ def test_metadata_that_cannot_be_written_hides_nothing_of_what_was_staged(raw: F
     assert "rejected  2026-03-12/IV2026-03-12_3.csv" in done.out
     assert "metadata of" not in done.out
     assert f"error: {raw.path / 'data' / 'metadata'}" in done.err
+    (raw.path / HISTORY).unlink()
+    (raw.path / HISTORY).mkdir()
     told = raw.run("full-pipeline", "--json")
     assert (told.code, told.json["exit_code"], told.json["known"]) == (2, 2, 22)
-    assert told.json["stopped_by"]["place"].startswith(str(raw.path / "data" / "metadata"))
+    assert told.json["stopped_by"]["place"] == str(raw.path / HISTORY), "what came first"
+    (raw.path / "data" / "metadata").unlink()
+    rest = raw.run("full-pipeline")
+    assert (rest.code, "metadata of 2 days written" in rest.out) == (2, True)
 
 
 def test_compare_histories_tells_same_from_different(staged: Folder) -> None:

@@ -14,7 +14,7 @@ from ingestd.cli.exits import complain_of, is_fault
 from ingestd.cli.options import PATHS, AsJson, Chip, with_settings
 from ingestd.cli.output import LONG_LIST, amount, duration, note, say, say_json, say_more, say_text
 from ingestd.cli.typed import typed
-from ingestd.errors import Corrupt, LockHeld, Retry, UsageError
+from ingestd.errors import IngestdError, LockHeld, UsageError
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def run(settings: Settings) -> None:
     Example:
       ingestd run --data-root data
     """
-    from ingestd.service.daemon import Exit, run_service  # noqa: PLC0415  # loads polars, watchdog and the scheduler
-    from ingestd.service.logline import cause  # noqa: PLC0415  # not for --help
-    from ingestd.service.logs import configure_logs, our_log, to_journal  # noqa: PLC0415  # loads structlog
+    from ingestd.service.daemon import (  # noqa: PLC0415  # loads polars, watchdog and the scheduler
+        Exit,
+        run_service,
+        tell_failure,
+    )
+    from ingestd.service.logs import configure_logs, to_journal  # noqa: PLC0415  # loads structlog
 
     logs = configure_logs(
         level=settings.log.level,
@@ -73,20 +76,17 @@ def run(settings: Settings) -> None:
     except LockHeld as error:
         complain_of(error)  # not in the log, which is the holder's
         code = int(Exit.FAILED)
-    except (Retry, Corrupt) as error:
-        logs.leave_terminal()  # told there once, below, as every command tells it
-        our_log().error("failed", **cause(error))
-        if sys.stderr.isatty():
-            complain_of(error)
-        code = int(Exit.FAILED if isinstance(error, Retry) else Exit.COULD_NOT_RUN)
     except UsageError:
         raise
+    except IngestdError as error:
+        logs.leave_terminal()  # told there once, below, as every command tells it
+        code = int(tell_failure(error))
+        if sys.stderr.isatty():
+            complain_of(error)
     except BaseException as error:
         if not is_fault(error):
             raise
-        # No person can mend it, and the next start may succeed: the system may have refused a thread.
-        our_log().error("failed", problem="ingestd itself failed", exc_info=error)
-        code = int(Exit.FAILED)
+        code = int(tell_failure(error))
     finally:
         logs.close()
     raise typer.Exit(code)

@@ -26,7 +26,7 @@ from types import FrameType
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from ingestd import __version__
-from ingestd.errors import IngestdError, Retry
+from ingestd.errors import Corrupt, IngestdError, Retry
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.service.logline import cause
 from ingestd.service.logs import our_log
@@ -67,6 +67,19 @@ class Exit(IntEnum):
     STOPPED = 0
     FAILED = 1
     COULD_NOT_RUN = 2
+
+
+def tell_failure(error: BaseException | None) -> Exit:
+    """Log what ends the service and return its exit code.
+
+    Damage to ingestd's own files needs a person, so no restart is asked for. Anything else may be over by the next
+    start: even an error of ingestd itself, since the system may have refused a thread. None is a thread's sudden end.
+    """
+    if isinstance(error, IngestdError):
+        our_log().error("failed", **cause(error))
+    else:
+        our_log().error("failed", problem="ingestd itself failed", exc_info=error)
+    return Exit.COULD_NOT_RUN if isinstance(error, Corrupt) else Exit.FAILED
 
 
 @dataclass(slots=True)
@@ -202,7 +215,7 @@ class Daemon:
             self._show("running")
             if not self._thread.is_alive():
                 self._signals.stop.set()  # the limit of a stop holds for this end too
-                code = self._fail()
+                code = tell_failure(self._worker.failure)
                 self._halt()
                 return code
             self._heed_clock()
@@ -241,7 +254,7 @@ class Daemon:
         while self._thread.is_alive():  # wait in turns: a signal delivered to another thread ends no wait
             self._thread.join(STATE_EVERY_S)
         if self._worker.failure is not None:
-            return self._fail()
+            return tell_failure(self._worker.failure)
         self._show("stopped")
         self._log.info("stopped")
         return Exit.STOPPED
@@ -251,15 +264,6 @@ class Daemon:
         if self._watch is not None:
             self._watch.stop()
         self._scheduler.shutdown(wait=False)
-
-    def _fail(self) -> Exit:
-        """End because the worker did; damage to our own files needs a person, so no restart is asked for."""
-        failure = self._worker.failure
-        if isinstance(failure, IngestdError):
-            self._log.error("failed", **cause(failure))
-            return Exit.COULD_NOT_RUN
-        self._log.error("failed", problem="the worker ended with an error in ingestd itself", exc_info=failure)
-        return Exit.FAILED
 
     # ---- supervision ------------------------------------------------------------------------------------------------
 

@@ -198,9 +198,10 @@ def test_jobs_are_planned_again_when_the_clock_was_set_back(supervised: Supervis
             Exit.COULD_NOT_RUN,
             {"place": "wal", "next_step": "repair"},
         ),
+        (Retry("disk full", place="stage", next_step="free some"), Exit.FAILED, {"next_step": "free some"}),
         (ZeroDivisionError("oh"), Exit.FAILED, {}),
     ],
-    ids=["damage", "ours"],
+    ids=["damage", "disk", "ours"],
 )
 def test_the_log_says_why_the_worker_failed(
     supervised: Supervised, failure: Exception, code: Exit, line: dict[str, Any]
@@ -218,7 +219,7 @@ def test_the_log_says_why_the_worker_failed(
     told = entries(supervised.stream.getvalue())
     assert [entry["event"] for entry in told] == ["stopping", "failed"]
     assert told[-1].items() >= line.items()
-    assert ("ZeroDivisionError: oh" in told[-1].get("exception", "")) == (code is Exit.FAILED)
+    assert ("ZeroDivisionError: oh" in told[-1].get("exception", "")) == isinstance(failure, ZeroDivisionError)
 
 
 def test_systemd_shows_what_a_running_service_does(supervised: Supervised) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingestd.errors import Corrupt, OutOfReach, Retry
+from ingestd.errors import Corrupt, NewerVersion, OutOfReach, Retry
 from ingestd.files import is_gone
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import KnownRun
@@ -22,6 +22,7 @@ def has_other_rows(layout: Layout, old: KnownRun, outcome: Staged) -> bool:
 
     Raises:
         OutOfReach: the run's Parquet cannot be read now.
+        NewerVersion: a newer ingestd wrote it.
     """
     from ingestd.stage.parquet import read_run, share_rows  # noqa: PLC0415  # loads pyarrow
 
@@ -32,6 +33,8 @@ def has_other_rows(layout: Layout, old: KnownRun, outcome: Staged) -> bool:
     staged, aside = layout.staged_file(old), layout.superseded_file(old, old.source_sha256)
     try:
         return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))
+    except NewerVersion:
+        raise
     except Corrupt:
         return True
 
@@ -41,11 +44,14 @@ def begins_as(layout: Layout, old: KnownRun, parquet: Path) -> bool:
 
     Raises:
         OutOfReach: one of the two cannot be read now.
+        NewerVersion: a newer ingestd wrote one of them.
     """
     from ingestd.stage.parquet import begins_with, read_run  # noqa: PLC0415  # loads pyarrow
 
     try:
         return begins_with(read_run(parquet), read_run(layout.staged_file(old)))
+    except NewerVersion:
+        raise
     except Corrupt:
         return False
 

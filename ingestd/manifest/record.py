@@ -125,7 +125,10 @@ class Record(BaseModel):
 
 
 class SegmentHead(BaseModel):
-    """The first record of a segment: everything a reader must know before the next one."""
+    """The first record of a segment: everything a reader must know before the next one.
+
+    Its versions are those of every record that follows, so an older ingestd is told so before it reads any of them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,6 +139,16 @@ class SegmentHead(BaseModel):
     compacted_rows: int = 0
     compacted_files: int = 0
     stale_chips: dict[str, int] = {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether records as they are written now may follow it."""
+        return (self.format, self.schema_version) == (FORMAT_VERSION, SCHEMA_VERSION)
+
+    def renewed(self, next_seq: int, stale_chips: dict[str, int]) -> SegmentHead:
+        """Return the head of the next segment, with the versions written now; nothing is compacted in between."""
+        new = {"format": FORMAT_VERSION, "schema_version": SCHEMA_VERSION, "segment": self.segment + 1}
+        return self.model_copy(update={**new, "next_seq": next_seq, "stale_chips": stale_chips})
 
 
 def encode_payload(payload: bytes) -> bytes:

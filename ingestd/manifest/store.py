@@ -59,6 +59,7 @@ class ManifestStore:
         self._foreign: list[Record] = []
         self._undone = False  # the catalog has decisions that were never written
         self.position = Position(0, 0, 1)  # of no log yet
+        self._head: SegmentHead | None = None  # of the segment that the position is in
         self._tables: Tables = (None, None)  # as they were when the catalog was read from them
         self._catalog, self.position = self._load()
 
@@ -98,6 +99,7 @@ class ManifestStore:
         self._foreign = found.records if found else []
         self.pending = len(self._foreign)
         if found is not None:
+            self._head = found.heads[-1]
             for record in found.records[: found.before_latest]:
                 catalog.apply(record)
             # If the table holds them already, records do not tell which chip a run has left; the head does.
@@ -169,6 +171,7 @@ class ManifestStore:
         self.pending += len(found.records)
         self._foreign += found.records
         self.position = found.position
+        self._head = found.heads[-1] if found.heads else self._head
         return found.records
 
     def _reads_tables(self) -> bool:
@@ -207,12 +210,16 @@ class ManifestStore:
                     log.mend(self.layout.wal_dir, self.position)
                 if not self.position.segment:
                     self.refuse_filled_stage()
-                    self.position = log.create(self.layout.wal_dir, SegmentHead(segment=1, next_seq=1))
+                    self._begin_segment(SegmentHead(segment=1, next_seq=1))
                 yield
             finally:
                 self._locked = False
                 if self._draft:  # decided but never written: the catalog must forget it
                     self._draft, self._undone = [], True
+
+    def _begin_segment(self, head: SegmentHead) -> None:
+        self.position = log.create(self.layout.wal_dir, head)
+        self._head = head
 
     def decide(self, record: Record) -> None:
         """Take one decision into the catalog; it counts only when `commit` has written it. Inside a transaction only.
@@ -232,6 +239,8 @@ class ManifestStore:
         """
         if self._draft:
             self._lock.check()
+            if self._head is not None and not self._head.is_current:  # an older ingestd could not read what follows
+                self._begin_segment(self._head.renewed(self.position.next_seq, self.catalog.stale_chips))
             self.position = log.append(self.layout.wal_dir, self.position, self._draft)
             self.pending += len(self._draft)
             self._draft = []
@@ -260,15 +269,14 @@ class ManifestStore:
             notes = table.overlay_notes(
                 table.read_notes(self.layout.known_files_path), list(self.catalog.changed_notes.values())
             )
-            self.position = log.create(
-                self.layout.wal_dir,
+            self._begin_segment(
                 SegmentHead(
                     segment=sealed + 1,
                     next_seq=self.position.next_seq,
                     compacted_rows=rows.height,
                     compacted_files=notes.height,
                     stale_chips=self.catalog.stale_chips,
-                ),
+                )
             )
             for path, frame in ((self.layout.known_files_path, notes), (self.layout.manifest_path, rows)):
                 files.remove_leftovers(path)

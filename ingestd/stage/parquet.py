@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestd.errors import Corrupt, OutOfReach
+from ingestd.errors import Corrupt, NewerVersion, OutOfReach
 from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
 from ingestd.raw.procedure import EXTRA_COLUMN
@@ -57,6 +57,7 @@ def read_row(path: Path) -> ManifestRow:
 
     Raises:
         Corrupt: it is gone, damaged or not one of ours.
+        NewerVersion: it was written by a newer ingestd.
         OutOfReach: the disk or a permission is at fault.
     """
     try:
@@ -148,6 +149,8 @@ def _metadata(path: Path, key: bytes) -> bytes:
 
 def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
     found = footer.metadata or {}
+    if (version := int(found.get(VERSION_KEY, b"1"))) > SCHEMA_VERSION:
+        raise NewerVersion(f"schema {version}; this one knows {SCHEMA_VERSION}", place=str(path))
     if key not in found:
         raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step=_STAGE_AGAIN)
     return bytes(found[key])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
-from ingestd.errors import Corrupt
+from ingestd.errors import Corrupt, NewerVersion
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.packed import PackedRows
@@ -96,6 +96,8 @@ def _parquets(root: Path, only: Sequence[Path] | None) -> list[Path]:
 def _row(path: Path, content: StageContent) -> ManifestRow | None:
     try:
         return read_row(path)
+    except NewerVersion:  # sound, and not for this ingestd to judge
+        raise
     except Corrupt as error:
         if files.exists(path):  # otherwise the service replaced it while we looked
             content.damaged[path] = error

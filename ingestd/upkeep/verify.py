@@ -78,7 +78,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     """Check everything; with `deep`, read every raw file again and compare every cell and header line.
 
     Raises:
-        NewerVersion: the manifest was written by a newer ingestd.
+        NewerVersion: a file was written by a newer ingestd.
         Retry: the raw root cannot be read.
     """
     layout, done = settings.layout, Verification()

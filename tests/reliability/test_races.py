@@ -26,14 +26,7 @@ from lived import FULL
 from measurement import Measurement
 
 from ingestd.backfill.run import Options, backfill
-from ingestd.errors import Corrupt
 from ingestd.histories import chip as chip_histories
-from ingestd.ingest.commit import opened
-from ingestd.manifest import log
-from ingestd.manifest import record as records
-from ingestd.manifest import table as tables
-from ingestd.manifest.record import SegmentHead, decode_head, encode, encode_payload, split
-from ingestd.manifest.table import VERSION_KEY, read_manifest, write_table
 from ingestd.stage.parquet import read_run
 
 FILES = 2000 if FULL else 300
@@ -190,87 +183,6 @@ def test_histories_of_clock_change_days_are_in_order(day: str, empty: Archive) -
     before = lived.histories(empty)
     lived.rebuild(empty, "stage")
     assert lived.histories(empty) == before
-
-
-# ---- versions --------------------------------------------------------------------------------------------------------
-
-
-def test_an_older_table_is_read_and_written_anew(archive: Archive) -> None:
-    """A table that lacks a later column is read with nulls there, by every command, and nothing else is lost."""
-    rows = lived.manifest(archive, without=["warnings", "extraction_version"])
-    frame = read_manifest(archive.layout.manifest_path)
-    write_table(archive.layout.manifest_path, frame.drop("warnings", "extraction_version"))
-    assert read_manifest(archive.layout.manifest_path)["warnings"].null_count() == frame.height
-    assert len(lived.findings(archive)) > 0
-    archive.put("new/It_30.csv", lived.number(30).data)
-    archive.put(lived.PLAIN, lived.RUN.but(chip=67).data)
-    archive._ticks += 60
-    lived.plain_start(archive)
-    assert "new/It_30.csv" in archive.live()
-    after = lived.manifest(archive, without=["warnings", "extraction_version"])
-    assert {run_id for run_id, row in rows.items() if after[run_id] != row} == {archive.live()[lived.PLAIN].run_id}
-    assert lived.mend(archive).left == []
-
-
-def test_an_older_log_is_read_and_goes_on(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ingestd of a later schema replays an older log: defaults for what its rows lack, and nothing lost."""
-    for sample in (30, 31):
-        archive.put(f"new/It_{sample}.csv", lived.number(sample).data)
-    lived.backfill_without_compaction(archive)
-    want = lived.manifest(archive, without=["schema_version", "extraction_version", "warnings"])
-    path = log.segment_path(archive.layout.wal_dir, log.segments(archive.layout.wal_dir)[-1])
-    older = []
-    for _, payload in split(path.read_bytes()).payloads:
-        content = json.loads(payload)
-        for row in content.get("rows", []):
-            row.pop("warnings", None)
-            row.pop("extraction_version", None)
-        older.append(encode_payload(json.dumps(content).encode()))
-    path.write_bytes(b"".join(older))
-    for room in (records, tables):
-        monkeypatch.setattr(room, "SCHEMA_VERSION", 2)
-    archive.put("new/It_32.csv", lived.number(32).data)
-    archive._ticks += 60
-    lived.plain_start(archive)
-    after = lived.manifest(archive, without=["schema_version", "extraction_version", "warnings"])
-    assert {run_id: after[run_id] for run_id in want} == want
-    assert len(after) == len(want) + 1
-    assert {"new/It_30.csv", "new/It_31.csv", "new/It_32.csv"} <= archive.live().keys()
-
-
-@pytest.mark.parametrize("part", ["table", "log"])
-def test_a_newer_version_is_refused_without_a_change(
-    part: str, archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A table or log of a newer ingestd is refused in words by every command that reads it; not a byte changes."""
-    layout = archive.layout
-    if part == "table":
-        monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
-        write_table(layout.manifest_path, read_manifest(layout.manifest_path))
-        monkeypatch.undo()
-        assert pl.read_parquet_metadata(layout.manifest_path)[VERSION_KEY] == "2"
-    else:
-        path = log.segment_path(layout.wal_dir, log.segments(layout.wal_dir)[-1])
-        payloads = split(path.read_bytes()).payloads
-        head: SegmentHead = decode_head(payloads[0][1]).model_copy(update={"schema_version": 2})
-        path.write_bytes(encode(head))
-    archive.put("new/It_30.csv", lived.number(30).data)
-    before = lived.tree(archive.root)
-    for attempt in (
-        lambda: lived.plain_start(archive),
-        lambda: lived.mend(archive),
-        lambda: lived.mend(archive, apply=False),
-        lambda: lived.rebuild(archive, "stage"),
-        lambda: lived.findings(archive),
-        lambda: opened(archive.settings).__enter__(),
-        archive.rows,
-    ):
-        with pytest.raises(Corrupt, match="newer ingestd"):
-            attempt()
-    after = {name: found for name, found in lived.tree(archive.root).items() if not name.endswith("lock")}
-    assert {name: found[0] for name, found in after.items()} == {
-        name: found[0] for name, found in before.items() if not name.endswith("lock")
-    }
 
 
 def test_a_new_column_in_one_file_changes_nothing_for_the_others(archive: Archive) -> None:

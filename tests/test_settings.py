@@ -204,6 +204,7 @@ def test_what_follows_from_a_path(given: str, moved: set[str]) -> None:
         ("workers = 2\n", "workers", "stage.workers"),
         ("[settle]\nsettle = 2\n", "settle.settle", "settle.settle_s"),
         ("[paths]\ndata = 'x'\n", "paths.data", "paths.data_root"),
+        ("[stage]\nworkers = 2\n[Stage]\nbatch_files = 9\n", "Stage", "stage"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(here: Path, text: str, named: str, near: str) -> None:
@@ -232,6 +233,8 @@ def test_an_unknown_flag_section_is_an_error() -> None:
     ("text", "words"),
     [
         ("[stage]\nworkers = 0\n", "stage.workers = 0: must be at least 1"),
+        ("[events]\nkeep_days = true\n", "events.keep_days = True: must be a whole number"),
+        ("[settle]\nsettle_s = false\n", "settle.settle_s = False: must be a number"),
         ("[stage]\nworkers = 'two'\n", "stage.workers = 'two': must be a whole number"),
         ("[settle]\nsettle_s = -1\n", "settle.settle_s = -1: must be at least 0"),
         ("[time]\nlocal_tz = 'Santiago'\n", ": no such time zone"),

@@ -148,7 +148,15 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
         raise UsageError(
             f"not valid TOML: {error}", place=str(path), next_step="compare it with `ingestd config generate`"
         ) from error
-    for name in {*sections(), "procedures"} & tables.keys():
+    known = {*sections(), "procedures"}
+    for name in tables:
+        if name not in known and name.lower() in known:  # pydantic would take it for the section, or for one of two
+            raise UsageError(
+                f"unknown setting {name!r}; did you mean {name.lower()!r}?",
+                place=str(path),
+                next_step="correct it: names of sections are in small letters",
+            )
+    for name in known & tables.keys():
         if not isinstance(tables[name], dict):
             raise UsageError(f"{name!r} is a section: write it as [{name}]", place=str(path), next_step="correct it")
     return tables

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from ingestd.words import closest
 
@@ -55,6 +56,18 @@ class Section(BaseModel):
     """One table of the config file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` where a number is meant: `events.keep_days = true` would be taken for one day."""
+        if isinstance(value, bool):
+            wanted = str(cls.model_fields[info.field_name or ""].annotation)
+            if "int" in wanted:
+                raise PydanticCustomError("int_type", "not a whole number")
+            if "float" in wanted:
+                raise PydanticCustomError("float_type", "not a number")
+        return value
 
 
 class Paths(Section):

@@ -17,7 +17,7 @@ from ingestd.settings import Settings
 from ingestd.upkeep.aside import aside_folder, set_aside
 from ingestd.upkeep.events import read_events
 from ingestd.upkeep.half_done import end_half_done, locked
-from ingestd.upkeep.restore import keep_unstaged, recorded_rows, write_manifest
+from ingestd.upkeep.restore import keep_unstaged, recorded_rows, restored_notes, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, read_stage, rows_of_stage
 
@@ -36,7 +36,9 @@ def rebuild_manifest(
     """Rebuild the manifest from the stage alone; with `from_raw`, then stage every raw file again over it.
 
     The rows are those of before, except for the ingest time; runs whose raw file is gone keep their staged row, and
-    those whose Parquet is gone keep the row they had. The old table and log are kept aside. `engine` opens what stages.
+    those whose Parquet is gone keep the row they had. The old table and log are kept aside, and so are the reject JSONs
+    of which the new manifest knows nothing: the next start rejects what is still there again. `engine` opens what
+    stages.
 
     Raises:
         Corrupt: a staged Parquet is damaged, so its run would be lost; nothing was changed.
@@ -63,6 +65,9 @@ def rebuild_manifest(
         rows = rows_of_stage(read_stage(layout), events)
         keep_unstaged(rows, found, events)
         write_manifest(settings, found, events, rows, folder)
+        rejects = (note for note in restored_notes(found, events) if note.outcome == "rejected")
+        rejected = {layout.reject_file(note.source_file) for note in rejects}
+        set_aside(layout, sorted({*files.all_below(layout.rejects_dir, ".json")} - rejected), folder)
     if from_raw:
         return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
     with opened(settings, clock) as ingest:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
+import lived
 import pytest
 from archive import Archive
+from lived import rebuild
+from measurement import BROKEN
 
 from ingestd.files import durable
 from ingestd.upkeep.aside import keep_copies, set_aside
@@ -51,3 +55,18 @@ def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatc
         ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
         assert kept.read_text() == "stray"
     assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}
+
+
+@pytest.mark.parametrize("source", ["stage", "raw"])
+def test_no_reject_outlives_the_manifest_that_knew_it(source: str, archive: Archive) -> None:
+    """The JSON of a rejected file that was deleted is kept aside, as nothing in the new manifest stands for it."""
+    archive.put("2025-09-25/Gone_1.csv", BROKEN)
+    archive.backfill()
+    archive.delete("2025-09-25/Gone_1.csv")
+    told = archive.layout.reject_file("2025-09-25/Gone_1.csv")
+    data = told.read_bytes()
+    shutil.rmtree(archive.layout.manifest_path.parent)
+    rebuild(archive, source)
+    lived.plain_start(archive)
+    lived.check_sound(archive)
+    assert [path.read_bytes() for path in archive.layout.aside_root.rglob(told.name)] == [data]

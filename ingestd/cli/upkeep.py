@@ -178,7 +178,7 @@ def _tell_repair(done: Repair, *, deep: bool, beside: bool) -> None:
 @commands.command()
 @with_settings(*STAGING, "history_out")
 def rebuild_manifest(settings: Settings, source: From = "stage", as_json: AsJson = False) -> None:
-    """Make the manifest again from the stage or the raw files.
+    """Make the manifest again from the stage or raw files.
 
     It has the same rows as before, except for the time of ingest. The old one is kept in `_manifest/aside/<time>/`. No
     service may be running.

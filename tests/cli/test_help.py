@@ -108,12 +108,11 @@ def test_every_help_says_what_the_command_does(path: tuple[str, ...]) -> None:
     assert first.endswith(".")
 
 
-def test_the_list_of_commands_shows_whole_sentences() -> None:
-    """No description in a list of commands is cut off."""
+def test_the_list_of_commands_shows_whole_sentences(folder: Folder) -> None:
+    """No description in a list of commands is cut off, in an ordinary terminal either."""
     for path, command in commands().items():
         if getattr(command, "commands", None):
-            done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "100"})
-            listed = done.stdout.partition("Commands:")[2]
+            listed = folder.run(*path, "--help", environment={"COLUMNS": "80"}).out.partition("Commands:")[2]
             assert listed
             assert "..." not in listed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,10 +29,11 @@ def machine() -> str:
 
 def page(told: str, table: str, rounds: int) -> str:
     """Return the page's text."""
+    measured = f'Measured by `make bench BENCH="--full --write"`, which wrote this page. {told}'
     return f"""\
 # Performance
 
-Measured by `make bench BENCH="--full --write"`, which wrote this page. {told}
+{textwrap.fill(measured, 120, break_on_hyphens=False)}
 
 {table}
 

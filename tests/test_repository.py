@@ -174,3 +174,10 @@ def test_the_package_says_that_it_is_typed(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
     assert "Typing :: Typed" in project["classifiers"]
     assert (repository / "ingestd/py.typed").is_file()
+
+
+def test_the_prose_of_the_documents_has_lines_of_a_common_length(repository: Path) -> None:
+    """No line of prose is longer than 128 characters; a table's row and a code block's line cannot be wrapped."""
+    for page in [*repository.glob("*.md"), *repository.glob("docs/*.md"), repository / "data" / "README.md"]:
+        prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL).splitlines()
+        assert [line for line in prose if len(line) > 128 and not line.startswith(("|", "    "))] == [], page.name

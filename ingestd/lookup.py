@@ -14,8 +14,10 @@ from ingestd.histories.unknown import unknown
 from ingestd.layout import Layout
 from ingestd.words import closest, shown
 
-_BEGINNING = re.compile(r"[0-9a-f]{6,20}")
-"""The beginning of a run id, or all of it: fewer digits would too easily match another run."""
+_FEWEST = 6
+"""Fewer digits of a run id would too easily be those of another run."""
+_BEGINNING = re.compile(rf"[0-9a-f]{{{_FEWEST},20}}")
+"""The beginning of a run id, or all of it."""
 
 
 def is_run_id(asked: str) -> bool:
@@ -27,9 +29,13 @@ def run_id_of(asked: str, known: Iterable[str]) -> str:
     """Find the run id that is, or begins with, what was asked for: 6 digits or more, in either case.
 
     Raises:
-        UsageError: no run, or more than one, has that id; near ones are named.
+        UsageError: no run, or more than one, has that id, and near ones are named; or it has fewer digits.
     """
     wanted, ids = asked.strip().lower(), list(known)
+    if len(wanted) < _FEWEST:
+        raise UsageError(
+            f"'{shown(wanted)}' is too short for a run id", next_step=f"give at least the first {_FEWEST} digits of one"
+        )
     found = [run_id for run_id in ids if run_id.startswith(wanted)] if is_run_id(wanted) else []
     if len(found) == 1:
         return found[0]

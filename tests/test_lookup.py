@@ -56,8 +56,16 @@ def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
     with pytest.raises(UsageError, match="2 runs have an id that begins with 0a4cf5") as raised:
         run_id_of("0a4cf5", RUN_IDS)
     assert raised.value.next_step == f"give more digits: {RUN_IDS[1]}, {RUN_IDS[0]}"
-    with pytest.raises(UsageError, match="no run"):
-        run_id_of("42ee", RUN_IDS)
+    with pytest.raises(UsageError, match="no run of id 42ee00"):
+        run_id_of("42ee00", RUN_IDS)
+
+
+@pytest.mark.parametrize("asked", ["42ee6", "", " 0a4cf "])
+def test_too_few_digits_are_not_said_to_be_unknown(asked: str) -> None:
+    """A run may well have such an id: what is asked for is more digits."""
+    with pytest.raises(UsageError, match=f"'{asked.strip()}' is too short for a run id") as raised:
+        run_id_of(asked, RUN_IDS)
+    assert raised.value.next_step == "give at least the first 6 digits of one"
 
 
 @pytest.mark.parametrize("given", [NAME, f"./{NAME}", f"data/01_raw/{NAME}", "2025-09-23/../2025-09-23/It_1.csv"])

@@ -107,6 +107,7 @@ PROCEDURES = """\
 
 A table adds a procedure, or overrides single keys of one that ingestd knows (a list is replaced as a whole).
 `ingestd config generate` shows an example, and the reject of a file with an unknown procedure prints the table to add.
+A new procedure needs `classes`, `chip`, `light`, `summary` and a column; all else may be left out.
 
 After the change, restart the service, which reads its settings only when it starts (`sudo systemctl restart ingestd`),
 then run `ingestd rejects retry --all`. Runs that are already staged stay as the old table made them until

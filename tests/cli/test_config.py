@@ -18,6 +18,7 @@ from measurement import Measurement
 from powerless import powerless
 
 from ingestd.cli.config_text import EXAMPLES, WIDTH, config_toml, example
+from ingestd.errors import UsageError
 from ingestd.settings import environment_name, load_settings, sections, setting_keys
 
 HALL = """
@@ -92,6 +93,25 @@ def test_a_default_of_the_machine_is_no_number_in_the_generated_config(repositor
     assert "\n# workers = 4  # an example; by default the CPUs at hand, at most 6\n" in config_toml()
     page = make_docs(repository).texts()["docs/configuration.md"]
     assert "| `workers` | whole number | the CPUs at hand, at most 6 |" in page
+
+
+def test_the_documents_name_the_keys_that_a_new_procedure_needs(tmp_path: Path, repository: Path) -> None:
+    """Without any of them the table is refused, which names the key; with just these it is taken."""
+    page = (repository / "docs/configuration.md").read_text("utf-8")
+    sentence = re.search(r"^A new procedure needs (.+) and a column; all else may be left out\.$", page, re.MULTILINE)
+    assert sentence is not None
+    config = tmp_path / "config.toml"
+    config.write_text(HALL)
+    assert set(load_settings(config).procedures) == {"Hall"}
+    table = HALL.partition("[procedures.Hall.columns]")[0]
+    for key in re.findall(r"`(\w+)`", sentence[1]):
+        config.write_text(re.sub(rf"^{key} = .*\n", "", HALL, flags=re.MULTILINE))
+        with pytest.raises(UsageError, match=f"key '{key}' is missing"):
+            load_settings(config)
+    config.write_text(table)
+    with pytest.raises(UsageError, match="key 'columns' is missing"):
+        load_settings(config)
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(re.findall(r"^(\w+) =", table, re.MULTILINE))
 
 
 def test_example_procedure_of_the_generated_config_is_valid(tmp_path: Path) -> None:

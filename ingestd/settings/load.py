@@ -222,8 +222,11 @@ def _clashing(clash: Clash, other: str, settings: Settings, path: Path | None, f
         key, _ = PLACES[key]
     unset = not _is_set(settings, key)  # a default: then only the other one can have been set wrongly
     follows = "" if key == clash.key else f" (it follows from {key})"
+    value, place = _value(settings, clash.key), clash.place
+    if place != value and not place.startswith(f"{value} (a link to "):  # one of the places that the setting leads to
+        place, follows = value, f"{follows}, so ingestd writes to {place}"
     return UsageError(
-        f"{clash.key} = {clash.place}{follows}: {clash.fault}",
+        f"{clash.key} = {place}{follows}: {clash.fault}",
         place=_place((other if other and unset else key).split("."), path, flags),
         next_step=f"set {key} and {other} to separate places" if other else f"set {key} to a place of its own",
     )
@@ -237,6 +240,12 @@ def _refuse_own_log(settings: Settings, path: Path | None, flags: Flags) -> None
             place=_place(clash.key.split("."), path, flags),
             next_step="name a file elsewhere, or leave it unset: it is then ingestd.log beside the manifest",
         )
+
+
+def _value(settings: Settings, key: str) -> str:
+    """Return the place that a setting has, be it set or not."""
+    _, _, name = key.partition(".")
+    return str(settings.layout.log_file if key == "log.file" else getattr(settings.layout, name))
 
 
 def _is_set(settings: Settings, key: str) -> bool:

@@ -159,6 +159,15 @@ def test_raw_files_are_not_kept_where_ingestd_deletes(measured: Folder, paths: d
     assert "lies in it, and ingestd writes, moves and deletes files there" in error.message
 
 
+@pytest.mark.parametrize("raw", ["02_stage/raw_measurements", "02_stage/raw_measurements/raw"])
+def test_a_setting_is_told_with_its_own_value(measured: Folder, raw: str) -> None:
+    """Where a folder that it leads to clashes, both are named: nobody would find that folder as a setting."""
+    stage = measured.path / "data" / "02_stage"
+    told = refused(measured, raw_root=raw).message
+    assert told.startswith(f"paths.stage_root = {stage} (it follows from paths.data_root), so ingestd writes to ")
+    assert f" {stage}/raw_measurements: " in told
+
+
 @pytest.mark.parametrize(
     "paths",
     [

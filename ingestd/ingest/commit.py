@@ -161,7 +161,7 @@ class Ingest:
         After any of these nothing of the batch counts, and what it wrote is removed as far as the disk allows. Only
         after an `InDoubt`, a `Retry` too, it may count; whoever decides next finds that out.
         """
-        done, undecided = Committed(), list[Outcome]()
+        done, undecided, placing = Committed(), list[Outcome](), Placing()
         decidable = [
             outcome
             for outcome in outcomes
@@ -176,7 +176,6 @@ class Ingest:
             with self.store.transaction():
                 if is_under_way(self.context.temporary):  # the disk would not let the last batch end
                     take_back(self.layout, self.context.temporary, self.store.full_rows)
-                placing = Placing()
                 for outcome in in_turn(self.store.catalog, decidable):
                     was = self.store.catalog.occupant(outcome.task.source_file)
                     decision = self._decided(outcome, placing)
@@ -195,6 +194,7 @@ class Ingest:
                     self.store.commit()
         except BaseException:
             stage.discard(decidable)
+            placing.discard()
             raise
         stage.discard(undecided)
         self._trace(done.records)

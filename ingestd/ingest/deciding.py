@@ -20,7 +20,7 @@ from ingestd.raw.start_time import tells_start
 from ingestd.stage import run as stage
 from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
-from ingestd.stage.run import Failed, Outcome, Prior, Rejected, Same, StageContext, Staged, Waiting
+from ingestd.stage.run import Failed, Outcome, Prior, Rejected, Same, StageContext, Staged, StageTask, Waiting
 
 COMPARED_AT_MOST = 8
 """How many runs of one name a file with another start is compared with: that which has the name, then others."""
@@ -77,7 +77,7 @@ class Decider:
         if copied is not None and copied.source_file != row.source_file:
             stage.discard([outcome])
             return self._copy(copied, Same(task, row.source_sha256))
-        distinct = self._distinct(outcome)
+        distinct = self._distinct(outcome, placing)
         if not isinstance(distinct, Staged):
             return distinct if isinstance(distinct, Failed) else None
         if prior is None:
@@ -89,7 +89,7 @@ class Decider:
         occupant = self.store.catalog.occupant(outcome.task.source_file)
         return (occupant and prior_of(occupant)) != outcome.task.prior
 
-    def _distinct(self, outcome: Staged) -> Outcome:
+    def _distinct(self, outcome: Staged, placing: Placing) -> Outcome:
         """Stage once more under another id when the plain id belongs to a run of another file."""
         row = outcome.row
 
@@ -101,7 +101,14 @@ class Decider:
             return outcome
         run_id = next(filter(is_free, distinct_run_ids(row.source_file, row.start_time_utc, row.source_sha256)))
         stage.discard([outcome])
-        return stage.stage_batch([replace(outcome.task, run_id=run_id, known=frozenset())], self.context)[0]
+        return self._stage_again(replace(outcome.task, run_id=run_id, known=frozenset()), placing)
+
+    def _stage_again(self, task: StageTask, placing: Placing) -> Outcome:
+        """Stage a file once more; its Parquet does not outlive a decision, or a batch, that fails."""
+        (staged,) = stage.stage_batch([task], self.context)
+        if isinstance(staged, Staged):
+            placing.made.append(staged)
+        return staged
 
     def _put(self, event: Event, outcome: Staged, placing: Placing, old: KnownRun | None = None) -> Record:
         """Record a row and place its Parquet; what an edit replaces is kept aside."""
@@ -241,7 +248,7 @@ class Decider:
         """
         over = replace(outcome.task.seen, unchanged_s=inf)
         task = replace(outcome.task, seen=over, known=frozenset(), prior=prior_of(run), run_id=run.run_id)
-        (staged,) = stage.stage_batch([task], self.context)
+        staged = self._stage_again(task, placing)
         match staged:
             case Staged() if staged.row.source_sha256 == outcome.digest:
                 record = self._merged(self._put(Event.MOVED, staged, placing, run), run, placing)

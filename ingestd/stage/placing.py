@@ -22,6 +22,7 @@ from ingestd import files
 from ingestd.errors import Corrupt, InDoubt, NewerVersion, Retry
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow, differing_fields
+from ingestd.stage.run import Staged, discard
 
 NOTE_NAME = "placing.json"
 
@@ -78,12 +79,14 @@ class Kept:
 class Placing:
     """What must be in place before a batch's records may be written, and what is removed once they are.
 
-    `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is staged elsewhere now.
+    `kept`: replaced data; `renamed`: new data and its place; `removed`: data whose run is staged elsewhere now; `made`:
+    what was staged while the batch was decided.
     """
 
     kept: list[Kept] = field(default_factory=list)
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
+    made: list[Staged] = field(default_factory=list)
 
     @property
     def touched(self) -> list[Path]:
@@ -96,15 +99,20 @@ class Placing:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Take back what the block added if it fails: half a decision puts nothing in place."""
-        lists: tuple[list[Any], ...] = (self.kept, self.renamed, self.removed)
+        """Take back what the block added if it fails: half a decision puts nothing in place, and leaves no data."""
+        lists: tuple[list[Any], ...] = (self.kept, self.renamed, self.removed, self.made)
         lengths = [len(one) for one in lists]
         try:
             yield
         except BaseException:
+            discard(self.made[lengths[-1] :])
             for one, length in zip(lists, lengths, strict=True):
                 del one[length:]
             raise
+
+    def discard(self) -> None:
+        """Delete what was staged while a batch was decided that is not put in place. Never raises."""
+        discard(self.made)
 
     @contextmanager
     def in_place(self, stage_root: Path, workspace: Path) -> Iterator[None]:

@@ -117,6 +117,59 @@ def test_what_is_staged_twice_leaves_no_temporary_parquet(archive: Archive, name
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
 
 
+STAGED_AGAIN = {"moved": (B, RUN.data), "id taken": (A.upper(), RUN.but(sample=2).data)}
+"""Files that are staged once more when they are decided: under their new name, or another id."""
+
+
+@pytest.mark.parametrize("kind", STAGED_AGAIN)
+def test_a_refused_batch_leaves_nothing_of_what_was_staged_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What was staged while the batch was decided goes with it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    name, data = STAGED_AGAIN[kind]
+    archive.put(A, RUN.data)
+    archive.backfill()
+    if kind == "moved":
+        archive.delete(A)
+    archive.put(name, data)
+    with opened(archive.settings, archive.now) as ingest:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refuse)
+            with pytest.raises(Retry, match="No space left"):
+                ingest.commit(staged(archive, ingest, name))
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+        assert len(ingest.commit(staged(archive, ingest, name)).records) == 1
+
+
+def test_a_decision_that_fails_leaves_nothing_of_what_was_staged_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part becomes the whole of a run that moves there: as long as its Parquet cannot be read, it is tried again."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(B, RUN.but(rows=2).data)
+    archive.backfill()
+    opened_file, broken = pa.OSFile, archive.staged(archive.live()[B])
+    archive.move(A, B)
+
+    def refuse(path: str) -> pa.OSFile:
+        if path == str(broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened_file(path)
+
+    with opened(archive.settings, archive.now) as ingest:
+        with monkeypatch.context() as patch:
+            patch.setattr(pa, "OSFile", refuse)
+            (failed,) = ingest.commit(staged(archive, ingest, B)).failed
+        assert failed.retry.message == os.strerror(errno.EIO)
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+        assert len(ingest.commit(staged(archive, ingest, B)).records) == 1
+
+
 def test_a_run_that_comes_while_its_chips_history_is_written_is_in_the_next(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

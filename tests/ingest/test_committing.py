@@ -16,6 +16,7 @@ from ingestd.errors import Retry
 from ingestd.files import durable
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Ingest, opened
+from ingestd.manifest.record import Event
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
 
@@ -114,6 +115,18 @@ def test_what_is_staged_twice_leaves_no_temporary_parquet(archive: Archive, name
     archive.put(name, data)
     with opened(archive.settings, archive.now) as ingest:
         assert len(ingest.commit(staged(archive, ingest, A, name)).records) == 2
+        assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+
+
+def test_a_backup_from_before_an_edit_leaves_no_temporary_parquet(archive: Archive) -> None:
+    """It is staged as a new file, and then known by the version that was kept: a copy."""
+    for run in (RUN, RUN.but(chip=67)):
+        archive.put(A, run.data)
+        archive.backfill()
+    archive.put(B, RUN.data)
+    with opened(archive.settings, archive.now) as ingest:
+        (record,) = ingest.commit(staged(archive, ingest, B)).records
+        assert (record.event, record.source_file) == (Event.DUPLICATE, B)
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
 
 

@@ -128,6 +128,15 @@ def test_a_copy_put_back_over_a_corrected_start_undoes_it(copied: Archive) -> No
     assert copied.backfill() == [("moved", B)]
 
 
+def test_a_copy_from_before_a_corrected_start_counts_when_another_measurement_has_the_path(copied: Archive) -> None:
+    """It follows the run to its new id, so that it is known to be all that is left of it."""
+    copied.put(A, RUN.but(start=1758699999.5).data)
+    assert copied.backfill() == [("superseded", A)]
+    copied.put(A, RUN.but(start=None, chip=67, sample=2).data)
+    assert copied.backfill() == [("edited", A), ("ingested", B)]
+    assert {name: row.chip_number for name, row in copied.live().items()} == {A: 67, B: 72}
+
+
 @pytest.mark.parametrize("batch", [1, 64])
 def test_copies_follow_a_run_into_another_time_zone(archive: Archive, batch: int) -> None:
     """Forced into another zone the run has another id: its copy is a copy of that one, and takes its place."""

@@ -45,19 +45,30 @@ def find_clash(layout: Layout) -> Clash | None:
 def find_own_clash(layout: Layout) -> Clash | None:
     """Find the first setting that puts something of ingestd's own where its own work would delete or replace it.
 
-    Every start empties the stage's `_tmp`; old days are deleted from the events; the manifest has files beside it.
+    Every start empties the stage's `_tmp`; old days are deleted from the events; the manifest has files beside it; and
+    a repair sets aside what is among runs or rejects and is none.
     """
     look, manifest = _Look(), layout.manifest_path
     _, *beside = (path for _, path in _files(layout))
-    if manifest in beside:
+    log = layout.log_file
+    if manifest in {*beside, log, log.with_name(f"{log.name}.1")}:
         return Clash("paths.manifest_path", _shown(manifest), "this is the name of another file beside the manifest")
     temporary = layout.temporary_root
     for key, path in _folders(layout):
         if key != "paths.stage_root" and look.leads_into(path, temporary):
             return Clash(key, _shown(path), f"it lies in {_shown(temporary)}, which every start empties")
+    for folder in (layout.staged_root, layout.superseded_root):
+        if look.leads_into(manifest.parent, folder):
+            fault = f"it lies in {_shown(folder)}, where every Parquet file is taken for that of a run"
+            return Clash("paths.manifest_path", _shown(manifest), fault)
     for key, path in (("paths.rejects_dir", layout.rejects_dir), ("paths.metadata_dir", layout.metadata_dir)):
         if look.leads_into(path, layout.events_dir) and look.leads_into(layout.events_dir, path):
             return Clash(key, _shown(path), "it is paths.events_dir as well, where events.keep_days deletes old days")
+    rejects = layout.rejects_dir
+    for path in (layout.events_dir, manifest.parent, temporary):
+        if look.leads_into(path, rejects):
+            fault = f"the JSON files in {_shown(path)} are in it as well, and would be taken for rejects"
+            return Clash("paths.rejects_dir", _shown(rejects), fault)
     return None
 
 

@@ -95,8 +95,8 @@ before anything starts; if a link is put there later, the service names it and w
 too, is a raw root inside a folder that ingestd manages (`raw_measurements`, `_superseded` and `_tmp` of the stage,
 `aside` beside the manifest, `wal_dir`, `events_dir`, `rejects_dir`, `metadata_dir`), a `log.file` among or over
 files of ingestd's own, and a place where ingestd would delete or replace what it keeps there: any in the stage's
-`_tmp`, a manifest with the name of a file beside it (`known_files.parquet`), and one folder as both `events_dir` and
-`rejects_dir` or `metadata_dir`.
+`_tmp`, a manifest among the staged runs or with the name of a file beside it (`known_files.parquet`), a `rejects_dir`
+that holds the manifest, the events or the stage, and one folder as both `events_dir` and `metadata_dir`.
 
     ingestd config generate    # print a config file with every setting, commented out
     ingestd config validate    # check the config file and the environment

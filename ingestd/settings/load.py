@@ -110,9 +110,11 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         usual.taken_from(path, sha256)
     settings.taken_from(path, sha256, usual)
     _refuse_undecodable(settings, path, given)
+    if not settings.layout.manifest_path.name:
+        raise _clashing(Clash("paths.manifest_path", "/", "it names a folder, not a file"), "", settings, path, given)
     _refuse_raw_places(settings, path, given)
-    _refuse_own_places(settings, path, given)
     _refuse_own_log(settings, path, given)
+    _refuse_own_places(settings, path, given)
     if settings.procedures:  # checked now, not at the first file
         try:
             settings.registry  # noqa: B018  # loaded once, for the check

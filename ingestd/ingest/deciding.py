@@ -52,7 +52,7 @@ class Decider:
             case Rejected() | Waiting() if self._is_overtaken(outcome):
                 return None
             case Rejected():
-                return self._decide_rejected(outcome)
+                return self._copy_all_the_same(outcome, placing) or self._decide_rejected(outcome)
             case Waiting():
                 return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.verdict.code))
             case Failed():
@@ -207,6 +207,14 @@ class Decider:
         before = self.store.catalog.notes.get(task.source_file)
         known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
+
+    def _copy_all_the_same(self, outcome: Rejected, placing: Placing) -> Record | None:
+        """Note a copy of a run that is in its place: that it could be none of its own, for its name, is no fault."""
+        catalog, task = self.store.catalog, outcome.task
+        run = catalog.live_with(outcome.digest)
+        if run is None or run.source_file == task.source_file or not self.originals.holds(catalog, run, task):
+            return None
+        return self._merged(self._copy(run, Same(task, outcome.digest)), run, placing)
 
     def _merged(self, record: Record, run: KnownRun, placing: Placing) -> Record:
         """Supersede the runs that a file was, as an incomplete or edited copy, before it got the bytes of `run`."""

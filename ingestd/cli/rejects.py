@@ -285,7 +285,7 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
         say(f"  (the file cannot be read now: {error.strerror})")
         return
     if changed:
-        say("  (the file has changed since; the next backfill looks at it again)")
+        say("  (the file has changed since; the service or the next backfill looks at it again)")
         return
     if text is None:
         return

@@ -168,7 +168,8 @@ def test_show_says_when_the_raw_file_is_another_one_now(staged: Folder) -> None:
     path = staged.raw / REJECT
     path.write_bytes(path.read_bytes() + b"\n")
     assert (
-        "(the file has changed since; the next backfill looks at it again)" in staged.run("rejects", "show", REJECT).out
+        "(the file has changed since; the service or the next backfill looks at it again)"
+        in staged.run("rejects", "show", REJECT).out
     )
     path.unlink()
     assert staged.run("rejects", "show", REJECT).out.endswith(

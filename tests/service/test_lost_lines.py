@@ -8,10 +8,12 @@ import time
 from functools import partial
 from typing import Any
 
+import pytest
 from logged import Start
 from measurement import Measurement
 from turning import until_turned
 
+from ingestd.files import stat_of
 from ingestd.ingest.commit import Ingest
 from ingestd.service.messages import Hint
 from ingestd.service.worker import Worker
@@ -22,6 +24,11 @@ FILES = {"It_1.csv": Measurement(), "It_2.csv": Measurement(chip=67, start=17587
 def is_known(ingest: Ingest, name: str) -> bool:
     """Tell whether a file was decided."""
     return ingest.store.catalog.is_known(name)
+
+
+def is_current(ingest: Ingest, name: str) -> bool:
+    """Tell whether a file is decided in the state it is in."""
+    return ingest.store.catalog.is_current(name, stat_of(ingest.layout.raw_file(name).lstat()).stamp)
 
 
 def ingested(ingest: Ingest) -> Worker:
@@ -89,3 +96,44 @@ def test_a_loss_is_told_once_no_waiting_file_may_be_the_run_s(ingest: Ingest, st
     (told,) = events(stream.getvalue(), "raw_file_lost")
     assert told["source_file"] == "It_1.csv"
     assert told["next_step"] == "restore it from a backup"
+
+
+@pytest.mark.parametrize("waits", ["nothing", "a file that cannot be looked at", "any file, and the service stops"])
+def test_a_loss_is_told_though_another_file_waits(ingest: Ingest, start: Start, waits: str) -> None:
+    """A file in retry may be so for days, and after a stop nobody would tell."""
+    _, stream, _ = start()
+    worker = ingested(ingest)
+    if waits == "a file that cannot be looked at":
+        worker.inbox.put(Hint(f"{'x' * 300}.csv"))
+        until_turned(worker, lambda: worker.view.retrying, "it is tried again")
+    elif waits == "any file, and the service stops":
+        worker._list.hint("It_3.csv", time.monotonic() + 3600.0)
+    ingest.layout.raw_file("It_1.csv").write_bytes(FILES["It_2.csv"].data)
+    worker.inbox.put(Hint("It_1.csv"))
+    until_turned(worker, lambda: '"duplicate"' in stream.getvalue(), "the copy")
+    if "stops" in waits:
+        assert "raw_file_lost" not in stream.getvalue()
+        worker.stop()
+        worker.run()
+    else:
+        until_turned(worker, lambda: worker._lost.next_due() is None, "it is told")
+    (told,) = events(stream.getvalue(), "raw_file_lost")
+    assert told["source_file"] == "It_1.csv"
+
+
+def test_two_runs_that_lost_one_path_are_both_told(ingest: Ingest, start: Start) -> None:
+    """A second measurement began there and was overwritten before the loss of the first one was told."""
+    _, stream, _ = start()
+    worker = ingested(ingest)
+    worker._list.hint("It_3.csv", time.monotonic() + 3600.0)
+    path = ingest.layout.raw_file("It_1.csv")
+    for data in (FILES["It_2.csv"].data, Measurement(start=1758800000.5).data, FILES["It_2.csv"].data):
+        path.write_bytes(data)
+        worker.inbox.put(Hint("It_1.csv"))
+        until_turned(worker, partial(is_current, ingest, "It_1.csv"), "it is decided")
+    assert "raw_file_lost" not in stream.getvalue()
+    worker._list.done("It_3.csv")
+    until_turned(worker, lambda: worker._lost.next_due() is None, "both are told")
+    told = events(stream.getvalue(), "raw_file_lost")
+    assert [line["source_file"] for line in told] == ["It_1.csv", "It_1.csv"]
+    assert len({line["run_id"] for line in told}) == 2

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from archive import Archive
-from measurement import Measurement
+from measurement import BROKEN, Measurement
 
 from ingestd import files
 from ingestd.errors import Retry
 from ingestd.files import durable
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Ingest, opened
+from ingestd.ingest.traces import read_reject
 from ingestd.manifest.record import Event
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
@@ -222,6 +224,21 @@ def test_an_event_that_the_disk_refused_is_written_before_the_log_forgets(
         assert not list(files.all_below(archive.layout.events_dir, ".json"))
         ingest.compact()
         assert len(list(files.all_below(archive.layout.events_dir, ".json"))) == 1
+
+
+def test_a_reject_json_that_was_refused_is_written_though_nothing_is_left_to_compact(archive: Archive) -> None:
+    """A folder is in its place while the log is compacted: the next compaction has only that to do, and does it."""
+    archive.put(A, BROKEN)
+    place = archive.layout.reject_file(A)
+    (place / "something").mkdir(parents=True)
+    with opened(archive.settings, archive.now) as ingest:
+        ingest.commit(staged(archive, ingest, A))
+        assert ingest.compact() is not None
+        assert ingest.reject_problem is not None
+        shutil.rmtree(place)
+        assert ingest.compact() is None
+        assert ingest.reject_problem is None
+        assert read_reject(archive.layout, A)["source_file"] == A
 
 
 @pytest.mark.parametrize("edit", [{"start": 1758700000.0}, {"rows": 5}], ids=["restarted", "completed"])

@@ -381,3 +381,12 @@ def test_a_run_whose_parquet_went_aside_is_told_by_that(archive: Archive) -> Non
     before.rename(manifest)
     assert archive.backfill_amid() == [("superseded", A)]
     assert list(archive.live()) == [A]
+
+
+def test_a_run_of_another_procedure_at_a_path_is_another_measurement(archive: Archive) -> None:
+    """Whatever its rows are: the run that had the name until now stays."""
+    archive.put(A, RUN.data)
+    archive.backfill()
+    archive.put(A, RUN.but(start=1758700000.5).data.replace(b"It.It>", b"Tt.Tt>"))
+    assert archive.backfill_amid() == [("ingested", A)]
+    assert sorted(row.proc for row in archive.rows() if row.live) == ["ITS", "Tt"]

@@ -94,7 +94,7 @@ class Ingest:
             patience=settings.patience,
             max_file_bytes=settings.max_file_bytes,
         )
-        self.originals = Originals(self.context)
+        self.originals = Originals(self.layout, self.context)
         self._guard = Guard(self.layout)
         self._decider = Decider(store, self.context, self.originals)
         self._untraced: list[Record] = []

@@ -11,18 +11,21 @@ from math import inf
 from ingestd import files
 from ingestd.errors import Reject
 from ingestd.files import FileStat
+from ingestd.ingest.comparing import has_other_rows
+from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.raw.header import MAX_HEADER_BYTES, glance, parse_header
 from ingestd.raw.settling import Observation
 from ingestd.raw.start_time import start_time
-from ingestd.stage.run import Same, StageContext, StageTask
+from ingestd.stage.run import Failed, Same, StageContext, Staged, StageTask, discard, stage_batch
 
 
 class Originals:
     """Finds what became of the raw files that runs were made from, where a copy raises the question."""
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, layout: Layout, context: StageContext) -> None:
+        self._layout = layout
         self._context = context
 
     def orphaned(
@@ -79,6 +82,9 @@ class Originals:
 
         It is read only when its state changed. If it does not hold it, another run's bytes or another measurement took
         the path, or nothing is left there, and the run is where its bytes are: in the `copy`.
+
+        Raises:
+            OutOfReach: the run's Parquet, which tells an edited start from another measurement, cannot be read now.
         """
         path = self._context.raw_root / run.source_file
         try:
@@ -94,7 +100,7 @@ class Originals:
                 return False
             if status.size >= run.source_size and files.sha256_of(path, run.source_size) == run.source_sha256:
                 return True
-            return self._tells_start(run, status, copy.now)
+            return self._tells_start(run, status, copy.now) or self._has_its_rows(run, status, copy.now)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -117,6 +123,17 @@ class Originals:
         except Reject:
             return False
         return (start.utc, start.origin) == (run.start_time_utc, "header")
+
+    def _has_its_rows(self, run: KnownRun, status: FileStat, now: datetime) -> bool:
+        """Tell whether a raw file with another start has the rows of a run: then it was edited."""
+        over = Observation(inf, "")
+        (staged,) = stage_batch([StageTask(run.source_file, status, over, now)], self._context)
+        try:
+            if isinstance(staged, Failed):
+                return True  # what cannot be read is not known to be another measurement
+            return isinstance(staged, Staged) and not has_other_rows(self._layout, run, staged)
+        finally:
+            discard([staged])
 
 
 def _any_spelling(name: str) -> str:

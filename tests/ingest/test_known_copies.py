@@ -115,28 +115,6 @@ def test_a_copy_from_before_two_corrected_starts_stays_one(archive: Archive, how
     assert list(archive.live()) == [A]
 
 
-def test_a_copy_put_back_over_a_corrected_start_undoes_it(copied: Archive) -> None:
-    """The run has its first id again, and its copy takes its place when it goes."""
-    (first,) = copied.live().values()
-    copied.put(A, RUN.but(start=1758699999.5).data)
-    copied.backfill()
-    copied.copy(B, A)
-    assert copied.backfill() == [("superseded", A)]
-    assert copied.live()[A].run_id == first.run_id
-    assert copied.notes()[B].run_id == first.run_id
-    copied.delete(A)
-    assert copied.backfill() == [("moved", B)]
-
-
-def test_a_copy_from_before_a_corrected_start_counts_when_another_measurement_has_the_path(copied: Archive) -> None:
-    """It follows the run to its new id, so that it is known to be all that is left of it."""
-    copied.put(A, RUN.but(start=1758699999.5).data)
-    assert copied.backfill() == [("superseded", A)]
-    copied.put(A, RUN.but(start=None, chip=67, sample=2).data)
-    assert copied.backfill() == [("edited", A), ("ingested", B)]
-    assert {name: row.chip_number for name, row in copied.live().items()} == {A: 67, B: 72}
-
-
 @pytest.mark.parametrize("batch", [1, 64])
 def test_copies_follow_a_run_into_another_time_zone(archive: Archive, batch: int) -> None:
     """Forced into another zone the run has another id: its copy is a copy of that one, and takes its place."""

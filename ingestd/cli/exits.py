@@ -57,7 +57,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         raise
     except CommandLineError as error:
         told: Any = error  # see `CommandLineError`
-        told.message = in_house_words(told.message, _commands_beside(told))
+        told.message = in_house_words(told.message, _commands_beside(told)) + _folder_hint(told)
         raise
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -100,6 +100,17 @@ def _commands_beside(error: Any) -> list[str]:
     """List the commands of the group, such as `config`, in which typer refused a command line."""
     context = getattr(error, "ctx", None)
     return list(getattr(context.command, "commands", ())) if context and context.parent else []
+
+
+def _folder_hint(error: Any) -> str:
+    """Say how a folder is given where a command that works on a data root was given one without an option."""
+    surplus = re.fullmatch(r"Got unexpected extra argument(s|\(s\))? \((?P<given>.*)\)", error.message, re.DOTALL)
+    context = getattr(error, "ctx", None)
+    if surplus is None or context is None or not Path(surplus["given"]).is_dir():
+        return ""
+    options = {name for parameter in context.command.params for name in parameter.opts}
+    known = [f"{name} DIR" for name in ("--data-root", "--raw-root") if name in options]
+    return f"; a folder is given as {' or '.join(known)}" if known else ""
 
 
 def in_house_words(message: str, commands: Sequence[str] = ()) -> str:

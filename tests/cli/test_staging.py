@@ -329,6 +329,8 @@ def test_a_disk_that_refuses_ends_with_2(raw: Folder) -> None:
         (["bogus"], "No such command 'bogus'.\n"),
         (["config", "check"], "No such command 'check'. The commands are 'show', 'validate', 'generate'.\n"),
         (["rejects", "lst"], "No such command 'lst'. Did you mean 'list'?\n"),
+        (["backfill", "data"], "(data); a folder is given as --data-root DIR or --raw-root DIR\n"),
+        (["backfill", "It_1.csv"], "Got unexpected extra argument(s) (It_1.csv)\n"),
         (["backfill", "--workers", "0"], "stage.workers = 0"),
         (
             ["backfill", "--local-tz", "Mars/Olympus"],

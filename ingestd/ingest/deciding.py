@@ -188,6 +188,8 @@ class Decider:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
+            if (copy := self._copy_all_the_same(outcome, placing)) is not None:
+                return copy
             record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=notes.stamped(task.status)))
             return record.model_copy(update={"note": f"still rejected ({note.code})"})
         run = catalog.live_with(outcome.digest)
@@ -208,7 +210,7 @@ class Decider:
         known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
 
-    def _copy_all_the_same(self, outcome: Rejected, placing: Placing) -> Record | None:
+    def _copy_all_the_same(self, outcome: Rejected | Same, placing: Placing) -> Record | None:
         """Note a copy of a run that is in its place: that it could be none of its own, for its name, is no fault."""
         catalog, task = self.store.catalog, outcome.task
         run = catalog.live_with(outcome.digest)

@@ -106,11 +106,16 @@ def _folder_hint(error: Any) -> str:
     """Say how a folder is given where a command that works on a data root was given one without an option."""
     surplus = re.fullmatch(r"Got unexpected extra argument(s|\(s\))? \((?P<given>.*)\)", error.message, re.DOTALL)
     context = getattr(error, "ctx", None)
-    if surplus is None or context is None or not Path(surplus["given"]).is_dir():
+    if surplus is None or context is None:
         return ""
+    from ingestd.files import is_dir  # noqa: PLC0415  # not for --help
+
     options = {name for parameter in context.command.params for name in parameter.opts}
     known = [f"{name} DIR" for name in ("--data-root", "--raw-root") if name in options]
-    return f"; a folder is given as {' or '.join(known)}" if known else ""
+    with contextlib.suppress(OSError, ValueError):  # it is out of reach, or no name of anything
+        if known and is_dir(Path(surplus["given"])):
+            return f"; a folder is given as {' or '.join(known)}"
+    return ""
 
 
 def in_house_words(message: str, commands: Sequence[str] = ()) -> str:

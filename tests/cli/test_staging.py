@@ -331,6 +331,7 @@ def test_a_disk_that_refuses_ends_with_2(raw: Folder) -> None:
         (["rejects", "lst"], "No such command 'lst'. Did you mean 'list'?\n"),
         (["backfill", "data"], "(data); a folder is given as --data-root DIR or --raw-root DIR\n"),
         (["backfill", "It_1.csv"], "Got unexpected extra argument(s) (It_1.csv)\n"),
+        (["backfill", "x" * 300], "x)\n"),
         (["backfill", "--workers", "0"], "stage.workers = 0"),
         (
             ["backfill", "--local-tz", "Mars/Olympus"],

@@ -15,15 +15,6 @@ CORRECTED = RUN.but(start=1758699999.5)
 A, B, C = "2025-09-23/It_1.csv", "2025-09-23/It_2.csv", "2025-09-24/It_3.csv"
 
 
-@pytest.fixture
-def copied(archive: Archive) -> Archive:
-    """A run at A, and a copy of it at B that is known."""
-    archive.put(A, RUN.data)
-    archive.copy(A, B)
-    assert archive.backfill() == [("ingested", A), ("duplicate", B)]
-    return archive
-
-
 @pytest.mark.parametrize("force", [False, True])
 def test_a_copy_made_before_the_original_was_corrected(archive: Archive, force: bool) -> None:
     """Neither was seen when it happened."""

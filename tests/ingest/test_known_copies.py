@@ -40,15 +40,6 @@ AFTERWARDS: dict[str, Callable[[Archive], object]] = {
 }
 
 
-@pytest.fixture
-def copied(archive: Archive) -> Archive:
-    """A run at A, and a copy of it at B that is known."""
-    archive.put(A, RUN.data)
-    archive.copy(A, B)
-    assert archive.backfill() == [("ingested", A), ("duplicate", B)]
-    return archive
-
-
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("what", AFTERWARDS)
 @pytest.mark.parametrize("edit", EDITS, ids=["grown", "of the same size", "of another start"])

@@ -43,6 +43,11 @@ def to_get_access(path: Path, what: str) -> str:
     return f"{step}; or run ingestd as its owner: `sudo -u {owner} ...`" if owner else step
 
 
+def takes_files(path: str | bytes) -> bool:
+    """Tell whether the folder of `path` lets this process make files in it."""
+    return os.access(os.path.dirname(path), os.W_OK | os.X_OK)  # noqa: PTH120  # the system gives texts, or bytes
+
+
 def to_get_room(path: object) -> str:
     """Say what the full disk of `path` lacks: space, or inodes, of which every file takes one. Any value is taken."""
     named = path if isinstance(path, str) else str(path) if isinstance(path, Path) else ""

@@ -63,12 +63,15 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
     temporary = isinstance(named, str) and _TEMPORARY.search(named)
     if temporary:  # people know the file by its final name
         named = error.filename2 or place
+    beside = bool(temporary)
+    if number == errno.EACCES and error.filename2 and not advice.takes_files(error.filename2):
+        named, beside = error.filename2, True  # a rename: what is at hand is not at fault if its new folder refuses
     if number == errno.ENOSPC:
         step = advice.to_get_room(named)
     if number in {errno.EACCES, errno.EPERM}:
         path = Path(os.fsdecode(named))
         # A new file needs a permission of its folder.
-        step = advice.to_get_access(path.parent, "its folder") if temporary else advice.to_get_access(path, "it")
+        step = advice.to_get_access(path.parent, "its folder") if beside else advice.to_get_access(path, "it")
         step = (number == errno.EPERM and advice.to_unlock(path, error.filename2 or place)) or step
     message = os.strerror(number) if rust else error.strerror or str(error)
     return Retry(message, place=os.fspath(named), next_step=step)

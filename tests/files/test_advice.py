@@ -94,3 +94,15 @@ def test_a_path_that_is_too_long_is_to_be_shortened(tmp_path: Path) -> None:
 def test_what_cannot_be_looked_at_is_told_with_what_helps(number: int, words: str) -> None:
     """A scan keeps the system's text; what is to be done follows from it."""
     assert words in files.to_see(os.strerror(number))
+
+
+def test_of_a_rename_the_folder_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary file that is written already is not at fault if the folder it belongs into takes no new file."""
+    made, target = tmp_path / "made" / "1f.parquet", tmp_path / "place" / "part-000.parquet"
+    for refusing, named, what in ((target, target, f"its folder: `ls -ld {target.parent}`"), (made, made, "it: ")):
+        refusing.parent.mkdir()
+        monkeypatch.setattr(os, "access", lambda path, _, closed=refusing.parent: Path(path) != closed)
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(made), None, str(target))
+        error = durable.retry_from(denied, tmp_path)
+        assert error.place == str(named)
+        assert f"access to {what}" in error.next_step

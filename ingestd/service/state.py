@@ -107,9 +107,9 @@ def check_space(settings: Settings) -> None:
         free = files.free_bytes(root)
     if free < wanted * 2**20:
         raise Retry(  # without the free bytes, so that the message stays the same and is logged once
-            f"less than service.free_mib = {wanted:g} MiB are free",
+            f"less than service.free_mib = {wanted:.15g} MiB are free",
             place=str(root),
-            next_step="free some space on that disk",
+            next_step="free some space on that disk, or lower service.free_mib",
         )
 
 

@@ -72,3 +72,14 @@ def test_free_space_is_asked_for_in_mib(settings: Settings, monkeypatch: pytest.
     monkeypatch.setattr("ingestd.files.free_bytes", lambda _: 3 * 2**20 - 1)
     with pytest.raises(Retry, match="free_mib = 3 MiB"):
         check_space(wanted)
+
+
+def test_a_free_space_that_no_disk_has_is_told_as_it_was_set(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every digit, as in the config file; where the disk is smaller, only the setting can give way."""
+    wanted = settings.model_copy(update={"service": settings.service.model_copy(update={"free_mib": 1234567.5})})
+    monkeypatch.setattr("ingestd.files.free_bytes", lambda _: 2**40)
+    with pytest.raises(Retry, match=r"free_mib = 1234567\.5 MiB") as caught:
+        check_space(wanted)
+    assert caught.value.next_step == "free some space on that disk, or lower service.free_mib"

@@ -362,7 +362,7 @@ def test_a_disk_that_takes_no_file_is_a_trouble(tmp_path: Path, kind: str) -> No
                 command("mount", "-o", "remount,bind,ro", stage)
             report = read_status(settings, datetime.now(UTC))
     (trouble,) = report.troubles
-    told_of = {"full": "less than service.free_mib = 1e+09 MiB are free", "read-only": "Read-only file system"}
+    told_of = {"full": "less than service.free_mib = 1000000000 MiB are free", "read-only": "Read-only file system"}
     assert (trouble.message, trouble.place, report.health) == (told_of[kind], str(stage), Health.NEEDS_A_PERSON)
     assert read_status(settings, datetime.now(UTC)).health is Health.SERVICE_DOWN, "nothing runs that needs the disk"
 

@@ -262,6 +262,11 @@ class Ingest:
                 self.store.append([record])
         return changes
 
+    @property
+    def owes_traces(self) -> bool:
+        """Whether the disk refused the JSON of a decision: the next compaction writes it."""
+        return bool(self._untraced)
+
     def compact(self) -> Compaction | None:
         """Compact the log; the event JSONs of all its records are durable before any record is deleted.
 

@@ -27,14 +27,17 @@ class FollowUp:
         self._histories_from = 0.0  # while there is a backlog
 
     def plan(self) -> None:
-        """Plan what follows from the log, whoever wrote it: stale histories, and a compaction if it is long."""
+        """Plan what follows from the log, whoever wrote it: stale histories, and a compaction if it is long.
+
+        A compaction is due as well if the disk refused an event JSON: it writes that, or says what keeps it from it.
+        """
         now, store, settings = time.monotonic(), self._ingest.store, self._ingest.settings
         soon = now + settings.histories.debounce_s
         if store.catalog.stale_chips:
             self._jobs.ask("histories", soon)
         if self._blocked and store.catalog.stale_chips.keys() - self._blocked:
             self._jobs.hurry("histories", soon)  # these chips do not wait for those
-        if store.pending >= settings.service.compact_records:
+        if store.pending >= settings.service.compact_records or self._ingest.owes_traces:
             self._jobs.ask("compaction", now)
 
     def do_due(self, file_due: float | None) -> None:

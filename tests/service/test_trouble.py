@@ -49,6 +49,23 @@ def test_a_blocked_history_keeps_no_other_waiting(tmp_path: Path) -> None:
         service.check_whole()
 
 
+def test_an_event_that_could_not_be_written_is_told_at_once(tmp_path: Path) -> None:
+    """However far the next compaction is: `status` names the place, and the JSON follows when the place gives way."""
+    with Service(tmp_path, service={"compact_s": 86400.0, **QUICK}) as service:
+        place = service.layout.events_dir
+        shutil.rmtree(place, ignore_errors=True)
+        place.touch()
+        put(service.raw, 0, 1)
+        service.until(lambda: service.status().troubles, "the trouble is shown")
+        assert service.status().troubles[0].place.startswith(str(place))
+        assert len(service.live_names()) == 1
+        place.unlink()
+        service.until(lambda: list(place.rglob("*-ingested.json")), "the event JSON")
+        service.until(lambda: not service.status().troubles, "the end of the trouble")
+        assert service.stop() == 0
+        service.check_whole()
+
+
 # ---- disk full ------------------------------------------------------------------------------------------------------
 
 

@@ -54,3 +54,14 @@ def test_a_warning_that_was_written_again_is_remembered_as_a_new_one() -> None:
     for problem in ("1", "one more", "two more"):
         assert throttle.held_back(warning(problem=problem)) == 0
     assert throttle.held_back(warning(problem="1")) is None
+
+
+def test_a_warning_that_keeps_coming_is_written_once_in_each_span() -> None:
+    """One that is held back does not begin the span anew: a fault told every few seconds never falls silent."""
+    clock = Clock()
+    throttle = Throttle(clock)
+    told = []
+    for repeat in range(9):
+        clock.now = repeat * REPEAT_S / 4
+        told.append(throttle.held_back(warning()))
+    assert told == [0, None, None, None, 3, None, None, None, 3]

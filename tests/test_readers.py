@@ -1,11 +1,11 @@
-"""The one-line readers in docs/scaling.md read every staged run, with the partition columns as text and date."""
+"""The examples of the docs that read Parquet without ingestd: every run once, with the partition columns typed."""
 
 from __future__ import annotations
 
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import polars as pl
@@ -31,9 +31,9 @@ def staged(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> pl
     return runs.select(pl.col("run_id").replace(first["run_id"], DIGITS), "rows").sort("run_id")
 
 
-def example(repository: Path, language: str, words: str) -> str:
-    """Return the example of docs/scaling.md in `language` that holds `words`."""
-    page = (repository / "docs" / "scaling.md").read_text("utf-8")
+def example(repository: Path, language: str, words: str, page_name: str = "scaling.md") -> str:
+    """Return the example of a page of the docs in `language` that holds `words`."""
+    page = (repository / "docs" / page_name).read_text("utf-8")
     (found,) = [text for text in re.findall(rf"```{language}\n(.*?)\n```", page, re.DOTALL) if words in text]
     return str(found)
 
@@ -64,3 +64,20 @@ def test_pandas_reads_the_stage(repository: Path, staged: pl.DataFrame) -> None:
     assert list(counted.index) == staged["run_id"].to_list()
     assert list(counted) == staged["rows"].to_list()
     assert isinstance(frame["date"].iloc[0], date)
+
+
+def test_a_manifest_that_is_replaced_while_it_is_read_is_read_whole(repository: Path, staged: pl.DataFrame) -> None:
+    """What the example has opened stays the table it was, whatever compaction comes before its data are read."""
+    before = pl.read_parquet(Path("data/02_stage/_manifest/manifest.parquet").read_bytes())
+
+    def opened(path: str, mode: str) -> IO[bytes]:
+        file = Path(path).open(mode)  # noqa: SIM115  # the example closes it
+        before.head(1).write_parquet("replacement.parquet")
+        Path("replacement.parquet").replace(path)
+        return file
+
+    names: dict[str, Any] = {"open": opened, "pl": pl}
+    exec(example(repository, "python", "manifest.parquet", "formats.md"), names)
+    assert staged.height < before.height
+    assert names["runs"].equals(before)
+    assert pl.read_parquet(Path("data/02_stage/_manifest/manifest.parquet").read_bytes()).height == 1

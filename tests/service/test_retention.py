@@ -15,6 +15,8 @@ from ingestd.service.retention import delete_some_events
 from ingestd.service.worker import Worker
 from ingestd.settings import Settings
 
+EARLIER = [f"2026-01-{day}" for day in range(10, 23)]
+
 
 def test_event_jsons_are_deleted_when_past_their_time(ingest: Ingest, tmp_path: Path) -> None:
     """The job deletes day folders older than `events.keep_days`, nothing else; the manifest keeps the runs."""
@@ -68,15 +70,21 @@ def test_the_day_of_the_lab_tells_which_events_are_old(settings: Settings) -> No
 @pytest.mark.parametrize(
     ("keep_days", "deleted"),
     # some mean "for ever" by a large number
-    [(0, []), (7, ["2026-01-23/000000000", "2026-01-23"]), (10**6, []), (10**30, [])],
+    [(0, []), (7, [*EARLIER, "2026-01-23/000000000", "2026-01-23"]), (10**6, []), (10**30, [])],
 )
 def test_retention_touches_dated_folders_only(tmp_path: Path, keep_days: int, deleted: list[str]) -> None:
-    """Files, links and other folders stay; 0 days, and more than there have been, keep everything for ever."""
+    """Files, links and other folders stay; 0 days, and more than there have been, keep everything for ever.
+
+    The oldest day goes first; a link in its folder goes with it, and what that leads to stays.
+    """
     today = date(2026, 1, 31)
+    for name in reversed(EARLIER):
+        (tmp_path / name).mkdir()
     for name in ("2026-01-23", "2026-01-24", "20250101", "2025-13-01", "2025-W01-1", "old"):
         (tmp_path / name / "000000000").mkdir(parents=True)
     (tmp_path / "2020-01-01").write_text("a file")
     (tmp_path / "2020-01-02").symlink_to(tmp_path / "old")
+    (tmp_path / EARLIER[0] / "link").symlink_to(tmp_path / "old")
     before = {path.name for path in tmp_path.iterdir()}
     gone = list(iter(lambda: delete_some_events(tmp_path, today, keep_days), None))
     assert [path.relative_to(tmp_path).as_posix() for path in gone] == deleted

@@ -160,6 +160,14 @@ def test_the_next_time_is_counted_from_now(before: datetime | None) -> None:
     assert len(set(waits)) > 1, "no spread"
 
 
+def test_scans_of_several_machines_do_not_stay_in_step() -> None:
+    """A share is not scanned by all of them at once: each scan comes up to a tenth of the interval later."""
+    scan = make_scheduler(Settings(), lambda _: None, lambda: None, 1.0).get_job("scan")
+    waits = [(scan.trigger.get_next_fire_time(None, NOW) - NOW).total_seconds() for _ in range(100)]
+    rescan_s = Settings().watch.rescan_s
+    assert rescan_s <= min(waits) < 1.05 * rescan_s < max(waits) <= 1.1 * rescan_s
+
+
 @pytest.mark.parametrize("set_s", [3.0, -3.0, -2 * HOUR_S, 11 * YEAR_S])
 def test_a_step_of_the_clock_is_told_once(set_s: float) -> None:
     """By how much it was set, at the next look; the looks before and after see none."""

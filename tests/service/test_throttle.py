@@ -65,3 +65,9 @@ def test_a_warning_that_keeps_coming_is_written_once_in_each_span() -> None:
         clock.now = repeat * REPEAT_S / 4
         told.append(throttle.held_back(warning()))
     assert told == [0, None, None, None, 3, None, None, None, 3]
+
+
+def test_a_decision_is_never_held_back() -> None:
+    """Two rejects alike but for their number are two decisions, and the log has both."""
+    throttle = Throttle(Clock())
+    assert [throttle.held_back(warning(seq=number)) for number in (1, 2)] == [0, 0]

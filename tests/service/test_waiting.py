@@ -123,6 +123,19 @@ class WaitingMachine(RuleBasedStateMachine):
 TestWaitList = WaitingMachine.TestCase
 
 
+def test_a_wait_that_was_cut_short_does_not_cut_the_next_one_short() -> None:
+    """A file was to be looked at in a second; a hint came first, and then it failed: its back-off of 8 s stands."""
+    waiting = WaitList(retry_s=8.0, retry_max_s=8.0)
+    waiting.hint("a.csv", 0.0)
+    assert waiting.due(0.0, 1) == ["a.csv"]
+    waiting.wait("a.csv", Verdict(State.RUNNING, "why", "settling"), TRACK, due=1.0)
+    waiting.hint("a.csv", 0.5)
+    assert waiting.due(0.5, 1) == ["a.csv"]
+    waiting.retry("a.csv", "input/output error", "look", 0.5)
+    assert waiting.due(2.0, 1) == []
+    assert waiting.due(8.5, 1) == ["a.csv"]
+
+
 # ---- a file over time -----------------------------------------------------------------------------------------------
 
 HEADER = b"#Procedure: <laser_setup.procedures.It.It>\n#Parameters:\n#\tChip number: 1\n#Data:\n"

@@ -14,7 +14,7 @@ import polars as pl
 
 from ingestd import files
 from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
-from ingestd.files import FileStat
+from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.histories.zone import is_of_another_zone
 from ingestd.ingest.lost import copy_of
@@ -84,7 +84,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     layout, done = settings.layout, Verification()
     look_anew(layout.manifest_path, layout.known_files_path)
     try:
-        now = _Manifest.read(layout)
+        now, scan, notes = _raw_files(layout)
     except Corrupt as error:
         done.findings += _stage_findings(layout, None, done)[1]
         for damage in salvage(layout).damages or [error]:  # each file may read well, and one be missing
@@ -94,10 +94,9 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     damaged, wrong = _stage_findings(layout, now, done)
     compared = [finding for finding in wrong if layout.data_root / finding.path not in half_done]
     done.runs = now.runs.height
-    scan = files.scan_csvs(layout.raw_root)
     found = scan.files
     done.raw_files = len(found)
-    done.findings += raw_findings(now.store, now.runs, scan)
+    done.findings += notes
     compared += _history_findings(settings, now, done)
     compared += _reject_findings(now.store)
     compared += [leftover(layout, path) for path in leftovers(layout)]
@@ -128,6 +127,23 @@ class _Manifest:
     def rows(self, run_ids: Collection[str] | None = None) -> Iterator[ManifestRow]:
         """Read the live rows, or those of `run_ids`."""
         return rows_of(self.runs if run_ids is None else self.runs.filter(pl.col("run_id").is_in(list(run_ids))))
+
+
+def _raw_files(layout: Layout) -> tuple[_Manifest, Scan, list[Finding]]:
+    """Read the manifest, scan the raw files and compare the two; what was decided in between is looked at again.
+
+    So a run whose file moved meanwhile is not called missing. If others never rest, what every look found is told.
+    """
+    now, scan = _Manifest.read(layout), files.scan_csvs(layout.raw_root)
+    findings = list(raw_findings(now.store, now.runs, scan))
+    for _ in range(LOOKS):
+        looked_at = now.store.position
+        now.store.refresh()
+        if now.store.position == looked_at:
+            break
+        now, scan = _Manifest.read(layout), files.scan_csvs(layout.raw_root)
+        findings = _still(findings, set(raw_findings(now.store, now.runs, scan)))
+    return now, scan, findings
 
 
 def _confirmed(settings: Settings, findings: list[Finding], found: dict[str, FileStat]) -> list[Finding]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import lived
 import pytest
 from archive import Archive
 from lived import RUN, run_powerless
 from measurement import BROKEN
+
+from ingestd import files
 
 
 @pytest.mark.parametrize("mode", [0, 0o444])
@@ -152,3 +155,24 @@ def test_a_part_whose_copy_is_out_of_reach_goes_on_counting(empty: Archive) -> N
     assert {row.run_id for row in empty.rows() if row.live} == before
     lived.backfill_without_compaction(empty)
     assert set(empty.live()) == {"It_1.csv", "day/It_2.csv"}
+
+
+def test_what_is_decided_while_verify_looks_is_neither_missing_nor_undecided(
+    empty: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is moved, another is new, and the service decides about both after verify has read the manifest."""
+    empty.put("day/It_1.csv", RUN.data)
+    empty.put("day/It_2.csv", RUN.but(start=1758632156.25, sample=2).data)
+    empty.backfill()
+    empty.delete("day/It_2.csv")
+    scan = files.scan_csvs
+
+    def scanned_late(root: Path) -> files.Scan:
+        monkeypatch.setattr(files, "scan_csvs", scan)
+        empty.move("day/It_1.csv", "moved/It_1.csv")
+        empty.put("day/It_3.csv", RUN.but(start=1758632157.25, sample=3).data)
+        empty.backfill()
+        return scan(root)
+
+    monkeypatch.setattr(files, "scan_csvs", scanned_late)
+    assert [(one.kind, one.path) for one in lived.findings(empty)] == [("raw-missing", "day/It_2.csv")]

@@ -145,5 +145,20 @@ def test_a_terminal_that_is_stopped_takes_no_line_until_it_goes_on(terminal: tup
 def test_a_line_of_any_length_and_any_character_arrives(tmp_path: Path) -> None:
     """A file always has room; what its encoding cannot say is written with a backslash."""
     with (tmp_path / "log").open("w", encoding="ascii") as text:
-        Stream(text).write(f"λ {'x' * 100_000}\n")
-        assert (tmp_path / "log").read_text("ascii") == f"\\u03bb {'x' * 100_000}\n", "it is there at once"
+        lines = Stream(text)
+        for written in (f"λ {'x' * 100_000}\n", "λ\n"):
+            lines.write(written)
+            there = (tmp_path / "log").read_text("ascii")
+            assert there.endswith(written.replace("λ", "\\u03bb")), "it is there at once"
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe", "journal"])
+def test_a_stream_that_is_closed_leaves_the_descriptor_to_its_owner(kind: str, request: pytest.FixtureRequest) -> None:
+    """It gives back what it opened for itself, and nothing else."""
+    _, writer = request.getfixturevalue(kind)
+    with os.fdopen(writer, "w", closefd=False) as file:
+        before = set(Path("/proc/self/fd").iterdir())
+        ours = Stream(file)
+        assert len(set(Path("/proc/self/fd").iterdir())) == len(before) + 1
+        ours.close()
+        assert set(Path("/proc/self/fd").iterdir()) == before

@@ -97,6 +97,11 @@ def test_a_step_of_several_lines_is_left_to_rejects_show() -> None:
         assert render_line(parse_line(raw.encode()), UTC).plain.endswith(f'  next_step="{said}"')
 
 
+def test_an_empty_text_is_shown_as_one() -> None:
+    """Left out, the next field could be taken for the value."""
+    assert render_line(parse_line(line("x", old="", new="b").encode())).plain.endswith('old=""  new=b')
+
+
 def test_a_line_that_ends_with_its_event_has_no_blanks_after_it() -> None:
     """Columns are filled up only where something follows."""
     assert render_line(parse_line(line("stopped").encode()), UTC).plain.endswith(" stopped")
@@ -220,6 +225,13 @@ def test_what_is_added_is_shown_when_its_line_is_whole(log: Path) -> None:
         log, append(log, half[:10]), append(log, half[10:]), append(log, line("d", "debug")), last=1, level="info"
     )
     assert shown == ["b", "c"]
+
+
+def test_a_first_line_that_is_being_written_is_shown_once_it_is_whole(log: Path) -> None:
+    """Following may begin in the middle of it, while the log has no whole line yet."""
+    whole = line("first")
+    log.write_text(whole[:20])
+    assert follow(log, append(log, whole[20:]), append(log, line("b"))) == ["first", "b"]
 
 
 def test_a_rotation_loses_no_line(log: Path) -> None:

@@ -7,13 +7,13 @@ then its event JSON. Decisions are made under the manifest's lock and take into 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ingestd.errors import IngestdError, OutOfReach, Retry
+from ingestd.errors import Corrupt, IngestdError, OutOfReach, Retry
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import HistoryChange, update_histories
 from ingestd.ingest.deciding import Decider, prior_of
@@ -279,14 +279,20 @@ class Ingest:
         self._guard.check()
         done = self.store.compact(before=self._complete_traces)
         if done is None and self._untraced:
-            self._complete_traces([])
+            with self.store.transaction():
+                self._complete_traces([])
         return done
 
     def _trace(self, records: Sequence[Record]) -> None:
-        """Write the event JSONs of decisions that count already; if the disk refuses, compaction does it later."""
+        """Write the traces of decisions that count already; if the disk refuses, compaction does it later.
+
+        Another process may have decided about the same files since: a reject JSON follows what was decided last, so the
+        lock is held while any is written or removed.
+        """
         try:
-            self._untraced += [record for record, _ in self._write_traces(records, durable=False)]
-        except Retry:
+            with self.store.transaction() if any(record.files for record in records) else nullcontext():
+                self._untraced += [record for record, _ in self._write_traces(records, durable=False)]
+        except (Retry, Corrupt):  # damage stops the next decision, or compaction
             self._untraced += records
 
     def _complete_traces(self, foreign: Sequence[Record]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from ingestd.files import durable
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.ingest.traces import read_reject
-from ingestd.manifest.record import Event
+from ingestd.manifest.record import Event, Record
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
 
@@ -239,6 +241,35 @@ def test_a_reject_json_that_was_refused_is_written_though_nothing_is_left_to_com
         assert ingest.compact() is None
         assert ingest.reject_problem is None
         assert read_reject(archive.layout, A)["source_file"] == A
+
+
+@pytest.mark.parametrize(
+    ("before", "ours", "theirs"),
+    [(b"", BROKEN, RUN.data), (BROKEN, RUN.data, BROKEN + b"again"), (b"", BROKEN, BROKEN + b"again")],
+    ids=["rejected, then staged", "staged, then rejected", "rejected twice"],
+)
+def test_the_reject_json_says_what_was_decided_last_whoever_writes_last(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, before: bytes, ours: bytes, theirs: bytes
+) -> None:
+    """Between our decision and its JSON another process decides about the file again, and compacts the log."""
+    archive.put(A, before)
+    archive.backfill_amid()
+    archive.put(A, ours)
+    trace = Ingest._trace
+
+    def late(ingest: Ingest, records: Sequence[Record]) -> None:
+        monkeypatch.setattr(Ingest, "_trace", trace)
+        archive.put(A, theirs)
+        archive.backfill_amid()
+        trace(ingest, records)
+
+    monkeypatch.setattr(Ingest, "_trace", late)
+    with opened(archive.settings, archive.now) as ingest:
+        assert len(ingest.commit(staged(archive, ingest, A)).records) == 1
+        ingest.compact()
+    assert len(list(files.all_below(archive.layout.rejects_dir, ".json"))) == (theirs != RUN.data)
+    if theirs != RUN.data:
+        assert read_reject(archive.layout, A)["source_sha256"] == sha256(theirs).hexdigest()
 
 
 @pytest.mark.parametrize("edit", [{"start": 1758700000.0}, {"rows": 5}], ids=["restarted", "completed"])

@@ -311,7 +311,10 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
     with files.as_retry(layout.manifest_path):
         table_there, notes_there = files.exists(layout.manifest_path), files.exists(layout.known_files_path)
     if found is None and table_there:
-        raise log.corrupt(layout.wal_dir, "the write-ahead log is missing beside manifest.parquet")
+        raise log.corrupt(
+            layout.wal_dir,
+            "the log is missing beside manifest.parquet: was paths.wal_dir changed, or is its disk not mounted?",
+        )
     if found is None:
         return
     runs, notes = found.heads[0].compacted_rows, found.heads[0].compacted_files

@@ -316,7 +316,7 @@ def test_an_older_copy_of_the_table_is_refused(compacted: Layout) -> None:
 def test_a_missing_log_is_refused(compacted: Layout) -> None:
     """Without its log a manifest may lack its newest runs."""
     shutil.rmtree(compacted.wal_dir)
-    _refused(compacted, "the write-ahead log is missing")
+    _refused(compacted, "the log is missing beside manifest.parquet: was paths.wal_dir changed")
 
 
 def test_a_damaged_log_is_refused(compacted: Layout) -> None:

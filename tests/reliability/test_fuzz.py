@@ -26,7 +26,8 @@ def fuzz(target: str, place: Path, *options: str) -> tuple[int, str]:
     A shell starts it: the kernel counts the peak memory of whoever starts a process as that process's own, and the
     tests before this one may have needed more than the fuzzer allows.
     """
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, FUZZ, target, place, *options]
+    shell = ["sh", "-c", '"$@"; exit $?', "sh"]
+    command = [*shell, sys.executable, str(FUZZ), target, str(place), *options]
     done = subprocess.run(command, capture_output=True, timeout=SECONDS + 120, check=False)
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
 

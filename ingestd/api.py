@@ -21,7 +21,7 @@ from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
 from ingestd.histories.blocked import problem_of
 from ingestd.histories.chip import HistoryChange, history_frame, read_history, require_chip
 from ingestd.ingest.commit import opened, utc_now
-from ingestd.ingest.traces import read_reject
+from ingestd.ingest.traces import read_reject, soon
 from ingestd.layout import Layout
 from ingestd.lookup import require_manifest, run_id_of, source_file_of
 from ingestd.manifest.row import ManifestRow
@@ -276,7 +276,7 @@ def _remembered(layout: Layout, name: str) -> Reject:
         Corrupt: the JSON is gone or damaged.
     """
     try:
-        content = read_reject(layout, name)
+        content = read_reject(layout, name, until=soon())
     except UsageError:
         place = str(layout.reject_file(name))
         raise Corrupt(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from commands import Folder
-from measurement import Measurement
+from measurement import BROKEN, Measurement
 
 import ingestd
-from ingestd.errors import UsageError
+from ingestd.errors import Reject, UsageError
 from ingestd.stage.parquet import read_run
 
 RUN = Measurement()
@@ -47,3 +47,17 @@ def test_a_run_that_an_edit_supersedes_names_its_successor(tmp_path: Path, monke
     edited_amid(monkeypatch, folder, RUN.but(start=1758632000.0).data)
     with pytest.raises(UsageError, match="was superseded"):
         ingestd.load_run(row.run_id, tmp_path / "data")
+
+
+def test_a_reject_whose_json_is_only_being_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service has just recorded it; the JSON comes a moment later, and is no damage that needs a repair."""
+    folder = Folder(tmp_path)
+    folder.put("bad.csv", BROKEN)
+    with pytest.raises(Reject) as first:
+        ingestd.stage_run("bad.csv", tmp_path / "data")
+    (path,) = (tmp_path / "data/02_stage/_rejects").iterdir()
+    path.rename(tmp_path / "late")
+    monkeypatch.setattr("ingestd.ingest.traces.time.sleep", lambda _: (tmp_path / "late").rename(path))
+    with pytest.raises(Reject) as again:
+        ingestd.stage_run("bad.csv", tmp_path / "data")
+    assert str(again.value) == str(first.value)

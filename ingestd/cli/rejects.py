@@ -34,6 +34,9 @@ AFTER_CARET = 40
 
 LONGEST_RAW_LINE = 1 << 20
 
+UNKNOWN = "unknown"
+"""The code of a reject whose JSON does not tell it."""
+
 File = Annotated[str, typer.Argument(metavar="FILE", help="The raw file: a path, or its path below the raw root.")]
 Files = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="The raw files, named as for `show`.")]
 All = Annotated[bool, typer.Option("--all", help="Retry every rejected file.")]
@@ -51,12 +54,17 @@ def list_rejects(settings: Settings, as_json: AsJson = False) -> None:
       ingestd rejects list
       ingestd rejects list --json
     """
+    from ingestd.ingest.traces import soon  # noqa: PLC0415  # loads pydantic: not for --help
     from ingestd.lookup import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
     layout, names = settings.layout, _rejected(_catalog(settings))
     gone = [name for name in names if raw_file_is_gone(layout, name)]
     there = sorted(set(names) - set(gone))
-    found = [_reject(layout, name) for name in there]
+    until = soon()
+    found = [_reject(layout, name, until) for name in there]
+    if any(one["code"] == UNKNOWN for one in found):
+        still = frozenset(_rejected(_catalog(settings)))  # some may have been staged or forgotten while we looked
+        found = [one for one in found if one["source_file"] in still]
     if as_json:
         say_json({"rejects": found, "gone": gone})
         return
@@ -83,10 +91,11 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
     Example:
       ingestd rejects show 2026-03-12/IV2026-03-12_3.csv
     """
+    from ingestd.ingest.traces import soon  # noqa: PLC0415  # loads pydantic: not for --help
     from ingestd.lookup import raw_file_is_gone  # noqa: PLC0415  # not for --help
 
     layout = settings.layout
-    reject = _reject(layout, _named(layout, file, _catalog(settings)))
+    reject = _reject(layout, _named(layout, file, _catalog(settings)), soon())
     gone = raw_file_is_gone(layout, reject["source_file"])
     if as_json:
         say_json(reject | {"gone": gone})
@@ -250,16 +259,16 @@ def _standing(catalog: Catalog, name: str) -> str:
     return f"it is staged as run {runs[0].run_id}" if runs else "it has not been staged yet"
 
 
-def _reject(layout: Layout, name: str) -> dict[str, Any]:
-    """Read what is recorded about a reject; its JSON may be missing for a moment after a crash."""
+def _reject(layout: Layout, name: str, until: float) -> dict[str, Any]:
+    """Read what is recorded about a reject; after a crash its JSON may be missing for longer than `until`."""
     from ingestd.ingest.traces import read_reject  # noqa: PLC0415  # loads pydantic: not for --help
 
     try:
-        return read_reject(layout, name)
+        return read_reject(layout, name, until=until)
     except (UsageError, Corrupt):
         return {
             "source_file": name,
-            "code": "unknown",
+            "code": UNKNOWN,
             "message": "its reject JSON is missing or damaged",
             "next_step": f"`ingestd rejects retry {quoted(name)}`",
         }

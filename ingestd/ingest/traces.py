@@ -6,6 +6,7 @@ Both follow from the log and can be made again from it, so they are written afte
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,11 @@ from ingestd.words import quoted, shown, utc_text
 
 TOGETHER = 256
 """How many records' traces are held in memory at a time."""
+
+JSON_S = 1.0
+"""How long a reject JSON that is not there yet is waited for, in seconds."""
+
+_LOOK_S = 0.01
 
 
 def write_traces(
@@ -152,8 +158,13 @@ def _reject(record: Record, reason: Reason, note: FileNote) -> dict[str, Any]:
     }
 
 
-def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
-    """Read the reject JSON of a raw file.
+def soon() -> float:
+    """Return until when to wait for the JSON of a reject that the log has: it is written a moment after the record."""
+    return time.monotonic() + JSON_S
+
+
+def read_reject(layout: Layout, source_file: str, *, until: float = 0.0) -> dict[str, Any]:
+    """Read the reject JSON of a raw file; one that is missing is waited for, `until` then in monotonic seconds.
 
     Raises:
         UsageError: the file is not rejected.
@@ -162,6 +173,8 @@ def read_reject(layout: Layout, source_file: str) -> dict[str, Any]:
     """
     path = layout.reject_file(source_file)
     with files.as_retry(path):
+        while not files.exists(path) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
         try:
             content = parse_trace(path.read_bytes())
             _check_reject(content)

@@ -21,7 +21,7 @@ from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.histories.chip import read_history
 from ingestd.ingest.deciding import moved_from
 from ingestd.ingest.lost import LostFile, emptied, lost_at
-from ingestd.ingest.traces import parse_event, read_reject
+from ingestd.ingest.traces import parse_event, read_reject, soon
 from ingestd.layout import Layout
 from ingestd.lookup import is_run_id, near_files, refuse_folder, require_raw_root, run_id_of, source_file_of
 from ingestd.manifest.record import Event, FileNote
@@ -144,7 +144,7 @@ def _file_of(run_id: str, view: pl.DataFrame) -> str:
 def _reject(layout: Layout, source_file: str) -> dict[str, Any] | None:
     """Read a reject; None if its JSON is gone or torn: `ingestd repair` makes it again."""
     try:
-        return read_reject(layout, source_file)
+        return read_reject(layout, source_file, until=soon())
     except (UsageError, Corrupt):
         return None
 

@@ -9,12 +9,16 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Folder
 from measurement import BROKEN, Measurement
 
 from ingestd import cli
+from ingestd.ingest import traces
+from ingestd.ingest.traces import read_reject
+from ingestd.layout import Layout
 
 REJECT = "2026-03-12/IV2026-03-12_3.csv"
 
@@ -140,11 +144,42 @@ def test_a_file_whose_folder_is_out_of_reach_is_not_gone(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "lstat", refuse)
+    listed = listed_here(staged, monkeypatch, capsys)
+    assert ([one["source_file"] for one in listed["rejects"]], listed["gone"]) == ([REJECT], [])
+
+
+def listed_here(staged: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what `rejects list --json` prints in this process, where a test can change what it meets."""
     monkeypatch.setattr(sys, "argv", ["ingestd", "rejects", "list", "--json", "--data-root", str(staged.path / "data")])
     with pytest.raises(SystemExit):
         cli.main()
-    listed = json.loads(capsys.readouterr().out)
-    assert ([one["source_file"] for one in listed["rejects"]], listed["gone"]) == ([REJECT], [])
+    listed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return listed
+
+
+def test_a_reject_whose_json_is_only_being_written_is_listed_with_its_reason(
+    staged: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service records the reject first, and writes the JSON a moment later."""
+    (path,) = (staged.path / "data/02_stage/_rejects").rglob("*.json")
+    late = path.rename(staged.path / "late")
+    monkeypatch.setattr("ingestd.ingest.traces.time.sleep", lambda _: late.rename(path))
+    (listed,) = listed_here(staged, monkeypatch, capsys)["rejects"]
+    assert listed["code"] == "row-too-long"
+
+
+def test_a_reject_that_is_decided_anew_while_they_are_listed_is_not_listed(
+    staged: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its JSON is gone then, because it is no reject any more: that is nothing to be told."""
+
+    def decide_first(layout: Layout, name: str, *, until: float) -> dict[str, Any]:
+        staged.put(name, Measurement().data)
+        assert staged.run("backfill", "--workers", "1").code == 0
+        return read_reject(layout, name, until=0 * until)
+
+    monkeypatch.setattr(traces, "read_reject", decide_first)
+    assert listed_here(staged, monkeypatch, capsys) == {"rejects": [], "gone": []}
 
 
 def test_what_to_type_next_repeats_the_options_given(staged: Folder) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -126,6 +126,16 @@ def test_start_time_keeps_the_digits_of_the_header(
     """Epoch seconds are the header's own digits; any other start is the float as Python prints it."""
     begun = datetime(2025, 9, 23, 12, 55, 55, 282112, tzinfo=UTC)
     rows = manifest_of({"start": start, "start_time_utc": begun, "start_time_origin": origin})
+    assert history_frame(rows, TZ, layout)["start_time"].item() == text
+
+
+@pytest.mark.parametrize(("before_1970_s", "text"), [(0.5, "-0.5"), (86400, "-86400.0"), (1.25, "-1.25")])
+def test_a_start_before_1970_is_below_zero(
+    manifest_of: MakeManifest, layout: Layout, before_1970_s: float, text: str
+) -> None:
+    """A clock that lost its battery may tell such a year: its seconds count backwards, to the very fraction."""
+    begun = datetime(1970, 1, 1, tzinfo=UTC) - timedelta(seconds=before_1970_s)
+    rows = manifest_of({"start_time_utc": begun, "start_time_origin": "path"})
     assert history_frame(rows, TZ, layout)["start_time"].item() == text
 
 

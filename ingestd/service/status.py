@@ -83,7 +83,8 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     waiting, lost = _waiting_and_lost(settings, store, scan, retrying, now)
     view = read_view(layout, columns=["superseded_by", *RunPart.model_fields])
     live = view.filter(LIVE)
-    gone = [name for name in live["source_file"] if not scan.saw(name)]
+    # A path that was not known before the scan was decided since: its file came, or was moved there, after the scan.
+    gone = [name for name in live["source_file"] if not scan.saw(name) and store.catalog.is_known(name)]
     rejected = [note for note in store.catalog.noted_as("rejected") if scan.saw(note.source_file)]
     safe_reason = blind or _why_not_power_off(waiting, service)
     return StatusReport(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import lived
 import pytest
@@ -12,6 +13,7 @@ from lived import RUN, run_powerless
 from measurement import BROKEN
 
 from ingestd import files
+from ingestd.service.status import read_status
 
 
 @pytest.mark.parametrize("mode", [0, 0o444])
@@ -176,3 +178,26 @@ def test_what_is_decided_while_verify_looks_is_neither_missing_nor_undecided(
 
     monkeypatch.setattr(files, "scan_csvs", scanned_late)
     assert [(one.kind, one.path) for one in lived.findings(empty)] == [("raw-missing", "day/It_2.csv")]
+
+
+def test_a_run_whose_file_came_after_the_look_of_status_has_a_raw_file(
+    empty: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is moved, another is new, and the service decides about both after status has scanned the raw files."""
+    for number, name in enumerate(["day/It_1.csv", "day/It_2.csv"]):
+        empty.put(name, RUN.but(start=1758632155.25 + number, sample=number).data)
+    empty.backfill()
+    empty.delete("day/It_2.csv")
+    scan = files.scan_csvs
+
+    def scanned_early(root: Path, **options: Any) -> files.Scan:
+        monkeypatch.setattr(files, "scan_csvs", scan)
+        seen = scan(root, **options)
+        empty.move("day/It_1.csv", "moved/It_1.csv")
+        empty.put("day/It_3.csv", RUN.but(start=1758632157.25, sample=3).data)
+        empty.backfill()
+        return seen
+
+    monkeypatch.setattr(files, "scan_csvs", scanned_early)
+    found = read_status(empty.settings, empty.now())
+    assert (found.runs, found.runs_without_raw_file) == (3, 1)

@@ -63,14 +63,15 @@ def test_metadata_lines_are_columns_too(manifest_of: MakeManifest) -> None:
 
 def test_no_header_line_hides_a_fixed_column(manifest_of: MakeManifest) -> None:
     """A parameter or metadata line named like another column gets a name of its own; every value is there."""
-    parameters = {"source_file": "x", "source_file (header)": "y", "VG": "1 V"}
+    parameters = {"source_file": "x", "source_file (header)": "y", "VG": "1 V", "VG (metadata)": "3 V"}
     text = header(parameters, VG="2 V", has__light="no").replace("has  light", "has_light")
     frame = metadata_frame(manifest_of({"parameters": text}), TZ)
     assert frame.row(0, named=True) == {
         "source_file (header)": "x",
         "source_file (header) (header)": "y",
         "VG": "1 V",
-        "VG (metadata)": "2 V",
+        "VG (metadata)": "3 V",
+        "VG (metadata) (metadata)": "2 V",
         "has_light (metadata)": "no",
         "has_light": True,
         "source_file": "2025-09-23/It2025-09-23_19.csv",

@@ -144,6 +144,9 @@ def test_a_day_whose_place_is_blocked_keeps_back_no_other(manifest_of: MakeManif
     assert (second.changed, second.problem, second.path.is_file()) == (True, None, True)
     with pytest.raises(Retry):
         export_metadata(rows, tz=TZ, directory=tmp_path, out_csv=blocked)
+    corrected = manifest_of(run("a", {}, start="1758682799.0", superseded_by="f" * 20))  # the day is without runs now
+    (emptied,) = export_metadata(corrected, tz=TZ, directory=tmp_path)
+    assert (emptied.runs, emptied.problem and emptied.problem.place) == (0, str(blocked))
 
 
 def test_a_day_that_was_never_exported_gets_no_file_without_runs(manifest_of: MakeManifest, tmp_path: Path) -> None:

@@ -200,14 +200,14 @@ def check_text(text: str) -> None:
 MEASURED = r"""
 import json, os, re, sys, time
 from pathlib import Path
-import evil, lived
+import lived
 def peak():  # of this process alone; `getrusage` counts what started it as well
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 archive = lived.reopened(Path(sys.argv[1]))
 lived.backfill(archive.settings, lived.options(archive))
 before = peak()
 path = archive.raw / "big.csv"
-path.write_bytes(evil.giants(int(sys.argv[2]))[sys.argv[3]])
+os.replace(sys.argv[2], path)
 os.utime(path, (1764600000, 1764600000))
 began = time.process_time()
 report = lived.backfill(archive.settings, lived.options(archive))
@@ -228,8 +228,10 @@ def test_memory_and_time_are_bounded_by_the_size(kind: str, tmp_path: Path, figu
     """A file that is a burden takes memory and time in proportion to its size, and is staged or rejected."""
     archive = Archive(tmp_path)
     archive.put("small.csv", evil.run(0))
+    giant = tmp_path / "giant"
+    giant.write_bytes(evil.giants(SIZE)[kind])
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(tmp_path), str(SIZE), kind],
+        [sys.executable, "-c", MEASURED, str(tmp_path), str(giant)],
         env={"PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pyarrow as pa
 from inline import inline
 from measurement import Measurement
 
@@ -36,6 +41,20 @@ DAYS_OF_PATIENCE = timedelta(days=30)
 def digest16(measurement: Measurement) -> str:
     """Return the name under which a version is kept aside when it is replaced."""
     return sha256(measurement.data).hexdigest()[:16]
+
+
+@contextmanager
+def unreadable(broken: Path) -> Iterator[None]:
+    """Have the disk refuse the cells of a staged Parquet for the block."""
+    opened = pa.OSFile
+
+    def refuse(path: str) -> pa.OSFile:
+        if path == str(broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path)
+
+    with mock.patch.object(pa, "OSFile", refuse):
+        yield
 
 
 class Archive:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from archive import Archive
+from archive import Archive, unreadable
 from measurement import BROKEN, Measurement
 
 from ingestd import files
@@ -162,25 +161,16 @@ def test_a_refused_batch_leaves_nothing_of_what_was_staged_again(
         assert len(ingest.commit(staged(archive, ingest, name)).records) == 1
 
 
-def test_a_decision_that_fails_leaves_nothing_of_what_was_staged_again(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decision_that_fails_leaves_nothing_of_what_was_staged_again(archive: Archive) -> None:
     """A part becomes the whole of a run that moves there: as long as its Parquet cannot be read, it is tried again."""
     archive.put(A, RUN.data)
     archive.backfill()
     archive.put(B, RUN.but(rows=2).data)
     archive.backfill()
-    opened_file, broken = pa.OSFile, archive.staged(archive.live()[B])
+    broken = archive.staged(archive.live()[B])
     archive.move(A, B)
-
-    def refuse(path: str) -> pa.OSFile:
-        if path == str(broken):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return opened_file(path)
-
     with opened(archive.settings, archive.now) as ingest:
-        with monkeypatch.context() as patch:
-            patch.setattr(pa, "OSFile", refuse)
+        with unreadable(broken):
             (failed,) = ingest.commit(staged(archive, ingest, B)).failed
         assert failed.retry.message == os.strerror(errno.EIO)
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
@@ -274,7 +264,7 @@ def test_the_reject_json_says_what_was_decided_last_whoever_writes_last(
 
 @pytest.mark.parametrize("edit", [{"start": 1758700000.0}, {"rows": 5}], ids=["restarted", "completed"])
 def test_a_file_waits_while_the_parquet_that_tells_what_it_is_cannot_be_read(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, edit: dict[str, float]
+    archive: Archive, edit: dict[str, float]
 ) -> None:
     """For the time of a disk error neither an edit nor a completed copy counts as another measurement; others go on."""
     archive.put(A, RUN.data)
@@ -285,15 +275,8 @@ def test_a_file_waits_while_the_parquet_that_tells_what_it_is_cannot_be_read(
     other = "2025-09-23/It_3.csv"
     archive.put(A, RUN.but(**edit).data)
     archive.put(other, RUN.but(start=1758800000.0, sample=3).data)
-    opened_file, broken = pa.OSFile, archive.staged(next(row for row in archive.rows() if row.source_file == A))
-
-    def refuse(path: str) -> pa.OSFile:
-        if path == str(broken):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return opened_file(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pa, "OSFile", refuse)
+    broken = archive.staged(next(row for row in archive.rows() if row.source_file == A))
+    with unreadable(broken):
         assert archive.backfill_amid() == [("ingested", other)]
     (failed,) = archive.report.failed
     assert (failed.source_file, failed.place, failed.message) == (A, str(broken), os.strerror(errno.EIO))

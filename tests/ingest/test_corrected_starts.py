@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
-import pyarrow as pa
 import pytest
-from archive import Archive
+from archive import Archive, unreadable
 from measurement import Measurement
 
 RUN = Measurement()
@@ -46,23 +42,13 @@ def test_a_run_moved_off_before_another_measurement_took_its_name(archive: Archi
     assert sorted(archive.live()) == [A, C]
 
 
-def test_a_copy_waits_while_nothing_tells_whether_its_original_was_corrected(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_waits_while_nothing_tells_whether_its_original_was_corrected(archive: Archive) -> None:
     """Only the run's Parquet can tell, and the disk does not give it: neither file counts as another measurement."""
     archive.put(A, RUN.data)
     archive.backfill()
     archive.copy(A, C)
     archive.put(A, CORRECTED.data)
-    opened_file, broken = pa.OSFile, archive.staged(archive.live()[A])
-
-    def refuse(path: str) -> pa.OSFile:
-        if path == str(broken):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return opened_file(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pa, "OSFile", refuse)
+    with unreadable(archive.staged(archive.live()[A])):
         assert archive.backfill_amid() == []
     assert {file.source_file for file in archive.report.failed} == {A, C}
     assert archive.backfill() == [("duplicate", C), ("superseded", A)]

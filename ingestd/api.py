@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from ingestd import files
-from ingestd.errors import Corrupt, Reject, RejectCode, Retry, UsageError
+from ingestd.errors import Corrupt, Damaged, Reject, RejectCode, Retry, UsageError
 from ingestd.histories.blocked import problem_of
 from ingestd.histories.chip import HistoryChange, history_frame, read_history, require_chip
 from ingestd.ingest.commit import opened, utc_now
@@ -162,7 +162,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         run_id = note.run_id if note is not None and note.run_id else here[0].run_id
         row = ingest.store.full_rows([run_id]).get(run_id)
         if row is None:
-            raise Corrupt(
+            raise Damaged(
                 f"it is noted as a copy of run {run_id}, which is not known any more",
                 place=name,
                 next_step="`touch` the file, and stage it again",
@@ -279,7 +279,7 @@ def _remembered(layout: Layout, name: str) -> Reject:
         content = read_reject(layout, name, until=soon())
     except UsageError:
         place = str(layout.reject_file(name))
-        raise Corrupt(
+        raise Damaged(
             "this reject JSON is gone", place=place, next_step="run `ingestd repair`, which makes it again"
         ) from None
     texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}

@@ -117,7 +117,11 @@ class OutOfReach(Retry):
 
 
 class Corrupt(IngestdError):
-    """One of ingestd's own files is damaged or of a newer version. Nothing was overwritten."""
+    """One of ingestd's own files is `Damaged` or of a `NewerVersion`. Nothing was overwritten."""
+
+
+class Damaged(Corrupt):
+    """One of ingestd's own files is gone, damaged or says what it never should."""
 
 
 class NewerVersion(Corrupt):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt, Retry, UsageError
+from ingestd.errors import Damaged, Retry, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
 from ingestd.histories.unknown import unknown
@@ -158,7 +158,7 @@ def _header(run_id: str, text: str) -> KeptHeader:
     try:
         return read_header_json(text)
     except ValueError as error:
-        raise Corrupt(
+        raise Damaged(
             f"the header kept for run {run_id} is damaged ({error})",
             place="manifest, column parameters",
             next_step="`ingestd repair`",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingestd.errors import Corrupt, NewerVersion, OutOfReach, Retry
+from ingestd.errors import Damaged, OutOfReach, Retry
 from ingestd.files import is_gone
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import KnownRun
@@ -33,9 +33,7 @@ def has_other_rows(layout: Layout, old: KnownRun, outcome: Staged) -> bool:
     staged, aside = layout.staged_file(old), layout.superseded_file(old, old.source_sha256)
     try:
         return not share_rows(read_run(aside if is_gone(staged) else staged), read_run(outcome.temporary))
-    except NewerVersion:
-        raise
-    except Corrupt:
+    except Damaged:
         return True
 
 
@@ -50,9 +48,7 @@ def begins_as(layout: Layout, old: KnownRun, parquet: Path) -> bool:
 
     try:
         return begins_with(read_run(parquet), read_run(layout.staged_file(old)))
-    except NewerVersion:
-        raise
-    except Corrupt:
+    except Damaged:
         return False
 
 

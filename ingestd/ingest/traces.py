@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import to_json
 
 from ingestd import files
-from ingestd.errors import Corrupt, RejectCode, Retry, UsageError
+from ingestd.errors import Damaged, RejectCode, Retry, UsageError
 from ingestd.layout import Layout
 from ingestd.manifest.record import Event, FileNote, Reason, Record
 from ingestd.raw_guard import check_outside_raw
@@ -181,7 +181,7 @@ def read_reject(layout: Layout, source_file: str, *, until: float = 0.0) -> dict
             return content
         except (ValueError, IsADirectoryError) as error:
             cause = "a folder is in its place" if isinstance(error, IsADirectoryError) else error
-            raise Corrupt(
+            raise Damaged(
                 f"this reject JSON is damaged: {cause}",
                 place=str(path),
                 next_step="run `ingestd repair`, which makes it again",

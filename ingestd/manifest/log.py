@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingestd import files
-from ingestd.errors import Corrupt, InDoubt, NewerVersion
+from ingestd.errors import Corrupt, Damaged, InDoubt, NewerVersion
 from ingestd.manifest.record import (
     Damage,
     Frames,
@@ -104,10 +104,10 @@ def segments(directory: Path) -> list[int]:
     """
     numbers = segments_there(directory)
     if not numbers and files.is_file(directory):
-        raise corrupt(directory, "a file stands in the place of the log's folder")
+        raise damaged(directory, "a file stands in the place of the log's folder")
     for number, following in itertools.pairwise(numbers):
         if following != number + 1:
-            raise corrupt(segment_path(directory, number + 1), "this segment of the log is missing")
+            raise damaged(segment_path(directory, number + 1), "this segment of the log is missing")
     return numbers
 
 
@@ -185,7 +185,7 @@ def _read_on(directory: Path, numbers: Sequence[int], found: Replay) -> Replay:
         payloads = frames.payloads
         if offset == 0:  # the head first: what follows that of a newer format may look damaged
             if not payloads or payloads[0][0]:
-                raise corrupt(path, _NO_HEAD)
+                raise damaged(path, _NO_HEAD)
             head = check_head(path, payloads[0][1], number, None if first == _UNKNOWN else first)
             found.heads.append(head)
             found.before_latest, first, payloads = len(found.records), head.next_seq, payloads[1:]
@@ -201,7 +201,7 @@ def _read_on(directory: Path, numbers: Sequence[int], found: Replay) -> Replay:
 
 def _refuse_damage(path: Path, frames: Frames, offset: int) -> None:
     if frames.damages:
-        raise corrupt(
+        raise damaged(
             path,
             "; ".join(
                 f"@{offset + damage.offset} ({damage.length} bytes): {damage.cause}" for damage in frames.damages
@@ -224,7 +224,7 @@ def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) ->
     """Read the head of segment `number`, which begins with record `next_seq`; None: with any.
 
     Raises:
-        Corrupt: it is damaged, or another segment's.
+        Damaged: it is damaged, or another segment's.
         NewerVersion: it was written by a newer ingestd.
     """
     try:
@@ -232,11 +232,11 @@ def check_head(path: Path, payload: bytes, number: int, next_seq: int | None) ->
     except NewerVersion as error:
         raise NewerVersion(error.versions, place=str(path)) from error
     except ValueError as error:
-        raise corrupt(path, _NO_HEAD) from error
+        raise damaged(path, _NO_HEAD) from error
     if head.segment != number:
-        raise corrupt(path, f"@0: the head names segment {head.segment}, not {number}")
+        raise damaged(path, f"@0: the head names segment {head.segment}, not {number}")
     if next_seq is not None and head.next_seq != next_seq:
-        raise corrupt(path, f"@0: the head names record {head.next_seq} as the next, not {next_seq}")
+        raise damaged(path, f"@0: the head names record {head.next_seq} as the next, not {next_seq}")
     return head
 
 
@@ -244,13 +244,13 @@ def _decode(path: Path, payloads: Sequence[tuple[int, bytes]]) -> list[Record]:
     try:
         return decode_records([payload for _, payload in payloads])
     except ValueError as error:
-        raise corrupt(path, f"a record with a correct checksum cannot be understood: {error}") from error
+        raise damaged(path, f"a record with a correct checksum cannot be understood: {error}") from error
 
 
 def _check_sequence(path: Path, payloads: Sequence[tuple[int, bytes]], records: Sequence[Record], first: int) -> None:
     for expected, ((offset, _), record) in enumerate(zip(payloads, records, strict=True), start=first):
         if record.seq != expected:
-            raise corrupt(path, f"@{offset}: record {record.seq} stands where {expected} belongs")
+            raise damaged(path, f"@{offset}: record {record.seq} stands where {expected} belongs")
 
 
 def torn_segment(directory: Path) -> Path | None:
@@ -355,8 +355,8 @@ def drop(directory: Path, before: int) -> None:
                 files.flush_path(directory)
 
 
-def corrupt(path: Path, cause: str) -> Corrupt:
+def damaged(path: Path, cause: str) -> Damaged:
     """Return the error for damage of the log; nothing was changed."""
-    return Corrupt(
+    return Damaged(
         cause, place=str(path), next_step="`ingestd repair` (nothing was overwritten; the raw files are untouched)"
     )

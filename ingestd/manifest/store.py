@@ -16,7 +16,7 @@ from typing import TypeVar
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt, Retry
+from ingestd.errors import Corrupt, Damaged, Retry
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.catalog import Catalog, KnownRun
@@ -132,7 +132,7 @@ class ManifestStore:
     def refuse_filled_stage(self) -> None:
         """Raise `Corrupt` if there are staged runs where the manifest, log and all, is yet to begin."""
         if not self.position.segment and (parquet := self.layout.any_staged()) is not None:
-            raise Corrupt(
+            raise Damaged(
                 f"the manifest is gone, but runs are staged ({self.layout.relative(parquet)}): {_MOUNTED}",
                 place=str(self.layout.manifest_path.parent),
                 next_step="`ingestd rebuild-manifest` makes it again from them; to begin anew, move them away first",
@@ -311,7 +311,7 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
     with files.as_retry(layout.manifest_path):
         table_there, notes_there = files.exists(layout.manifest_path), files.exists(layout.known_files_path)
     if found is None and table_there:
-        raise log.corrupt(
+        raise log.damaged(
             layout.wal_dir,
             "the log is missing beside manifest.parquet: was paths.wal_dir changed, or is its disk not mounted?",
         )
@@ -319,11 +319,11 @@ def check_whole(layout: Layout, found: Replay | None, rows: int | None) -> None:
         return
     runs, notes = found.heads[0].compacted_rows, found.heads[0].compacted_files
     if runs and not table_there:
-        raise table.corrupt(layout.manifest_path, f"the table of {runs} runs is missing; {_MOUNTED}")
+        raise table.damaged(layout.manifest_path, f"the table of {runs} runs is missing; {_MOUNTED}")
     if rows is not None and rows < runs:
-        raise table.corrupt(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
+        raise table.damaged(layout.manifest_path, f"holds {rows} runs where the log counts {runs}: an older copy?")
     if notes and not notes_there:
-        raise table.corrupt(layout.known_files_path, f"the table of {notes} files without a run is missing; {_MOUNTED}")
+        raise table.damaged(layout.known_files_path, f"the table of {notes} files without a run is missing; {_MOUNTED}")
 
 
 def steady(layout: Layout, read: Callable[[], Result]) -> Result:

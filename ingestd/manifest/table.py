@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from ingestd import files
-from ingestd.errors import Corrupt, NewerVersion, Retry
+from ingestd.errors import Damaged, NewerVersion, Retry
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import MANIFEST_ROWS, SCHEMA_VERSION, ManifestRow
 
@@ -151,20 +151,20 @@ def _read(
     except FileNotFoundError:
         return pl.DataFrame(schema=wanted)
     except IsADirectoryError as error:
-        raise corrupt(path, "a folder stands in its place") from error
+        raise damaged(path, "a folder stands in its place") from error
     except OSError as error:
         raise files.retry_from(error, path) from error
     except (pl.exceptions.PolarsError, ValueError) as error:
         if (refused := files.os_error_in(error)) is not None:  # a footer that cannot be read now is not damaged
             raise files.retry_from(refused, path) from error
-        raise corrupt(path, f"cannot be read: {str(error).splitlines()[0]}") from error
+        raise damaged(path, f"cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _refuse_another_table(path: Path, model: type[BaseModel], present: Container[str]) -> None:
     """Raise `Corrupt` if columns are missing that every version has: a sound table, but of something else."""
     absent = [name for name, column in model.model_fields.items() if column.is_required() and name not in present]
     if absent:
-        raise corrupt(path, f"is a table of something else: it has no column {absent[0]}")
+        raise damaged(path, f"is a table of something else: it has no column {absent[0]}")
 
 
 def look_anew(*paths: Path) -> None:
@@ -178,7 +178,7 @@ def _check(path: Path, file: BinaryIO) -> None:
     state = files.stat_of(os.fstat(file.fileno()))
     if _whole.get(path) != state:
         if not _sealed(file):
-            raise corrupt(path, "its checksum does not match: it is damaged, or another program wrote it")
+            raise damaged(path, "its checksum does not match: it is damaged, or another program wrote it")
         _whole[path] = state
     file.seek(0)
     version = int(pl.read_parquet_metadata(file).get(VERSION_KEY, "1"))
@@ -251,9 +251,9 @@ def _checksum(file: BinaryIO, length: int) -> int:
     return checksum
 
 
-def corrupt(path: Path, cause: str) -> Corrupt:
+def damaged(path: Path, cause: str) -> Damaged:
     """Return the error for damage of a table; nothing was changed."""
-    return Corrupt(
+    return Damaged(
         cause,
         place=str(path),
         next_step="`ingestd repair` (it is restored from the log and the staged Parquet; nothing was overwritten)",

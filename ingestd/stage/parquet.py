@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestd.errors import Corrupt, NewerVersion, OutOfReach
+from ingestd.errors import Damaged, NewerVersion, OutOfReach
 from ingestd.files import retry_from, write_new
 from ingestd.manifest.row import SCHEMA_VERSION, ManifestRow
 from ingestd.raw.procedure import EXTRA_COLUMN
@@ -56,7 +56,7 @@ def read_row(path: Path) -> ManifestRow:
     """Read the manifest row a staged file carries.
 
     Raises:
-        Corrupt: it is gone, damaged or not one of ours.
+        Damaged: it is gone, damaged or not one of ours.
         NewerVersion: it was written by a newer ingestd.
         OutOfReach: the disk or a permission is at fault.
     """
@@ -152,17 +152,17 @@ def _value(footer: pq.FileMetaData, key: bytes, path: Path) -> bytes:
     if (version := int(found.get(VERSION_KEY, b"1"))) > SCHEMA_VERSION:
         raise NewerVersion(f"schema {version}; this one knows {SCHEMA_VERSION}", place=str(path))
     if key not in found:
-        raise Corrupt(f"has no {key.decode()} in its metadata", place=str(path), next_step=_STAGE_AGAIN)
+        raise Damaged(f"has no {key.decode()} in its metadata", place=str(path), next_step=_STAGE_AGAIN)
     return bytes(found[key])
 
 
-def _damaged(path: Path, error: Exception) -> Corrupt | OutOfReach:
+def _damaged(path: Path, error: Exception) -> Damaged | OutOfReach:
     if isinstance(error, OSError) and error.errno not in {None, errno.ENOENT}:
         found = retry_from(error, path)  # the disk or a permission, not the file
         return OutOfReach(found.message, place=found.place, next_step=found.next_step)
     if isinstance(error, FileNotFoundError):
-        return Corrupt("the staged Parquet is gone", place=str(path), next_step=_STAGE_AGAIN)
-    return Corrupt(
+        return Damaged("the staged Parquet is gone", place=str(path), next_step=_STAGE_AGAIN)
+    return Damaged(
         f"the staged Parquet cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}",
         place=str(path),
         next_step=_STAGE_AGAIN,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ingestd import files
-from ingestd.errors import Corrupt, InDoubt, NewerVersion, Retry
+from ingestd.errors import Damaged, InDoubt, Retry
 from ingestd.layout import Layout
 from ingestd.manifest.row import ManifestRow, differing_fields
 from ingestd.stage.run import Staged, discard
@@ -69,9 +69,7 @@ class Kept:
 
         try:
             return read_row(self.path).source_sha256 == self.digest
-        except NewerVersion:
-            raise
-        except Corrupt:
+        except Damaged:
             return False
 
 
@@ -253,7 +251,5 @@ def _is_version(aside: Path, row: ManifestRow) -> bool:
 
     try:
         return not differing_fields(read_row(aside), row)
-    except NewerVersion:
-        raise
-    except Corrupt:  # gone, or damaged
+    except Damaged:  # gone, or damaged
         return False

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ingestd import files
 from ingestd.backfill.report import Report
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
-from ingestd.errors import Corrupt, UsageError
+from ingestd.errors import Damaged, UsageError
 from ingestd.histories.blocked import problem_of
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.lookup import require_raw_root
@@ -80,7 +80,7 @@ def rebuild_manifest(
 def _refuse_damaged(stage: StageContent) -> None:
     for path, error in stage.damaged.items():
         others = f" (and {len(stage.damaged) - 1} more)" if len(stage.damaged) > 1 else ""
-        raise Corrupt(
+        raise Damaged(
             f"{error.message}{others}; its run would be lost",
             place=str(path),
             next_step="run `ingestd repair --apply` first: it stages the run again from its raw file",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ingestd import files
 from ingestd.backfill.run import EngineOf, Options, backfill, engine_of
-from ingestd.errors import Corrupt, IngestdError
+from ingestd.errors import Damaged, IngestdError
 from ingestd.histories.blocked import problem_of
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Clock, opened, utc_now
@@ -333,10 +333,10 @@ def _free_beside(place: Path) -> Path:
     return next(path for path in names if not files.is_taken(path))
 
 
-def _refusals(layout: Layout) -> list[Corrupt]:
+def _refusals(layout: Layout) -> list[Damaged]:
     """Return why the manifest cannot be opened although each of its files reads well: a segment is missing, say."""
     try:
         ManifestStore(layout)
-    except Corrupt as error:
+    except Damaged as error:
         return [error]
     return []

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt
+from ingestd.errors import Damaged
 from ingestd.ingest.traces import write_traces
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
@@ -96,7 +96,7 @@ def recorded_rows(layout: Layout, found: Salvage, events: Events) -> Callable[[S
             last, own = events.runs[run_id], f"*/*/run_id={run_id}/*.parquet"
             kept = [*layout.superseded_root.glob(own), *layout.temporary_root.glob("*/*.replaced")]
             for path in [*layout.staged_root.glob(own), *kept]:
-                with contextlib.suppress(Corrupt):
+                with contextlib.suppress(Damaged):
                     row = read_row(path)
                     if (row.run_id, row.source_sha256) == (run_id, last.source_sha256):
                         rows[run_id] = last.applied(row)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
-from ingestd.errors import Corrupt, NewerVersion
+from ingestd.errors import Damaged
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
 from ingestd.manifest.packed import PackedRows
@@ -28,7 +28,7 @@ class Salvage:
     notes: dict[str, FileNote] = field(default_factory=dict)
     noted_by: dict[str, int] = field(default_factory=dict)
     decided_by: dict[str, int] = field(default_factory=dict)
-    damages: list[Corrupt] = field(default_factory=list)
+    damages: list[Damaged] = field(default_factory=list)
     last_segment: int = 0
     last_seq: int = 0
 
@@ -43,16 +43,12 @@ def salvage(layout: Layout) -> Salvage:
     table.look_anew(layout.manifest_path, layout.known_files_path)
     try:
         found.rows = PackedRows(table.rows_of(table.read_manifest(layout.manifest_path)))
-    except NewerVersion:
-        raise
-    except Corrupt as error:
+    except Damaged as error:
         found.damages.append(error)
     try:
         notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
         found.notes = {note.source_file: note for note in notes}
-    except NewerVersion:
-        raise
-    except Corrupt as error:
+    except Damaged as error:
         found.damages.append(error)
     for record in _records(layout.wal_dir, found):
         found.last_seq = max(found.last_seq, record.seq)
@@ -66,7 +62,7 @@ def salvage(layout: Layout) -> Salvage:
         and not files.exists(layout.manifest_path)
         and files.all_below(layout.staged_root, ".parquet")
     ):
-        found.damages.append(log.corrupt(layout.manifest_path, "table and log are missing beside staged runs"))
+        found.damages.append(log.damaged(layout.manifest_path, "table and log are missing beside staged runs"))
     found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
     found.last_seq = max(found.last_seq, _last_event(layout.events_dir))
     return found
@@ -83,19 +79,17 @@ def _records(directory: Path, found: Salvage) -> Iterator[Record]:
         found.last_segment = number
         with files.as_retry(path):
             frames = split(path.read_bytes())
-        found.damages += [log.corrupt(path, f"@{damage.offset}: {damage.cause}") for damage in frames.damages]
+        found.damages += [log.damaged(path, f"@{damage.offset}: {damage.cause}") for damage in frames.damages]
         for offset, payload in frames.payloads:
             try:
                 if offset == 0:
                     found.last_seq = max(found.last_seq, log.check_head(path, payload, number, None).next_seq - 1)
                 else:
                     yield from decode_records([payload])
-            except NewerVersion:
-                raise
-            except Corrupt as error:
+            except Damaged as error:
                 found.damages.append(error)
             except ValueError:
-                found.damages.append(log.corrupt(path, f"@{offset}: a record that cannot be understood"))
+                found.damages.append(log.damaged(path, f"@{offset}: a record that cannot be understood"))
 
 
 def _last_event(events_dir: Path) -> int:

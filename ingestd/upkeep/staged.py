@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingestd import files
-from ingestd.errors import Corrupt, NewerVersion
+from ingestd.errors import Damaged
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog
 from ingestd.manifest.packed import PackedRows
@@ -31,7 +31,7 @@ class StageContent:
 
     live: PackedRows = field(default_factory=PackedRows)
     retired: list[ManifestRow] = field(default_factory=list)
-    damaged: dict[Path, Corrupt] = field(default_factory=dict)
+    damaged: dict[Path, Damaged] = field(default_factory=dict)
     strays: list[Path] = field(default_factory=list)
 
     def take(self, layout: Layout, row: ManifestRow) -> None:
@@ -96,9 +96,7 @@ def _parquets(root: Path, only: Sequence[Path] | None) -> list[Path]:
 def _row(path: Path, content: StageContent) -> ManifestRow | None:
     try:
         return read_row(path)
-    except NewerVersion:  # sound, and not for this ingestd to judge
-        raise
-    except Corrupt as error:
+    except Damaged as error:
         if files.exists(path):  # otherwise the service replaced it while we looked
             content.damaged[path] = error
         return None

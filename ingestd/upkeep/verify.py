@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from ingestd import files
-from ingestd.errors import Corrupt, LockHeld, Reject, UsageError
+from ingestd.errors import Corrupt, Damaged, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
 from ingestd.histories.zone import is_of_another_zone
@@ -85,7 +85,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     look_anew(layout.manifest_path, layout.known_files_path)
     try:
         now, scan, notes = _raw_files(layout)
-    except Corrupt as error:
+    except Damaged as error:
         done.findings += _stage_findings(layout, None, done)[1]
         for damage in salvage(layout).damages or [error]:  # each file may read well, and one be missing
             done.findings.append(Finding("manifest", layout.relative(Path(damage.place)), damage.message))
@@ -212,7 +212,7 @@ def _let_the_writer_finish(layout: Layout) -> None:
 
 def _stage_findings(
     layout: Layout, now: _Manifest | None, done: Verification
-) -> tuple[Mapping[Path, Corrupt], list[Finding]]:
+) -> tuple[Mapping[Path, Damaged], list[Finding]]:
     """Read the stage; return its damaged files, and everything that is wrong or differs from the manifest."""
     content = StageContent()
     prints = {row.run_id: fingerprint(row) for row in now.rows()} if now else {}
@@ -374,7 +374,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
     except Reject as error:  # of the very bytes that were staged: the settings are different now
         message = f"cannot be compared with its Parquet: {error.message}; {OTHER_SETTINGS}"
         yield Finding("raw-unparsed", row.source_file, message, row.run_id)
-    except Corrupt as error:
+    except Damaged as error:
         if files.exists(path):
             yield Finding("parquet-cells", layout.relative(path), error.message, row.run_id)
     except OSError as error:

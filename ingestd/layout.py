@@ -142,7 +142,10 @@ class Layout:
             Retry: the folder they are in cannot be read; it is not taken for empty.
         """
         days = (day + timedelta(days=shift) for shift in (-1, 0, 1))
-        folders = ((self.superseded_root / partition(proc, one, "x")).parent for one in days)
+        folders = [(self.superseded_root / partition(proc, one, "x")).parent for one in days]
+        with files.as_retry(self.superseded_root):
+            if not files.exists(folders[0].parent):  # asked for every new file, and of most procedures none is kept
+                return []
         kept = (path for folder in folders for path in files.all_below(folder, f"{digest[:16]}.parquet"))
         return [path.parent.name.partition("=")[2] for path in kept]
 

@@ -94,7 +94,7 @@ class Ingest:
             patience=settings.patience,
             max_file_bytes=settings.max_file_bytes,
         )
-        self.originals = Originals(self.layout, self.context)
+        self.originals = Originals(store, self.context)
         self._guard = Guard(self.layout)
         self._decider = Decider(store, self.context, self.originals)
         self._untraced: list[Record] = []
@@ -141,7 +141,7 @@ class Ingest:
         return self._orphaned(list(self.store.catalog.copies_of_runs_at(gone)), self.originals.sees)
 
     def _orphaned(self, notes: Sequence[FileNote], saw: Callable[[str], bool]) -> Iterator[list[Same]]:
-        orphaned = self.originals.orphaned(self.store.catalog, notes, saw, self.clock())
+        orphaned = self.originals.orphaned(notes, saw, self.clock())
         while batch := list(islice(orphaned, self.settings.stage.batch_files)):
             yield batch
 

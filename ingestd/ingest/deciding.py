@@ -198,7 +198,7 @@ class Decider:
             return None
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
-        if self.originals.holds(catalog, run, task):
+        if self.originals.holds(run, task):
             return self._merged(self._copy(run, outcome), run, placing)
         return self._moved(run, outcome, placing)
 
@@ -214,7 +214,7 @@ class Decider:
         """Note a copy of a run that is in its place: that it could be none of its own, for its name, is no fault."""
         catalog, task = self.store.catalog, outcome.task
         run = catalog.live_with(outcome.digest)
-        if run is None or run.source_file == task.source_file or not self.originals.holds(catalog, run, task):
+        if run is None or run.source_file == task.source_file or not self.originals.holds(run, task):
             return None
         return self._merged(self._copy(run, Same(task, outcome.digest)), run, placing)
 
@@ -225,7 +225,7 @@ class Decider:
         same = (one for one in there if (one.proc, one.start_time_utc, one.start_time_origin) == start)
         place = self.layout.staged_file(record.rows[0] if record.rows else run)
         begun = (one for one in same if begins_as(self.layout, one, placing.parquet_for(place)))
-        parts = [one for one in begun if not self.originals.has_copy(catalog, one)]  # otherwise that takes its place
+        parts = [one for one in begun if not self.originals.has_copy(one)]  # otherwise that takes its place
         if not parts:
             return record
         ids = [part.run_id for part in parts]

@@ -115,7 +115,7 @@ def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> L
 
 def copy_of(store: ManifestStore, run: KnownRun) -> str | None:
     """Find a raw file with the bytes of a live run that is known as a copy and has not changed."""
-    for note in store.catalog.copies(run, run.source_sha256):
+    for note in store.catalog.copies(run):
         with contextlib.suppress(OSError):
             status = state_below(store.layout.raw_root, note.source_file)
             if status and store.catalog.is_current(note.source_file, status.stamp):

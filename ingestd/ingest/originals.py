@@ -12,9 +12,10 @@ from ingestd import files
 from ingestd.errors import Reject
 from ingestd.files import FileStat
 from ingestd.ingest.comparing import has_other_rows
-from ingestd.layout import Layout
-from ingestd.manifest.catalog import Catalog, KnownRun
+from ingestd.lookup import raw_file_is_gone
+from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import FileNote
+from ingestd.manifest.store import ManifestStore
 from ingestd.raw.header import MAX_HEADER_BYTES, glance, parse_header
 from ingestd.raw.settling import Observation
 from ingestd.raw.start_time import start_time
@@ -24,25 +25,23 @@ from ingestd.stage.run import Failed, Same, StageContext, Staged, StageTask, dis
 class Originals:
     """Finds what became of the raw files that runs were made from, where a copy raises the question."""
 
-    def __init__(self, layout: Layout, context: StageContext) -> None:
-        self._layout = layout
+    def __init__(self, store: ManifestStore, context: StageContext) -> None:
+        self._store = store
+        self._layout = store.layout
         self._context = context
 
-    def orphaned(
-        self, catalog: Catalog, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime
-    ) -> Iterator[Same]:
+    def orphaned(self, notes: Iterable[FileNote], saw: Callable[[str], bool], now: datetime) -> Iterator[Same]:
         """Find the known copies in `notes` whose original is gone: each may take its place. Open no file.
 
         `saw` tells what is there, as a scan sees it. Decisions may be made between one copy and the next.
         """
         over = Observation(inf, "")  # as each was when it was noted
         for note in notes:
-            run = catalog.live_with(note.source_sha256)
-            if run is None:
+            run = self._store.catalog.live_with(note.source_sha256)
+            if run is None or not saw(note.source_file):
                 continue
-            if not (_covered(catalog, run) if saw(run.source_file) else self._gone(run)):
-                continue
-            if not saw(note.source_file):
+            there = saw(run.source_file)
+            if not (self._covered(run) if there else raw_file_is_gone(self._layout, run.source_file)):
                 continue
             with contextlib.suppress(OSError):  # a copy out of reach stays a copy
                 status = self._state(note.source_file)
@@ -56,9 +55,9 @@ class Originals:
         except OSError:
             return False
 
-    def has_copy(self, catalog: Catalog, run: KnownRun) -> bool:
+    def has_copy(self, run: KnownRun) -> bool:
         """Tell whether a known copy of a run is there unchanged; one that is out of reach counts as there."""
-        for note in catalog.copies(run, run.source_sha256):
+        for note in self._store.catalog.copies(run):
             try:
                 status = self._state(note.source_file)
             except OSError:
@@ -67,17 +66,10 @@ class Originals:
                 return True
         return False
 
-    def _gone(self, run: KnownRun) -> bool:
-        """Tell whether a raw file that was not seen is certainly gone: its folder may only be out of reach."""
-        try:
-            return self._state(run.source_file) is None
-        except OSError:
-            return False
-
     def _state(self, source_file: str) -> FileStat | None:
         return files.state_below(self._context.raw_root, source_file)
 
-    def holds(self, catalog: Catalog, run: KnownRun, copy: StageTask) -> bool:
+    def holds(self, run: KnownRun, copy: StageTask) -> bool:
         """Tell whether the raw file of a run still holds its measurement: unchanged, with more rows, or edited.
 
         It is read only when its state changed. If it does not hold it, another run's bytes or another measurement took
@@ -86,14 +78,14 @@ class Originals:
         Raises:
             OutOfReach: the run's Parquet, which tells an edited start from another measurement, cannot be read now.
         """
-        path = self._context.raw_root / run.source_file
+        path, catalog = self._context.raw_root / run.source_file, self._store.catalog
         try:
             status = self._state(run.source_file)
             if status is None or self._is_renamed(run.source_file, copy.source_file):
                 return False
             if status.stamp == run.stamp:
                 return True
-            if catalog.is_current(run.source_file, status.stamp) and _covered(catalog, run):
+            if catalog.is_current(run.source_file, status.stamp) and self._covered(run):
                 return False
             others = catalog.digests_of_size(status.size) - {run.source_sha256}
             if others and files.sha256_of(path) in others:
@@ -105,6 +97,12 @@ class Originals:
             return False
         except OSError:
             return True  # what cannot be looked at is not known to be gone
+
+    def _covered(self, run: KnownRun) -> bool:
+        """Tell whether the raw file of a run was overwritten with another run's bytes, or has no row left."""
+        catalog = self._store.catalog
+        note = catalog.notes.get(run.source_file)
+        return note is not None and (note.outcome == "queued" or run in catalog.overwritten_at(run.source_file))
 
     def _is_renamed(self, before: str, now: str) -> bool:
         """Tell whether a file only got another spelling of its name, and is still found by the one before."""
@@ -139,9 +137,3 @@ class Originals:
 def _any_spelling(name: str) -> str:
     """Return what the spellings share by which a file system may find one file: upper and lower case, NFC and NFD."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _covered(catalog: Catalog, run: KnownRun) -> bool:
-    """Tell whether the raw file of a run was overwritten with another run's bytes, or has no row left."""
-    note = catalog.notes.get(run.source_file)
-    return note is not None and (note.outcome == "queued" or run in catalog.overwritten_at(run.source_file))

@@ -147,17 +147,17 @@ class Catalog:
         """Count the runs, the live ones at least, whose raw file has this size."""
         return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
-    def copies(self, run: KnownRun, digest: str) -> list[FileNote]:
-        """List the files with these bytes (SHA-256, hex) that are known as copies of a run."""
-        return [note for note in self.copies_of_bytes(digest) if note.run_id == run.run_id]
+    def copies(self, run: KnownRun) -> list[FileNote]:
+        """List the files with a run's present bytes that are known as its copies."""
+        return [note for note in self.copies_of_bytes(run.source_sha256) if note.run_id == run.run_id]
 
     def copies_of_bytes(self, digest: str) -> list[FileNote]:
-        """List the files with these bytes that are known as copies, of whichever run."""
+        """List the files with these bytes (SHA-256, hex) that are known as copies, of whichever run."""
         return [self.notes[path] for path in sorted(self._copies.get(digest, ()))]
 
     def copies_of_runs_at(self, paths: Iterable[str]) -> Iterator[FileNote]:
         """List the files that are known as copies of the runs made from these paths."""
-        return (note for path in paths for run in self.live_at(path) for note in self.copies(run, run.source_sha256))
+        return (note for path in paths for run in self.live_at(path) for note in self.copies(run))
 
     def edited_original_of(self, digest: str) -> KnownRun | None:
         """Find the live run whose raw file once had these bytes and was edited since, as its known copies tell."""

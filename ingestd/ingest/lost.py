@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ingestd.files import is_gone, state_below
-from ingestd.manifest.catalog import KnownRun, known_run
+from ingestd.manifest.catalog import KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -57,13 +57,15 @@ def lost_files(
     elsewhere, it is listed only if its id is among those just found `covered` (`Committed`).
     """
     catalog = store.catalog
-    found: dict[KnownRun, str | FileNote] = {run: rowless[name] for name in rowless if (run := catalog.occupant(name))}
+    found: dict[KnownRun, str | FileNote | None] = {
+        run: code for name, code in rowless.items() if (run := catalog.occupant(name))
+    }
     there = {
         run: note
         for run, note in catalog.overwritten().items()
         if saw(run.source_file) and (run.run_id in covered or not _began_there(store, note))
     }
-    return [file for file, run in _lost(store, found | there) if run.source_size not in moving]
+    return _lost(store, {run: why for run, why in (found | there).items() if run.source_size not in moving})
 
 
 def lost_at(store: ManifestStore, source_file: str) -> list[LostFile]:
@@ -71,24 +73,22 @@ def lost_at(store: ManifestStore, source_file: str) -> list[LostFile]:
     catalog, note = store.catalog, store.catalog.notes.get(source_file)
     run = catalog.occupant(source_file)
     if note is not None and note.outcome == "queued" and run is not None:
-        return [file for file, _ in _lost(store, {run: queued(note.code).code})]
-    return [file for file, _ in _lost(store, dict(catalog.overwritten_at(source_file)))]
+        return _lost(store, {run: note.code})
+    return _lost(store, catalog.overwritten_at(source_file))
 
 
-def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote]) -> list[tuple[LostFile, KnownRun]]:
+def _lost(store: ManifestStore, found: Mapping[KnownRun, str | FileNote | None]) -> list[LostFile]:
     """Word what became of runs' raw files: emptied (the kind of reason), or overwritten (the note that says so)."""
-    rows, lost = store.full_rows([run.run_id for run in found]), []
-    for run, why in found.items():
-        if (row := rows.get(run.run_id)) is None:
-            continue
-        file = overwritten(store, row, why) if isinstance(why, FileNote) else emptied(store, row, why)
-        lost.append((file, run))
-    return sorted(lost)
+    rows = store.full_rows([run.run_id for run in found])
+    told = ((row, why) for run, why in found.items() if (row := rows.get(run.run_id)) is not None)
+    return sorted(
+        overwritten(store, row, why) if isinstance(why, FileNote) else emptied(store, row, why) for row, why in told
+    )
 
 
-def emptied(store: ManifestStore, row: ManifestRow, code: str) -> LostFile:
-    """Say which run a raw file without a complete row was; `code` is the kind of reason why it has none."""
-    return _told(store, row, EMPTIED[code], RESTORE_EMPTIED)
+def emptied(store: ManifestStore, row: ManifestRow, code: str | None) -> LostFile:
+    """Say which run a raw file without a complete row was; `code` is the kind of reason why, as in `queued`."""
+    return _told(store, row, EMPTIED[queued(code).code], RESTORE_EMPTIED)
 
 
 def overwritten(store: ManifestStore, row: ManifestRow, note: FileNote) -> LostFile:
@@ -106,14 +106,14 @@ def _began_there(store: ManifestStore, note: FileNote) -> bool:
 def _told(store: ManifestStore, row: ManifestRow, now: str, next_step: str) -> LostFile:
     parquet = store.layout.staged_file(row)
     kept = "whose Parquet is gone too" if is_gone(parquet) else "kept staged"
-    copy = copy_of(store, known_run(row))
+    copy = copy_of(store, row)
     if copy is not None:
         next_step = f"its copy {copy} takes its place at the next scan, or with `ingestd backfill`"
     message = f"it was run {row.run_id} ({count(row.rows, 'row')}, {kept}), and {now}"
     return LostFile(row.source_file, row.run_id, message, next_step, copy)
 
 
-def copy_of(store: ManifestStore, run: KnownRun) -> str | None:
+def copy_of(store: ManifestStore, run: KnownRun | ManifestRow) -> str | None:
     """Find a raw file with the bytes of a live run that is known as a copy and has not changed."""
     for note in store.catalog.copies(run):
         with contextlib.suppress(OSError):

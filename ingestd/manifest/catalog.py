@@ -44,11 +44,6 @@ class KnownRun(NamedTuple):
         return self.superseded_by is None
 
 
-def known_run(row: ManifestRow) -> KnownRun:
-    """Reduce a row to what decisions need."""
-    return KnownRun._make(_known_fields(row))
-
-
 _known_fields = attrgetter(*KnownRun._fields)
 
 
@@ -147,7 +142,7 @@ class Catalog:
         """Count the runs, the live ones at least, whose raw file has this size."""
         return len(self._listed.get(("source_size", size), ())) + len(self._where("source_size", size))
 
-    def copies(self, run: KnownRun) -> list[FileNote]:
+    def copies(self, run: KnownRun | ManifestRow) -> list[FileNote]:
         """List the files with a run's present bytes that are known as its copies."""
         return [note for note in self.copies_of_bytes(run.source_sha256) if note.run_id == run.run_id]
 
@@ -208,7 +203,7 @@ class Catalog:
             self._put_note(note)
 
     def _put_row(self, row: ManifestRow, seq: int) -> None:
-        new = known_run(row)
+        new = KnownRun._make(_known_fields(row))
         if (old := self.run(row.run_id)) is not None:
             self._unlist(old)
             self._mark_stale(old.chip_name, seq)

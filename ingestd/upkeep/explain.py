@@ -30,7 +30,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.table import rows_of
 from ingestd.manifest.view import read_view
 from ingestd.raw.header import glance
-from ingestd.raw.settling import Observation, State, judge, judge_outside, queued
+from ingestd.raw.settling import Observation, State, judge, judge_outside
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.findings import fate_of_copy
@@ -331,7 +331,7 @@ def _queued(store: ManifestStore, note: FileNote, raw: RawFile, run: ManifestRow
     if run is not None and not raw.exists:
         return _is_run(run, raw)
     if run is not None:
-        return f"{_sentence(emptied(store, run, queued(note.code).code))}."
+        return f"{_sentence(emptied(store, run, note.code))}."
     if not raw.exists:
         return "It was queued, and is gone now: it never became a run."
     return f"It is queued: {raw.content.reason if raw.content else 'no complete row yet'}."

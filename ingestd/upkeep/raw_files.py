@@ -102,7 +102,7 @@ def _noted(store: ManifestStore, runs: pl.DataFrame, note: FileNote) -> Iterator
                 message += f"; run {before.run_id}, staged from its earlier bytes, stays live"
             yield Finding("rejected", note.source_file, message, note.run_id)
         case "queued" if before is not None:
-            yield _lost("raw-emptied", emptied(store, before, queued(note.code).code))
+            yield _lost("raw-emptied", emptied(store, before, note.code))
         case "queued":
             message = queued(note.code).reason
             yield Finding("queued", note.source_file, message, note.run_id)

@@ -20,7 +20,7 @@ from ingestd.histories.zone import is_of_another_zone
 from ingestd.ingest.lost import copy_of
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
-from ingestd.manifest.catalog import Catalog, KnownRun, known_run
+from ingestd.manifest.catalog import Catalog, KnownRun
 from ingestd.manifest.record import FileNote
 from ingestd.manifest.row import ManifestRow, differing_fields, fingerprint
 from ingestd.manifest.store import ManifestStore, manifest_lock
@@ -277,7 +277,7 @@ def missing(store: ManifestStore, run: ManifestRow | KnownRun) -> Finding:
 
 def _way_back(store: ManifestStore, run: ManifestRow | KnownRun, otherwise: str) -> str:
     """Say how a run comes back from a copy of its raw file, or `otherwise`."""
-    copy = copy_of(store, run if isinstance(run, KnownRun) else known_run(run))
+    copy = copy_of(store, run)
     return f"its copy {copy} takes its place with `ingestd backfill`" if copy else otherwise
 
 

@@ -125,14 +125,6 @@ class Layout:
         """Locate the kept Parquet of a replaced version of a run, identified by its raw file's SHA-256."""
         return self.superseded_root / partition(run.proc, run.date_local, run.run_id) / f"{digest[:16]}.parquet"
 
-    def any_staged(self) -> Path | None:
-        """Find one staged Parquet, whichever; None if there is none.
-
-        Raises:
-            Retry: a folder that may hold one cannot be read.
-        """
-        return files.any_below(self.staged_root, ".parquet")
-
     def superseded_runs(self, proc: str, day: date, digest: str) -> list[str]:
         """List the runs of a procedure that have a replaced version of this day with this SHA-256.
 

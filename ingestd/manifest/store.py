@@ -61,7 +61,8 @@ class ManifestStore:
         self.position = Position(0, 0, 1)  # of no log yet
         self._head: SegmentHead | None = None  # of the segment that the position is in
         self._tables: Tables = (None, None)  # as they were when the catalog was read from them
-        self._catalog, self.position = self._load()
+        self._catalog: Catalog
+        self._read_again()
 
     @property
     def catalog(self) -> Catalog:
@@ -81,7 +82,13 @@ class ManifestStore:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def _load(self) -> tuple[Catalog, Position]:
+    def _read_again(self) -> None:
+        """Replace what is known by what the disk has, unless a log or table that was there is gone.
+
+        Raises:
+            Corrupt: table or log is damaged.
+            Retry: the disk refused, or the log, or a table, that was there is gone. Its disk may not be mounted.
+        """
         layout = self.layout
 
         def read() -> tuple[Catalog, Replay | None, Tables]:
@@ -90,7 +97,11 @@ class ManifestStore:
             notes = FILE_NOTES.validate_python(table.read_notes(layout.known_files_path).to_dicts())
             found = log.replay(layout.wal_dir)
             if found is None and self.position.segment:
-                raise self._log_is_gone()
+                raise Retry(
+                    "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
+                    place=str(layout.wal_dir),
+                    next_step="mount it again; if it was removed on purpose, restart ingestd to begin a new one",
+                )
             self._refuse_lost(tables)
             check_whole(layout, found, base.height)
             return Catalog(base, notes), found, tables
@@ -106,17 +117,8 @@ class ManifestStore:
             catalog.stale_chips = dict(found.heads[-1].stale_chips)
             for record in found.records[found.before_latest :]:
                 catalog.apply(record)
-        return catalog, found.position if found else Position(0, 0, 1)
-
-    def _read_again(self) -> None:
-        """Replace what is known by what the disk has, unless a log or table that was there is gone.
-
-        Raises:
-            Corrupt: table or log is damaged.
-            Retry: the disk refused, or the log, or a table, that was there is gone. Its disk may not be mounted.
-        """
-        self._catalog, self.position = self._load()
-        self._undone = False
+        self._catalog, self._undone = catalog, False
+        self.position = found.position if found else self.position
 
     def _refuse_lost(self, tables: Tables) -> None:
         """Raise `Retry` if a table that was there is gone: its disk may not be mounted."""
@@ -131,7 +133,7 @@ class ManifestStore:
 
     def refuse_filled_stage(self) -> None:
         """Raise `Corrupt` if there are staged runs where the manifest, log and all, is yet to begin."""
-        if not self.position.segment and (parquet := self.layout.any_staged()) is not None:
+        if not self.position.segment and (parquet := files.any_below(self.layout.staged_root, ".parquet")):
             raise Damaged(
                 f"the manifest is gone, but runs are staged ({self.layout.relative(parquet)}): {_MOUNTED}",
                 place=str(self.layout.manifest_path.parent),
@@ -147,13 +149,6 @@ class ManifestStore:
     def stage_is_gone(self) -> bool:
         """Whether runs are known and the folder of the staged ones is gone: nothing is staged before it is back."""
         return files.is_gone(self.layout.staged_root) and self.catalog.has_rows()
-
-    def _log_is_gone(self) -> Retry:
-        return Retry(
-            "the write-ahead log is gone: is the disk or share that holds the manifest mounted?",
-            place=str(self.layout.wal_dir),
-            next_step="mount it again; if it was removed on purpose, restart ingestd to begin a new one",
-        )
 
     def refresh(self) -> list[Record]:
         """Take in what other processes appended since; return those records (all of the log after a compaction).

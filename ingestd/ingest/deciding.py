@@ -52,7 +52,7 @@ class Decider:
             case Rejected() | Waiting() if self._is_overtaken(outcome):
                 return None
             case Rejected():
-                return self._copy_all_the_same(outcome, placing) or self._decide_rejected(outcome)
+                return self._copied(outcome, placing) or self._decide_rejected(outcome)
             case Waiting():
                 return self._noted(Event.QUEUED, outcome, self._note(outcome, "queued", outcome.verdict.code))
             case Failed():
@@ -188,21 +188,16 @@ class Decider:
         catalog, task = self.store.catalog, outcome.task
         note = catalog.notes.get(task.source_file)
         if note is not None and note.outcome == "rejected" and note.source_sha256 == outcome.digest and not task.force:
-            if (copy := self._copy_all_the_same(outcome, placing)) is not None:
-                return copy
-            record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=notes.stamped(task.status)))
-            return record.model_copy(update={"note": f"still rejected ({note.code})"})
+            return self._copied(outcome, placing) or self._still_rejected(note, outcome)
         run = catalog.live_with(outcome.digest)
         decided = note is None and catalog.is_current(task.source_file, task.status.stamp)
         if run is None or decided:
             return None
         if run.source_file == task.source_file:
             return self._touched(run, outcome)
-        if self.originals.holds(run, task):
-            return self._merged(self._copy(run, outcome), run, placing)
-        return self._moved(run, outcome, placing)
+        return self._copied(outcome, placing) or self._moved(run, outcome, placing)
 
-    def _copy(self, run: KnownRun, outcome: Same) -> Record:
+    def _copy(self, run: KnownRun, outcome: Same | Rejected) -> Record:
         """Note a copy of a run; the run's file may have been edited since the copy was made."""
         task = outcome.task
         copy = notes.copy(run, outcome.digest, task.source_file, task.status)
@@ -210,13 +205,13 @@ class Decider:
         known = before is not None and (before.outcome, before.run_id) == ("duplicate", run.run_id)
         return self._noted(Event.UNCHANGED if known else Event.DUPLICATE, outcome, copy)
 
-    def _copy_all_the_same(self, outcome: Rejected | Same, placing: Placing) -> Record | None:
-        """Note a copy of a run that is in its place: that it could be none of its own, for its name, is no fault."""
+    def _copied(self, outcome: Same | Rejected, placing: Placing) -> Record | None:
+        """Note a copy of a run that is in its place; one that was rejected for its own name alone is a copy too."""
         catalog, task = self.store.catalog, outcome.task
         run = catalog.live_with(outcome.digest)
         if run is None or run.source_file == task.source_file or not self.originals.holds(run, task):
             return None
-        return self._merged(self._copy(run, Same(task, outcome.digest)), run, placing)
+        return self._merged(self._copy(run, outcome), run, placing)
 
     def _merged(self, record: Record, run: KnownRun, placing: Placing) -> Record:
         """Supersede the runs that a file was, as an incomplete or edited copy, before it got the bytes of `run`."""
@@ -273,6 +268,10 @@ class Decider:
     def _decide_rejected(self, outcome: Rejected) -> Record:
         note = self._note(outcome, "rejected", outcome.reason.code)
         return self._noted(Event.REJECTED, outcome, note, outcome.reason)
+
+    def _still_rejected(self, note: FileNote, outcome: Same) -> Record:
+        record = self._noted(Event.UNCHANGED, outcome, note.model_copy(update=notes.stamped(outcome.task.status)))
+        return record.model_copy(update={"note": f"still rejected ({note.code})"})
 
     def _note(self, outcome: Rejected | Waiting, kind: NoteOutcome, code: str) -> FileNote:
         """Note a file that is not a run now, and which run it was before: it may become that one again."""

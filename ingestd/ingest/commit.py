@@ -193,8 +193,7 @@ class Ingest:
                 with placing.in_place(self.layout.stage_root, self.context.temporary):
                     self.store.commit()
         except BaseException:
-            stage.discard(decidable)
-            placing.discard()
+            stage.discard([*decidable, *placing.made])
             raise
         stage.discard(undecided)
         self._trace(done.records)

@@ -108,10 +108,6 @@ class Placing:
                 del one[length:]
             raise
 
-    def discard(self) -> None:
-        """Delete what was staged while a batch was decided that is not put in place. Never raises."""
-        discard(self.made)
-
     @contextmanager
     def in_place(self, stage_root: Path, workspace: Path) -> Iterator[None]:
         """Put the batch's Parquet in place, durably, for the block; if the disk refuses, undo it.

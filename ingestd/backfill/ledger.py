@@ -18,14 +18,12 @@ class Ledger:
     Files without an entry are `Fate.KNOWN`, so 100,000 unchanged files cost nothing.
     """
 
-    def __init__(self, scan: Scan) -> None:
-        self._scan = scan
+    def __init__(self) -> None:
         self._fates: dict[str, Fate] = {}
         self._told: dict[str, WaitingFile | RejectedFile | FailedFile] = {}
 
     def follow(self, scan: Scan) -> None:
         """Go on with a later scan: what it does not see has no fate any more."""
-        self._scan = scan
         for name in [name for name in self._fates if not scan.saw(name)]:
             del self._fates[name]
             self._told.pop(name, None)
@@ -54,8 +52,8 @@ class Ledger:
         """List the files with these fates, sorted by name; `Fate.KNOWN` must not be among the fates."""
         return sorted(name for name, its in self._fates.items() if its in fates)
 
-    def sums(self) -> Counter[Fate]:
-        """Count the files that the scan found, by fate; entries of files that it did not find do not count."""
-        sums = Counter(fate for name, fate in self._fates.items() if self._scan.saw(name))
-        sums[Fate.KNOWN] = self._scan.count - sums.total()
+    def sums(self, scan: Scan) -> Counter[Fate]:
+        """Count the files that a scan found, by fate; entries of files that it did not find do not count."""
+        sums = Counter(fate for name, fate in self._fates.items() if scan.saw(name))
+        sums[Fate.KNOWN] = scan.count - sums.total()
         return sums

@@ -108,7 +108,7 @@ class Report:
                 self.warnings[record.source_file] = list(map(sys.intern, texts))  # many files have the same
 
     def name_passed_over(self, scan: Scan) -> None:
-        """Name what a scan passed over, in place of what an earlier one did."""
+        """Name what a scan passed over."""
         reasons = (
             (scan.links, "a symbolic link; links are not followed"),
             (scan.specials, "not a regular file"),

@@ -149,9 +149,8 @@ class _Run:
         self.engine = engine
         self.options = options
         self.scan = scan
-        self.ledger = Ledger(scan)
+        self.ledger = Ledger()
         self.report = Report()
-        self.report.name_passed_over(scan)
         self._again: dict[str, FileStat | None] = {}  # worth another look; None: whatever its state was
         self._scanned_at = time.monotonic()
         self._changed_at: dict[str, float] = {}  # when a file was first seen in another state than the scan's
@@ -182,7 +181,6 @@ class _Run:
             self.scan = scan_csvs(self.settings.layout.raw_root, known=catalog.run_files())
             self._scanned_at = time.monotonic()
             self.ledger.follow(self.scan)
-            self.report.name_passed_over(self.scan)
             self._stage_all(self._in_order(catalog.undecided(self.scan.files)))
 
     def _stage_all(self, to_do: dict[str, FileStat]) -> None:
@@ -252,7 +250,8 @@ class _Run:
                 ledger.put(name, Fate.LEFT)
         for file in report.lost:
             ledger.lose(file.source_file)
-        report.fates = ledger.sums()
+        report.name_passed_over(self.scan)
+        report.fates = ledger.sums(self.scan)
         report.waiting = sorted(ledger.told(WaitingFile), key=lambda file: file.source_file)
         report.rejected, report.failed = ledger.told(RejectedFile), ledger.told(FailedFile)
         report.rejected_before = ledger.names(Fate.REJECTED_BEFORE, Fate.STILL_REJECTED)

@@ -19,7 +19,6 @@ from ingestd.backfill.report import FailedFile
 from ingestd.backfill.run import Options, backfill
 from ingestd.cli.report import exit_code
 from ingestd.errors import Retry
-from ingestd.files import Scan
 from ingestd.manifest.record import Record
 from ingestd.manifest.store import ManifestStore
 from ingestd.stage.run import Outcome, StageTask
@@ -224,7 +223,7 @@ def test_what_the_disk_refused_is_left(one_by_one: Archive, monkeypatch: pytest.
 )
 def test_a_file_is_lost_unless_something_more_pressing_became_of_it(fate: Fate, then: Fate) -> None:
     """What was staged, could not be, or is left for the next run is told as that; what was lost before, as such."""
-    ledger = Ledger(Scan())
+    ledger = Ledger()
     ledger.put(A, fate)
     ledger.lose(A)
     assert ledger.names(*Fate) == ledger.names(then) == [A]
@@ -232,7 +231,7 @@ def test_a_file_is_lost_unless_something_more_pressing_became_of_it(fate: Fate, 
 
 def test_only_the_last_fate_of_a_file_is_told() -> None:
     """What failed at first and was staged at another look is not told as failed."""
-    ledger = Ledger(Scan())
+    ledger = Ledger()
     ledger.tell(Fate.FAILED, FailedFile(A, "it changed", A, "again"))
     assert [file.source_file for file in ledger.told(FailedFile)] == [A]
     ledger.put(A, Fate.INGESTED)

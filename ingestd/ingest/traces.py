@@ -56,7 +56,12 @@ def write_traces(
         part = told[start : start + TOGETHER]
         with files.as_retry(layout.events_dir):
             places = [_event_place(layout, zone, record, again=durable) for record in part]
-        written += _write_some(layout, dict(zip(places, part, strict=True)), notes, blocked)
+        # First all texts are made, then all files are written, which is faster than in turns.
+        events = {place: _json(_event(layout, record)) for place, record in zip(places, part, strict=True)}
+        files.write_all_atomic(events, flush=False)
+        written += events
+        for record in part:
+            written += _write_rejects(layout, record, notes, blocked)
     if durable:
         with files.as_retry(layout.events_dir):
             for path in {path.parent: path for path in written}.values():
@@ -71,22 +76,6 @@ def _event_place(layout: Layout, zone: ZoneInfo, record: Record, *, again: bool)
     near = (day + timedelta(days=shift) for shift in ((0, -1, 1) if again else ()))
     places = (layout.event_file(one, record.seq, record.event.value) for one in near)
     return next(filter(files.exists, places), None) or layout.event_file(day, record.seq, record.event.value)
-
-
-def _write_some(
-    layout: Layout,
-    records: Mapping[Path, Record],
-    notes: Mapping[str, FileNote],
-    blocked: list[tuple[Record, Retry]],
-) -> list[Path]:
-    """Write the traces of a few records, by the places of their event JSONs.
-
-    First all texts are made, then all files are written, which is faster than in turns.
-    """
-    events = {place: _json(_event(layout, record)) for place, record in records.items()}
-    files.write_all_atomic(events, flush=False)
-    rejects = (path for record in records.values() for path in _write_rejects(layout, record, notes, blocked))
-    return [*events, *rejects]
 
 
 _APART = frozenset({"rows", "files", "chips", "through"})

@@ -82,7 +82,7 @@ def _is_absent(path: Path) -> bool:
     try:
         return not files.is_taken(path)
     except OSError as error:
-        return error.errno in {errno.ENAMETOOLONG, errno.ELOOP}
+        return error.errno == errno.ENAMETOOLONG
 
 
 def _names_of(layout: Layout, given: str) -> Iterator[str]:

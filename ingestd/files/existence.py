@@ -17,28 +17,24 @@ def exists(path: Path) -> bool:
     Raises:
         OSError: that cannot be determined.
     """
-    return _status(path) is not None
+    return status_at(path) is not None
 
 
 def is_dir(path: Path) -> bool:
     """Tell whether there is a folder; errors as `exists`."""
-    status = _status(path)
+    status = status_at(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def is_file(path: Path) -> bool:
     """Tell whether there is a regular file; errors as `exists`."""
-    status = _status(path)
+    status = status_at(path)
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def is_taken(path: Path) -> bool:
     """Tell whether something has this name, be it a link that leads nowhere; errors as `exists`."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+    return status_at(path, follow_links=False) is not None
 
 
 def is_spelt_so(root: Path, name: str) -> bool:
@@ -63,9 +59,10 @@ def is_gone(path: Path) -> bool:
         return False
 
 
-def _status(path: Path) -> os.stat_result | None:
+def status_at(path: Path, *, follow_links: bool = True) -> os.stat_result | None:
+    """Look at what is there; None if it is nothing; errors as `exists`."""
     try:
-        return path.stat()
+        return path.stat() if follow_links else path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ingestd.files.durable import as_retry, retry_from
-from ingestd.files.existence import exists, is_dir, is_file
+from ingestd.files.existence import exists, is_dir, is_file, status_at
 from ingestd.files.stamps import Stamp, Stamps
 
 
@@ -58,16 +58,10 @@ def state_below(root: Path, name: str) -> FileStat | None:
 
     None if there is no regular file, or a link leads to it. Raises OSError if it cannot be looked at.
     """
-    path = root / name
-    try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    status = status_at(root / name, follow_links=False)
+    if status is None or not stat.S_ISREG(status.st_mode) or not _is_straight(os.fspath(root), name):
         return None
-    except OSError as error:
-        if error.errno != errno.ELOOP:  # a folder above became a link that leads to itself
-            raise
-        return None
-    return stat_of(status) if stat.S_ISREG(status.st_mode) and _is_straight(os.fspath(root), name) else None
+    return stat_of(status)
 
 
 def _is_straight(place: str, name: str) -> bool:

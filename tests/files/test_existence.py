@@ -26,8 +26,8 @@ def test_what_stands_there_is_told(tmp_path: Path) -> None:
     assert answers(tmp_path) == answers(tmp_path / "to folder") == [True, True, False]
     assert answers(tmp_path / "file") == answers(tmp_path / "to file") == [True, False, True]
     assert all(files.is_taken(tmp_path / name) for name in ("file", "to folder", "to nothing", "to itself"))
-    assert not any(files.is_taken(tmp_path / name) for name in ("nothing", "file/below"))
-    for name in ("nothing", "to nothing", "to itself", "file/below", "a\0b"):
+    assert not any(files.is_taken(tmp_path / name) for name in ("nothing", "file/below", "to itself/below"))
+    for name in ("nothing", "to nothing", "to itself", "to itself/below", "file/below", "a\0b"):
         assert answers(tmp_path / name) == [False, False, False]
         assert files.is_gone(tmp_path / name)
 

@@ -252,10 +252,10 @@ def _drop(temporaries: Iterable[Path]) -> None:
             temporary.unlink()
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed processes left in the folder of `path`; those of living ones stay."""
-    with as_retry(path.parent):
-        for leftover in dead_temporaries(path.parent):
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those of living ones stay."""
+    with as_retry(folder):
+        for leftover in dead_temporaries(folder):
             leftover.unlink(missing_ok=True)
 
 

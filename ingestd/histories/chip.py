@@ -125,7 +125,7 @@ def write_histories(
         Retry: the disk refuses writes, wherever.
     """
     wanted = None if chips is None else set(chips)
-    files.remove_leftovers(layout.histories_dir / HISTORY_SUFFIX)
+    files.remove_leftovers(layout.histories_dir)
     rows = manifest.lazy() if wanted is None else manifest.lazy().filter(pl.col("chip_name").is_in(list(wanted)))
     changes: list[HistoryChange] = []
     for by_chip in _cells_by_chip(rows, tz, layout):

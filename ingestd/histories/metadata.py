@@ -141,7 +141,7 @@ def _matching(runs: pl.DataFrame, filters: dict[str, tuple[str, Any]]) -> pl.Dat
 
 def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
     data = render_csv(metadata_frame(rows, tz))
-    files.remove_leftovers(path)
+    files.remove_leftovers(path.parent)
     return MetadataExport(path, rows.height, files.write_atomic(path, data))
 
 

@@ -64,8 +64,8 @@ def write_traces(
             written += _write_rejects(layout, record, notes, blocked)
     if durable:
         with files.as_retry(layout.events_dir):
-            for path in {path.parent: path for path in written}.values():
-                files.remove_leftovers(path)
+            for folder in {path.parent for path in written}:
+                files.remove_leftovers(folder)
             files.flush_file_systems([layout.events_dir, layout.rejects_dir])
     return blocked
 

@@ -114,7 +114,7 @@ def segments(directory: Path) -> list[int]:
 def create(directory: Path, head: SegmentHead) -> Position:
     """Start segment `head.segment`, durably; return the position of its first record."""
     line, path = encode(head), segment_path(directory, head.segment)
-    files.remove_leftovers(path)
+    files.remove_leftovers(directory)
     files.write_atomic(path, line)
     files.reserve(path, RESERVED)
     return Position(head.segment, len(line), head.next_seq)

@@ -273,9 +273,9 @@ class ManifestStore:
                     stale_chips=self.catalog.stale_chips,
                 )
             )
-            for path, frame in ((self.layout.known_files_path, notes), (self.layout.manifest_path, rows)):
-                files.remove_leftovers(path)
-                table.write_table(path, frame)
+            files.remove_leftovers(self.layout.manifest_path.parent)
+            table.write_table(self.layout.known_files_path, notes)
+            table.write_table(self.layout.manifest_path, rows)
             self._tables = _tables(self.layout)
             log.drop(self.layout.wal_dir, sealed + 1)
             self.catalog.rebase(rows.select(KnownRun._fields))

@@ -58,7 +58,7 @@ class Kept:
         ):
             return []
         made = files.make_folders(self.path.parent)
-        files.remove_leftovers(self.aside)  # whoever copied it there may have been killed
+        files.remove_leftovers(self.aside.parent)  # whoever copied it there may have been killed
         third = files.temporary_beside(workspace / self.path.name)
         files.preserve(self.aside, third)
         third.replace(self.path)

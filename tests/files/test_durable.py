@@ -240,7 +240,7 @@ def test_only_the_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> Non
     others = [living, tmp_path / ".x.tmp", tmp_path / "y.tmp", path]
     for each in (*others, leftover):
         each.write_bytes(b"")
-    files.remove_leftovers(path)
+    files.remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
@@ -349,7 +349,7 @@ def test_a_temporary_file_of_another_users_process_is_left_alone(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "kill", refuse)
-    files.remove_leftovers(tmp_path / "x.json")
+    files.remove_leftovers(tmp_path)
     assert path.exists()
 
 

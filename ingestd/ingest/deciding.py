@@ -67,7 +67,6 @@ class Decider:
         if same is not None and not retimed:  # retimed: the same bytes, but another time zone gives another start
             stage.discard([outcome])
             return self._decide_same(Same(task, row.source_sha256), placing)
-        prior = catalog.occupant(row.source_file)
         if self._is_overtaken(outcome):
             return None
         here = next((run for run in catalog.live_at(row.source_file) if run.run_id == row.run_id), None)
@@ -80,9 +79,9 @@ class Decider:
         distinct = self._distinct(outcome, placing)
         if not isinstance(distinct, Staged):
             return distinct if isinstance(distinct, Failed) else None
-        if prior is None:
+        if task.prior is None:
             return self._put(Event.INGESTED, distinct, placing)
-        return self._restarted(prior, distinct, placing)
+        return self._restarted(task.prior, distinct, placing)
 
     def _is_overtaken(self, outcome: Staged | Rejected | Waiting) -> bool:
         """Tell whether the path has got another run, or another version of its run, since the file was read."""
@@ -149,7 +148,7 @@ class Decider:
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
         return record.model_copy(update={"files": [*record.files, *map(notes.forgotten, left)]})
 
-    def _restarted(self, prior: KnownRun, outcome: Staged, placing: Placing) -> Record:
+    def _restarted(self, prior: Prior, outcome: Staged, placing: Placing) -> Record:
         """Record that a file has another start now: an edit of a run that had its name, or another measurement."""
         runs = self.store.catalog.live_at(outcome.row.source_file)[:COMPARED_AT_MOST]
         old = next((run for run in runs if not has_other_rows(self.layout, run, outcome)), None)

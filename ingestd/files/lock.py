@@ -78,14 +78,12 @@ class Lock:
                 os.ftruncate(descriptor, len(holder))
 
     def _take(self, timeout_s: float) -> int:
-        try:
-            descriptor = self._open()
-        except FileNotFoundError:
-            with as_retry(self.path):
+        with as_retry(self.path):
+            try:
+                descriptor = self._open()
+            except FileNotFoundError:
                 make_folders(self.path.parent)
                 descriptor = self._open()
-        except OSError as error:
-            raise retry_from(error, self.path) from error
         return self._wait(descriptor, fcntl.LOCK_EX, timeout_s)
 
     def _open(self) -> int:

@@ -60,7 +60,7 @@ def salvage(layout: Layout) -> Salvage:
     if (
         not found.last_segment
         and not files.exists(layout.manifest_path)
-        and files.all_below(layout.staged_root, ".parquet")
+        and files.any_below(layout.staged_root, ".parquet")
     ):
         found.damages.append(log.damaged(layout.manifest_path, "table and log are missing beside staged runs"))
     found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from ingestd import files
 from ingestd.ingest.traces import parse_trace
 from ingestd.layout import Layout
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote
 from ingestd.manifest.row import Int64, ManifestRow
+from ingestd.upkeep.packed import PackedRows
 
 
 class RunEvent(NamedTuple):

@@ -21,7 +21,6 @@ from ingestd.layout import Layout
 from ingestd.lookup import raw_file_is_gone, require_raw_root
 from ingestd.manifest import log
 from ingestd.manifest.catalog import Catalog, KnownRun
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.settings import Settings
@@ -30,6 +29,7 @@ from ingestd.upkeep.aside import aside_folder, keep_copies, set_aside
 from ingestd.upkeep.events import read_events
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
+from ingestd.upkeep.packed import PackedRows
 from ingestd.upkeep.restore import checked_state, lost_rows, recorded_rows, restored_rows, write_manifest
 from ingestd.upkeep.salvage import salvage
 from ingestd.upkeep.staged import StageContent, places_in, read_stage

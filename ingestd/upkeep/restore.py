@@ -13,7 +13,6 @@ from ingestd.errors import Damaged
 from ingestd.ingest.traces import write_traces
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote, SegmentHead
 from ingestd.manifest.row import ManifestRow
 from ingestd.manifest.store import ManifestStore
@@ -22,6 +21,7 @@ from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.aside import keep_copies, set_aside
 from ingestd.upkeep.events import Events
+from ingestd.upkeep.packed import PackedRows
 from ingestd.upkeep.salvage import Salvage, sound_records
 from ingestd.upkeep.staged import StageContent, rows_of_stage
 

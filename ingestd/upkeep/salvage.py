@@ -11,8 +11,8 @@ from ingestd import files
 from ingestd.errors import Damaged
 from ingestd.layout import Layout
 from ingestd.manifest import log, table
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.record import FILE_NOTES, FileNote, Record, decode_records, split
+from ingestd.upkeep.packed import PackedRows
 
 _EVENT_NAME = re.compile(r"(\d{9,})-")
 

@@ -10,10 +10,10 @@ from ingestd import files
 from ingestd.errors import Damaged
 from ingestd.layout import Layout
 from ingestd.manifest.catalog import Catalog
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_row
 from ingestd.upkeep.events import Events
+from ingestd.upkeep.packed import PackedRows
 
 UNKNOWN_RUN = "unknown"
 """Value of `superseded_by` for a run whose successor is no longer known."""

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import given
 from samples_of_rows import ROWS, a_row
 
-from ingestd.manifest.packed import PackedRows
 from ingestd.manifest.row import ManifestRow
+from ingestd.upkeep.packed import PackedRows
 
 LIKE_A_LABS = (
     '{"procedure": "laser_setup.procedures.IVg", "parameters": {"Chip group name": "Alisson", "Chip number": "%d", '

@@ -45,8 +45,9 @@ def run(settings: Settings) -> None:
     log and ends. A second SIGTERM or Ctrl-C ends it at once, which is safe. Only one service can run on a data root.
     Every other command but `repair --apply` and `rebuild-manifest` may run beside it.
 
-    Exit codes: 0 stopped, 1 a disk error at the start, another service on this data root, a stop that took too long, or
-    an error in ingestd itself (systemd starts it again), 2 a person is needed: a wrong setting, a damaged manifest.
+    Exit codes: 0 stopped, 1 a disk error at the start, another service, or another disk, on this data root, a stop that
+    took too long, or an error in ingestd itself (systemd starts it again), 2 a person is needed: a wrong setting, a
+    damaged manifest.
 
     \b
     Example:

@@ -133,6 +133,16 @@ class Lock:
                 next_step="delete nothing in the folder of the manifest",
             )
 
+    def is_displaced(self) -> bool:
+        """Tell whether others find another file here than the one held: of another disk, or made anew."""
+        if self._descriptor is None:
+            return False
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False  # they find none
+        return not os.path.samestat(os.fstat(self._descriptor), found)
+
     def release(self) -> None:
         """Free the lock; the file stays, because deleting it would let a second holder in."""
         if self._descriptor is not None:

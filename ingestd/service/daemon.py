@@ -25,7 +25,7 @@ from types import FrameType
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from ingestd import __version__
+from ingestd import __version__, files
 from ingestd.errors import Corrupt, IngestdError, Retry
 from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.service.logline import cause
@@ -170,16 +170,27 @@ def run_service(settings: Settings, clock: Clock = utc_now) -> Exit:
             with opened(settings, clock) as ingest:
                 gc.freeze()  # code and catalog never become garbage; what is made later may, over months
                 gc.set_threshold(COLLECT_FROM)
-                return Daemon(settings, Worker(ingest), signals, notifier, clock).run()
+                return Daemon(settings, Worker(ingest), signals, notifier, clock, lock=lock).run()
         finally:
             lock.release()
 
 
 class Daemon:
-    """One life of the service."""
+    """One life of the service, while it holds `lock`."""
 
-    def __init__(self, settings: Settings, worker: Worker, signals: Signals, notifier: Notifier, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: Worker,
+        signals: Signals,
+        notifier: Notifier,
+        clock: Clock,
+        *,
+        lock: files.Lock,
+    ) -> None:
         self._settings = settings
+        self._lock = lock
+        self._displaced = False
         self._worker = worker
         self._signals = signals
         self._notifier = notifier
@@ -213,11 +224,8 @@ class Daemon:
         self._start()
         while True:
             self._show("running")
-            if not self._thread.is_alive():
-                self._signals.stop.set()  # the limit of a stop holds for this end too
-                code = tell_failure(self._worker.failure)
-                self._halt()
-                return code
+            if self._displaced or not self._thread.is_alive():
+                return self._end()
             self._heed_clock()
             self._feed_watchdog()
             if self._signals.stop.wait(STATE_EVERY_S):
@@ -251,13 +259,32 @@ class Daemon:
         self._log.info("stopping", signal=self._signals.name)
         self._halt()
         self._show("stopping")
-        while self._thread.is_alive():  # wait in turns: a signal delivered to another thread ends no wait
-            self._thread.join(STATE_EVERY_S)
+        self._join_worker()
         if self._worker.failure is not None:
             return tell_failure(self._worker.failure)
         self._show("stopped")
         self._log.info("stopped")
         return Exit.STOPPED
+
+    def _end(self) -> Exit:
+        """End without being asked to: the worker failed, or the data root is another service's to take."""
+        self._signals.stop.set()  # the limit of a stop holds for this end too
+        self._worker.stop()
+        code = tell_failure(self._another_data_root() if self._displaced else self._worker.failure)
+        self._halt()
+        self._join_worker()
+        return code
+
+    def _another_data_root(self) -> Retry:
+        return Retry(
+            "this is not the lock that this service holds: was a disk mounted again, or replaced, while it ran?",
+            place=str(self._lock.path),
+            next_step="systemd starts the service again on what is there now; without systemd, start it again",
+        )
+
+    def _join_worker(self) -> None:
+        while self._thread.is_alive():  # wait in turns: a signal delivered to another thread ends no wait
+            self._thread.join(STATE_EVERY_S)
 
     def _halt(self) -> None:
         """End what puts messages on the worker's queue."""
@@ -276,13 +303,24 @@ class Daemon:
             self._describe_watch(watch)
 
     def _check(self) -> None:
-        """Check the watch and the state file, then leave a beat: the scheduler's thread lives.
+        """Check the watch, the state file and the lock, then leave a beat: the scheduler's thread lives.
 
         Not in the main thread: if a disk hangs there, signals are not heard.
         """
         self._check_watch()
         self._state.check()
+        self._check_lock()
         self._checked_at = time.monotonic()
+
+    def _check_lock(self) -> None:
+        """Note that a whole data root came into the place of the one that was opened.
+
+        Its lock is free, so `status` takes the service for ended and another may start beside it; and what this one
+        holds open keeps a disk that is gone from being let go. An empty mount point is waited out, even with a lock in
+        it.
+        """
+        if self._lock.is_displaced() and not files.is_gone(self._settings.layout.wal_dir):
+            self._displaced = True
 
     def _check_watch(self) -> None:
         """Check that hints still come; if not, replace the watch and scan."""

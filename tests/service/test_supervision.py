@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from ingestd.service import daemon as life
 from ingestd.service.daemon import LIMITED_SCAN_S, STUCK_S, Daemon, Exit, Signals
 from ingestd.service.messages import ScanAsked
 from ingestd.service.notify import Notifier
+from ingestd.service.state import service_lock
 from ingestd.service.watch import OVERFLOWED
 from ingestd.service.worker import Worker
 
@@ -40,7 +42,10 @@ class Supervised:
     def __init__(self, ingest: Ingest, stream: io.StringIO, clock: Clock) -> None:
         self.clock, self.wall = clock, datetime(2025, 9, 23, 13, tzinfo=UTC)
         self.signals, self.systemd, self.worker = Signals(), Systemd(), Worker(ingest)
-        self.daemon = Daemon(ingest.settings, self.worker, self.signals, self.systemd, lambda: self.wall)
+        self.layout, self.lock = ingest.layout, service_lock(ingest.layout)
+        self.daemon = Daemon(
+            ingest.settings, self.worker, self.signals, self.systemd, lambda: self.wall, lock=self.lock
+        )
         self.watch = cast("Any", self.daemon._watch)  # a fake one
         self.daemon._place_watch(self.watch)
         self.stream = stream
@@ -220,6 +225,27 @@ def test_the_log_says_why_the_worker_failed(
     assert [entry["event"] for entry in told] == ["stopping", "failed"]
     assert told[-1].items() >= line.items()
     assert ("ZeroDivisionError: oh" in told[-1].get("exception", "")) == isinstance(failure, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+def test_another_data_root_in_place_of_the_own_ends_it(supervised: Supervised, *, with_log: bool) -> None:
+    """A disk that was mounted again brings another lock and a log; an empty mount point, even with a lock, does not."""
+    layout = supervised.layout
+    layout.wal_dir.mkdir(parents=True, exist_ok=True)
+    with supervised.lock.held():
+        supervised.daemon._check()
+        assert not supervised.daemon._displaced
+        away = layout.stage_root.rename(layout.stage_root.with_name("away"))
+        supervised.daemon._check()
+        assert not supervised.daemon._displaced, "it is waited for"
+        layout.service_lock_path.parent.mkdir(parents=True)
+        layout.service_lock_path.touch()
+        if with_log:
+            layout.wal_dir.mkdir()
+        supervised.daemon._check()
+        assert supervised.daemon._displaced is with_log
+        subprocess.run(["rm", "-r", layout.stage_root], check=True)
+        away.rename(layout.stage_root)
 
 
 def test_systemd_shows_what_a_running_service_does(supervised: Supervised) -> None:

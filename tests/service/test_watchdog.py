@@ -20,6 +20,7 @@ from ingestd.service import daemon as life
 from ingestd.service import worker as turns
 from ingestd.service.daemon import Daemon, Exit, Signals
 from ingestd.service.notify import Notifier
+from ingestd.service.state import service_lock
 from ingestd.service.worker import Worker
 from ingestd.settings import load_settings
 
@@ -42,7 +43,9 @@ class Stuck:
         self.held = threading.Event()
         self.release = threading.Event()
         notifier = Notifier(address, watchdog_s=0.05)
-        self.daemon = Daemon(ingest.settings, self.worker, self.signals, notifier, utc_now)
+        self.daemon = Daemon(
+            ingest.settings, self.worker, self.signals, notifier, utc_now, lock=service_lock(ingest.layout)
+        )
         self._turn = self.worker.turn
         self.worker.turn = self._maybe_stuck  # type: ignore[method-assign]  # the fault under test
         self.codes: list[Exit] = []

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_every_exit_code_is_told(document: str) -> None:
     status, service = monitoring.split("| the service ended with |")
     assert {int(code) for code in re.findall(r"^\| (\d+)", status, re.MULTILINE)} >= {int(code) for code in Health}
     assert {int(code) for code in re.findall(r"^\| (\d+)", service, re.MULTILINE)} >= {int(code) for code in Exit}
+
+
+def test_the_environment_of_another_python_is_made_anew(document: str, tmp_path: Path) -> None:
+    """What Debian's next release leaves of it, libraries for a Python that is gone, is told and is no obstacle."""
+    (words,) = (words for words in commands(document) if words[:4] == ["python3", "-m", "venv", "--clear"])
+    venv = tmp_path / "venv"
+    left = venv / "lib/python3.0/site-packages/ingestd"
+    left.mkdir(parents=True)
+    (venv / "bin").mkdir()
+    (venv / "bin/python").symlink_to("/gone/python3.0")
+    making = [sys.executable, *words[1:-1], "--without-pip", str(venv)]
+    assert words[-1] == "/opt/ingestd/venv"
+    subprocess.run(making, check=True)
+    subprocess.run([venv / "bin/python", "-c", ""], check=True)
+    assert not left.exists()
+    monitoring = document.partition("## Monitoring")[2].partition("\n## ")[0]
+    assert "\n| 203 | " in monitoring
 
 
 def test_logrotate_takes_the_snippet(document: str, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,6 +243,21 @@ def test_a_share_that_is_off_at_the_start_is_waited_for(service: Machine) -> Non
     finally:
         service.run("systemctl", "stop", "ingestd", mount.name, check=False)
         mount.unlink()
+
+
+def test_it_goes_on_with_what_root_has_left(service: Machine, repository: Path) -> None:
+    """After a backfill by root, the service waits; once the folders are its user's again as documented, it goes on."""
+    service.run("systemctl", "stop", "ingestd")
+    measure(service, "IV2026-03-12_1.csv")
+    assert service.run(INGESTD, "backfill").returncode == 0
+    service.run("systemctl", "start", "ingestd")
+    measure(service, "IV2026-03-12_2.csv")
+    wait_until(lambda: "Permission denied" in str(status(service)["troubles"]), "the service may not write")
+    told = (repository / "docs/operating.md").read_text("utf-8")
+    (giving_back,) = re.findall(r"^sudo (chown -R .*)$", told, re.MULTILINE)
+    service.run(*giving_back.split())
+    wait_until(lambda: status(service)["runs"] == 2, "both runs")
+    assert status(service)["troubles"] == []
 
 
 def test_it_stops_in_order(service: Machine) -> None:

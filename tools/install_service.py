@@ -181,7 +181,18 @@ def config_text(data_root: Path) -> str:
 
 
 def install(place: Place, root: Path, executable: Path, data_root: Path) -> None:
-    """Make the folders that are written, as the user; below `root` (`/` but for tests) write config file and units."""
+    """Make the folders that are written, as the user; below `root` (`/` but for tests) write config file and units.
+
+    Everybody may read them, whatever the umask: the service's user reads the config file, the lab what is staged.
+    """
+    before = os.umask(0o022)
+    try:
+        _install(place, root, executable, data_root)
+    finally:
+        os.umask(before)
+
+
+def _install(place: Place, root: Path, executable: Path, data_root: Path) -> None:
     for folder in place.written:
         _make_folder(folder, place.user)
     config, target = root / CONFIG, root / UNITS

@@ -111,6 +111,19 @@ def test_it_makes_the_folders_and_the_config_file(install: Install, root: Path, 
     assert load_settings(root / "etc/ingestd/config.toml").layout.data_root == data
 
 
+def test_what_it_makes_can_be_read_whatever_the_umask(install: Install, root: Path, data: Path) -> None:
+    """On a hardened PC root's new files are closed to others, and the service could not read its config file."""
+    before = os.umask(0o077)
+    try:
+        install(*named("--data-root", str(data)))
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    made = [root / "etc/ingestd", *(data / name for name in ("02_stage", "histories", "metadata"))]
+    assert {folder.stat().st_mode & 0o777 for folder in made} == {0o755}
+    assert (root / "etc/ingestd/config.toml").stat().st_mode & 0o777 == 0o644
+
+
 def test_it_follows_the_paths_of_the_config_file(install: Install, root: Path, data: Path, tmp_path: Path) -> None:
     """Run again after a change of the config file, the units name the new folders, and the file is as it was."""
     config = root / "etc/ingestd/config.toml"

@@ -70,6 +70,13 @@ def test_every_block_is_shell(document: str) -> None:
         assert done.returncode == 0, block + done.stderr
 
 
+def test_what_root_installs_can_be_read_by_the_services_user(document: str) -> None:
+    """Every block that has root install packages first sees to it: on a hardened PC new files are closed to others."""
+    installing = [block for block in blocks(document, "sh") if re.search("^sudo .* pip install", block, re.MULTILINE)]
+    assert len(installing) > 2
+    assert {block.splitlines()[0] for block in installing} == {"umask 022"}
+
+
 def test_every_unit_and_file_is_there(document: str, repository: Path) -> None:
     """systemctl gets units of `systemd/`, and what is copied or run from the sources is part of them."""
     units = {path.name for path in (repository / "systemd").iterdir()}

@@ -50,8 +50,8 @@ EXIT_CODES = {
     "`rebuild-manifest`: done, but some raw files are rejected or failed; `status`: something needs a person; "
     "`verify`: something is damaged; `repair`: something is damaged, or the plan waits for `--apply`; "
     "`compare-histories`: some differences are not explained; "
-    "`run`: a disk error at the start, another service, or another disk, on this data root, a stop that took too long, or an error in "
-    "ingestd itself",
+    "`run`: a disk error at the start, another service, or another disk, on this data root, a stop that took too long, "
+    "or an error in ingestd itself",
     exits.COULD_NOT_RUN: "could not run: a wrong option or setting, a full disk, a damaged manifest; "
     "the message says what it is and what to do",
     int(Health.SERVICE_DOWN): "`status`: the service is not running, and nothing else is wrong",

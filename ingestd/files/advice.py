@@ -16,6 +16,11 @@ from typing import Final
 SHORTEN: Final = "the path is longer than the system allows: shorten its names, or move it nearer to the root"
 BACK_UP: Final = "check the server, if this is a share; if it is a disk, look at `dmesg` and back it up"
 MOUNT: Final = "the network share went away: check that it is mounted"
+REMOUNT: Final = (
+    "the file system is mounted read-only: see why (`dmesg`), then remount it for writing; if only the service cannot "
+    "write here, because the folder was deleted or replaced while it ran, restart it (`sudo systemctl restart ingestd`)"
+)
+"""The unit makes writable for the service only those folders that are there at its start."""
 _UNSEEN: Final = {
     os.strerror(errno.ENAMETOOLONG): SHORTEN,
     os.strerror(errno.EIO): BACK_UP,

@@ -55,7 +55,7 @@ def retry_from(error: OSError, place: str | Path) -> Retry:
         errno.EISDIR: "this is a folder: give the name of a file, or move the folder away",
         errno.ENOTDIR: "a file stands where a folder belongs: check the path",
         errno.ELOOP: "a symbolic link stands where ingestd's own file belongs: move it away",
-        errno.EROFS: "the file system is mounted read-only: see why (`dmesg`), then remount it for writing",
+        errno.EROFS: advice.REMOUNT,
         errno.EIO: advice.BACK_UP,
         errno.ESTALE: advice.MOUNT,
     }.get(number, f"check {there}")

@@ -260,6 +260,21 @@ def test_it_goes_on_with_what_root_has_left(service: Machine, repository: Path) 
     assert status(service)["troubles"] == []
 
 
+def test_it_says_what_helps_when_a_folder_was_made_anew(service: Machine) -> None:
+    """Only what was there at its start is writable for it: the trouble names the restart, and that is the cure."""
+    histories = f"{DATA}/histories"
+    service.run("rm", "-r", histories)
+    service.as_user("mkdir", histories)
+    measure(service, "IVg2026-03-12_2.csv")
+    wait_until(lambda: status(service)["troubles"], "a trouble")
+    (trouble,) = status(service)["troubles"]
+    assert (trouble["message"], trouble["place"].startswith(histories)) == ("Read-only file system", True)
+    (cure,) = re.findall(r"`sudo (systemctl restart ingestd)`", trouble["next_step"])
+    service.run(*cure.split())
+    wait_until(service.path(f"{histories}/Biotite3_history.csv").exists, "the history")
+    wait_until(lambda: status(service)["troubles"] == [], "no trouble")
+
+
 def test_it_stops_in_order(service: Machine) -> None:
     """`systemctl stop` ends it with code 0, the log compacted: manifest.parquet alone holds what was ingested."""
     measure(service, "IVg2026-03-12_2.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -78,8 +79,10 @@ class Terminal:
 
 def _streamed(entry: Entry, stream: Stream, typed: Callable[[str], str]) -> Entry:
     """Add what the line of a stream needs: commands as they are to be typed, and how many lines were left out."""
-    step = entry.get("next_step")
-    to_type = {"next_step": typed(step)} if isinstance(step, str) else {}
+    step, to_type = entry.get("next_step"), {}
+    if isinstance(step, str):
+        with contextlib.suppress(Exception):  # it loads the commands, which an upgrade may just be replacing
+            to_type = {"next_step": typed(step)}
     return entry | to_type | ({"left_out": stream.left_out} if stream.left_out else {})
 
 

@@ -271,3 +271,15 @@ def test_closing_leaves_logging_as_it_was(tmp_path: Path) -> None:
     assert not opened_below(tmp_path)
     assert before == (root.handlers, root.level, logging.getLogger("ingestd").level, threading.excepthook)
     assert not structlog.is_configured()
+
+
+def test_a_line_is_written_though_its_command_cannot_be_completed(start: Start) -> None:
+    """To complete a command loads code, which an upgrade under the running service may have taken away."""
+
+    def typed(text: str) -> str:
+        raise ModuleNotFoundError(text)
+
+    _, stream, _ = start(typed=typed)
+    structlog.get_logger("ingestd").warning("rejected", next_step="`ingestd rejects show x`")
+    (line,) = entries(stream.getvalue())
+    assert (line["event"], line["next_step"]) == ("rejected", "`ingestd rejects show x`")

@@ -112,13 +112,14 @@ class Lock:
                 with as_retry(self.path):
                     descriptor = self._open()
 
-    def _is_there(self) -> bool:
+    def _is_there(self) -> bool | None:
+        """Tell whether others find the file that is held; None if none is held, or they find none, or cannot look."""
         if self._descriptor is None:
-            return False
+            return None
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))  # noqa: PTH116  # once per decision
         except OSError:
-            return False
+            return None
 
     def check(self) -> None:
         """Check, before changing what the lock guards, that others find the same lock: its file may have been deleted.
@@ -135,13 +136,7 @@ class Lock:
 
     def is_displaced(self) -> bool:
         """Tell whether others find another file here than the one held: of another disk, or made anew."""
-        if self._descriptor is None:
-            return False
-        try:
-            found = self.path.stat()
-        except OSError:
-            return False  # they find none
-        return not os.path.samestat(os.fstat(self._descriptor), found)
+        return self._is_there() is False
 
     def release(self) -> None:
         """Free the lock; the file stays, because deleting it would let a second holder in."""

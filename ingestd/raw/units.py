@@ -134,6 +134,8 @@ def _conversion(written: str, unit: str) -> tuple[Decimal, Decimal] | None:
     registry = _registry()
     try:
         zero, one = (registry.Quantity(Decimal(n), written).to(unit).magnitude for n in (0, 1))
+    except MemoryError:
+        raise
     except Exception:  # pint raises many kinds, down to TypeError, for a word that is no unit; all mean one thing here
         return None
     return one - zero, zero

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import ingestd
 from ingestd.errors import Reject, RejectCode
+from ingestd.raw import units
 from ingestd.raw.units import disagreeing_unit, label_key, to_unit, unit_of
 
 PREFIXES = {"n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}
@@ -100,6 +101,19 @@ def test_any_text_is_a_number_nothing_or_a_reject(text: str) -> None:
     with suppress(Reject):
         value = to_unit(text, "V")
     assert value is None or math.isfinite(value)
+
+
+def test_want_of_memory_is_not_the_fault_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def Quantity(self, *_: object) -> None:  # noqa: N802  # pint's name
+            raise MemoryError
+
+    units._conversion.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(units, "_registry", Full)
+        with pytest.raises(MemoryError):
+            to_unit("1 kV", "V")
+    assert to_unit("1 kV", "V") == 1000
 
 
 def test_pint_is_loaded_for_a_conversion_only() -> None:

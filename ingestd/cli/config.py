@@ -118,11 +118,6 @@ def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tupl
 
 
 def _value(settings: Settings, section: str, key: str) -> Any:
-    value = getattr(getattr(settings, section), key)
-    if section == "paths":
-        value = getattr(settings.layout, key)
-    elif (section, key) == ("stage", "workers"):
-        value = settings.workers
-    elif (section, key) == ("log", "file"):
-        value = settings.layout.log_file
-    return str(value) if isinstance(value, Path) else value
+    if section == "paths" or (section, key) == ("log", "file"):
+        return str(settings.place(f"{section}.{key}"))
+    return settings.workers if (section, key) == ("stage", "workers") else getattr(getattr(settings, section), key)

@@ -91,16 +91,13 @@ def example(section: str, key: str, field: FieldInfo) -> Any:
         return field.default
     if f"{section}.{key}" in EXAMPLES:
         return EXAMPLES[f"{section}.{key}"]
-    layout = Settings.model_construct().layout  # the defaults alone, whatever the environment says
-    path = layout.log_file if key == "file" else getattr(layout, key)
-    return path.relative_to(layout.data_root.parent).as_posix()
+    defaults = Settings.model_construct()  # whatever the environment says
+    return defaults.place(f"{section}.{key}").relative_to(defaults.layout.data_root.parent).as_posix()
 
 
 def toml(value: Any) -> str:
     """Write a value as it stands in a config file."""
-    if isinstance(value, Path):
-        return json.dumps(value.as_posix(), ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=Path.as_posix)
 
 
 def _comment(text: str) -> str:

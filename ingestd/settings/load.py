@@ -193,7 +193,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
 def _refuse_undecodable(settings: Settings, path: Path | None, flags: Flags) -> None:
     """Refuse a place whose path is not UTF-8: the libraries that read and write Parquet take no such path."""
     for key in ("paths.data_root", *PLACES):
-        place: Path = getattr(settings.layout, key.removeprefix("paths.").replace(".", "_"))
+        place = settings.place(key)
         try:
             str(place).encode()
         except UnicodeEncodeError:
@@ -224,7 +224,7 @@ def _clashing(clash: Clash, other: str, settings: Settings, path: Path | None, f
         key, _ = PLACES[key]
     unset = not _is_set(settings, key)  # a default: then only the other one can have been set wrongly
     follows = "" if key == clash.key else f" (it follows from {key})"
-    value, place = _value(settings, clash.key), clash.place
+    value, place = str(settings.place(clash.key)), clash.place
     if place != value and not place.startswith(f"{value} (a link to "):  # one of the places that the setting leads to
         place, follows = value, f"{follows}, so ingestd writes to {place}"
     return UsageError(
@@ -242,12 +242,6 @@ def _refuse_own_log(settings: Settings, path: Path | None, flags: Flags) -> None
             place=_place(clash.key.split("."), path, flags),
             next_step="name a file elsewhere, or leave it unset: it is then ingestd.log beside the manifest",
         )
-
-
-def _value(settings: Settings, key: str) -> str:
-    """Return the place that a setting has, be it set or not."""
-    _, _, name = key.partition(".")
-    return str(settings.layout.log_file if key == "log.file" else getattr(settings.layout, name))
 
 
 def _is_set(settings: Settings, key: str) -> bool:

@@ -152,8 +152,16 @@ class Settings(BaseSettings):
             section, _, name = key.partition(".")
             value: Path | None = getattr(getattr(self, section), name)
             places[key] = places[base] / way if value is None else self._origin / value.expanduser()
-        names = (key.removeprefix("paths.").replace(".", "_") for key in places)
-        return Layout(**dict(zip(names, map(Path, map(os.path.normpath, places.values())), strict=True)))
+        return Layout(**{_in_layout(key): Path(os.path.normpath(place)) for key, place in places.items()})
+
+    def place(self, key: str) -> Path:
+        """Return the absolute place of a setting of `PLACES`, or of `paths.data_root`, whether it is set or not."""
+        place: Path = getattr(self.layout, _in_layout(key))
+        return place
+
+
+def _in_layout(key: str) -> str:
+    return key.removeprefix("paths.").replace(".", "_")
 
 
 def setting_keys() -> list[str]:

@@ -109,12 +109,8 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
         usual = Settings(file=tables, flags={**given, "paths": paths})  # type: ignore[call-arg]  # by the sources
         usual.taken_from(path, sha256)
     settings.taken_from(path, sha256, usual)
-    _refuse_undecodable(settings, path, given)
-    if not settings.layout.manifest_path.name:
-        raise _clashing(Clash("paths.manifest_path", "/", "it names a folder, not a file"), "", settings, path, given)
-    _refuse_raw_places(settings, path, given)
-    _refuse_own_log(settings, path, given)
-    _refuse_own_places(settings, path, given)
+    _refuse_undecodable(settings, given)
+    _refuse_clashes(settings, given)
     if settings.procedures:  # checked now, not at the first file
         try:
             settings.registry  # noqa: B018  # loaded once, for the check
@@ -190,7 +186,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
             )
 
 
-def _refuse_undecodable(settings: Settings, path: Path | None, flags: Flags) -> None:
+def _refuse_undecodable(settings: Settings, flags: Flags) -> None:
     """Refuse a place whose path is not UTF-8: the libraries that read and write Parquet take no such path."""
     for key in ("paths.data_root", *PLACES):
         place = settings.place(key)
@@ -200,24 +196,29 @@ def _refuse_undecodable(settings: Settings, path: Path | None, flags: Flags) -> 
             name = os.fsencode(place).decode("utf-8", "backslashreplace")
             raise UsageError(
                 f"{key} = {name}: a path that is not UTF-8 cannot be used",
-                place=_place(key.split("."), path, flags),
+                place=_place(key.split("."), settings.config_file, flags),
                 next_step="rename the folder whose name has the characters shown as \\x.., or set another path",
             ) from None
 
 
-def _refuse_raw_places(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse settings with which a write could reach the raw files (`ingestd.raw_guard`)."""
-    if (clash := find_clash(settings.layout)) is not None:
-        raise _clashing(clash, "paths.raw_root", settings, path, flags)
+def _refuse_clashes(settings: Settings, flags: Flags) -> None:
+    """Refuse places with which a write could reach the raw files, or would spoil or delete files of ingestd's own."""
+    layout = settings.layout
+    if not layout.manifest_path.name:
+        raise _clashing(Clash("paths.manifest_path", "/", "it names a folder, not a file"), settings, flags)
+    if (clash := find_clash(layout)) is not None:
+        raise _clashing(clash, settings, flags, other="paths.raw_root")
+    if _is_set(settings, "log.file") and (clash := find_log_clash(layout)) is not None:
+        raise UsageError(
+            f"{clash.key} = {clash.place}: {clash.fault}",
+            place=_place(clash.key.split("."), settings.config_file, flags),
+            next_step="name a file elsewhere, or leave it unset: it is then ingestd.log beside the manifest",
+        )
+    if (clash := find_own_clash(layout)) is not None:
+        raise _clashing(clash, settings, flags)
 
 
-def _refuse_own_places(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse settings with which ingestd would delete or replace files of its own."""
-    if (clash := find_own_clash(settings.layout)) is not None:
-        raise _clashing(clash, "", settings, path, flags)
-
-
-def _clashing(clash: Clash, other: str, settings: Settings, path: Path | None, flags: Flags) -> UsageError:
+def _clashing(clash: Clash, settings: Settings, flags: Flags, *, other: str = "") -> UsageError:
     """Return the error for a place that follows, perhaps, from another setting, and clashes with the `other` one."""
     key = clash.key
     while key in PLACES and not _is_set(settings, key):
@@ -229,19 +230,9 @@ def _clashing(clash: Clash, other: str, settings: Settings, path: Path | None, f
         place, follows = value, f"{follows}, so ingestd writes to {place}"
     return UsageError(
         f"{clash.key} = {place}{follows}: {clash.fault}",
-        place=_place((other if other and unset else key).split("."), path, flags),
+        place=_place((other if other and unset else key).split("."), settings.config_file, flags),
         next_step=f"set {key} and {other} to separate places" if other else f"set {key} to a place of its own",
     )
-
-
-def _refuse_own_log(settings: Settings, path: Path | None, flags: Flags) -> None:
-    """Refuse a log that is set to a file, or into a folder, that ingestd keeps for something else."""
-    if _is_set(settings, "log.file") and (clash := find_log_clash(settings.layout)) is not None:
-        raise UsageError(
-            f"{clash.key} = {clash.place}: {clash.fault}",
-            place=_place(clash.key.split("."), path, flags),
-            next_step="name a file elsewhere, or leave it unset: it is then ingestd.log beside the manifest",
-        )
 
 
 def _is_set(settings: Settings, key: str) -> bool:

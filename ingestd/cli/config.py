@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingestd.cli.options import AsJson, Config, DataRoot, as_flags, load
+from ingestd.cli.options import AsJson, Config, DataRoot, load
 from ingestd.cli.output import near, say, say_json, say_table
 from ingestd.errors import UsageError
 from ingestd.words import count
@@ -40,9 +39,8 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
     from ingestd.raw.packaged import packaged_file  # noqa: PLC0415  # loads importlib.resources: not for --help
     from ingestd.settings.load import SYSTEM_CONFIG  # noqa: PLC0415  # loads pydantic: not for --help
 
-    given = {"data_root": data_root}
-    settings = load(config, given)
-    rows = _in_force(settings, as_flags(given))
+    settings = load(config, {"data_root": data_root})
+    rows = _in_force(settings, data_root)
     if as_json:
         say_json(
             {
@@ -76,7 +74,7 @@ def validate(file: File = None, config: Config = None, data_root: DataRoot = Non
     if file is not None and config is not None:
         raise UsageError("two config files are named", next_step=f"give {file} or --config {config}, not both")
     settings = load(file or config, {"data_root": data_root})
-    given = [key for key, _, source in _in_force(settings, {}) if source != "default"]
+    given = [key for key, _, source in _in_force(settings, data_root) if source != "default"]
     name = near(settings.config_file.absolute()) if settings.config_file else "no config file"
     own = settings.procedures
     procedures = f"; {count(len(own), 'procedure')}: {', '.join(own)}" if own else ""
@@ -98,21 +96,22 @@ def generate() -> None:
     sys.stdout.write(config_toml())
 
 
-def _in_force(settings: Settings, flags: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
-    """List key, value and origin of every setting; for an unset one, the value that applies."""
+def _in_force(settings: Settings, data_root: Path | None) -> list[tuple[str, Any, str]]:
+    """List key, value (of an unset one, what applies) and origin of every setting; `data_root` is the option given."""
     from ingestd.settings import environment_name, sections  # noqa: PLC0415  # loads pydantic: not for --help
 
-    file = tomllib.loads(settings.config_file.read_text("utf-8-sig")) if settings.config_file else {}
     environment = {name.upper() for name in os.environ}
     rows: list[tuple[str, Any, str]] = []
     for section, model in sections().items():
         for key in model.model_fields:
-            if flags.get(section, {}).get(key) is not None:
+            if key not in getattr(settings, section).model_fields_set:
+                source = "default"
+            elif key == "data_root" and data_root is not None:
                 source = "option"
             elif environment_name(section, key) in environment:
                 source = f"environment {environment_name(section, key)}"
             else:
-                source = "config file" if key in file.get(section, {}) else "default"
+                source = "config file"
             rows.append((f"{section}.{key}", _value(settings, section, key), source))
     return rows
 

@@ -170,7 +170,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
 
     kept = {f"--{name.replace('_', '-')}": flags[name] for name in flags if SETTINGS[name][0] in {"paths", "time"}}
     remember({**kept, "--config": config})
-    settings = load_settings(config, as_flags(flags))
+    settings = load_settings(config, _as_flags(flags))
     if flags.get("scheduler") and settings.stage.engine != "dask":
         raise UsageError(
             f"only the Dask engine has a scheduler, and stage.engine is {settings.stage.engine}",
@@ -180,7 +180,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _as_flags(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Sort options by the section they set."""
     sections: dict[str, dict[str, Any]] = {}
     for name, value in given.items():

@@ -195,6 +195,8 @@ def test_validate_takes_a_good_file_and_names_the_fault_of_a_bad_one(folder: Fol
     (folder.path / "config.toml").write_text("[stage]\nworkers = 3\n")
     good = folder.run("config", "validate")
     assert (good.code, good.out) == (0, "config.toml: valid; 1 setting given, all others at their default\n")
+    with_root = folder.run("config", "validate", "--data-root", "d")
+    assert with_root.out == "config.toml: valid; 2 settings given, all others at their default\n"
     (folder.path / "lab.toml").write_text(HALL + HALL.replace("Hall", "Kelvin"))
     assert folder.run("config", "validate", "lab.toml").out == (
         "lab.toml: valid; 0 settings given, all others at their default; 2 procedures: Hall, Kelvin\n"

@@ -90,8 +90,8 @@ def repair(
         require_raw_root(settings.layout)
     job = _Job(settings, Options(clock=clock, engine=engine), apply=apply, deep=deep)
     try:
-        job.mend_manifest()
-        if apply or not job.manifest_is_broken:
+        broken = job.mend_manifest()
+        if apply or not broken:
             job.mend_stage()
         else:
             job.done.more_may_follow = True
@@ -117,7 +117,6 @@ class _Job:
         self.deep = deep
         self.folder = aside_folder(self.layout, options.clock())
         self.done = Repair(applied=apply)
-        self.manifest_is_broken = False
 
     def _step(self, kind: str, message: str, paths: Iterable[Path | str]) -> bool:
         """Note a step about these files, if there are any; return whether to carry it out."""
@@ -128,11 +127,10 @@ class _Job:
 
     # ---- table and log ----------------------------------------------------------------------------------------------
 
-    def mend_manifest(self) -> None:
-        """Restore table and log if they cannot be opened; note that a torn end will be cut."""
+    def mend_manifest(self) -> bool:
+        """Restore table and log if they cannot be opened, which is returned; note that a torn end will be cut."""
         found = salvage(self.layout)
         damages = found.damages or _refusals(self.layout)
-        self.manifest_is_broken = bool(damages)
         if damages:
             causes = "; ".join(f"{Path(error.place).name}: {error.message}" for error in damages)
             rows = restored_rows(found, read_stage(self.layout), read_events(self.layout))
@@ -144,6 +142,7 @@ class _Job:
                 self._restore_manifest()
         elif (torn := log.torn_segment(self.layout.wal_dir)) is not None:
             self._step("log-torn", "cut the incomplete end of the log (kept beside it)", [torn])
+        return bool(damages)
 
     def _restore_manifest(self) -> None:
         layout = self.layout
@@ -168,19 +167,20 @@ class _Job:
         self._move("leftovers", "set leftover temporary files aside", leftovers(self.layout))
         found = verify(self.settings, deep=self.deep).findings
         damages = [finding for finding in found if finding.level == "damage"]
-        adopted = set(lost_rows(ManifestStore(self.layout), stage, half_done))
-        astray = self._astray(stage)
+        store.refresh()
+        adopted = set(lost_rows(store, stage, half_done))
+        astray = self._astray(store.catalog, stage)
         out_of_place = [
             self.layout.data_root / finding.path
             for finding in damages
             if finding.kind in OUT_OF_PLACE and finding.run_id not in adopted
         ]
-        self._move_parquet(out_of_place, {path: place for path, (_, place) in astray.items()})
-        gone = [self.layout.staged_root] if ManifestStore(self.layout).stage_is_gone else []
+        self._move_parquet(store, out_of_place, {path: place for path, (_, place) in astray.items()})
+        gone = [self.layout.staged_root] if store.stage_is_gone else []
         if self._step("stage-folder", "make the folder of the staged runs again, which is gone", gone):
             files.make_folders(self.layout.staged_root)
-        self._stage_again(damages, adopted | {run_id for run_id, _ in astray.values()})
-        self._retry_rejects(damages)
+        self._stage_again(store, damages, adopted | {run_id for run_id, _ in astray.values()})
+        self._retry_rejects(store, damages)
         histories = [finding.path for finding in damages if finding.kind.startswith("history")]
         if self._step("histories", "write these histories again", histories):
             keep_copies(self.layout, [self.layout.data_root / path for path in histories], self.folder)
@@ -211,7 +211,7 @@ class _Job:
     def _set_aside(self, folder: Path) -> None:
         set_aside(self.layout, [folder], self.folder)
 
-    def _move_parquet(self, paths: Sequence[Path], astray: Mapping[Path, Path]) -> None:
+    def _move_parquet(self, store: ManifestStore, paths: Sequence[Path], astray: Mapping[Path, Path]) -> None:
         """Set aside the Parquet that is still out of place, and put back what is `astray` (path -> its place).
 
         That is done under the manifest's lock, when nobody else decides. What is put back is first linked beside its
@@ -222,8 +222,8 @@ class _Job:
         if not move and not put_back:
             return
         with manifest_lock(self.layout).held(self.settings.manifest.lock_timeout_s):
-            catalog = ManifestStore(self.layout).catalog
-            place_of = places_in(self.layout, catalog)
+            store.refresh()
+            place_of = places_in(self.layout, store.catalog)
             stage = read_stage(self.layout, place_of, [path for path in paths if files.exists(path)])
             orphans = (self.layout.staged_file(row) for row in stage.live.values() if place_of(row.run_id) is None)
             wrong = {*stage.damaged, *stage.strays, *orphans}
@@ -240,9 +240,8 @@ class _Job:
                     beside.rename(place)
                 files.flush_paths([place.parent for place in waiting])
 
-    def _astray(self, stage: StageContent) -> dict[Path, tuple[str, Path]]:
+    def _astray(self, catalog: Catalog, stage: StageContent) -> dict[Path, tuple[str, Path]]:
         """Find Parquet that was moved by hand: path -> the run whose Parquet is gone, and the place it belongs in."""
-        catalog = ManifestStore(self.layout).catalog
         found: dict[str, tuple[Path, Path]] = {}
         for path in stage.strays:
             row = read_row(path)
@@ -254,8 +253,7 @@ class _Job:
                 found[row.run_id] = (path, place)
         return {path: (run_id, place) for run_id, (path, place) in found.items()}
 
-    def _stage_again(self, damages: Sequence[Finding], adopted: set[str]) -> None:
-        store = ManifestStore(self.layout)
+    def _stage_again(self, store: ManifestStore, damages: Sequence[Finding], adopted: set[str]) -> None:
         catalog = store.catalog
         wrong = {finding.run_id for finding in damages if finding.kind in STAGE_KINDS and finding.run_id}
         damaged = {self.layout.data_root / finding.path for finding in damages if finding.kind == "parquet-damaged"}
@@ -293,11 +291,12 @@ class _Job:
         except OSError:
             return False
 
-    def _retry_rejects(self, damages: Sequence[Finding]) -> None:
+    def _retry_rejects(self, store: ManifestStore, damages: Sequence[Finding]) -> None:
         strays = [self.layout.data_root / finding.path for finding in damages if finding.kind == "reject-stray"]
         self._move("rejects", "set aside reject JSONs whose file is not rejected", strays)
         missing = {finding.path for finding in damages if finding.kind in {"reject-missing", "reject-damaged"}}
-        notes = ManifestStore(self.layout).catalog.notes
+        store.refresh()
+        notes = store.catalog.notes
         rejected = sorted(name for name in notes if self.layout.relative(self.layout.reject_file(name)) in missing)
         if self._step("rejects", "look at these rejected files again, to record the reason", rejected):
             set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)

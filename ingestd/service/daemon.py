@@ -243,8 +243,8 @@ class Daemon:
         )
         if self._watch is None:
             self._watching = f"by scanning every {settings.watch.rescan_s:g} s"
-        else:
-            self._place_watch(self._watch)
+        elif self._place_watch(self._watch):
+            self._describe_watch(self._watch)
         self._worker.inbox.put(ScanAsked("start"))
         on_job_error(self._scheduler, lambda job, error: self._log.error("job_failed", job=job, problem=error))
         self._checked_at = time.monotonic()
@@ -294,13 +294,17 @@ class Daemon:
 
     # ---- supervision ------------------------------------------------------------------------------------------------
 
-    def _place_watch(self, watch: Watch) -> None:
+    def _place_watch(self, watch: Watch) -> bool:
+        """Place the watch; if that cannot be, log it once and return False: scans and checks go on."""
         try:
             watch.start()
         except Retry as error:
-            self._lost(error)
-        else:
-            self._describe_watch(watch)
+            watching = waits_for(error)
+            if watching != self._watching:
+                self._watching = watching
+                self._log.error("watch_lost", **cause(error, goes_on(error.next_step)))
+            return False
+        return True
 
     def _check(self) -> None:
         """Check the watch, the state file and the lock, then leave a beat: the scheduler's thread lives.
@@ -329,10 +333,7 @@ class Daemon:
         problem = self._watch.check(self._worker.folders)
         if problem is not None:
             self._worker.inbox.put(ScanAsked(problem))
-            try:
-                self._watch.restart()
-            except Retry as error:
-                self._lost(error)
+            if not self._place_watch(self._watch):
                 return
             self._log.warning("watch_replaced", problem=problem)
             self._worker.inbox.put(ScanAsked("the watch was replaced"))
@@ -340,13 +341,6 @@ class Daemon:
         if self._watch.limited and time.monotonic() >= self._limited_scan_at:
             self._limited_scan_at = time.monotonic() + min(LIMITED_SCAN_S, self._settings.watch.rescan_s)
             self._worker.inbox.put(ScanAsked("routine", routine=True))
-
-    def _lost(self, error: Retry) -> None:
-        """Log once that there is no watch; scans and checks go on."""
-        watching = waits_for(error)
-        if watching != self._watching:
-            self._watching = watching
-            self._log.error("watch_lost", **cause(error, goes_on(error.next_step)))
 
     def _describe_watch(self, watch: Watch) -> None:
         every = self._settings.watch.rescan_s

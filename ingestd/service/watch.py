@@ -106,16 +106,18 @@ class Watch:
         return None if self._limit is None else limits_message(self._limit)
 
     def start(self) -> None:
-        """Place the watch; what happens below the root after this returned is hinted at. Does nothing if it is placed.
+        """Place a watch, instead of the one there is; what happens below the root after this returned is hinted at.
 
-        Reaching a kernel limit is no error: `limited` reports it.
+        After `check` gave a reason, scan once it is placed: hints were lost. Reaching a kernel limit is no error:
+        `limited` reports it.
 
         Raises:
-            Retry: the root is missing, cannot be listed, or cannot be watched.
+            Retry: the root is missing, cannot be listed, or cannot be watched. There is no watch then, and `check` goes
+                on saying why.
         """
         with self._lock:
-            if self._running is None:
-                self._start()
+            self.stop()
+            self._start()
 
     def stop(self) -> None:
         """Remove the watch, within a few seconds whatever watchdog's threads do. Does nothing if there is none."""
@@ -124,18 +126,8 @@ class Watch:
                 self._running.stop()
                 self._running = None
 
-    def restart(self) -> None:
-        """Place a new watch after `check` gave a reason; scan afterwards, since hints were lost meanwhile.
-
-        Raises:
-            Retry: as `start`; there is no watch then, and `check` goes on saying why.
-        """
-        with self._lock:
-            self.stop()
-            self._start()
-
     def check(self, folders: int | None = None) -> str | None:
-        """Say why hints cannot be trusted now and `restart` is needed; None if they can, or if `limited` says why not.
+        """Say why hints cannot be trusted now and `start` is needed again; None if they can, or `limited` says why not.
 
         Call it every second or so. `folders` is how many folders the last scan could list, including the root. That the
         kernel watches fewer counts at the `MISSES`-th call, because a new folder is watched a moment after it appears
@@ -146,7 +138,8 @@ class Watch:
             if trouble is not None:
                 return trouble
             if self._limit is not None:
-                return "the kernel's limit on watched folders leaves room again" if self._limit_raised() else None
+                raised = self._limit_raised(self._limit)
+                return "the kernel's limit on watched folders leaves room again" if raised else None
             if self._running is None:
                 return "no watch is placed"
             return self._shortfall(self._running, folders)
@@ -211,15 +204,14 @@ class Watch:
             self._reach_limit(limit)
             return None
         if self._accepted == (watched, folders):
-            return None  # a restart did not change it: perhaps one folder is mounted at two places
+            return None  # another watch did not change it: perhaps one folder is mounted at two places
         self._accepted = (watched, folders)
         return f"the kernel watches {watched} of {folders} folders"
 
     def _reach_limit(self, name: str) -> None:
         self._limit, self._limit_value, self._probe_in = name, limit_value(name), PROBE_EVERY
 
-    def _limit_raised(self) -> bool:
-        limit = self._limit or ""
+    def _limit_raised(self, limit: str) -> bool:
         self._probe_in -= 1
         if self._probe_in > 0:
             return limit_value(limit) > self._limit_value

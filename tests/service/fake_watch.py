@@ -19,25 +19,19 @@ class FakeWatch:
         self.limited: str | None = None
         self.missing: Retry | None = None
         self.standing = False
-        self.starts = 0
         self.folders: list[int | None] = []
 
     def start(self) -> None:
-        """Stand, unless the root is said to be missing."""
+        """Stand anew, unless the root is said to be missing; the reason is gone then."""
+        self.stop()
         if self.missing is not None:
             raise self.missing
-        self.starts += not self.standing
         self.standing = True
+        self.reason = None
 
     def stop(self) -> None:
         """Stand no more."""
         self.standing = False
-
-    def restart(self) -> None:
-        """Stop and start; the reason is gone when that worked."""
-        self.stop()
-        self.start()
-        self.reason = None
 
     def check(self, folders: int | None = None) -> str | None:
         """Answer with the reason, and note what was asked."""

@@ -47,7 +47,8 @@ class Supervised:
             ingest.settings, self.worker, self.signals, self.systemd, lambda: self.wall, lock=self.lock
         )
         self.watch = cast("Any", self.daemon._watch)  # a fake one
-        self.daemon._place_watch(self.watch)
+        assert self.daemon._place_watch(self.watch)
+        self.daemon._describe_watch(self.watch)
         self.stream = stream
 
     def scans(self) -> list[str]:

@@ -37,7 +37,7 @@ def test_a_renamed_and_recreated_root_is_noticed(root: Path, watch: Watch, heard
     assert "cannot be read" in (watch.check() or "")
     root.mkdir()
     assert "was replaced by another" in (watch.check() or "")
-    watch.restart()
+    watch.start()
     assert watch.check(1) is None
     (root / "new.csv").write_text("x")
     heard.until(lambda: "new.csv" in heard.hints)
@@ -48,7 +48,7 @@ def test_a_deleted_and_recreated_root_is_noticed(root: Path, watch: Watch, heard
     shutil.rmtree(root)
     root.mkdir()
     wait_until(lambda: watch.check() is not None, "a doubt of the check")
-    watch.restart()
+    watch.start()
     assert watch.check(1) is None
     (root / "new.csv").write_text("x")
     heard.until(lambda: "new.csv" in heard.hints)
@@ -71,7 +71,7 @@ def test_an_exception_of_the_caller_is_told_by_check(root: Path, heard: Heard) -
     heard.until(lambda: "good.csv" in heard.hints)
     assert refused
     assert watch.check() == "a hint was lost: ValueError('full')"
-    watch.restart()
+    watch.start()
     assert watch.check() is None
     watch.stop()
 
@@ -79,13 +79,13 @@ def test_an_exception_of_the_caller_is_told_by_check(root: Path, heard: Heard) -
 def test_a_dead_observer_is_told_by_check(
     root: Path, watch: Watch, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception inside watchdog ends its thread without a word; `check` finds it and `restart` mends it."""
+    """An exception inside watchdog ends its thread without a word; `check` finds it and `start` mends it."""
     monkeypatch.setattr(threading, "excepthook", lambda _died: None)
     assert watch._running is not None
     watch._running._observer.event_queue.put("no event at all")
     wait_until(lambda: watch.check() is not None, "a doubt of the check")
     assert watch.check() == "the observer of the kernel's events has died"
-    watch.restart()
+    watch.start()
     assert watch.check(2) is None
     (root / "a.csv").write_text("x")
     heard.until(lambda: "a.csv" in heard.hints)
@@ -162,7 +162,7 @@ print(watch.limited)
 limit.write_text("1000")
 answers = [watch.check(6) for _ in range(PROBE_EVERY + 1)]
 print([answer for answer in answers if answer])
-watch.restart()
+watch.start()
 print(watch.limited, watch.check(6))
 (root / "d4" / "x.csv").write_text("x")
 print(heard.wait(20))
@@ -250,7 +250,7 @@ def test_an_unmounted_root_is_noticed_and_picked_up_again(share: SimpleNamespace
     assert watch.check() is not None
     share.mount()
     assert watch.check() is not None
-    watch.restart()
+    watch.start()
     assert watch.check(1) is None
     (share.point / "a.csv").write_text("x")
     heard.until(lambda: "a.csv" in heard.hints)
@@ -273,7 +273,7 @@ def test_a_file_system_mounted_over_the_root_is_noticed(share: SimpleNamespace, 
 
 def test_the_fake_has_the_same_interface() -> None:
     """What the service's tests use instead takes the same words as the real watch."""
-    for name in ("start", "stop", "restart", "check", "__init__"):
+    for name in ("start", "stop", "check", "__init__"):
         real, fake = (inspect.signature(getattr(kind, name)).parameters for kind in (Watch, FakeWatch))
         assert list(real) == list(fake)
     assert FakeWatch(Path(), on_hint=print, on_doubt=print).limited is None

@@ -20,14 +20,13 @@ from ingestd.words import count
 class RawRun:
     """One raw file's content.
 
-    `table` has the procedure's schema and `rows` rows (0 while the run is queued). `header` holds the comment lines
-    found after the column line too. `warnings` are sentences for people, the header's first.
+    `table` has the procedure's schema (no rows while the run is queued). `header` holds the comment lines found after
+    the column line too. `warnings` are sentences for people, the header's first.
     """
 
     header: Header
     procedure: Procedure
     table: pa.Table
-    rows: int
     warnings: tuple[str, ...]
 
 
@@ -64,7 +63,7 @@ def parse_bodies(bodies: Sequence[Body]) -> list[RawRun | Reject]:
 
 def _run(body: Body, table: Table) -> RawRun:
     header = _with_late_comments(body.header, table.late_comments)
-    return RawRun(header, body.procedure, table.table, table.rows, (*header.warnings, *table.warnings))
+    return RawRun(header, body.procedure, table.table, (*header.warnings, *table.warnings))
 
 
 def _with_late_comments(header: Header, comments: Sequence[str]) -> Header:

@@ -61,7 +61,6 @@ class Table:
     """
 
     table: pa.Table
-    rows: int
     late_comments: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -172,7 +171,7 @@ class _Rows:
             cells, comments, found = _read_odd(data[start - 1 : end], self.header, self.types, text)
             warnings = [*_tail_warnings(data[end:], self.header.body_line + self.lines), *found]
         table, found = _staged(cells, self.matched, self.header, self.procedure)
-        return Table(table=table, rows=cells.num_rows, late_comments=comments, warnings=(*warnings, *found))
+        return Table(table, comments, (*warnings, *found))
 
 
 def _tail_warnings(tail: bytes, line: int) -> list[str]:

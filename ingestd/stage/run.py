@@ -235,7 +235,7 @@ def _overtaken(task: StageTask, reason: str) -> Waiting:
 def _waiting(reading: _Reading, run: RawRun | None, context: StageContext) -> Waiting | None:
     """Answer `Waiting` for a file that is not settled; `run` is what its bytes were parsed into, None for a reject."""
     task = reading.task
-    whole = run is not None and run.rows > 0 and reading.data.endswith(b"\n")
+    whole = run is not None and run.table.num_rows > 0 and reading.data.endswith(b"\n")
     if whole and judge_outside(task.seen, context.patience).state is State.SETTLED:
         return None  # another look at the bytes would show nothing new
     look = glance(reading.data)
@@ -278,7 +278,7 @@ def _row(reading: _Reading, run: RawRun, context: StageContext) -> ManifestRow:
         date_local=start.utc.astimezone(context.zone).date(),
         start_time_utc=start.utc,
         **values.fields,
-        rows=run.rows,
+        rows=run.table.num_rows,
         start_time_origin=start.origin,
         parameters=header_json(run.header),
         source_size=len(reading.data),

@@ -366,7 +366,7 @@ def _deep(settings: Settings, row: ManifestRow, found: dict[str, FileStat], done
             return
         staged = read_run(path)
         run = parse_run(read.data, settings.registry)
-        done.cells += run.rows * len(run.header.columns)
+        done.cells += run.table.num_rows * len(run.header.columns)
         if staged.schema != run.table.schema:
             yield Finding("parquet-cells", layout.relative(path), OTHER_COLUMNS.format(row.source_file), row.run_id)
         elif not same_cells(staged, run.table) or read_header(path) != run.header.text:

@@ -28,12 +28,12 @@ def test_a_file_becomes_header_procedure_and_table(write_raw: WriteRaw, registry
     assert run.header.parameters == {"VDS": "0.1 V"}
     assert run.table.schema.equals(run.procedure.arrow_schema, check_metadata=True)
     assert run.table.column("vg_v").to_pylist() == [-5.0, 5.0]
-    assert (run.rows, run.warnings) == (2, ())
+    assert (run.table.num_rows, run.warnings) == (2, ())
 
 
 def test_a_queued_file_is_a_run_without_rows(write_raw: WriteRaw, registry: Registry) -> None:
     """A header with no row yet parses to zero rows: judging it is another's work."""
-    assert parse_run(write_raw(), registry).rows == 0
+    assert parse_run(write_raw(), registry).table.num_rows == 0
 
 
 def test_a_second_metadata_block_goes_into_the_header(write_raw: WriteRaw, registry: Registry) -> None:
@@ -43,7 +43,7 @@ def test_a_second_metadata_block_goes_into_the_header(write_raw: WriteRaw, regis
     run = parse_run(data, registry)
     assert run.header.metadata == {"Start time": "1.0", "Operator": "µ"}
     assert run.header.text.encode() == data.split(b"\n1,2\n", maxsplit=1)[0] + b"\n" + late[:-1]
-    assert run.rows == 2
+    assert run.table.num_rows == 2
     assert run.warnings == (
         "4 comment lines after the column line, taken into the header",
         "value given again after the column line, the first counts: Start time: 2.0",
@@ -112,7 +112,7 @@ def test_a_damaged_file_gives_a_run_or_a_reject(write_raw: WriteRaw, registry: R
     except Reject as reject:
         outcome = reject.line
     else:
-        outcome = run.rows
+        outcome = run.table.num_rows
         assert outcome == glance(damaged).rows
     assert outcome is not None
 
@@ -140,7 +140,7 @@ def test_a_run_recorded_twice_into_one_file_by_pymeasure_is_read(tmp_path: Path,
         recorder.emit({"Vg (V)": 0.5, "I (A)": 1e-9})  # type: ignore[arg-type]  # PyMeasure's records are dicts
         recorder.close()
     run = parse_run(path.read_bytes(), registry)
-    assert run.rows == 2
+    assert run.table.num_rows == 2
     assert run.table.column("vg_v").to_pylist() == [0.5, 0.5]
     assert run.header.metadata == {"Start time": "1.5"}
 
@@ -149,4 +149,4 @@ def test_every_file_of_the_lab_is_a_run_without_warnings(lab: Path, registry: Re
     """The lab's 153 files parse with the packaged procedures; the one that never ran has no row."""
     runs = {path.name: parse_run(path.read_bytes(), registry) for path in (lab / "01_raw").rglob("*.csv")}
     assert {warning for run in runs.values() for warning in run.warnings} == set()
-    assert [name for name, run in runs.items() if not run.rows] == ["It2025-09-25_10.csv"]
+    assert [name for name, run in runs.items() if not run.table.num_rows] == ["It2025-09-25_10.csv"]

@@ -49,7 +49,7 @@ def test_columns_are_typed_and_in_the_procedures_order() -> None:
     assert cells(table, "note") == ["one two", None]
     assert bits(cells(table, "a_v")) == bits([1.5, float("nan")])
     assert cells(table, "b_a") == cells(table, "extra") == [None, None]
-    assert (table.rows, table.late_comments, table.warnings) == (2, (), ())
+    assert (table.table.num_rows, table.late_comments, table.warnings) == (2, (), ())
 
 
 def test_nan_stays_nan_and_empty_is_null() -> None:
@@ -145,7 +145,7 @@ def test_every_cell_of_any_table_comes_back(rows: list[tuple[float, int | None, 
     """Floats, whole numbers and texts in known and unknown columns all come back as written."""
     lines = [f"{a!r},{'' if n is None else n},{note},{other}" for a, n, note, other in rows]
     table = parsed("".join(line + end for line in lines), "A (V),N,Note,Unknown µ")
-    assert table.rows == table.table.num_rows == len(rows)
+    assert table.table.num_rows == len(rows)
     assert bits(cells(table, "a_v")) == bits([float(repr(a)) for a, *_ in rows])
     assert cells(table, "count") == [n for _, n, *_ in rows]
     assert cells(table, "note") == [note or None for *_, note, _ in rows]
@@ -167,7 +167,7 @@ def test_unknown_columns_go_into_one_map_with_one_warning() -> None:
 def test_unknown_columns_beyond_all_measure_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels are stored once a row, so their sum is limited: a small file must not fill the memory."""
     monkeypatch.setattr(table_module, "MAX_EXTRA_BYTES", 2 * 17)
-    assert parsed("1,x\n1,y\n", "A (V),X").rows == 2
+    assert parsed("1,x\n1,y\n", "A (V),X").table.num_rows == 2
     assert rejected("1,x\n1,y\n1,z\n", "A (V),X").code is RejectCode.TOO_LARGE
 
 
@@ -236,7 +236,7 @@ def test_a_hash_inside_a_row_is_text() -> None:
 def test_blank_lines_are_skipped_and_counted() -> None:
     """Blank lines, LF or CRLF, first, middle or last, are no rows; one warning counts them."""
     table = parsed("\n1,2,x\n\r\n\n2,3,y\n#c\n\n")
-    assert table.rows == 2
+    assert table.table.num_rows == 2
     assert table.warnings == ("4 blank lines between the rows skipped",)
     assert parsed("1,2,x\n\n").warnings == ("1 blank line between the rows skipped",)
 
@@ -255,7 +255,7 @@ def test_a_blank_line_of_an_otherwise_clean_table_is_no_row_of_nulls(body: str, 
 def test_no_complete_row_is_an_empty_table(body: str) -> None:
     """Without a complete row the table is empty but has the procedure's schema."""
     table = parsed(body)
-    assert table.rows == table.table.num_rows == 0
+    assert table.table.num_rows == 0
     assert table.table.schema.equals(KINDS.arrow_schema)
     table.table.validate(full=True)
 
@@ -292,7 +292,7 @@ def test_the_labs_tables_are_exact_cell_by_cell(lab: Path, registry: Registry) -
         table = parse_table(data, header, procedure)
         lines = (line for line in data.decode().splitlines() if not line.startswith("#"))
         labels, *rows = csv.reader(lines)
-        assert table.rows == len(rows)
+        assert table.table.num_rows == len(rows)
         assert table.warnings == ()
         matched = procedure.match_columns(labels)
         for position, name in matched.items():
@@ -309,12 +309,12 @@ def test_a_clean_table_is_read_without_looking_at_cells(
     data = write_raw(rows=[("1.0", "nan"), ("-2e-9", "")], end="\r\n")
     header = parse_header(data)
     monkeypatch.setattr(table_module, "_read_odd", None)
-    assert parse_table(data, header, registry.procedure_for("IVg")).rows == 2
+    assert parse_table(data, header, registry.procedure_for("IVg")).table.num_rows == 2
 
 
 def test_one_chunk_holds_all_rows() -> None:
     """A table of many megabytes is one chunk a column: readers need not join them."""
     table = parsed("1.5,2,x\n" * 400_000)
-    assert table.rows == 400_000
+    assert table.table.num_rows == 400_000
     assert all(column.num_chunks == 1 for column in table.table.columns)
     assert pc.sum(table.table.column("count")).as_py() == 800_000

@@ -121,7 +121,7 @@ def test_any_body_gives_a_table_or_a_reject(body: bytes) -> None:
         assert reject.line is not None  # noqa: PT017 - both outcomes are right, each in its own way
         return
     table.table.validate(full=True)
-    assert table.rows == table.table.num_rows == glance(f"{HEAD}A (V),N,Note\n".encode() + body).rows
+    assert table.table.num_rows == glance(f"{HEAD}A (V),N,Note\n".encode() + body).rows
     assert table.table.schema.equals(KINDS.arrow_schema)
     assert "".join(table.warnings).isprintable()
 
@@ -137,7 +137,7 @@ def told(found: Table | Reject) -> object:
     if isinstance(found, Reject):
         return found.code, found.message, found.line, found.expected, found.found
     columns = [[str(cell) for cell in column.to_pylist()] for column in found.table.columns]
-    return columns, found.rows, found.late_comments, found.warnings
+    return columns, found.table.num_rows, found.late_comments, found.warnings
 
 
 def read_alone(body: Body) -> Table | Reject:
@@ -184,7 +184,7 @@ def test_small_files_of_the_same_columns_are_read_at_once(monkeypatch: pytest.Mo
     large = b"1,2,y\n" * (READ_TOGETHER // 6 + 1)
     bodies = [body_of("A (V),N,Note", body) for body in (b"1,2,a\n", large, b"3,4,b\n5,6,c\n", b"", b"7,8,d\n")]
     tables = [found for found in parse_tables(bodies) if isinstance(found, Table)]
-    assert [table.rows for table in tables] == [1, READ_TOGETHER // 6 + 1, 2, 0, 1]
+    assert [table.table.num_rows for table in tables] == [1, READ_TOGETHER // 6 + 1, 2, 0, 1]
     assert [cells(tables[position], "note") for position in (0, 2, 3, 4)] == [["a"], ["b", "c"], [], ["d"]]
     assert sorted(sizes) == [24, len(large)]
 
@@ -200,7 +200,7 @@ def test_blank_lines_beyond_all_measure_are_read_as_no_rows(monkeypatch: pytest.
     monkeypatch.setattr("ingestd.raw.table.read_cells", noted)
     (table,) = parse_tables([body_of("A (V),N,Note", b"1,2,y\n" + b"\n" * 1000)])
     assert isinstance(table, Table)
-    assert (table.rows, asked) == (1, [1])
+    assert (table.table.num_rows, asked) == (1, [1])
     assert table.warnings == ("1,000 blank lines between the rows skipped",)
 
 

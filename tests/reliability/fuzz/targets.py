@@ -90,7 +90,7 @@ def run(data: bytes) -> None:
     except Reject as reject:
         _check_reject(reject, data)
         return
-    assert found.rows == found.table.num_rows == glance(data).rows
+    assert found.table.num_rows == glance(data).rows
     assert found.table.schema.equals(found.procedure.arrow_schema)
     _check_printable(found.warnings)
     _check_cells(data, found.header, found.procedure, found.table)
@@ -109,7 +109,7 @@ def table(data: bytes) -> None:
         _check_reject(found, whole)
         return
     found.table.validate(full=True)
-    assert found.rows == found.table.num_rows == glance(whole).rows
+    assert found.table.num_rows == glance(whole).rows
     _check_printable(found.warnings)
     _check_cells(whole, head, KINDS, found.table)
 

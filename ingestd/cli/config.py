@@ -37,7 +37,7 @@ def show(config: Config = None, data_root: DataRoot = None, as_json: AsJson = Fa
     """
     from ingestd.cli.config_text import toml  # noqa: PLC0415  # loads pydantic: not for --help
     from ingestd.raw.packaged import packaged_file  # noqa: PLC0415  # loads importlib.resources: not for --help
-    from ingestd.settings.load import SYSTEM_CONFIG  # noqa: PLC0415  # loads pydantic: not for --help
+    from ingestd.settings import SYSTEM_CONFIG  # noqa: PLC0415  # loads pydantic: not for --help
 
     settings = load(config, {"data_root": data_root})
     rows = _in_force(settings, data_root)

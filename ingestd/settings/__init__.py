@@ -4,7 +4,7 @@ An unknown key anywhere is an error that names it and the nearest known one. Rel
 config file, or at the current folder if there is none; paths given as flags start at the current folder.
 """
 
-from ingestd.settings.load import CONFIG_VARIABLE, SYSTEM_CONFIG, Flags, find_config, load_settings
+from ingestd.settings.load import CONFIG_VARIABLE, SYSTEM_CONFIG, load_settings
 from ingestd.settings.model import ENV_PREFIX, Settings, environment_name, sections, setting_keys
 from ingestd.settings.sections import Section
 
@@ -12,11 +12,9 @@ __all__ = [
     "CONFIG_VARIABLE",
     "ENV_PREFIX",
     "SYSTEM_CONFIG",
-    "Flags",
     "Section",
     "Settings",
     "environment_name",
-    "find_config",
     "load_settings",
     "sections",
     "setting_keys",

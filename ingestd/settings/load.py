@@ -28,7 +28,7 @@ Flags = Mapping[str, Mapping[str, Any]]
 """Values given on the command line: section -> key -> value; None means not given."""
 
 
-def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | None:
+def _find_config(asked: Path | None) -> Path | None:
     """Choose the config file: `--config`, else `INGESTD_CONFIG`, else `./config.toml`, else `/etc/ingestd/config.toml`.
 
     The variable's name may be in any case, like those of the settings.
@@ -36,7 +36,7 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     Raises:
         UsageError: a file that was asked for does not exist or is not a file; or one cannot be looked at.
     """
-    told = next((value for name, value in environment.items() if name.upper() == CONFIG_VARIABLE and value), None)
+    told = next((value for name, value in os.environ.items() if name.upper() == CONFIG_VARIABLE and value), None)
     named = asked or (Path(told) if told else None)
     if named is None:
         return next(filter(_is_file, (Path("config.toml"), SYSTEM_CONFIG)), None)
@@ -52,7 +52,7 @@ def find_config(asked: Path | None, environment: Mapping[str, str]) -> Path | No
     return named
 
 
-def _require_current_folder(environment: Mapping[str, str]) -> None:
+def _require_current_folder() -> None:
     """Refuse to start in a folder that was deleted or is closed to this user.
 
     Nothing could be found from there, no worker process could be started, and no error would name it.
@@ -62,7 +62,7 @@ def _require_current_folder(environment: Mapping[str, str]) -> None:
     except FileNotFoundError:
         raise UsageError(
             "the current folder was deleted",
-            place=shown(environment.get("PWD", ""), 500) or "the current folder",
+            place=shown(os.environ.get("PWD", ""), 500) or "the current folder",
             next_step="change to a folder that is there: `cd FOLDER`, even if one of the same name was made again",
         ) from None
     if not os.access(".", os.X_OK):  # that of whoever typed `sudo -u`, say
@@ -92,12 +92,12 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
             files or delete its own, a log among or over ingestd's own, a current folder that is gone or closed; the
             message names key, place and the nearest key.
     """
-    _require_current_folder(os.environ)
-    path = find_config(config, os.environ)
+    _require_current_folder()
+    path = _find_config(config)
     content = b"" if path is None else _read(path)
     tables = {} if path is None else _parsed(content, path)
     given = _absolute(flags or {})
-    _check_environment(os.environ)
+    _check_environment()
     try:
         settings = Settings(file=tables, flags=given)  # type: ignore[call-arg]  # by the sources
     except ValidationError as error:
@@ -172,10 +172,10 @@ def _absolute(flags: Flags) -> dict[str, dict[str, Any]]:
     }
 
 
-def _check_environment(environment: Mapping[str, str]) -> None:
+def _check_environment() -> None:
     known = {environment_name(*key.split(".")) for key in setting_keys()}
     known.add(CONFIG_VARIABLE)
-    for name in environment:
+    for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
             near = closest(name.upper().removeprefix(ENV_PREFIX), [one.removeprefix(ENV_PREFIX) for one in known])
             raise UsageError(

@@ -45,7 +45,7 @@ from ingestd.service.status_report import (
 )
 from ingestd.settings import Settings
 from ingestd.words import count
-from ingestd.writers import Writers, read_writers
+from ingestd.writers import read_writers
 
 LAST_RUNS = 5
 ROWS_LIMIT = 64 * 2**20
@@ -236,18 +236,18 @@ def _waiting(
     retrying: dict[str, RetryingFile],
     now: datetime,
 ) -> list[WaitingPart]:
-    notes = store.catalog.notes
-    rowless = {name: notes[name].code for name in found if name in notes and notes[name].outcome == "queued"}
-    asked = [status for name, status in found.items() if name in undecided or name in rowless]
-    writers = read_writers(asked, visible=settings.settle.writers_visible)
+    notes = {note.source_file: note for note in store.catalog.noted_as("queued")}
+    rowless = {name: notes[name].code for name in (notes.keys() & found.keys()) - undecided.keys()}
+    asked = undecided | {name: found[name] for name in rowless}
+    writers = read_writers(asked.values(), visible=settings.settle.writers_visible)
     waiting = []
-    for name, status in sorted(found.items()):
+    for name, status in sorted(asked.items()):
         age = status.age_s(now)
-        if name not in undecided:
-            if name in rowless:
-                waiting.append(_part(name, _rowless(settings, status, writers, age, rowless[name]), age, rows=0))
+        seen = Observation(abs(age), writers.writer_of(status))
+        if name in rowless:
+            waiting.append(_part(name, _rowless(settings, seen, rowless[name]), age, rows=0))
             continue
-        part = _undecided(settings, name, status, writers, age, many=len(waiting) >= FILES_READ)
+        part = _undecided(settings, name, status, seen, age, many=len(waiting) >= FILES_READ)
         retry = retrying.get(name)
         if retry is not None and part.state != State.RUNNING:  # one being written is not over, whatever its problem
             part = _retrying(name, age, f"{retry.message} (tried {count(retry.tries, 'time')})", retry.next_step)
@@ -255,17 +255,15 @@ def _waiting(
     return waiting
 
 
-def _rowless(settings: Settings, status: FileStat, writers: Writers, age: float, code: str | None) -> Verdict:
+def _rowless(settings: Settings, seen: Observation, code: str | None) -> Verdict:
     """Judge a file decided to be queued: if it is open, the run has begun, perhaps long before its first row."""
-    seen = Observation(abs(age), writers.writer_of(status))
     return judge_outside(seen, settings.patience) if seen.writer else queued(code)
 
 
 def _undecided(
-    settings: Settings, name: str, status: FileStat, writers: Writers, age: float, *, many: bool
+    settings: Settings, name: str, status: FileStat, seen: Observation, age: float, *, many: bool
 ) -> WaitingPart:
     patience = settings.patience
-    seen = Observation(abs(age), writers.writer_of(status))
     verdict = judge_outside(seen, patience)
     may_be_queued, may_be_cut = status.size <= MAX_HEADER_BYTES, seen.unchanged_s < patience.quiet_s
     running = verdict.state is State.RUNNING

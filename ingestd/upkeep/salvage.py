@@ -63,7 +63,6 @@ def salvage(layout: Layout) -> Salvage:
         and files.any_below(layout.staged_root, ".parquet")
     ):
         found.damages.append(log.damaged(layout.manifest_path, "table and log are missing beside staged runs"))
-    found.notes = {path: note for path, note in found.notes.items() if note.outcome != "forgotten"}
     found.last_seq = max(found.last_seq, _last_event(layout.events_dir))
     return found
 

@@ -10,7 +10,6 @@ from ingestd.files import FileStat, retry_from, state_below
 from ingestd.ingest.commit import Ingest
 from ingestd.ingest.order import looking_order
 from ingestd.raw.settling import Observation, Sample, State, Track, Verdict, judge_outside, next_look_s, observe, unaged
-from ingestd.service.state import goes_on
 from ingestd.service.waiting import WaitList
 from ingestd.stage.run import StageTask, Waiting
 from ingestd.writers import Writers, read_writers
@@ -73,7 +72,7 @@ class Looker:
             state = state_below(layout.raw_root, name)
         except OSError as error:
             found = retry_from(error, layout.raw_file(name))
-            if self._list.retry(name, found.message, goes_on(found.next_step), time.monotonic()):
+            if self._list.retry(name, found, time.monotonic()):
                 self.news.append((name, found))
             return None
         if state is None:

@@ -157,12 +157,7 @@ class Suspects:
                 decide([outcome], answer.began)
             except BaseException:
                 discard([outcome])
-                self._look_again(name)
+                self._list.again(name, time.monotonic())
                 raise
             if name not in self._list.entries:  # decided; a hint that came meanwhile was ignored
                 self._list.hint(name, time.monotonic())
-
-    def _look_again(self, name: str) -> None:
-        now = time.monotonic()
-        self._list.hint(name, now)
-        self._list.again(name, now)

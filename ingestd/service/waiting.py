@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, replace
 
+from ingestd.errors import Retry
 from ingestd.raw.settling import State, Track, Verdict
+from ingestd.service.state import goes_on
 
 WORTH_TELLING = frozenset({"writer", "unseen", "cut-line"})
 """Kinds of reasons to wait that are logged; that every file has to be unchanged for `settle_s` is no news."""
@@ -82,8 +84,8 @@ class WaitList:
         self.entries[name] = replace(self.entries[name], track=track)
 
     def again(self, name: str, due: float) -> None:
-        """Look at a file again at `due`."""
-        self._set(name, replace(self.entries[name], due=due))
+        """Look at a file, known or new, at `due`."""
+        self._set(name, replace(self.entries.get(name, Entry(due)), due=due))
 
     def overtaken(self, name: str, now: float) -> None:
         """Look at a file again because another process's decision came first: soon, and later each time."""
@@ -91,15 +93,15 @@ class WaitList:
         due = now + backoff_s(entry.overtakings, OVERTAKEN_S, self._retry_max_s)
         self._set(name, replace(entry, due=due, overtakings=entry.overtakings + 1))
 
-    def retry(self, name: str, problem: str, next_step: str, now: float) -> bool:
-        """Note that something outside kept a file from being staged; it waits twice as long as the last time.
+    def retry(self, name: str, error: Retry, now: float) -> bool:
+        """Note what kept a file, known or new, from being staged; it waits twice as long as the last time.
 
         Return whether this problem is new.
         """
-        entry = self.entries[name]
+        entry, step = self.entries.get(name, Entry(now)), goes_on(error.next_step)
         due = now + backoff_s(entry.tries, self._retry_s, self._retry_max_s)
-        self._set(name, replace(entry, problem=problem, next_step=next_step, tries=entry.tries + 1, due=due))
-        return entry.problem != problem
+        self._set(name, replace(entry, problem=error.message, next_step=step, tries=entry.tries + 1, due=due))
+        return entry.problem != error.message
 
     def done(self, name: str) -> bool:
         """Forget a file that was decided or is gone; return whether a reason why it waits had been logged."""

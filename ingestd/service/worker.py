@@ -227,9 +227,7 @@ class Worker:
 
     def _retry_later(self, outcome: Failed) -> None:
         name, retry = outcome.task.source_file, outcome.retry
-        if name not in self._list.entries:
-            self._list.hint(name, time.monotonic())
-        if self._list.retry(name, retry.message, goes_on(retry.next_step), time.monotonic()):
+        if self._list.retry(name, retry, time.monotonic()):
             self._tell_retrying(name, retry)
 
     def _tell_retrying(self, name: str, retry: Retry) -> None:

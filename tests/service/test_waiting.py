@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ingestd.errors import Retry
 from ingestd.raw.header import glance
 from ingestd.raw.settling import (
     Observation,
@@ -85,7 +86,7 @@ class WaitingMachine(RuleBasedStateMachine):
                     self.due[name] = self.now + min(RETRY_MAX_S, OVERTAKEN_S * 2**times)
                     self.overtakings[name] = times + 1
                 case "retry":
-                    news = self.list.retry(name, problem, "look", self.now)
+                    news = self.list.retry(name, Retry(problem, next_step="look"), self.now)
                     assert news == (self.problems.get(name) != problem), "each problem is told once"
                     self.problems[name] = problem
                     tries = self.tries.get(name, 0)
@@ -131,7 +132,7 @@ def test_a_wait_that_was_cut_short_does_not_cut_the_next_one_short() -> None:
     waiting.wait("a.csv", Verdict(State.RUNNING, "why", "settling"), TRACK, due=1.0)
     waiting.hint("a.csv", 0.5)
     assert waiting.due(0.5, 1) == ["a.csv"]
-    waiting.retry("a.csv", "input/output error", "look", 0.5)
+    waiting.retry("a.csv", Retry("input/output error", next_step="look"), 0.5)
     assert waiting.due(2.0, 1) == []
     assert waiting.due(8.5, 1) == ["a.csv"]
 

@@ -282,7 +282,7 @@ def _remembered(layout: Layout, name: str) -> Reject:
         raise Damaged(
             "this reject JSON is gone", place=place, next_step="run `ingestd repair`, which makes it again"
         ) from None
-    texts = {key: content.get(key) or "" for key in ("expected", "found", "next_step")}
+    texts = {key: content.get(key, "") for key in ("expected", "found", "next_step")}
     error = Reject(RejectCode(content["code"]), content["message"], line=content.get("line"), **texts)
     return _in_file(error, layout.raw_file(name))
 

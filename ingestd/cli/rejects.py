@@ -134,10 +134,8 @@ def show_reject(settings: Settings, file: File, as_json: AsJson = False) -> None
 
 def _is_binary(reject: dict[str, Any]) -> bool:
     """Tell whether the first line of a file not from PyMeasure is no text: escaped bytes, or not UTF-8."""
-    if reject["code"] != RejectCode.NOT_PYMEASURE or "source_size" not in reject:
-        return False
-    found = str(reject.get("found") or "")
-    return "\ufffd" in found or "\\x" in found
+    found = reject.get("found", "")
+    return reject["code"] == RejectCode.NOT_PYMEASURE and ("\ufffd" in found or "\\x" in found)
 
 
 @rejects.command("retry")
@@ -298,7 +296,7 @@ def _show_line(layout: Layout, reject: dict[str, Any]) -> None:
         return
     if text is None:
         return
-    before, fault, after = _around(text, str(reject.get("found") or ""))
+    before, fault, after = _around(text, reject.get("found", ""))
     label = f"{number:>6} | "
     say()
     say_verbatim(f"{label}{before}{fault}{after}")

@@ -48,7 +48,7 @@ class Registry:
         Raises Reject `unknown-procedure`, whose next step prints the config table to add; `written`, the labels of the
         column line, and `labels`, those of the header's parameters, fill that table in.
         """
-        name = procedure_class.strip().strip("<>").rpartition(".")[2]
+        name = procedure_class.rpartition(".")[2]
         procedure = self._by_class.get(name)
         if procedure is not None:
             return procedure

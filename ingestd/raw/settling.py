@@ -58,8 +58,8 @@ def queued(code: str | None) -> Verdict:
 class Patience:
     """The waiting times in force, in seconds: see `[settle]` in `docs/configuration.md`."""
 
-    settle_s: float = 0.5
-    quiet_s: float = 30.0
+    settle_s: float
+    quiet_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def test_a_worker_that_does_not_see_the_data_root_is_named(tmp_path: Path, sampl
         temporary=tmp_path,
         registry=Registry.load(),
         zone=ZoneInfo("UTC"),
-        patience=Patience(),
+        patience=Patience(settle_s=0.5, quiet_s=30.0),
         max_file_bytes=1,
     )
     with (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -101,9 +100,5 @@ def toml(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    return "\n".join(_wrapped(text))
-
-
-def _wrapped(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        yield from textwrap.wrap(line, WIDTH, initial_indent="# ", subsequent_indent="# ") or ["#"]
+    wrap = textwrap.TextWrapper(WIDTH, initial_indent="# ", subsequent_indent="# ").wrap
+    return "\n".join(line for paragraph in text.splitlines() for line in wrap(paragraph) or ["#"])

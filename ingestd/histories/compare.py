@@ -10,7 +10,7 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation, Overflow
 from pathlib import Path
 from typing import Any, Final
@@ -107,7 +107,7 @@ class Comparison:
 
     old_prefix: str
     new_prefix: str
-    chips: list[ChipComparison] = field(default_factory=list)
+    chips: list[ChipComparison]
 
     @property
     def same(self) -> bool:

@@ -14,7 +14,7 @@ from ingestd.ingest.commit import Clock, opened, utc_now
 from ingestd.lookup import require_raw_root
 from ingestd.manifest.store import gone_stage
 from ingestd.settings import Settings
-from ingestd.upkeep.aside import aside_folder, set_aside
+from ingestd.upkeep.aside import Aside
 from ingestd.upkeep.events import read_events
 from ingestd.upkeep.half_done import end_half_done, locked
 from ingestd.upkeep.restore import keep_unstaged, recorded_rows, restored_notes, write_manifest
@@ -55,26 +55,26 @@ def rebuild_manifest(
         )
     if from_raw:
         require_raw_root(layout)
-    folder = aside_folder(layout, clock())
+    aside = Aside(layout, clock())
     with locked(layout, settings.manifest.lock_timeout_s):
         _refuse_damaged(read_stage(layout))
         events, found = read_events(layout), salvage(layout)
         if from_raw and found.rows and files.is_gone(layout.staged_root):
             raise gone_stage(layout)
-        end_half_done(layout, recorded_rows(layout, found, events), lambda path: set_aside(layout, [path], folder))
+        end_half_done(layout, recorded_rows(layout, found, events), aside.move)
         rows = rows_of_stage(read_stage(layout), events)
         keep_unstaged(rows, found, events)
-        write_manifest(settings, found, events, rows, folder)
+        write_manifest(settings, found, events, rows, aside)
         rejects = (note for note in restored_notes(found, events) if note.outcome == "rejected")
         rejected = {layout.reject_file(note.source_file) for note in rejects}
-        set_aside(layout, sorted({*files.all_below(layout.rejects_dir, ".json")} - rejected), folder)
+        aside.move(*sorted({*files.all_below(layout.rejects_dir, ".json")} - rejected))
     if from_raw:
-        return Rebuilt(len(rows), folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
+        return Rebuilt(len(rows), aside.folder, backfill(settings, Options(force=True, clock=clock, engine=engine)))
     with opened(settings, clock) as ingest:
         problem = problem_of(ingest.refresh_histories())
     if problem is not None:
         raise problem
-    return Rebuilt(len(rows), folder)
+    return Rebuilt(len(rows), aside.folder)
 
 
 def _refuse_damaged(stage: StageContent) -> None:

@@ -25,7 +25,7 @@ from ingestd.manifest.record import Event, Record
 from ingestd.manifest.store import ManifestStore, manifest_lock
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.upkeep.aside import aside_folder, keep_copies, set_aside
+from ingestd.upkeep.aside import Aside
 from ingestd.upkeep.events import read_events
 from ingestd.upkeep.findings import Finding
 from ingestd.upkeep.half_done import end_half_done, leftovers, locked, places_half_done
@@ -102,7 +102,7 @@ def repair(
             raise
         told = error if isinstance(error, IngestdError) else files.retry_from(error, settings.layout.data_root)
         job.done.stopped_by = told
-    job.done.aside = None if files.is_gone(job.folder) else job.folder
+    job.done.aside = None if files.is_gone(job.aside.folder) else job.aside.folder
     return job.done
 
 
@@ -115,7 +115,7 @@ class _Job:
         self.options = options
         self.apply = apply
         self.deep = deep
-        self.folder = aside_folder(self.layout, options.clock())
+        self.aside = Aside(self.layout, options.clock())
         self.done = Repair(applied=apply)
 
     def _step(self, kind: str, message: str, paths: Iterable[Path | str]) -> bool:
@@ -149,9 +149,9 @@ class _Job:
         with locked(layout, self.settings.manifest.lock_timeout_s):
             found = salvage(layout)
             events = read_events(layout)
-            end_half_done(layout, recorded_rows(layout, found, events), self._set_aside)
+            end_half_done(layout, recorded_rows(layout, found, events), self.aside.move)
             rows = restored_rows(found, read_stage(layout), events)
-            write_manifest(self.settings, found, events, rows, self.folder)
+            write_manifest(self.settings, found, events, rows, self.aside)
 
     # ---- stage, rejects and histories -------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class _Job:
         """Bring stage, rejects and histories into line with a manifest that opens."""
         if self.apply:
             with locked(self.layout, self.settings.manifest.lock_timeout_s):
-                end_half_done(self.layout, ManifestStore(self.layout).full_rows, self._set_aside)
+                end_half_done(self.layout, ManifestStore(self.layout).full_rows, self.aside.move)
         half_done = places_half_done(self.layout)
         store = ManifestStore(self.layout)
         stage = read_stage(self.layout, places_in(self.layout, store.catalog))
@@ -183,7 +183,7 @@ class _Job:
         self._retry_rejects(store, damages)
         histories = [finding.path for finding in damages if finding.kind.startswith("history")]
         if self._step("histories", "write these histories again", histories):
-            keep_copies(self.layout, [self.layout.data_root / path for path in histories], self.folder)
+            self.aside.keep([self.layout.data_root / path for path in histories])
 
     def _adopt(self, rows: PackedRows) -> None:
         message = "add these runs to the manifest again from their staged Parquet"
@@ -205,11 +205,9 @@ class _Job:
                 ingest.store.decide(record)
             ingest.store.commit()
 
-    def _move(self, kind: str, message: str, paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-        return set_aside(self.layout, paths, self.folder) if self._step(kind, message, paths) else []
-
-    def _set_aside(self, folder: Path) -> None:
-        set_aside(self.layout, [folder], self.folder)
+    def _move(self, kind: str, message: str, paths: Sequence[Path]) -> None:
+        if self._step(kind, message, paths):
+            self.aside.move(*paths)
 
     def _move_parquet(self, store: ManifestStore, paths: Sequence[Path], astray: Mapping[Path, Path]) -> None:
         """Set aside the Parquet that is still out of place, and put back what is `astray` (path -> its place).
@@ -235,7 +233,7 @@ class _Job:
                         made += files.preserve(path, beside)
                         waiting[beside] = place
                 files.flush_paths([*(place.parent for place in waiting), *made])
-                set_aside(self.layout, sorted(wrong), self.folder)
+                self.aside.move(*sorted(wrong))
                 for beside, place in waiting.items():
                     beside.rename(place)
                 files.flush_paths([place.parent for place in waiting])
@@ -266,7 +264,7 @@ class _Job:
             self._leave(store, sorted(lost), damages, damaged)
         if self._step("stage-again", "stage again from the raw files", sources):
             staged = [self.layout.staged_file(run) for run in runs]
-            keep_copies(self.layout, staged, self.folder)
+            self.aside.keep(staged)
             self._backfill(replace(self.options, force=True, only=frozenset(sources)))
 
     def _leave(
@@ -299,7 +297,7 @@ class _Job:
         notes = store.catalog.notes
         rejected = sorted(name for name in notes if self.layout.relative(self.layout.reject_file(name)) in missing)
         if self._step("rejects", "look at these rejected files again, to record the reason", rejected):
-            set_aside(self.layout, [self.layout.reject_file(name) for name in rejected], self.folder)
+            self.aside.move(*map(self.layout.reject_file, rejected))
             with opened(self.settings, self.options.clock) as ingest:
                 ingest.forget([name for name in rejected if raw_file_is_gone(self.layout, name)])
             self._backfill(replace(self.options, force=True, only=frozenset(rejected)))

@@ -19,7 +19,7 @@ from ingestd.manifest.store import ManifestStore
 from ingestd.manifest.view import read_view
 from ingestd.settings import Settings
 from ingestd.stage.parquet import read_row
-from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.upkeep.aside import Aside
 from ingestd.upkeep.events import Events
 from ingestd.upkeep.packed import PackedRows
 from ingestd.upkeep.salvage import Salvage, sound_records
@@ -121,7 +121,7 @@ def checked_state(layout: Layout, row: ManifestRow) -> ManifestRow:
     return row.model_copy(update={"source_mtime_ns": status.mtime_ns})
 
 
-def write_manifest(settings: Settings, found: Salvage, events: Events, rows: PackedRows, folder: Path) -> None:
+def write_manifest(settings: Settings, found: Salvage, events: Events, rows: PackedRows, aside: Aside) -> None:
     """Replace table and log by these rows, with the notes of `found` (what was left of them) and of the `events`.
 
     Call it under the manifest's lock. The old files are kept aside first, and the old log is deleted last: wherever it
@@ -130,10 +130,11 @@ def write_manifest(settings: Settings, found: Salvage, events: Events, rows: Pac
     first.
     """
     layout = settings.layout
-    set_aside(layout, [layout.wal_dir] if files.is_file(layout.wal_dir) else [], folder)
+    if files.is_file(layout.wal_dir):
+        aside.move(layout.wal_dir)
     old_numbers = log.segments_there(layout.wal_dir)
     old_segments = [log.segment_path(layout.wal_dir, number) for number in old_numbers]
-    keep_copies(layout, [*old_segments, layout.manifest_path, layout.known_files_path], folder)
+    aside.keep([*old_segments, layout.manifest_path, layout.known_files_path])
     notes = restored_notes(found, events)
     known = {note.source_file: note for note in notes}
     write_traces(layout, settings.zone, list(sound_records(layout.wal_dir)), known, durable=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import lived
@@ -14,28 +15,27 @@ from lived import rebuild
 from measurement import BROKEN
 
 from ingestd.files import durable
-from ingestd.upkeep.aside import keep_copies, set_aside
+from ingestd.upkeep.aside import Aside
 
 
 def test_nothing_is_set_aside_over_what_was(archive: Archive) -> None:
     """A repair that moves a second file away from the same path keeps both."""
-    path, folder = archive.layout.rejects_dir / "stray.json", archive.layout.aside_root / "now"
+    path, aside = archive.layout.rejects_dir / "stray.json", Aside(archive.layout, archive.now())
     moved = []
     for content in ("one", "two"):
         path.write_text(content)
-        moved += set_aside(archive.layout, [path], folder)
+        moved += aside.move(path)
     path.write_text("three")
-    copies = keep_copies(archive.layout, [path], folder)
-    assert [kept.read_text() for _, kept in (*moved, *copies)] == ["one", "two", "three"]
+    assert [kept.read_text() for kept in (*moved, *aside.keep([path]))] == ["one", "two", "three"]
 
 
 def test_what_is_not_below_the_data_root_is_set_aside_too(archive: Archive) -> None:
     """A stage of its own (`paths.stage_root`) is no reason to leave things where they do no good."""
-    path, folder = archive.root.parent / "stage" / "stray.json", archive.layout.aside_root / "now"
+    path, aside = archive.root.parent / "stage" / "stray.json", Aside(archive.layout, archive.now())
     path.parent.mkdir()
     path.write_text("stray")
-    ((_, kept),) = set_aside(archive.layout, [path], folder)
-    assert (kept.is_relative_to(folder), kept.read_text(), path.exists()) == (True, "stray", False)
+    (kept,) = aside.move(path)
+    assert (kept.is_relative_to(aside.folder), kept.read_text(), path.exists()) == (True, "stray", False)
 
 
 def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,8 @@ def test_what_is_set_aside_is_durable_on_both_disks(archive: Archive, monkeypatc
     with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
         path = archive.layout.rejects_dir / "stray.json"
         path.write_text("stray")
-        ((_, kept),) = set_aside(archive.layout, [path], Path(folder))
+        layout = replace(archive.layout, manifest_path=Path(folder) / "manifest.parquet")
+        (kept,) = Aside(layout, archive.now()).move(path)
         assert kept.read_text() == "stray"
     assert flushed == {archive.root.stat().st_dev, elsewhere.stat().st_dev}
 

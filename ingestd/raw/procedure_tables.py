@@ -14,7 +14,10 @@ from ingestd.words import in_plain_words, nearest, shown, shown_value
 
 
 def described(overrides: Mapping[str, Any]) -> tuple[list[Procedure], list[UsageError]]:
-    """Read the packaged procedures with `overrides` laid over them; return the valid ones and all mistakes."""
+    """Read the packaged procedures with `overrides` laid over them; return the valid ones and all mistakes.
+
+    That two procedures claim one class is a mistake, looked for where there is no other.
+    """
     packaged = packaged_tables()
     procedures: list[Procedure] = []
     mistakes: list[UsageError] = []
@@ -27,7 +30,21 @@ def described(overrides: Mapping[str, Any]) -> tuple[list[Procedure], list[Usage
             mistakes += (_invalid(name, finding) for finding in found)
         except UsageError as error:
             mistakes.append(error)
-    return procedures, mistakes
+    return procedures, mistakes or _clashes(procedures)
+
+
+def _clashes(procedures: Sequence[Procedure]) -> list[UsageError]:
+    owners: dict[str, Procedure] = {}
+    return [
+        UsageError(
+            f"key 'classes': the class {name!r} already belongs to procedure {other.name}",
+            place=_table_name(procedure.name),
+            next_step=f"remove it from one of them, or change [procedures.{other.name}] itself",
+        )
+        for procedure in procedures
+        for name in procedure.classes
+        if (other := owners.setdefault(name, procedure)) is not procedure
+    ]
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,17 +58,17 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _procedure(name: str, table: Any, groups: Mapping[str, Any]) -> Procedure:
     if not isinstance(table, Mapping):
-        raise _mistake(f"expected a table, found {shown_value(table)}", table_name(name))
+        raise _mistake(f"expected a table, found {shown_value(table)}", _table_name(name))
     if "name" in table:
-        raise _mistake("key 'name': a procedure is named by its table, not by a key", table_name(name))
+        raise _mistake("key 'name': a procedure is named by its table, not by a key", _table_name(name))
     own = {key: value for key, value in table.items() if key != "uses"}
     uses = table.get("uses", ())
     if isinstance(uses, str) or not isinstance(uses, Sequence):
-        raise _mistake(f"key 'uses': expected a list of group names, found {shown_value(uses)}", table_name(name))
+        raise _mistake(f"key 'uses': expected a list of group names, found {shown_value(uses)}", _table_name(name))
     for group in uses:
         if not isinstance(group, str) or group not in groups:
             hint = nearest(group if isinstance(group, str) else "", list(groups))
-            raise _mistake(f"key 'uses': {shown_value(group)} is not a group of columns{hint}", table_name(name))
+            raise _mistake(f"key 'uses': {shown_value(group)} is not a group of columns{hint}", _table_name(name))
         for kind, entries in groups[group].items():
             if isinstance(present := own.get(kind, {}), Mapping):
                 own[kind] = {**present, **{key: value for key, value in entries.items() if key not in present}}
@@ -72,14 +89,14 @@ def _invalid(name: str, finding: Mapping[str, Any]) -> UsageError:
     elif finding["type"] != "missing" and not isinstance(finding["input"], Mapping):
         message = f"{message}; found {shown_value(finding['input'])}"
     what = f"key {key!r}{' ' if finding['type'] == 'missing' else ': '}{message}" if key else message
-    return _mistake(what, table_name(name, *where[:depth]))
+    return _mistake(what, _table_name(name, *where[:depth]))
 
 
 def _mistake(what: str, place: str) -> UsageError:
     return UsageError(what, place=place, next_step=f"correct it; {packaged_file()} shows every key")
 
 
-def table_name(*path: str) -> str:
+def _table_name(*path: str) -> str:
     """Name a table of the config as it stands there: `table [procedures.IVg.columns]`."""
     parts = (part if part.isidentifier() and part.isascii() else f'"{shown(part)}"' for part in ("procedures", *path))
     return f"table [{'.'.join(parts)}]"

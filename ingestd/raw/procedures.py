@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ingestd.errors import Reject, RejectCode, UsageError, all_at_once
+from ingestd.errors import Reject, RejectCode, all_at_once
 from ingestd.raw.packaged import packaged_tables
 from ingestd.raw.paste_table import Filled, classes_table, paste_table
 from ingestd.raw.procedure import Procedure
-from ingestd.raw.procedure_tables import described, table_name
+from ingestd.raw.procedure_tables import described
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, closest, nearest, shown
 
 
@@ -17,18 +17,9 @@ class Registry:
     """The procedures in force, looked up by the class name in a file's header. Immutable and picklable."""
 
     def __init__(self, procedures: Sequence[Procedure]) -> None:
-        """Index `procedures` by class name; UsageError if two claim the same one."""
+        """Index `procedures`, of which no two claim the same class."""
         self.procedures: dict[str, Procedure] = {procedure.name: procedure for procedure in procedures}
-        self._by_class: dict[str, Procedure] = {}
-        for procedure in procedures:
-            for name in procedure.classes:
-                other = self._by_class.setdefault(name, procedure)
-                if other is not procedure:
-                    raise UsageError(
-                        f"key 'classes': the class {name!r} already belongs to procedure {other.name}",
-                        place=table_name(procedure.name),
-                        next_step=f"remove it from one of them, or change [procedures.{other.name}] itself",
-                    )
+        self._by_class = {name: procedure for procedure in procedures for name in procedure.classes}
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None) -> Registry:
@@ -87,14 +78,3 @@ class Registry:
             for label in labels
             if (one := known.get(label)) is not None
         }
-
-
-def mistakes_in(overrides: Mapping[str, Any]) -> list[UsageError]:
-    """List what `Registry.load` finds wrong in the config's `[procedures]` tables, one error per mistake."""
-    procedures, mistakes = described(overrides)
-    if not mistakes:
-        try:
-            Registry(procedures)
-        except UsageError as clash:
-            return [clash]
-    return mistakes

@@ -121,9 +121,9 @@ def load_settings(config: Path | None = None, flags: Flags | None = None) -> Set
 
 def _mistakes_in(procedures: Mapping[str, Any], path: Path | None) -> list[UsageError]:
     """List the mistakes in the config file's procedures, with the file's path."""
-    from ingestd.raw.procedures import mistakes_in  # noqa: PLC0415  # many commands read no raw file
+    from ingestd.raw.procedure_tables import described  # noqa: PLC0415  # many commands read no raw file
 
-    found = mistakes_in(procedures)
+    _, found = described(procedures)
     for mistake in found:
         mistake.place = f"{path}: {mistake.place}"
     return found

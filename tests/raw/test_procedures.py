@@ -334,6 +334,14 @@ def test_all_mistakes_are_told_at_once() -> None:
     ]
 
 
+def test_every_class_that_another_procedure_has_is_told_at_once() -> None:
+    """A table that takes the classes of two others names both of them."""
+    error = refused({"Hall": {**MINIMAL, "classes": ["It", "IVg"]}})
+    assert error.message == "key 'classes': the class 'It' already belongs to procedure ITS"
+    _, other = error.next_step.splitlines()
+    assert other.endswith("[procedures.Hall]: key 'classes': the class 'IVg' already belongs to procedure IVg")
+
+
 def test_a_registry_travels_to_a_worker() -> None:
     """A pickled registry finds the same procedures and schemas."""
     assert REGISTRY.procedures["IVg"].arrow_schema

@@ -34,8 +34,6 @@ from ingestd.files.look import (
     Scan,
     all_below,
     any_below,
-    is_hidden,
-    may_be_csv,
     open_raw,
     read_raw,
     scan_csvs,
@@ -44,9 +42,9 @@ from ingestd.files.look import (
     state_below,
     try_root,
     why_no_root,
-    why_passed_over,
 )
 from ingestd.files.names import NAME_LIMIT, safe_name
+from ingestd.files.passed_over import is_hidden, may_be_csv, why_passed_over
 from ingestd.files.stamps import Stamp, Stamps
 
 __all__ = [

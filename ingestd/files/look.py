@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ingestd.files.durable import as_retry, retry_from
 from ingestd.files.existence import exists, is_dir, is_file, status_at
+from ingestd.files.passed_over import is_csv, is_of_the_system, is_undecodable
 from ingestd.files.stamps import Stamp, Stamps
 
 
@@ -268,7 +269,7 @@ def _list_folder(
         path = prefix + name
         if not entry.is_file(follow_symlinks=False):
             _note_other(entry, path, found, pending)
-        elif name.endswith(".csv") or _is_csv(name):
+        elif name.endswith(".csv") or is_csv(name):
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -283,62 +284,21 @@ def _list_folder(
                 continue
             if state is not None:
                 unseen[name] = state
-            if _undecodable(path):
+            if is_undecodable(path):
                 found.undecodable.append(_shown_name(path))
             else:
                 found.files[path] = stat_of(status)
 
 
-def _is_csv(name: str) -> bool:
-    """Tell whether a raw file's name ends in `.csv`, in any case."""
-    return name[-4:].lower() == ".csv"
-
-
-def may_be_csv(name: str) -> bool:
-    """Tell whether `scan_csvs` may find a file at this path below its root: the path alone rules out many."""
-    return _is_csv(name) and not is_hidden(name) and not _undecodable(name)
-
-
-SYSTEM_FOLDERS = frozenset(
-    {"lost+found", "$recycle.bin", "system volume information", "#recycle", "#snapshot", "@eadir"}
-)
-"""Folders, in lower case, that Linux, Windows and NAS boxes make for themselves: what people deleted, or old copies."""
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether `scan_csvs` passes over this path below a raw root because of the names in it."""
-    return name.startswith(".") or "/." in name or any(map(_is_of_the_system, name.split("/")))
-
-
-def _is_of_the_system(folder: str) -> bool:
-    return folder.lower() in SYSTEM_FOLDERS
-
-
-def why_passed_over(root: Path, name: str) -> str:
-    """Say why `scan_csvs` passes over this path below its root; empty if it does not."""
-    path, parts = root, name.split("/")
-    for part in parts:
-        path /= part
-        if part.startswith("."):
-            return "names that begin with a dot are not looked at"
-        if _is_of_the_system(part):
-            return f"{part} is a folder that systems make for themselves"
-        if path.is_symlink():
-            return "symbolic links are not followed"
-    if is_dir(path):
-        return "it is a folder"
-    return "" if _is_csv(parts[-1]) else "only names that end in .csv count"
-
-
 def _note_other(entry: os.DirEntry[str], name: str, found: Scan, pending: list[str]) -> None:
     if entry.is_dir(follow_symlinks=False):
-        if not _is_of_the_system(entry.name):
+        if not is_of_the_system(entry.name):
             pending.append(name + "/")
     elif entry.is_symlink():
-        if _is_csv(name) or _leads_to_folder(entry):
+        if is_csv(name) or _leads_to_folder(entry):
             found.links.append(_shown_name(name))
-    elif _is_csv(name):
-        (found.undecodable if _undecodable(name) else found.specials).append(_shown_name(name))
+    elif is_csv(name):
+        (found.undecodable if is_undecodable(name) else found.specials).append(_shown_name(name))
 
 
 def _leads_to_folder(link: os.DirEntry[str]) -> bool:
@@ -350,16 +310,6 @@ def _leads_to_folder(link: os.DirEntry[str]) -> bool:
 
 def _shown_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _undecodable(name: str) -> bool:
-    if name.isascii():
-        return False
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def all_below(root: Path, suffix: str) -> list[Path]:

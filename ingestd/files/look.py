@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ingestd.files.durable import as_retry, retry_from
 from ingestd.files.existence import exists, is_dir, is_file, status_at
-from ingestd.files.passed_over import is_csv, is_of_the_system, is_undecodable
+from ingestd.files.passed_over import HIDDEN_STARTS, is_csv, is_of_the_system, is_undecodable
 from ingestd.files.stamps import Stamp, Stamps
 
 
@@ -217,11 +217,11 @@ LISTED_AT_ONCE = 1000
 def scan_csvs(root: Path, on_part: Callable[[], None] = lambda: None, known: Stamps | None = None) -> Scan:
     """Find every regular `*.csv` (any case) below `root`, without following symbolic links or opening a file.
 
-    Files and folders whose names begin with a dot are passed over: editors, rsync and file managers make them. So are
-    `SYSTEM_FOLDERS`. A folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`.
-    `on_part` is called before each folder is listed and after every `LISTED_AT_ONCE` of its entries: a scan of a slow
-    share may take long, and so may one folder of it. Files that are still in the state that `known` names are left out
-    of `files`.
+    Files and folders whose names begin with one of `HIDDEN_STARTS` are passed over, and so are `SYSTEM_FOLDERS`. A
+    folder that cannot be listed or entered is reported, not raised; a missing root is a `Retry`. `on_part` is
+    called before each folder is listed and after every `LISTED_AT_ONCE` of its entries: a scan of a slow share may
+    take long, and so may one folder of it. Files that are still in the state that `known` names are left out of
+    `files`.
     """
     known = known or Stamps()
     found = Scan(known=known, unseen=known.copy())
@@ -264,7 +264,7 @@ def _list_folder(
     take = unseen.pop  # one lookup for the many that are as they were; the others are put back
     for entry in entries:
         name = entry.name
-        if name[0] == ".":
+        if name.startswith(HIDDEN_STARTS):
             continue
         path = prefix + name
         if not entry.is_file(follow_symlinks=False):

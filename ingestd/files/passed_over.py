@@ -17,6 +17,11 @@ def may_be_csv(name: str) -> bool:
     return is_csv(name) and not is_hidden(name) and not is_undecodable(name)
 
 
+HIDDEN_STARTS = (".", "~$")
+"""How names begin that are passed over: editors, rsync and file managers make those with a dot, Office those with `~$`
+while somebody has the file open that they name.
+"""
+
 SYSTEM_FOLDERS = frozenset(
     {"lost+found", "$recycle.bin", "system volume information", "#recycle", "#snapshot", "@eadir"}
 )
@@ -25,7 +30,7 @@ SYSTEM_FOLDERS = frozenset(
 
 def is_hidden(name: str) -> bool:
     """Tell whether `scan_csvs` passes over this path below a raw root because of the names in it."""
-    return name.startswith(".") or "/." in name or any(map(is_of_the_system, name.split("/")))
+    return any(part.startswith(HIDDEN_STARTS) or is_of_the_system(part) for part in name.split("/"))
 
 
 def is_of_the_system(folder: str) -> bool:
@@ -40,6 +45,8 @@ def why_passed_over(root: Path, name: str) -> str:
         path /= part
         if part.startswith("."):
             return "names that begin with a dot are not looked at"
+        if part.startswith(HIDDEN_STARTS):
+            return "names that begin with ~$ are made by Office while a file is open"
         if is_of_the_system(part):
             return f"{part} is a folder that systems make for themselves"
         if path.is_symlink():

@@ -74,8 +74,8 @@ OnDoubt = Callable[[str], None]
 class Watch:
     """Watches the raw root and everything below it, without following symbolic links below it.
 
-    `on_hint` is called for whatever may concern a regular `*.csv` (any case, no component with a leading dot, UTF-8):
-    made, written and closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder appears,
+    `on_hint` is called for whatever may concern a regular `*.csv` (any case, UTF-8, not `files.is_hidden`): made,
+    written and closed, touched, deleted, and both names of a rename. `on_doubt` is called when a folder appears,
     goes or moves (unless it is hidden), when the kernel lost events, and when a file system was unmounted. Both are
     called from watchdog's threads, may be called repeatedly, must only note what they are given, and are never called
     after `stop` returned.

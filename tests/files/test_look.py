@@ -83,9 +83,10 @@ def test_files_in_a_known_state_are_counted_and_not_listed(raw: Path) -> None:
 
 
 def test_hidden_names_are_passed_over(raw: Path) -> None:
-    """Names that begin with a dot, and all below a hidden folder, are no measurements."""
-    _put(raw, ".a.csv", "._b.csv", ".git/c.csv", ".csv", "day/.sync/d.csv", "day/e.csv")
-    assert list(scan_csvs(raw).files) == ["day/e.csv"]
+    """Names that begin with a dot, all below a hidden folder, and Office's marks of open files do not count."""
+    _put(raw, ".a.csv", "._b.csv", ".git/c.csv", ".csv", "day/.sync/d.csv", "day/e.csv", "~$f.csv", "day/~$e.csv")
+    _put(raw, "~g.csv", "$h.csv")
+    assert sorted(scan_csvs(raw).files) == ["$h.csv", "day/e.csv", "~g.csv"]
 
 
 def test_folders_of_the_system_are_passed_over(raw: Path) -> None:
@@ -370,6 +371,9 @@ def test_a_reading_leaves_no_trace(raw: Path) -> None:
         (".csv", False),
         ("d/.a.csv", False),
         (".d/a.csv", False),
+        ("~$a.csv", False),
+        ("d/~$a.csv", False),
+        ("~a.csv", True),
         ("a.csv.part", False),
         ("a\udcff.csv", False),
         ("a", False),

@@ -177,6 +177,7 @@ def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
         ("photo.jpg", "It is passed over: only names that end in .csv count."),
         (".hidden.csv", "It is passed over: names that begin with a dot are not looked at."),
         (".git/It_1.csv", "It is passed over: names that begin with a dot are not looked at."),
+        ("~$It_1.csv", "It is passed over: names that begin with ~$ are made by Office while a file is open."),
         ("#recycle/It_1.csv", "It is passed over: #recycle is a folder that systems make for themselves."),
         ("link.csv", "It is passed over: symbolic links are not followed."),
         ("linked/It_1.csv", "It is passed over: symbolic links are not followed."),
@@ -184,7 +185,7 @@ def test_missing_parts_are_told_not_raised(archive: Archive) -> None:
 )
 def test_what_no_scan_takes_is_told(name: str, verdict: str, archive: Archive) -> None:
     """A path that is never staged is not said to wait for the next backfill, nor to be gone."""
-    for other in ("photo.jpg", ".hidden.csv", ".git/It_1.csv", "#recycle/It_1.csv"):
+    for other in ("photo.jpg", ".hidden.csv", ".git/It_1.csv", "~$It_1.csv", "#recycle/It_1.csv"):
         archive.put(other, lived.number(30).data)
     (archive.raw / "link.csv").symlink_to(lived.PLAIN)
     (archive.raw / "linked").symlink_to(lived.DAY)

@@ -23,7 +23,11 @@ while somebody has the file open that they name.
 """
 
 SYSTEM_FOLDERS = frozenset(
-    {"lost+found", "$recycle.bin", "system volume information", "#recycle", "#snapshot", "@eadir"}
+    {
+        *("lost+found", "$recycle.bin", "system volume information"),
+        *("#recycle", "#snapshot", "@eadir"),  # Synology
+        *("@recycle", "@recently-snapshot"),  # QNAP
+    }
 )
 """Folders, in lower case, that Linux, Windows and NAS boxes make for themselves: what people deleted, or old copies."""
 

@@ -91,7 +91,10 @@ def test_hidden_names_are_passed_over(raw: Path) -> None:
 
 def test_folders_of_the_system_are_passed_over(raw: Path) -> None:
     """What was deleted on a Windows disk or a NAS, in whatever case, is no measurement, nor a folder that is closed."""
-    names = ("lost+found", "$RECYCLE.BIN/S-1-5", "System Volume Information", "#recycle", "#snapshot", "day/@eaDir")
+    names = (
+        *("lost+found", "$RECYCLE.BIN/S-1-5", "System Volume Information"),
+        *("#recycle", "#snapshot", "day/@eaDir", "@Recycle/2025-10-13", "@Recently-Snapshot/GMT-03_2025-10-13_0300"),
+    )
     _put(raw, *(f"{name}/a.csv" for name in names), "recycle/b.csv", "lost+found.csv")
     found = scan_csvs(raw)
     assert (sorted(found.files), found.folders) == (["lost+found.csv", "recycle/b.csv"], 3)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ingestd.errors import Reject, RejectCode
 from ingestd.raw.header import Header
-from ingestd.raw.lines import SAVE_WITH_COMMAS, Tally
+from ingestd.raw.lines import SAVE_WITH_COMMAS, WITHOUT_QUOTES, Tally
 from ingestd.raw.reader import NULL_CELL
 from ingestd.words import AFTER_CONFIG, CONFIG_FILE, count, shown
 
@@ -108,8 +108,9 @@ _SPELLINGS: Final[dict[str, Callable[[str], str | None]]] = {"double": _float, "
 
 def _bad_cell(line: int, label: str, cell: str, dtype: str, setting: str | None) -> Reject:
     wanted = "a number" if dtype == "double" else "a whole number of at most 64 bits"
-    hint = "; PyMeasure never quotes, a spreadsheet program does" if '"' in cell else ""
-    step = "correct the cell, or delete its row, in an editor"
+    quoted = '"' in cell
+    hint = "; PyMeasure never quotes, a spreadsheet program does" if quoted else ""
+    step = WITHOUT_QUOTES if quoted else "correct the cell, or delete its row, in an editor"
     if setting and cell.strip() and _float(cell) is None:
         step += f'; or, if the column holds text, add dtype = "string" to {setting} of {CONFIG_FILE}; {AFTER_CONFIG}'
     return Reject(

@@ -23,6 +23,7 @@ from ingestd.raw.foreign import BOM, MARK, refuse_foreign, starts_like_pymeasure
 from ingestd.raw.lines import (
     AS_WRITTEN,
     SAVE_WITH_COMMAS,
+    WITHOUT_QUOTES,
     Tally,
     count_rows,
     decode,
@@ -297,7 +298,7 @@ def _columns(line: str, number: int) -> tuple[str, ...]:
                 line=number,
                 expected="a name for every column, separated by commas",
                 found=shown(label or line),
-                next_step=SAVE_WITH_COMMAS if _other_separator(label, count) else "correct the line of column names",
+                next_step=_label_step(label, count),
             )
         if label in seen:
             raise Reject(
@@ -319,11 +320,21 @@ def _label_problem(label: str, count: int) -> str:
         return f"has a name of {len(label)} characters; at most {MAX_LABEL_LENGTH} are allowed"
     if _other_separator(label, count):
         return "holds semicolons or tabs where PyMeasure writes commas, as a spreadsheet program saves a table"
-    if label.startswith('"') or label.endswith('"'):
+    if _is_quoted(label):
         return "has its name in quotes; PyMeasure never quotes, a spreadsheet program does"
     if _CONTROL.search(label):
         return "has a control character in its name"
     return ""
+
+
+def _label_step(label: str, count: int) -> str:
+    if _other_separator(label, count):
+        return SAVE_WITH_COMMAS
+    return WITHOUT_QUOTES if _is_quoted(label) else "correct the line of column names"
+
+
+def _is_quoted(label: str) -> bool:
+    return label.startswith('"') or label.endswith('"')
 
 
 def _other_separator(label: str, count: int) -> bool:

@@ -26,6 +26,11 @@ SAVE_WITH_COMMAS: Final = (
 )
 """What to do with a file that a spreadsheet program saved with its locale's separators."""
 
+WITHOUT_QUOTES: Final = (
+    "delete the quotes, here and in every row, in an editor, or put the file back as the instrument program wrote it"
+)
+"""What to do with a file in which a spreadsheet program put cells or whole lines in quotes."""
+
 AS_WRITTEN: Final = "not escaped as PyMeasure does, taken as written"
 """The warning about a value that `parse_field` could not decode."""
 

@@ -92,6 +92,7 @@ FILES = {
     "bad-column-name-empty": raw(labels="Vg (V),,Plate T (degC)"),
     "bad-column-name-endless": raw(labels="Vg (V),I (A)," + "T" * 500),
     "bad-column-name-quoted": raw(labels='"Vg (V)","I (A)","Plate T (degC)"'),
+    "bad-column-name-quoted-line": raw(*(f'"{row}"' for row in ROWS), labels=f'"{LABELS}"'),
     "bad-column-name-semicolons": raw(labels=LABELS.replace(",", ";")),
     "bad-column-name-tabs": raw(labels=LABELS.replace(",", "\t")),
     "bad-column-name-trailing-comma": raw(labels=LABELS + ","),

@@ -26,6 +26,8 @@ _MAGIC: Final[dict[bytes, str]] = {
     b"\x1f\x8b": "a gzip archive",
     b"\x89HDF": "an HDF5 file",
     b"PAR1": "a Parquet file",
+    b"<<<<<<<": "a file in which git left a conflict between two versions",
+    b"version https://git-lfs": "a Git LFS pointer, in whose place `git lfs pull` puts the file",
     b"<": "a web page or an XML file",
     b"{": "a JSON file",
 }

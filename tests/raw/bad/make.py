@@ -127,6 +127,8 @@ FILES = {
     "missing-column-in-other-unit": raw(labels="Vg (V),I (uA),Plate T (degC)"),
     "not-pymeasure-binary": bytes(range(256)),
     "not-pymeasure-excel-workbook": workbook(),
+    "not-pymeasure-git-conflict": b"<<<<<<< HEAD\n" + GOOD + b"=======\n" + GOOD + b">>>>>>> other\n",
+    "not-pymeasure-git-lfs-pointer": f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n".encode(),
     "not-pymeasure-header-in-quotes": b'"#Procedure: <laser_setup.procedures.IVg.IVg>"\n' + GOOD,
     "not-pymeasure-image": b"\x89PNG\r\n\x1a\n" + bytes(32),
     "not-pymeasure-lost-first-line": GOOD.partition(b"\n")[2],

@@ -176,6 +176,7 @@ class Ingest:
             with self.store.transaction():
                 if is_under_way(self.context.temporary):  # the disk would not let the last batch end
                     take_back(self.layout, self.context.temporary, self.store.full_rows)
+                self.store.expect(prior.run_id for outcome in decidable if (prior := outcome.task.prior) is not None)
                 for outcome in in_turn(self.store.catalog, decidable):
                     was = self.store.catalog.occupant(outcome.task.source_file)
                     decision = self._decided(outcome, placing)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -57,6 +58,8 @@ class ManifestStore:
         self.pending = 0
         self._draft: list[Record] = []
         self._foreign: list[Record] = []
+        self._expected: list[str] = []  # ids of rows to be read with the next
+        self._ahead: dict[str, ManifestRow] = {}  # rows of the table that were read in the current transaction
         self._undone = False  # the catalog has decisions that were never written
         self.position = Position(0, 0, 1)  # of no log yet
         self._head: SegmentHead | None = None  # of the segment that the position is in
@@ -179,12 +182,24 @@ class ManifestStore:
         Raises:
             Corrupt, Retry: the table is damaged or out of reach.
         """
-        rows = {run_id: self.catalog.rows[run_id] for run_id in run_ids if run_id in self.catalog.rows}
+        at_hand = ChainMap(self.catalog.rows, self._ahead)
+        rows = {run_id: at_hand[run_id] for run_id in run_ids if run_id in at_hand}
         absent = [run_id for run_id in run_ids if run_id not in rows]
         if absent:
-            found = table.read_manifest(self.layout.manifest_path, where=pl.col("run_id").is_in(absent))
-            rows |= {row.run_id: row for row in table.rows_of(found)}
+            wanted = pl.col("run_id").is_in([*absent, *self._expected])
+            read = table.read_manifest(self.layout.manifest_path, where=wanted)
+            found = {row.run_id: row for row in table.rows_of(read)}
+            rows |= {run_id: found[run_id] for run_id in absent if run_id in found}
+            if self._locked:
+                self._ahead, self._expected = found, []
         return rows
+
+    def expect(self, run_ids: Iterable[str]) -> None:
+        """Name runs of which `full_rows` may be asked one by one: the first time all are read. In a transaction only.
+
+        The table is read as a whole each time, which for thousands of touched files takes longer than to stage them.
+        """
+        self._expected = list(run_ids)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -209,6 +224,7 @@ class ManifestStore:
                 yield
             finally:
                 self._locked = False
+                self._ahead, self._expected = {}, []
                 if self._draft:  # decided but never written: the catalog must forget it
                     self._draft, self._undone = [], True
 

@@ -19,6 +19,7 @@ from ingestd.files import durable
 from ingestd.histories.chip import update_histories
 from ingestd.ingest.commit import Ingest, opened
 from ingestd.ingest.traces import read_reject
+from ingestd.manifest import table
 from ingestd.manifest.record import Event, Record
 from ingestd.raw.settling import Observation
 from ingestd.stage.run import Failed, Outcome, Waiting, stage_batch
@@ -119,6 +120,29 @@ def test_what_is_staged_twice_leaves_no_temporary_parquet(archive: Archive, name
     with opened(archive.settings, archive.now) as ingest:
         assert len(ingest.commit(staged(archive, ingest, A, name)).records) == 2
         assert [path.name for path in ingest.context.temporary.iterdir()] == ["owner.lock"]
+
+
+def test_the_manifest_is_read_once_for_all_touched_files_of_a_batch(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock change that shifts every mtime of an archive costs no reading of the table for each of its files."""
+    names = [f"It_{n}.csv" for n in range(5)]
+    for n, name in enumerate(names):
+        archive.put(name, Measurement(sample=n, start=1758632155.25 + n).data)
+    archive.backfill()
+    for name in names:
+        archive.touch(name)
+    reads: list[object] = []
+    read_manifest = table.read_manifest
+
+    def counted(*arguments: Any, where: Any = None) -> Any:
+        if where is not None and where.meta.root_names() == ["run_id"]:
+            reads.append(where)
+        return read_manifest(*arguments, where=where)
+
+    monkeypatch.setattr(table, "read_manifest", counted)
+    assert sorted(archive.backfill()) == [("unchanged", name) for name in names]
+    assert len(reads) == 1
 
 
 def test_a_backup_from_before_an_edit_leaves_no_temporary_parquet(archive: Archive) -> None:

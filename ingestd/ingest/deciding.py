@@ -21,6 +21,7 @@ from ingestd.stage import run as stage
 from ingestd.stage.identity import distinct_run_ids
 from ingestd.stage.placing import Kept, Placing
 from ingestd.stage.run import Failed, Outcome, Prior, Rejected, Same, StageContext, Staged, StageTask, Waiting
+from ingestd.words import count
 
 COMPARED_AT_MOST = 8
 """How many runs of one name a file with another start is compared with: that which has the name, then others."""
@@ -146,7 +147,18 @@ class Decider:
         """
         left = [] if outcome.grown or tells_start(outcome.row.parameters) else self._left_alone(old, outcome)
         record = self._put(Event.UPDATED if outcome.grown else Event.EDITED, outcome, placing)
-        return record.model_copy(update={"files": [*record.files, *map(notes.forgotten, left)]})
+        files = [*record.files, *map(notes.forgotten, left)]
+        return record.model_copy(update={"files": files, "note": self._lost_rows(old, outcome.row)})
+
+    def _lost_rows(self, old: KnownRun, row: ManifestRow) -> str:
+        """Say how many rows a run had before an edit took some away; empty if it took none.
+
+        A sync client that settles a conflict may put an earlier, shorter version in a run's place.
+        """
+        if row.source_size >= old.source_size:
+            return ""
+        before = self.store.full_rows([old.run_id])[old.run_id].rows
+        return f"it had {count(before, 'row')} before" if row.rows < before else ""
 
     def _restarted(self, prior: Prior, outcome: Staged, placing: Placing) -> Record:
         """Record that a file has another start now: an edit of a run that had its name, or another measurement."""

@@ -82,6 +82,24 @@ def test_a_run_that_was_a_reject_meanwhile_is_edited(archive: Archive) -> None:
     assert (archive.report.fates, archive.report.staged) == (Counter({Fate.EDITED: 1}), 1)
 
 
+@pytest.mark.parametrize(
+    ("now", "note"),
+    [
+        (RUN.but(rows=2), "it had 3 rows before"),
+        (RUN.but(rows=2, end="\n"), "it had 3 rows before"),
+        (RUN.but(end="\n"), ""),
+        (RUN.but(chip=7), ""),
+    ],
+)
+def test_an_edit_that_takes_rows_away_says_how_many_there_were(now: Measurement, note: str, archive: Archive) -> None:
+    """A sync client that puts an earlier, shorter version back does not halve a run unseen."""
+    archive.put(A, RUN.but(rows=3).data)
+    archive.backfill()
+    archive.put(A, now.data)
+    assert archive.backfill() == [("edited", A)]
+    assert [record.note for record in archive.fresh] == [note]
+
+
 def test_a_lost_file_is_known_from_the_second_time_on(archive: Archive) -> None:
     """Emptied, it is looked at once; it is told again afterwards, and was not opened for that."""
     archive.put(A, RUN.data)

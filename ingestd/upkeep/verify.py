@@ -244,7 +244,7 @@ def _row_findings(store: ManifestStore, live: Iterable[ManifestRow], stage: Stag
         staged = stage.live.get(row.run_id)
         if staged is None:
             if row.run_id not in damaged:
-                yield missing(store, known_run(row))
+                yield missing(store, row)
             continue
         differing = differing_fields(staged, row)
         if differing:
@@ -261,7 +261,7 @@ def _row_findings(store: ManifestStore, live: Iterable[ManifestRow], stage: Stag
             yield Finding("parquet-orphan", path, "the manifest has no such live run", run_id)
 
 
-def missing(store: ManifestStore, run: KnownRun) -> Finding:
+def missing(store: ManifestStore, run: KnownRun | ManifestRow) -> Finding:
     """Report a run without Parquet, and whether its raw file is gone as well, or no longer holds the run."""
     layout, told = store.layout, ""
     if files.is_gone(layout.raw_file(run.source_file)):
@@ -275,13 +275,13 @@ def missing(store: ManifestStore, run: KnownRun) -> Finding:
     )
 
 
-def _way_back(store: ManifestStore, run: KnownRun, otherwise: str) -> str:
+def _way_back(store: ManifestStore, run: KnownRun | ManifestRow, otherwise: str) -> str:
     """Say how a run comes back from a copy of its raw file, or `otherwise`."""
     copy = copy_of(store, run)
     return f"its copy {copy} takes its place with `ingestd backfill`" if copy else otherwise
 
 
-def is_at_its_path(catalog: Catalog, run: KnownRun) -> bool:
+def is_at_its_path(catalog: Catalog, run: KnownRun | ManifestRow) -> bool:
     """Tell whether the file at a live run's path was last decided to be that run, not rejected, emptied or another."""
     note = catalog.notes.get(run.source_file)
     return note is None or (note.outcome, note.run_id) == ("occupied", run.run_id)

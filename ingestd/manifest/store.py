@@ -191,7 +191,8 @@ class ManifestStore:
             found = {row.run_id: row for row in table.rows_of(read)}
             rows |= {run_id: found[run_id] for run_id in absent if run_id in found}
             if self._locked:
-                self._ahead, self._expected = found, []
+                self._ahead |= found
+                self._expected = []
         return rows
 
     def expect(self, run_ids: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
     from ingestd.settings import Settings
     from ingestd.upkeep.explain import Story
+    from ingestd.upkeep.findings import Finding
     from ingestd.upkeep.repair import Repair
     from ingestd.upkeep.verify import Verification
 
 commands = typer.Typer()
 
 SHOWN_PATHS = 5
+
+SHOWN_OF_A_KIND = 5
+"""How many findings of each kind `verify` prints if there are more than `LONG_LIST` in all."""
 
 Deep = Annotated[bool, typer.Option("--deep", help="Read every raw file again; compare every cell and header line.")]
 RepairDeep = Annotated[bool, typer.Option("--deep", help="Also mend what only `verify --deep` finds.")]
@@ -70,12 +74,7 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
 
 def _tell_verification(done: Verification, *, deep: bool) -> None:
     for level, style in (("damage", "bold red"), ("note", "bold")):
-        found = [finding for finding in done.findings if finding.level == level]
-        found.sort(key=lambda finding: (finding.kind, finding.path))
-        width = max((len(finding.kind) for finding in found[:LONG_LIST]), default=0)
-        for finding in found[:LONG_LIST]:
-            say(f"{finding.path}: {finding.message}", lead=f"{finding.kind:<{width}}  ", style=style)
-        say_more(len(found) - LONG_LIST)
+        _tell_findings([finding for finding in done.findings if finding.level == level], style)
     histories = count(done.histories, "chip history", "chip histories")
     say(f"{count(done.runs, 'run')}, {count(done.raw_files, 'raw file')}, {histories} checked")
     if deep:
@@ -85,6 +84,19 @@ def _tell_verification(done: Verification, *, deep: bool) -> None:
     else:
         command = "ingestd repair --deep" if deep else "ingestd repair"
         say(f"Something is damaged. Next: `{command}` shows what it would do.", style="bold red")
+
+
+def _tell_findings(found: Sequence[Finding], style: str) -> None:
+    """List findings by kind; of a long list, the first few of each kind, so that no kind hides the others."""
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in sorted(found, key=lambda finding: (finding.kind, finding.path)):
+        by_kind.setdefault(finding.kind, []).append(finding)
+    width = max(map(len, by_kind), default=0)
+    each = SHOWN_OF_A_KIND if len(found) > LONG_LIST else LONG_LIST
+    for kind, alike in by_kind.items():
+        for finding in alike[:each]:
+            say(f"{finding.path}: {finding.message}", lead=f"{kind:<{width}}  ", style=style)
+        say_more(len(alike) - each, lead=f"{kind:<{width}}  ")
 
 
 @commands.command()

@@ -10,6 +10,8 @@ import pytest
 from commands import LONG_AGO, Folder
 from measurement import Measurement
 
+from ingestd.cli.output import LONG_LIST
+from ingestd.cli.upkeep import SHOWN_OF_A_KIND
 from ingestd.service.state import service_lock
 from ingestd.settings import load_settings
 
@@ -306,3 +308,17 @@ def test_what_is_set_aside_is_named_near_and_with_its_time(staged: Folder) -> No
     mended = staged.run("repair", "--apply").out
     assert re.search(aside, mended, re.MULTILINE), mended
     assert staged.run("verify", "--json").json["exit_code"] == 0
+
+
+def test_verify_names_some_of_each_kind_however_many_there_are_of_one(folder: Folder) -> None:
+    """A thousand copies, whose kind comes first in the alphabet, do not hide the one run whose raw file is gone."""
+    folder.put("It_1.csv", Measurement().data)
+    folder.put("It_2.csv", Measurement(start=1758632255.25, sample=2).data)
+    for number in range(LONG_LIST):
+        folder.put(f"copy/It_{number + 10}.csv", Measurement().data)
+    folder.run("backfill", "--workers", "1")
+    (folder.raw / "It_2.csv").unlink()
+    told = folder.run("verify").out.splitlines()
+    assert sum(line.startswith("duplicate    ") for line in told) == SHOWN_OF_A_KIND + 1
+    assert f"duplicate    ... and {LONG_LIST - SHOWN_OF_A_KIND} more: `--json` lists all" in told
+    assert "raw-missing  It_2.csv: its raw file is gone; the run stays" in told

@@ -10,14 +10,14 @@ import typer
 
 from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, with_settings
-from ingestd.cli.output import cell_width, near, say, say_below, say_json, say_table, say_verbatim
+from ingestd.cli.output import LONG_LIST, cell_width, near, say, say_below, say_json, say_more, say_table, say_verbatim
 from ingestd.cli.staging import run
 from ingestd.cli.typed import command
 from ingestd.errors import Corrupt, RejectCode, UsageError
 from ingestd.words import count, quoted, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ingestd.backfill.report import Report
     from ingestd.layout import Layout
@@ -172,23 +172,25 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
             only=frozenset(names),
             on_record=lambda record: decided.update({record.source_file: record.event.value}),
         )
-    _keep_only(found, names)
+    _keep_only(found, frozenset(names))
     code = stop.exit_code or report.exit_code(found)
     states = _states(settings, found, names, decided)
     if as_json:
         say_json(report.as_json(found, settings.layout, code) | {"retried": states})
         raise typer.Exit(code)
     report.tell_problems(found)
-    for name, state in states.items():
-        if state not in {"rejected", "failed", *(file.state.value for file in found.waiting)}:
-            say(name, lead=f"{state:<10}")
+    told = {"rejected", "failed", *(file.state.value for file in found.waiting)}
+    others = [(name, state) for name, state in states.items() if state not in told]
+    for name, state in others[:LONG_LIST]:
+        say(name, lead=f"{state:<10}")
+    say_more(len(others) - LONG_LIST)
     tried = sum(state not in {"failed", "not tried"} for state in states.values())
     say(f"{count(tried, 'file')} retried, {found.staged} staged")
     report.tell_stop(found)
     raise typer.Exit(code)
 
 
-def _keep_only(found: Report, names: Sequence[str]) -> None:
+def _keep_only(found: Report, names: Collection[str]) -> None:
     """Drop from a report what is not about these files."""
     found.waiting = [file for file in found.waiting if file.source_file in names]
     found.rejected_before = []

@@ -16,6 +16,7 @@ from commands import Folder
 from measurement import BROKEN, Measurement
 
 from ingestd import cli
+from ingestd.cli.output import LONG_LIST
 from ingestd.ingest import traces
 from ingestd.ingest.traces import read_reject
 from ingestd.layout import Layout
@@ -318,6 +319,20 @@ def test_retry_of_a_file_that_is_gone_forgets_the_reject(staged: Folder) -> None
     done = staged.run("rejects", "retry", "--all")
     assert (done.out, done.code) == (f"gone      {REJECT}\n1 file retried, 0 staged\n", 0)
     assert staged.run("rejects", "list").out == "no file is rejected\n"
+
+
+def test_retry_of_a_whole_procedure_tells_of_some_files_and_counts_them(folder: Folder) -> None:
+    """A table added for an unknown procedure stages its files of years: their list would hide the others' problems."""
+    (folder.path / "config.toml").write_text("")
+    for number in range(LONG_LIST + 3):
+        folder.put(f"Hall_{number}.csv", Measurement(start=1758632155.25 + number).data.replace(b".It>", b".Hall>"))
+    folder.run("backfill", "--workers", "1")
+    (folder.path / "config.toml").write_text(HALL)
+    done = folder.run("rejects", "retry", "--all")
+    assert done.out.count("ingested  Hall_") == LONG_LIST
+    assert done.out.endswith(
+        f"... and 3 more: `--json` lists all\n{LONG_LIST + 3} files retried, {LONG_LIST + 3} staged\n"
+    )
 
 
 def test_a_reject_behind_a_link_is_one_of_a_file_that_is_gone(staged: Folder) -> None:

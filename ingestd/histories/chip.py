@@ -16,6 +16,7 @@ from ingestd import files
 from ingestd.errors import Retry, UsageError
 from ingestd.histories.cells import join_cells, read_cells, restored, text_cells
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
+from ingestd.histories.together import write_together
 from ingestd.histories.unknown import unknown
 from ingestd.layout import HISTORY_SUFFIX, Layout
 from ingestd.manifest.table import LIVE
@@ -49,9 +50,6 @@ EMPTY_HISTORY: Final = ",".join(HISTORY_SCHEMA).encode() + b"\n"
 
 RUNS_TOGETHER: Final = 50_000
 """How many runs' histories are made at once, one chip at least: polars takes time per call and memory per run."""
-
-FILES_TOGETHER: Final = 256
-"""How many histories are flushed to the disk together."""
 
 _ALWAYS: Final = {"seq", "date", "start_time"}
 _NEEDED: Final = (
@@ -249,36 +247,15 @@ class _History(NamedTuple):
 
 
 def _write(histories: Sequence[_History]) -> list[HistoryChange]:
-    changed: set[Path] = set()
-    problems: dict[Path, Retry] = {}
-    for start in range(0, len(histories), FILES_TOGETHER):
-        contents = {
-            history.path: EMPTY_HISTORY if history.cells is None else join_cells(history.cells)
-            for history in histories[start : start + FILES_TOGETHER]
-            if history.cells is not None or files.exists(history.path)
-        }
-        try:
-            files.write_all_atomic(contents, replaced=changed)
-        except Retry as error:
-            if not files.is_of_one_place(error):
-                raise
-            for path, data in contents.items():
-                _write_alone(path, data, changed, problems)
+    changed, problems = write_together(
+        (history.path, EMPTY_HISTORY if history.cells is None else join_cells(history.cells))
+        for history in histories
+        if history.cells is not None or files.exists(history.path)
+    )
     return [
         HistoryChange(chip, path, 0 if cells is None else cells.height, path in changed, problems.get(path))
         for chip, path, cells in histories
     ]
-
-
-def _write_alone(path: Path, data: bytes, changed: set[Path], problems: dict[Path, Retry]) -> None:
-    """Write one history of a group in which a place refused; note what became of it."""
-    try:
-        if files.write_atomic(path, data):
-            changed.add(path)
-    except Retry as error:
-        if not files.is_of_one_place(error):
-            raise
-        problems[path] = error
 
 
 def own_histories(directory: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from ingestd import files
 from ingestd.errors import Damaged, Retry, UsageError
 from ingestd.histories.cells import render_csv
 from ingestd.histories.runs import in_run_order, local_start, start_time_text
+from ingestd.histories.together import write_together
 from ingestd.histories.unknown import unknown
 from ingestd.layout import METADATA_NAME
 from ingestd.manifest.table import LIVE
@@ -120,7 +122,7 @@ def export_metadata(
         parts |= {path: live.clear() for day in left if files.exists(path := directory / str(day) / METADATA_NAME)}
     for path in parts:
         check(path)
-    exports = [_export_day(part, tz, path) for path, part in parts.items()]
+    exports = _export_days(parts, tz)
     return [export for export in exports if export.runs or export.changed or export.problem]
 
 
@@ -145,13 +147,12 @@ def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
     return MetadataExport(path, rows.height, files.write_atomic(path, data))
 
 
-def _export_day(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
-    try:
-        return _export(rows, tz, path)
-    except Retry as error:
-        if not files.is_of_one_place(error):
-            raise
-        return MetadataExport(path, rows.height, changed=False, problem=error)
+def _export_days(parts: Mapping[Path, pl.DataFrame], tz: str) -> list[MetadataExport]:
+    for path in parts:
+        with contextlib.suppress(Retry):  # if the place refuses, the write tells
+            files.remove_leftovers(path)
+    changed, problems = write_together((path, render_csv(metadata_frame(rows, tz))) for path, rows in parts.items())
+    return [MetadataExport(path, rows.height, path in changed, problems.get(path)) for path, rows in parts.items()]
 
 
 def _header(run_id: str, text: str) -> KeptHeader:

@@ -13,6 +13,7 @@ import pytest
 
 from ingestd.errors import UsageError
 from ingestd.histories import chip as chip_histories
+from ingestd.histories import together as together_module
 from ingestd.histories.cells import render_csv
 from ingestd.histories.chip import EMPTY_HISTORY as HEADER
 from ingestd.histories.chip import history_frame, read_history, render_histories, write_histories
@@ -69,7 +70,7 @@ def test_how_many_are_made_at_once_does_not_show(
     rows = manifest_of(*runs, {"source_file": "d/x.csv", "chip_name": None})
     expected = {f"Berta{n}": history_frame(rows.filter(chip_name=f"Berta{n}"), TZ, layout) for n in range(4)}
     monkeypatch.setattr(chip_histories, "RUNS_TOGETHER", together)
-    monkeypatch.setattr(chip_histories, "FILES_TOGETHER", 2)
+    monkeypatch.setattr(together_module, "FILES_TOGETHER", 2)
     changes = write_histories(rows, None, TZ, layout)
     assert [(change.chip, change.runs) for change in changes] == [
         (name, len(frame)) for name, frame in expected.items()

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestd import files
 from ingestd.errors import Corrupt, Retry, UsageError
+from ingestd.files import durable
 from ingestd.histories.cells import render_csv
 from ingestd.histories.metadata import export_metadata, metadata_frame
 
@@ -147,6 +149,23 @@ def test_a_day_whose_place_is_blocked_keeps_back_no_other(manifest_of: MakeManif
     corrected = manifest_of(run("a", {}, start="1758682799.0", superseded_by="f" * 20))  # the day is without runs now
     (emptied,) = export_metadata(corrected, tz=TZ, directory=tmp_path)
     assert (emptied.runs, emptied.problem and emptied.problem.place) == (0, str(blocked))
+
+
+def test_days_are_flushed_together(manifest_of: MakeManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush for each of the thousands of days of an old archive takes minutes, also when none has changed."""
+    rows = manifest_of(*(run(str(day), {}, start=f"{1758682799 + day * 86400}.0") for day in range(5)))
+    writes: list[int] = []
+    write = files.write_all_atomic
+
+    def noted(contents: dict[Path, bytes], **given: Any) -> set[Path]:
+        writes.append(len(contents))
+        return write(contents, **given)
+
+    monkeypatch.setattr(files, "write_all_atomic", noted)
+    monkeypatch.setattr(durable, "write_all_atomic", noted)
+    for changed in (5, 0):
+        assert sum(export.changed for export in export_metadata(rows, tz=TZ, directory=tmp_path)) == changed
+    assert writes == [5, 5]
 
 
 def test_a_day_that_was_never_exported_gets_no_file_without_runs(manifest_of: MakeManifest, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import typer
 
 from ingestd.cli import exits
 from ingestd.cli.options import AsJson, Chip, Chips, Day, Proc, a_path, with_settings
-from ingestd.cli.output import near, say, say_json
+from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
 from ingestd.cli.report import error_as_json
 from ingestd.words import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from datetime import date
 
     from ingestd.histories.chip import HistoryChange
@@ -61,13 +62,22 @@ def chip_histories(settings: Settings, chip: Chips = None, as_json: AsJson = Fal
     if as_json:
         say_json({"histories": list(map(_as_json, changes))})
     else:
-        for change in changes:
-            state = "unchanged" if change.runs or files.exists(change.path) else "no runs"
-            state = "blocked" if change.problem else "written" if change.changed else state
-            say(f"{near(change.path)}: {count(change.runs, 'run')}", lead=f"{state:<11}")
+        _tell_files(changes, lambda one: "unchanged" if one.runs or files.exists(one.path) else "no runs")
         say(f"{count(len(changes), 'history', 'histories')}, {sum(change.changed for change in changes)} written")
     if (problem := problem_of(changes)) is not None:
         raise problem
+
+
+def _tell_files(
+    done: Sequence[HistoryChange] | Sequence[MetadataExport], untouched: Callable[[HistoryChange | MetadataExport], str]
+) -> None:
+    """List files with their state, in a word; of many, those that are blocked and written come first."""
+    told = [("blocked" if one.problem else "written" if one.changed else untouched(one), one) for one in done]
+    if len(told) > LONG_LIST:
+        told.sort(key=lambda item: (item[1].problem is None, not item[1].changed))
+    for state, one in told[:LONG_LIST]:
+        say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
+    say_more(len(told) - LONG_LIST)
 
 
 def _as_json(one: HistoryChange | MetadataExport) -> dict[str, object]:
@@ -105,9 +115,7 @@ def export_metadata(
     if as_json:
         say_json({"files": list(map(_as_json, exports))})
     else:
-        for one in exports:
-            state = "blocked" if one.problem else "written" if one.changed else "unchanged"
-            say(f"{near(one.path)}: {count(one.runs, 'run')}", lead=f"{state:<11}")
+        _tell_files(exports, lambda _: "unchanged")
         say(f"{count(len(exports), 'file')}, {sum(one.changed for one in exports)} written")
     if (problem := problem_of(exports)) is not None:
         raise problem

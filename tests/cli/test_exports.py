@@ -9,6 +9,7 @@ from commands import Folder
 from measurement import Measurement
 
 from ingestd import stage_run
+from ingestd.cli.output import LONG_LIST
 
 HISTORY = Path("data") / "histories" / "Biotite3_history.csv"
 
@@ -69,6 +70,24 @@ def test_a_blocked_history_is_told_and_the_others_are_written(staged: Folder) ->
     problems = {one["chip"]: one["problem"] for one in told}
     assert [chip for chip, problem in problems.items() if problem] == ["Biotite3"]
     assert problems["Biotite3"]["place"].endswith(str(HISTORY))
+
+
+def test_of_many_histories_those_that_need_a_look_are_listed(folder: Folder) -> None:
+    """Thousands of histories that are as they were hide neither the one that is blocked nor the one that is written."""
+    for chip in range(LONG_LIST + 2):
+        folder.put(f"It_{chip}.csv", Measurement(chip=100 + chip, start=1758632155.25 + chip).data)
+    folder.run("backfill", "--workers", "1")
+    blocked, gone = (folder.path / "data" / "histories" / f"Alisson{100 + chip}_history.csv" for chip in (21, 20))
+    for path in (blocked, gone):
+        path.unlink()
+    blocked.mkdir()
+    told = folder.run("chip-histories").out.splitlines()
+    assert [line.split(":")[0] for line in told[:3]] == [
+        "blocked    data/histories/Alisson121_history.csv",
+        "written    data/histories/Alisson120_history.csv",
+        "unchanged  data/histories/Alisson100_history.csv",
+    ]
+    assert told[LONG_LIST:] == ["... and 2 more: `--json` lists all", f"{LONG_LIST + 2} histories, 1 written"]
 
 
 def test_an_unknown_chip_names_near_ones(staged: Folder) -> None:

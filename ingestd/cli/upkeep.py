@@ -163,8 +163,9 @@ def _tell_repair(done: Repair, *, deep: bool, beside: bool) -> None:
         for path in step.paths[:SHOWN_PATHS]:
             say(f"     {path}")
         say_more(len(step.paths) - SHOWN_PATHS, lead="     ")
-    for finding in done.left:
+    for finding in done.left[:LONG_LIST]:
         say(f"{finding.path}: {finding.message}", lead="left  ", style="bold red")
+    say_more(len(done.left) - LONG_LIST, lead="left  ")
     if done.more_may_follow:
         say("Other damage may show only once the manifest is restored; --apply then repairs that at once.")
     if not done.applied:

@@ -322,3 +322,15 @@ def test_verify_names_some_of_each_kind_however_many_there_are_of_one(folder: Fo
     assert sum(line.startswith("duplicate    ") for line in told) == SHOWN_OF_A_KIND + 1
     assert f"duplicate    ... and {LONG_LIST - SHOWN_OF_A_KIND} more: `--json` lists all" in told
     assert "raw-missing  It_2.csv: its raw file is gone; the run stays" in told
+
+
+def test_repair_names_some_of_the_many_runs_that_it_cannot_restore(folder: Folder) -> None:
+    """Where stage and raw files of years are lost, a line for each run would hide the plan above them."""
+    for number in range(LONG_LIST + 2):
+        folder.put(f"It_{number}.csv", Measurement(start=1758632155.25 + number).data)
+    folder.run("backfill", "--workers", "1")
+    for path in [*(folder.path / "data" / "02_stage").rglob("part-000.parquet"), *folder.raw.iterdir()]:
+        path.unlink()
+    told = folder.run("repair").out.splitlines()
+    assert sum(": the Parquet of It_" in line for line in told) == LONG_LIST
+    assert "left  ... and 2 more: `--json` lists all" in told

@@ -127,10 +127,13 @@ def tell(report: Report, layout: Layout, *, histories: bool = True) -> None:
 
 def tell_problems(report: Report) -> None:
     """Print the files that were not staged, each with its reason and what to do."""
+    from ingestd.raw.settling import State  # noqa: PLC0415  # not for --help
+
     _list(report.rejected, _tell_rejected, "`ingestd rejects list`")
     _list(report.failed, _tell_failed)
     _list(report.lost, _tell_lost)
-    _list(report.waiting, _tell_waiting)
+    # What is being measured first, then what was queued last: files given up years ago hide neither.
+    _list(sorted(report.waiting, key=lambda file: (file.state is State.QUEUED, file.age_s)), _tell_waiting)
     _tell_passed_over(report)
 
 

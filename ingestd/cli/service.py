@@ -173,7 +173,7 @@ def _tell_waiting(waiting: list[WaitingPart]) -> None:
     order = (RETRYING, State.RUNNING, State.QUEUED)
     pending = [file for file in waiting if file.state == PENDING]
     others = [file for file in waiting if file.state != PENDING]
-    others.sort(key=lambda file: order.index(file.state))
+    others.sort(key=lambda file: (order.index(file.state), file.age_s))  # files given up years ago hide no new one
     shown = others[:LONG_LIST] + (pending if len(pending) <= FEW else [])
     for file in shown:
         since = (

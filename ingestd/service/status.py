@@ -86,6 +86,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
     # A path that was not known before the scan was decided since: its file came, or was moved there, after the scan.
     gone = [name for name in live["source_file"] if not scan.saw(name) and store.catalog.is_known(name)]
     rejected = [note for note in store.catalog.noted_as("rejected") if scan.saw(note.source_file)]
+    rejected.sort(key=lambda note: (-note.source_mtime_ns, note.source_file))  # what is years old hides no new one
     safe_reason = blind or _why_not_power_off(waiting, service)
     return StatusReport(
         service=service,
@@ -95,7 +96,7 @@ def read_status(settings: Settings, now: datetime) -> StatusReport:
         runs_without_raw_file=None if blind or scan.unreadable else len(gone),
         waiting=waiting,
         last_runs=_last_runs(live, now),
-        rejects=[_reject(store, note) for note in sorted(rejected, key=lambda note: note.source_file)],
+        rejects=[_reject(store, note) for note in rejected],
         troubles=troubles + lost,
         log_records=store.pending,
         free_bytes=_free(layout),

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from commands import Folder
-from measurement import Measurement
+from measurement import BROKEN, Measurement
 
+from ingestd.cli.output import LONG_LIST
 from ingestd.service.state import ServiceState, service_lock, write_state
 from ingestd.settings import load_settings
 
@@ -71,6 +72,24 @@ def test_status_of_an_archive_tells_what_matters_first(raw: Folder) -> None:
     os.utime(raw.put("zzz_1.csv", Measurement().data[:-3]), (now, now))
     told = re.findall(r"^waiting   (\S+(?: files)?)  ([a-z]+)", raw.run("status").out, re.MULTILINE)
     assert told == [("zzz_1.csv", "running"), ("2026-03-13/It2026-03-13_5.csv", "queued"), ("21 files", "pending")]
+
+
+def test_what_is_years_old_hides_nothing_new(folder: Folder) -> None:
+    """Of many files that are queued or rejected, the list begins with those that changed last."""
+    header = Measurement(rows=0).data
+    for number in range(LONG_LIST + 2):
+        folder.put(f"queued_{number}.csv", header.replace(b"72", b"%d" % number))
+        folder.put(f"bad_{number}.csv", BROKEN)
+    now = time.time()
+    os.utime(folder.put("zzz_bad.csv", BROKEN), (now - 3600,) * 2)
+    os.utime(folder.put("zzz_queued.csv", header.replace(b"72", b"99")), (now - 3600,) * 2)
+    cut = Measurement().data[:-3]
+    os.utime(folder.put("zzz_running.csv", cut), (now, now))
+    told = folder.run("backfill", "--workers", "1").out
+    assert re.findall(r"^(?:running|queued) +(\S+)$", told, re.MULTILINE)[:2] == ["zzz_running.csv", "zzz_queued.csv"]
+    told = folder.run("status").out
+    assert re.findall(r"^waiting +(\S+)", told, re.MULTILINE)[:2] == ["zzz_running.csv", "zzz_queued.csv"]
+    assert re.findall(r"^rejected +(\S+)", told, re.MULTILINE)[0] == "zzz_bad.csv"
 
 
 def test_tail_says_which_zone_it_speaks_and_when_there_is_nothing_to_say(staged: Folder) -> None:

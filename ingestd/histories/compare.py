@@ -46,6 +46,9 @@ EXPLAINED: Final = {
 SHOWN_DIFFERENCES: Final = 20
 """How many differences of a chip `Comparison.lines` prints; `as_dict` has all."""
 
+LISTED_CHIPS: Final = 20
+"""Up to how many chips `Comparison.lines` lists all, those without an unexplained difference too."""
+
 _NUMBERS: Final = frozenset({"file_idx", "start_time", "chip_number"})
 _OLD_SUMMARY: Final = re.compile(r"^(\S+ )?It  ")
 
@@ -89,7 +92,7 @@ class ChipComparison:
         """Give the result as one line that stands alone, then one line per detail."""
         same = "same" if self.rows_old == self.rows_new else "no unexplained difference"
         verdict = count(len(self.unexplained), "unexplained difference") if self.unexplained else same
-        counts = f"{count(self.rows_old, 'run')} in OLD, {self.rows_new} in NEW, {self.equal_rows} agree"
+        counts = f"{count(self.rows_old, 'run')} in OLD, {self.rows_new:,} in NEW, {self.equal_rows:,} agree"
         yield f"{shown(self.chip)}: {verdict}; {counts}"
         for kind, number in self.explained.items():
             yield f"    explained: {EXPLAINED[kind]} ({number})"
@@ -119,19 +122,25 @@ class Comparison:
         return {"same": self.same, **asdict(self)}
 
     def lines(self) -> list[str]:
-        """Give the result as plain text: one line per chip, its details below it, the total last."""
-        told = [line for chip in self.chips for line in chip.lines()]
+        """Give the result as plain text: one line per chip, its details below it, the total last.
+
+        Of more than `LISTED_CHIPS`, only those with unexplained differences are listed; the others are counted.
+        """
+        listed = [chip for chip in self.chips if chip.unexplained or len(self.chips) <= LISTED_CHIPS]
+        told = [line for chip in listed for line in chip.lines()]
+        if (left := len(self.chips) - len(listed)) > 0:
+            told.append(f"{count(left, 'chip')} without an unexplained difference: `--json` lists all")
         for side, prefix in (("OLD", self.old_prefix), ("NEW", self.new_prefix)):
             if prefix:
                 told.append(f"source_file in {side} begins with {shown(prefix)}/")
         differing = sum(bool(chip.unexplained) for chip in self.chips)
         old, new = sum(chip.rows_old for chip in self.chips), sum(chip.rows_new for chip in self.chips)
         same = "all histories are the same" if old == new else "no unexplained difference"
-        verdict = f"{differing} of {len(self.chips)} histories differ" if differing else same
-        counts = [count(len(self.chips), "chip"), f"{count(old, 'run')} in OLD", f"{new} in NEW"]
-        counts.append(f"{sum(chip.equal_rows for chip in self.chips)} agree")
+        verdict = f"{differing:,} of {len(self.chips):,} histories differ" if differing else same
+        counts = [count(len(self.chips), "chip"), f"{count(old, 'run')} in OLD", f"{new:,} in NEW"]
+        counts.append(f"{sum(chip.equal_rows for chip in self.chips):,} agree")
         reasons = Counter(reason for chip in self.chips for reason in chip.waiting.values())
-        counts += [f"{number} {shown(reason)}" for reason, number in sorted(reasons.items())]
+        counts += [f"{number:,} {shown(reason)}" for reason, number in sorted(reasons.items())]
         return [*told, f"{verdict}: {', '.join(counts)}"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 from commands import Folder
@@ -10,6 +11,7 @@ from measurement import Measurement
 
 from ingestd import stage_run
 from ingestd.cli.output import LONG_LIST
+from ingestd.histories.compare import LISTED_CHIPS
 
 HISTORY = Path("data") / "histories" / "Biotite3_history.csv"
 
@@ -171,6 +173,22 @@ def test_compare_histories_tells_same_from_different(staged: Folder) -> None:
     (chip,) = differing.json["chips"]
     assert (differing.code, differing.json["same"]) == (1, False)
     assert [difference["column"] for difference in chip["unexplained"]] == ["summary"]
+
+
+def test_of_many_histories_those_that_differ_are_listed(folder: Folder) -> None:
+    """Thousands of chips whose histories agree do not hide the one that differs."""
+    for chip in range(LISTED_CHIPS + 1):
+        folder.put(f"It_{chip}.csv", Measurement(chip=1000 + chip, start=1758632155.25 + chip).data)
+    folder.run("backfill", "--workers", "1")
+    shutil.copytree(folder.path / "data" / "histories", folder.path / "old")
+    edited = folder.path / "old" / "Alisson1005_history.csv"
+    edited.write_text(edited.read_text("utf-8").replace("ITS Alisson1005", "ITS Alisson1006"), "utf-8")
+    told = folder.run("compare-histories", "old", "data/histories").out.splitlines()
+    assert told[0] == "Alisson1005: 1 unexplained difference; 1 run in OLD, 1 in NEW, 0 agree"
+    assert told[2:] == [
+        f"{LISTED_CHIPS} chips without an unexplained difference: `--json` lists all",
+        "1 of 21 histories differ: 21 chips, 21 runs in OLD, 21 in NEW, 20 agree",
+    ]
 
 
 def test_compare_histories_explains_a_queued_run(staged: Folder) -> None:

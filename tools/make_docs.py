@@ -34,8 +34,8 @@ only: repeat it, or write it into the config file. What `--json` prints is descr
 commands, and in [formats.md](formats.md) for all others.
 
 Results go to stdout, progress and errors to stderr. With `--json`, stdout holds one JSON object and nothing else. If a
-command could not begin (exit code 2), stdout is empty and stderr says why. On a terminal, `backfill` shows a progress
-bar with rate and time left; in a pipe, it prints nothing that differs from run to run.
+command could not begin (exit code 2), stdout is empty and stderr says why. On a terminal, `backfill` and `verify`
+show a progress bar with rate and time left; in a pipe, they print nothing that differs from run to run.
 
 ## Exit codes
 

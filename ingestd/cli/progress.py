@@ -1,4 +1,4 @@
-"""The progress bar of a backfill, on stderr."""
+"""The progress bar of a backfill or a check, on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ingestd.backfill.run import Progress as Step
 
 RATE_FROM_S = 1.0
-"""How long a backfill must have been staging before its rate is shown, in seconds."""
+"""How long files must have been staged or checked before their rate is shown, in seconds."""
 
 
 def rate(task: Task) -> float | None:

@@ -151,16 +151,17 @@ def run(
     from ingestd.lookup import require_raw_root  # noqa: PLC0415  # not for --help
 
     require_raw_root(settings.layout)
-    with _progress() as show:
+    with progress("staging") as show:
         options = Options(
             force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record
         )
         return backfill(settings, options)
 
 
-def _progress() -> AbstractContextManager[Callable[[Progress], None]]:
+def progress(words: str) -> AbstractContextManager[Callable[[Progress], None]]:
+    """Show a progress bar on a terminal during the block, and nothing elsewhere; yield the function that moves it."""
     if not sys.stderr.isatty():
         return nullcontext(lambda _: None)
     from ingestd.cli.progress import progress_bar  # noqa: PLC0415  # cron and systemd have nobody to show it to
 
-    return progress_bar("staging")
+    return progress_bar(words)

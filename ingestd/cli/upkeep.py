@@ -13,6 +13,7 @@ import typer
 from ingestd.cli import exits, report
 from ingestd.cli.options import PATHS, STAGING, AsJson, with_settings
 from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
+from ingestd.cli.staging import progress
 from ingestd.words import count
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def verify(settings: Settings, deep: Deep = False, as_json: AsJson = False) -> N
     from ingestd.upkeep import verify as checks  # noqa: PLC0415  # loads polars: not for --help
 
     require_raw_root(settings.layout)
-    done = checks.verify(settings, deep=deep)
+    with progress("checking") as show:
+        done = checks.verify(settings, deep=deep, on_progress=show)
     code = exits.OK if done.clean else exits.NOT_ALL_WELL
     if as_json:
         say_json({**asdict(done), "clean": done.clean, "exit_code": code})

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from ingestd import files
+from ingestd.backfill.run import Progress
 from ingestd.errors import Corrupt, Damaged, LockHeld, Reject, UsageError
 from ingestd.files import FileStat, Scan
 from ingestd.histories.chip import EMPTY_HISTORY, own_histories, render_histories
@@ -74,8 +76,12 @@ class Verification:
         return not any(finding.level == "damage" for finding in self.findings)
 
 
-def verify(settings: Settings, *, deep: bool = False) -> Verification:
+def verify(
+    settings: Settings, *, deep: bool = False, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Verification:
     """Check everything; with `deep`, read every raw file again and compare every cell and header line.
+
+    `on_progress` is called for each staged file and, with `deep`, for each raw file.
 
     Raises:
         NewerVersion: a file was written by a newer ingestd.
@@ -91,7 +97,12 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
             done.findings.append(Finding("manifest", layout.relative(Path(damage.place)), damage.message))
         return done
     half_done = places_half_done(layout)
-    damaged, wrong = _stage_findings(layout, now, done)
+    total, steps = now.runs.height * (2 if deep else 1), itertools.count(1)
+
+    def advance() -> None:
+        on_progress(Progress(min(next(steps), total), total))
+
+    damaged, wrong = _stage_findings(layout, now, done, advance)
     compared = [finding for finding in wrong if layout.data_root / finding.path not in half_done]
     done.runs = now.runs.height
     found = scan.files
@@ -102,6 +113,7 @@ def verify(settings: Settings, *, deep: bool = False) -> Verification:
     compared += [leftover(layout, path) for path in leftovers(layout)]
     if deep:
         for row in now.rows():
+            advance()
             if layout.staged_file(row) not in damaged:
                 compared += _deep(settings, row, found, done)
     done.findings += _confirmed(settings, compared, found)
@@ -211,7 +223,7 @@ def _let_the_writer_finish(layout: Layout) -> None:
 
 
 def _stage_findings(
-    layout: Layout, now: _Manifest | None, done: Verification
+    layout: Layout, now: _Manifest | None, done: Verification, advance: Callable[[], None] = lambda: None
 ) -> tuple[Mapping[Path, Damaged], list[Finding]]:
     """Read the stage; return its damaged files, and everything that is wrong or differs from the manifest."""
     content = StageContent()
@@ -219,6 +231,7 @@ def _stage_findings(
     place_of = places_in(layout, now.store.catalog) if now else lambda _: None
     for row in live_rows(layout, content, place_of):
         done.staged_files += 1
+        advance()
         if prints.get(row.run_id) == fingerprint(row):
             del prints[row.run_id]
         elif now:

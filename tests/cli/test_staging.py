@@ -221,6 +221,8 @@ def test_a_terminal_gets_a_progress_bar_and_ages(raw: Folder) -> None:
     assert "/22" in screen
     assert "header only, no data row yet: it waits for its turn, or never ran (for " in screen
     assert "\x1b[?25h" in screen  # the cursor is back
+    screen = _on_terminal(raw, "verify", "--deep")
+    assert re.search("checking.*/40.*Nothing is damaged", screen, re.DOTALL)  # 20 runs: staged files, then raw files
 
 
 def test_a_service_that_cannot_start_says_so_on_its_terminal_as_any_command(raw: Folder) -> None:

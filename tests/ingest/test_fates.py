@@ -179,6 +179,19 @@ def test_a_folder_renamed_meanwhile_is_staged_where_it_is_now(archive: Archive, 
     assert archive.backfill() == []
 
 
+def test_what_a_renamed_folder_held_before_is_told_under_its_new_name_alone(archive: Archive) -> None:
+    """A reject and a queued file that were known under the old name are no longer told under it."""
+    archive.put("2025-09-23/bad.csv", BROKEN)
+    archive.put("2025-09-23/queued.csv", RUN.but(rows=0, sample=1).data)
+    archive.backfill()
+    archive.put(A, RUN.data)
+    report = backfill(archive.settings, Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now))
+    assert report.fates == Counter({Fate.INGESTED: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
+    assert [file.source_file for file in report.waiting] == ["chips/Alisson72/queued.csv"]
+    assert [file.source_file for file in report.rejected] == ["chips/Alisson72/bad.csv"]
+    assert report.rejected_before == []
+
+
 def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:
     """A copy whose original is overwritten right after it was decided takes its place: it moved, and is no copy."""
     archive = one_by_one

@@ -185,7 +185,9 @@ def test_what_a_renamed_folder_held_before_is_told_under_its_new_name_alone(arch
     archive.put("2025-09-23/queued.csv", RUN.but(rows=0, sample=1).data)
     archive.backfill()
     archive.put(A, RUN.data)
-    report = backfill(archive.settings, Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now))
+    report = backfill(
+        archive.settings, Options(engine=lambda context, _: Renaming(archive, context), clock=archive.now)
+    )
     assert report.fates == Counter({Fate.INGESTED: 1, Fate.REJECTED: 1, Fate.WAITING: 1})
     assert [file.source_file for file in report.waiting] == ["chips/Alisson72/queued.csv"]
     assert [file.source_file for file in report.rejected] == ["chips/Alisson72/bad.csv"]
@@ -208,6 +210,30 @@ def test_a_file_that_is_decided_twice_counts_once(one_by_one: Archive) -> None:
     assert report.events == {"duplicate": 1, "ingested": 1, "moved": 1}
     assert report.fates == Counter({Fate.INGESTED: 1, Fate.MOVED: 1})
     assert (report.staged, report.scanned) == (1, 2)
+
+
+def test_only_what_was_staged_last_is_warned_of(one_by_one: Archive) -> None:
+    """A run whose odd file was corrected, start and all, or mended while the backfill ran, has no warning left."""
+    archive = one_by_one
+    odd = "\r\n\r\n"
+    archive.put(A, RUN.but(tail=odd).data)
+    archive.backfill()
+    assert list(archive.report.warnings) == [A]
+    archive.put(A, RUN.but(start=1758632200.5).data)
+    assert archive.backfill() == [("superseded", A)]
+    assert archive.report.warnings == {}
+
+    archive.put(B, OTHER.but(tail=odd).data)
+    archive.put(C, RUN.but(start=1758640000.5, rows=4).data)  # of no run's size, so it is looked at after B
+
+    def mend(record: Record) -> None:
+        if record.event == "ingested":
+            archive.put(B, OTHER.data)
+            archive.delete(C)  # which makes the backfill look at the whole archive once more
+
+    report = backfill(archive.settings, Options(engine=inline, clock=archive.now, on_record=mend))
+    assert report.events == {"ingested": 1, "edited": 1}
+    assert report.warnings == {}
 
 
 def test_a_copy_that_is_none_any_more_is_left_by_a_stop(archive: Archive) -> None:

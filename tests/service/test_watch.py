@@ -220,23 +220,31 @@ def test_start_and_stop_may_be_repeated(root: Path, watch: Watch, heard: Heard) 
     heard.until(lambda: "a.csv" in heard.hints)
 
 
-def test_stop_is_bounded_when_the_caller_hangs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller's function that never returns cannot keep the service from stopping."""
+def test_stop_is_bounded_when_the_caller_hangs(root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's function that never returns cannot keep the service from stopping; none is called after that."""
     monkeypatch.setattr("ingestd.service.watch.STOP_S", 0.2)
     entered, release = threading.Event(), threading.Event()
+    hints: list[str] = []
 
-    def hang(_name: str) -> None:
+    def hang(name: str) -> None:
+        hints.append(name)
         entered.set()
         release.wait(LIMIT_S)
 
-    watch = Watch(root, on_hint=hang, on_doubt=lambda _reason: None)
-    watch.start()
     (root / "a.csv").write_text("x")
+    watch = Watch(root, on_hint=hang, on_doubt=heard.on_doubt)
+    watch.start()
+    running = watch._running
+    (root / "a.csv").rename(root / "b.csv")  # one event, two hints
     assert entered.wait(LIMIT_S)
     began = time.monotonic()
     watch.stop()
     assert time.monotonic() - began < LIMIT_S / 2
     release.set()
+    assert running is not None
+    running._observer.join(LIMIT_S)
+    running.hints.doubt("a reader of the kernel's events that did not end in time")
+    assert (hints, heard.doubts) == (["a.csv"], [])
 
 
 def test_a_missing_root_is_a_retry(tmp_path: Path, heard: Heard) -> None:

@@ -304,15 +304,12 @@ class _Hints(FileSystemEventHandler):
         self._on_hint = on_hint
         self._on_doubt = on_doubt
         self._open = True
-        self._lock = threading.Lock()
         self.folder_events = 0
         self.trouble: str | None = None
 
     def close(self) -> None:
-        """Call nobody from now on; wait for a call in hand at most `STOP_S`."""
+        """Begin no call from now on; the threads that may be in one are waited for elsewhere."""
         self._open = False
-        if self._lock.acquire(timeout=STOP_S):
-            self._lock.release()
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Pass one event on."""
@@ -331,18 +328,15 @@ class _Hints(FileSystemEventHandler):
     def doubt(self, reason: str) -> None:
         """Ask for a scan."""
         try:
-            with self._lock:
-                if self._open:
-                    self._on_doubt(reason)
+            if self._open:
+                self._on_doubt(reason)
         except Exception as error:  # called from watchdog's reader, which must live
             self.trouble = f"a hint was lost: {error!r}"
 
     def _hint_at(self, path: str) -> None:
         name = path.removeprefix(self._prefix)
-        if name != path and files.may_be_csv(name):
-            with self._lock:
-                if self._open:
-                    self._on_hint(name)
+        if self._open and name != path and files.may_be_csv(name):
+            self._on_hint(name)
 
     def _is_looked_at(self, folder: str) -> bool:
         name = folder.removeprefix(self._prefix)

@@ -157,6 +157,8 @@ watch = Watch(root, on_hint=lambda name: heard.set(), on_doubt=lambda reason: No
 limit.write_text(sys.argv[3])
 watch.start()
 print("limited at start:", watch.limited is not None)
+links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+print("kernel queues:", sum("inotify" in str(link.readlink()) for link in links))
 print([watch.check(6) for _ in range(MISSES + 2)])
 print(watch.limited)
 limit.write_text("1000")
@@ -188,7 +190,10 @@ def namespace() -> list[str]:
 def test_a_limit_of_the_kernel_is_told_with_the_command_that_raises_it(
     root: Path, namespace: list[str], repository: Path, kind: str, limit: str, at_start: bool
 ) -> None:
-    """Sub-folders, the root or the queue itself refused: no error, no restart, one message; picked up when raised."""
+    """Sub-folders, the root or the queue itself refused: no error, no restart, one message; picked up when raised.
+
+    What was begun of a watch that cannot be placed is taken away: the queue would count against the same limits.
+    """
     for number in range(4):
         (root / f"d{number + 1}").mkdir()
     done = subprocess.run(
@@ -200,8 +205,9 @@ def test_a_limit_of_the_kernel_is_told_with_the_command_that_raises_it(
         env={**os.environ, "PYTHONPATH": str(repository)},
     )
     assert done.returncode == 0, done.stderr
-    started, checks, limited, raised, after, hint = done.stdout.splitlines()
+    started, queues, checks, limited, raised, after, hint = done.stdout.splitlines()
     assert started == f"limited at start: {at_start}"
+    assert queues == f"kernel queues: {int(not at_start)}"
     assert checks == str([None] * (MISSES + 2))
     assert f"sudo sysctl fs.inotify.max_user_{kind}=" in limited
     assert raised == str(["the kernel's limit on watched folders leaves room again"])

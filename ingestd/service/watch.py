@@ -284,7 +284,6 @@ class _KernelQueue(InotifyFD):
         super().__init__()
         self._hints = hints
         self.descriptor = self._inotify_fd
-        os.set_inheritable(self.descriptor, False)
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass an event on; if events were lost, say so afterwards, when watchdog has rebuilt its watches."""

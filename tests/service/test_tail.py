@@ -44,13 +44,21 @@ def test_any_bytes_are_a_line_that_can_be_shown(raw: bytes) -> None:
     assert all(part.isprintable() for part in shown.split("\n"))
 
 
-@pytest.mark.parametrize("deep", [400, 900, 960])
-def test_lists_within_lists_are_shown(deep: int) -> None:
-    """Python can read them deeper than it can follow them."""
-    raw = line("x").rstrip("}\n") + ', "a": ' + "[" * deep + "]" * deep + "}"
-    parsed = parse_line(raw.encode())
-    assert parsed.event in {"x", ""}
-    assert render_line(parsed).plain
+def test_lists_within_lists_are_shown() -> None:
+    """Python can read them a little deeper than it can write them: some depth of these is such a one."""
+    for deep in range(400, 1000):
+        raw = line("x").rstrip("}\n") + ', "a": ' + "[" * deep + "]" * deep + "}"
+        parsed = parse_line(raw.encode())
+        assert parsed.event in {"x", ""}
+        assert render_line(parsed).plain
+
+
+def test_no_text_of_a_line_controls_the_terminal() -> None:
+    """Neither an event's name nor a field's, nor a raw file's in the command that is told for it."""
+    step = "add this:\n\n[a]\n"
+    raw = line("b\x1b[2J", source_file="c\x1b[2J", next_step=step) + line("b", next_step=step, **{"\x1b[2Ja": "1"})
+    for one in raw.splitlines():
+        assert render_line(parse_line(one.encode())).plain.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,8 @@ def test_a_huge_line_costs_no_more_than_its_limit(log: Path, monkeypatch: pytest
     monkeypatch.setattr(tail, "LINE_LIMIT", 256)
     log.write_bytes(b"x" * 10_000)
     assert max(len(piece.raw) for piece in read_log(log, last=1000)) <= 256 + 64
+    pieces = follow(log, append(log, "y" * 10_000), append(log, "\n" + line("a")))
+    assert (max(map(len, pieces)) <= 256 + 64, "".join(pieces)) == (True, "y" * 10_000 + "a")
 
 
 @pytest.mark.timeout(20)

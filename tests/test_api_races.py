@@ -1,4 +1,4 @@
-"""The Python API beside a service: what was found in the manifest may be elsewhere a moment later."""
+"""The Python API beside a service, where what was found may be elsewhere a moment later, and on a disk that refuses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from archive import unreadable
 from commands import Folder
 from measurement import BROKEN, Measurement
 
 import ingestd
-from ingestd.errors import Reject, UsageError
+from ingestd.errors import Reject, Retry, UsageError
 from ingestd.stage.parquet import read_run
+from ingestd.stage.run import Outcome, StageContext, StageTask, stage_batch
 
 RUN = Measurement()
 
@@ -61,3 +63,36 @@ def test_a_reject_whose_json_is_only_being_written_is_told(tmp_path: Path, monke
     with pytest.raises(Reject) as again:
         ingestd.stage_run("bad.csv", tmp_path / "data")
     assert str(again.value) == str(first.value)
+
+
+def test_a_file_that_another_process_decides_first_is_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service may have decided about other bytes than were read here: its row is not given for them."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+
+    def be_late(tasks: list[StageTask], context: StageContext) -> list[Outcome]:
+        monkeypatch.undo()
+        outcomes = stage_batch(tasks, context)
+        folder.put("It_1.csv", RUN.but(rows=5).data)
+        ingestd.stage_run("It_1.csv", tmp_path / "data")
+        return outcomes
+
+    monkeypatch.setattr("ingestd.api.stage_batch", be_late)
+    with pytest.raises(Retry, match="another process is deciding about it right now"):
+        ingestd.stage_run("It_1.csv", tmp_path / "data")
+    assert ingestd.stage_run("It_1.csv", tmp_path / "data").rows == 5
+
+
+def test_an_edit_that_cannot_be_told_from_another_run_is_to_be_tried_again(tmp_path: Path) -> None:
+    """As long as the disk refuses the run's Parquet, nothing is decided, and its row is not given for the new bytes."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+    ingestd.stage_run("It_1.csv", tmp_path / "data")
+    (part,) = (tmp_path / "data/02_stage/raw_measurements").rglob("*.parquet")
+    folder.put("It_1.csv", RUN.but(start=1758700000.0, sample=2).data)
+    with unreadable(part), pytest.raises(Retry, match="Input/output error") as refused:
+        ingestd.stage_run("It_1.csv", tmp_path / "data")
+    assert refused.value.place == str(part)
+    assert ingestd.stage_run("It_1.csv", tmp_path / "data").start_time_utc.timestamp() == 1758700000.0

@@ -148,6 +148,32 @@ def test_what_is_free_of_a_disk_is_told_in_a_unit_that_tells_it() -> None:
     assert [output.amount(octets) for octets in sizes] == ["0 MiB", "1 MiB", "99 MiB", "1.0 GiB", "73.0 GiB"]
 
 
+@pytest.mark.usefixtures("given", "terminal")
+def test_a_coloured_line_goes_on_below_itself_with_its_commands_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of the log, which is coloured already, takes the width there is; only a longer word passes it."""
+    output.say_text(Text(f"{'x' * 70} see `ingestd tail` or `ingestd status`, {WORDS}"))
+    assert capsys.readouterr().out.splitlines() == [
+        "x" * 70,
+        "    see `ingestd tail --data-root 'my data'` or `ingestd",
+        "    status --data-root 'my data' --raw-root /raw`, a row of",
+        "    words that is longer than a narrow terminal is wide, so",
+        "    that it goes on in a second line",
+    ]
+
+
+def test_a_duration_is_told_in_a_unit_that_tells_it() -> None:
+    """Two of a unit at least, or the next smaller one: one and a half hours are not told as two."""
+    told = {0.4: "0 s", 119: "119 s", 120: "2 min", 5400: "90 min", 7200: "2 h", 172799: "48 h", 172800: "2 d"}
+    assert {seconds: output.duration(seconds) for seconds in told} == told
+
+
+def test_nothing_is_told_of_a_list_that_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only entries that are left out are counted."""
+    output.say_more(0)
+    output.say_more(1200)
+    assert capsys.readouterr().out == "... and 1,200 more: `--json` lists all\n"
+
+
 @pytest.mark.usefixtures("terminal")
 def test_any_command_stays_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Also one of the system's, between other words."""

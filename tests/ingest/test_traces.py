@@ -17,6 +17,7 @@ from archive import Archive
 from inline import inline
 from measurement import BROKEN, Measurement
 
+from ingestd import files
 from ingestd.backfill.run import Options, backfill
 from ingestd.errors import Corrupt, Retry, UsageError
 from ingestd.ingest.traces import parse_event, read_reject, write_traces
@@ -303,6 +304,23 @@ def test_a_disk_that_refuses_is_a_retry(layout: Layout) -> None:
     with pytest.raises(Retry) as caught:
         write_traces(layout, SANTIAGO, [record], notes_of(record))
     assert str(layout.events_dir) in caught.value.place
+
+
+def test_a_full_disk_is_no_fault_of_one_reject(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing then is written once there is room; only a place that is taken is passed over."""
+    write = files.write_atomic
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        with files.as_retry(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    record = rejected()
+    monkeypatch.setattr(files, "write_atomic", refuse)
+    with pytest.raises(Retry, match="No space left"):
+        write_traces(layout, SANTIAGO, [record], notes_of(record))
+    monkeypatch.setattr(files, "write_atomic", write)
+    assert write_traces(layout, SANTIAGO, [record], notes_of(record)) == []
+    assert layout.reject_file(A).exists()
 
 
 def test_a_reject_for_a_start_time_names_its_line(archive: Archive) -> None:

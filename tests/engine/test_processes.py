@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from archive import Archive
 from breaking import Breakable
@@ -279,3 +280,18 @@ def test_a_worker_is_not_taken_apart(tmp_path: Path) -> None:
         worker.join(30)
         assert worker.exitcode == 0
     assert not noted.exists()
+
+
+def test_a_worker_dies_before_its_parent_and_hears_no_ctrl_c(tmp_path: Path) -> None:
+    """When memory runs out the kernel takes a worker, whose files are staged again, and not the service."""
+    archive = Archive(tmp_path)
+    with opened(archive.settings) as ingest, ProcessEngine(ingest.context, workers=1, threads=3) as engine:
+        engine._result(engine._submit(os.getpid))
+        (worker,) = multiprocessing.active_children()
+        of_it = Path(f"/proc/{worker.pid}")
+        assert int((of_it / "oom_score_adj").read_text()) == 1000
+        (blocked,) = (line for line in (of_it / "status").read_text().splitlines() if line.startswith("SigBlk:"))
+        assert int(blocked.split()[1], 16) & 1 << (signal.SIGINT - 1)
+        threads = engine._result(engine._submit(os.getenv, "POLARS_MAX_THREADS"))
+        assert (threads, engine._result(engine._submit(pa.cpu_count))) == ("3", 3)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

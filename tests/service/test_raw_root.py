@@ -20,6 +20,7 @@ def test_the_root_is_missing_at_a_start(tmp_path: Path) -> None:
         service.start()
         assert f"STATUS=waiting for {service.raw}: there is no such folder of raw files" in service.heard()
         assert service.lines("waiting_for_raw_root")
+        service.until(lambda: "WATCHDOG=1" in service.heard(), "a sign of life, or systemd would restart it")
         shown = service.status()
         (trouble,) = shown.troubles
         assert (trouble.place, int(shown.health)) == (str(service.raw), 1)

@@ -150,7 +150,7 @@ def _export(rows: pl.DataFrame, tz: str, path: Path) -> MetadataExport:
 def _export_days(parts: Mapping[Path, pl.DataFrame], tz: str) -> list[MetadataExport]:
     for path in parts:
         with contextlib.suppress(Retry):  # if the place refuses, the write tells
-            files.remove_leftovers(path)
+            files.remove_leftovers(path.parent)
     changed, problems = write_together((path, render_csv(metadata_frame(rows, tz))) for path, rows in parts.items())
     return [MetadataExport(path, rows.height, path in changed, problems.get(path)) for path, rows in parts.items()]
 

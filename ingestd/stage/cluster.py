@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ingestd import __version__
 from ingestd.errors import NoWorkers, Retry, UsageError
 from ingestd.stage.run import Failed, Outcome, StageContext, StageTask, stage_batch
 
@@ -42,10 +43,10 @@ class DaskEngine:
         self._executor: Executor
 
     def __enter__(self) -> DaskEngine:
-        """Connect, and check that every worker sees the raw root and can write where Parquet is staged.
+        """Connect, and check that every worker has this ingestd, sees the raw root and can write Parquet.
 
         Raises:
-            UsageError: the extra is not installed, or a worker does not see the data root.
+            UsageError: the extra is not installed, or a worker has another ingestd or none, or no data root.
             Retry: the scheduler does not answer, or has no workers.
         """
         try:
@@ -78,10 +79,19 @@ class DaskEngine:
         self._client.close()
 
     def _check_workers(self) -> None:
+        versions: dict[str, str | Exception] = self._client.run(_version, on_error="return")
+        if not versions:
+            raise Retry("the Dask scheduler has no workers", place=self._scheduler, next_step="start `dask worker`")
+        for worker, version in sorted(versions.items()):
+            if version != __version__:
+                there = f"runs ingestd {version}" if isinstance(version, str) else f"cannot run ingestd ({version})"
+                raise UsageError(
+                    f"worker {worker} {there}, and this is ingestd {__version__}",
+                    place=self._scheduler,
+                    next_step="install the same version where every worker runs, and restart the workers",
+                )
         places = (self._context.raw_root, self._context.temporary)
         answers: dict[str, str] = self._client.run(_blind_to, *places)
-        if not answers:
-            raise Retry("the Dask scheduler has no workers", place=self._scheduler, next_step="start `dask worker`")
         for worker, problem in sorted(answers.items()):
             if problem:
                 raise UsageError(
@@ -156,6 +166,11 @@ class DaskEngine:
             next_step="give the workers more memory; it is tried again next time",
         )
         return Failed(task, retry)
+
+
+def _version() -> str:
+    """Return the version of ingestd. Runs on the worker."""
+    return __version__
 
 
 def _blind_to(raw_root: Path, temporary: Path) -> str:

@@ -42,7 +42,9 @@ class Cluster:
         self.folder = folder
         self.scheduler = self._start("dask_scheduler", "--port", "0", "--no-dashboard")
         self.address = self._address()
-        self.workers = [self._worker(number) for number in range(2)]
+        self.workers: list[subprocess.Popen[bytes]] = []
+        for _ in range(2):
+            self._add_worker()
 
     def _start(self, tool: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{tool}-{time.monotonic_ns()}.log").open("wb")
@@ -58,9 +60,23 @@ class Cluster:
         (log,) = self.folder.glob("dask_scheduler-*.log")
         return wait_until(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", log.read_text()), "the scheduler's address")[0]
 
-    def _worker(self, number: int) -> subprocess.Popen[bytes]:
-        arguments = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", f"worker-{number}")
-        return self._start("dask_worker", self.address, *arguments)
+    def _add_worker(self) -> None:
+        arguments = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", f"worker-{len(self.workers)}")
+        self.workers.append(self._start("dask_worker", self.address, *arguments))
+
+    def wait_for_workers(self) -> None:
+        """Wait until all workers have reported to the scheduler."""
+        from distributed import Client
+
+        with Client(  # type: ignore[no-untyped-call]  # the library has no types
+            self.address, timeout=LIMIT_S, set_as_default=False
+        ) as client:
+            client.wait_for_workers(len(self.workers), timeout=LIMIT_S)
+
+    def start_worker(self) -> None:
+        """Start one more worker, and wait until it is known."""
+        self._add_worker()
+        self.wait_for_workers()
 
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
@@ -76,16 +92,11 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of two workers with one thread each."""
-    from distributed import Client
-
     folder = tmp_path / "cluster"
     folder.mkdir()
     started = Cluster(folder)
     try:
-        with Client(  # type: ignore[no-untyped-call]  # the library has no types
-            started.address, timeout=LIMIT_S, set_as_default=False
-        ) as client:
-            client.wait_for_workers(2, timeout=LIMIT_S)
+        started.wait_for_workers()
         yield started
     finally:
         started.close()
@@ -193,6 +204,25 @@ def test_a_worker_that_does_not_see_the_data_root_is_named(tmp_path: Path, sampl
     ):
         pytest.fail("the engine opened")
     assert "mount the data root" in error.value.next_step
+
+
+def test_a_worker_without_this_ingestd_is_named(
+    tmp_path: Path, samples: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with another version of ingestd, or with none, is an error of the set-up, before anything is staged."""
+    settings = settings_for(tmp_path / "data", samples, engine="dask", scheduler=cluster.address)
+    with monkeypatch.context() as newer:
+        newer.setattr("ingestd.stage.cluster.__version__", "99.0")
+        with pytest.raises(UsageError, match=r"runs ingestd [0-9.]+, and this is ingestd 99\.0"):
+            backfill(settings)
+    bare = tmp_path / "bare" / "ingestd"
+    bare.mkdir(parents=True)
+    (bare / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(bare.parent))
+    cluster.start_worker()
+    with pytest.raises(UsageError, match=r"cannot run ingestd \(.*No module named") as error:
+        backfill(settings)
+    assert "install the same version" in error.value.next_step
 
 
 def test_a_scheduler_that_does_not_answer_is_named(

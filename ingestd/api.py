@@ -2,7 +2,8 @@
 
 `config` is a config file, by default the one the commands find: `INGESTD_CONFIG`, then `config.toml` in the current
 folder, then `/etc/ingestd/config.toml`. All settings come from it, other paths too; only `data_root`, where given,
-replaces its own. A program that should read the same place wherever it is started gives `config`.
+replaces its own. A program that should read the same place wherever it is started gives `config`. In every path that
+is given, `~` is the home folder.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         Corrupt: the manifest is damaged, or the JSON of the file's reject is; or the original of a copy is not known.
     """
     settings = _settings(data_root, config)
-    name = source_file_of(settings.layout, str(source))
+    name = source_file_of(settings.layout, str(files.in_full(source)))
     with files.as_retry(settings.layout.raw_file(name)):
         why = files.why_passed_over(settings.layout.raw_root, name)
     if why:
@@ -183,7 +184,7 @@ def read_and_normalize(path: str | Path, *, config: Place = None) -> pl.DataFram
         Retry: the file cannot be opened.
         UsageError: it is not a regular file, or larger than `stage.max_file_mib`; or the config file has a mistake.
     """
-    settings, place = _settings(None, config), Path(path)
+    settings, place = _settings(None, config), files.in_full(path)
     limit = settings.max_file_bytes
     with files.as_retry(place):
         read = files.read_raw(Path(os.path.realpath(place)), limit)  # realpath copes with a loop of links
@@ -222,8 +223,8 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 
 def _settings(data_root: Place, config: Place) -> Settings:
-    root = None if data_root is None else Path(data_root)
-    return load_settings(None if config is None else Path(config), {"paths": {"data_root": root}})
+    root, file = (None if given is None else files.in_full(given) for given in (data_root, config))
+    return load_settings(file, {"paths": {"data_root": root}})
 
 
 def _manifest(layout: Layout, *, all_versions: bool) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
+from ingestd import files
 from ingestd.cli.typed import remember
 from ingestd.errors import UsageError
 from ingestd.words import shown
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 
 
 def a_path(text: str) -> Path:
-    """Take a path from the command line; refuse an empty one (an unset variable): it would mean the current folder."""
+    """Take a path from the command line; refuse an empty one (an unset variable): it would mean the current folder.
+
+    `~` is the home folder: the shell leaves it in `--data-root=~/data`.
+    """
     if not text:
         raise typer.BadParameter("an empty text names no path; the current folder is .")
-    return Path(text)
+    return files.in_full(text)
 
 
 Config = Annotated[

@@ -43,7 +43,7 @@ from ingestd.files.look import (
     try_root,
     why_no_root,
 )
-from ingestd.files.names import NAME_LIMIT, safe_name
+from ingestd.files.names import NAME_LIMIT, in_full, safe_name
 from ingestd.files.passed_over import is_hidden, may_be_csv, why_passed_over
 from ingestd.files.stamps import Stamp, Stamps
 
@@ -67,6 +67,7 @@ __all__ = [
     "flush_paths",
     "free_bytes",
     "free_path",
+    "in_full",
     "is_dir",
     "is_file",
     "is_gone",

@@ -1,10 +1,12 @@
-"""One path component out of any text."""
+"""One path component out of any text; the path that people mean by a `~`."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import lru_cache
+from pathlib import Path
 
 _UNSAFE = re.compile(r"[^\w.+@=,()\- ]")
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
@@ -38,3 +40,8 @@ def _percent(match: re.Match[str]) -> str:
 
 def _percent_all(text: str) -> str:
     return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass")) or "%"
+
+
+def in_full(path: str | Path) -> Path:
+    """Return a path as people mean it: with the home folder for `~` or `~user`; what names no home folder stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails where there is no such user

@@ -129,7 +129,7 @@ def _from_datetime(value: datetime, tz: ZoneInfo, text: str) -> tuple[datetime, 
             return _in_range(value.astimezone(UTC), text), []
         utc, warnings = _from_local(value, tz)
         return _in_range(utc, text), warnings
-    except OverflowError:
+    except (OverflowError, ValueError):  # a table of times may have pandas' NaT, which calls itself a datetime
         raise _refused(text) from None
 
 

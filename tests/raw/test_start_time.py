@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -295,7 +296,7 @@ def test_a_date_without_hyphens_is_no_number_of_seconds() -> None:
     assert ensure_start_time_utc(20250923) == datetime(1970, 8, 23, 9, 15, 23, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 10**400, wall("9999-12-31T23:59"), ""])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 10**400, wall("9999-12-31T23:59"), "", pd.NaT])
 def test_the_public_form_refuses_what_is_no_time(value: float | datetime | str) -> None:
     """A value that is no time raises the same reject as in a header."""
     with pytest.raises(Reject) as raised:

@@ -149,7 +149,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
             with _all_let_go():
                 (outcome,) = stage_batch([ingest.task_for(name, status, seen)], ingest.context)
             done = ingest.commit([outcome])
-            if done.again:
+            if done.again and not ingest.store.catalog.is_current(name, status.stamp):  # else its row is there
                 raise Retry("another process is deciding about it right now", place=name, next_step="try again")
             for undecided in [outcome, *done.failed]:
                 _raise_unless_decided(undecided, name)

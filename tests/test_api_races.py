@@ -12,6 +12,7 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.errors import Reject, Retry, UsageError
+from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_run
 from ingestd.stage.run import Outcome, StageContext, StageTask, stage_batch
 
@@ -96,3 +97,22 @@ def test_an_edit_that_cannot_be_told_from_another_run_is_to_be_tried_again(tmp_p
         ingestd.stage_run("It_1.csv", tmp_path / "data")
     assert refused.value.place == str(part)
     assert ingestd.stage_run("It_1.csv", tmp_path / "data").start_time_utc.timestamp() == 1758700000.0
+
+
+def test_a_run_that_the_service_stages_in_the_same_moment_gives_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever decides first, the program has asked for the row of these bytes, and gets it."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+    others: list[ManifestRow] = []
+
+    def overtaken(tasks: list[StageTask], context: StageContext) -> list[Outcome]:
+        monkeypatch.undo()
+        outcomes = stage_batch(tasks, context)
+        others.append(ingestd.stage_run("It_1.csv", tmp_path / "data"))
+        return outcomes
+
+    monkeypatch.setattr("ingestd.api.stage_batch", overtaken)
+    assert [ingestd.stage_run("It_1.csv", tmp_path / "data")] == others
+    assert ingestd.load_manifest(tmp_path / "data").height == 1

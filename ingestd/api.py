@@ -20,7 +20,7 @@ import pyarrow as pa
 from ingestd import files
 from ingestd.errors import Corrupt, Damaged, Reject, RejectCode, Retry, UsageError
 from ingestd.histories.blocked import problem_of
-from ingestd.histories.chip import HistoryChange, history_frame, read_history, require_chip
+from ingestd.histories.chip import history_frame, read_history, require_chip
 from ingestd.ingest.commit import opened, utc_now
 from ingestd.ingest.traces import read_reject, soon
 from ingestd.layout import Layout
@@ -139,7 +139,6 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
         why = files.why_passed_over(settings.layout.raw_root, name)
     if why:
         raise UsageError(f"ingestd passes over this file: {why}", place=name, next_step="name a file that a scan finds")
-    changes: list[HistoryChange] = []
     with opened(settings) as ingest:
         status = _settled_stat(settings, name)
         catalog = ingest.store.catalog
@@ -153,7 +152,7 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
                 raise Retry("another process is deciding about it right now", place=name, next_step="try again")
             for undecided in [outcome, *done.failed]:
                 _raise_unless_decided(undecided, name)
-            changes = ingest.refresh_histories()
+        changes = ingest.refresh_histories()  # also if the service has just staged it: it writes a moment later
         note = ingest.store.catalog.notes.get(name)
         if note is not None and note.outcome == "rejected":
             raise _remembered(settings.layout, name)

@@ -116,3 +116,12 @@ def test_a_run_that_the_service_stages_in_the_same_moment_gives_its_row(
     monkeypatch.setattr("ingestd.api.stage_batch", overtaken)
     assert [ingestd.stage_run("It_1.csv", tmp_path / "data")] == others
     assert ingestd.load_manifest(tmp_path / "data").height == 1
+
+
+def test_the_history_is_there_when_the_service_has_yet_to_write_it(tmp_path: Path) -> None:
+    """The service collects a chip's changes for a while; a program that stages a file may load the history at once."""
+    folder = Folder(tmp_path)
+    folder.put("It_1.csv", RUN.data)
+    assert folder.run("stage-all", "--raw-root", "data/01_raw", "--stage-root", "data/02_stage").code == 0
+    row = ingestd.stage_run("It_1.csv", tmp_path / "data")
+    assert ingestd.load_history("Alisson72", tmp_path / "data")["run_id"].to_list() == [row.run_id]

@@ -100,7 +100,7 @@ def load_history(chip: str, data_root: Place = None, *, config: Place = None) ->
         raise UsageError(
             f"chip {shown(chip)} has runs but no history yet",
             place=str(path),
-            next_step="write it: `ingestd chip-histories`",
+            next_step="wait a moment if the service is running; else write it: `ingestd chip-histories`",
         )
     return read_history(path)
 
@@ -124,7 +124,8 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
     """Stage one finished raw file of the raw root in this process, as `ingestd backfill` would; return its row.
 
     `source` is its path, or its path relative to the raw root. A file that is staged already is not read again; a copy
-    of a staged file gives the row of its original. The chip's history is brought up to date.
+    of a staged file gives the row of its original. The chip's history is brought up to date. `manifest.parquet` gets
+    the row at the next compaction, by the service, a backfill or `ingestd compact`.
 
     Raises:
         UsageError: there is no such file below the raw root, or a scan passes over it.

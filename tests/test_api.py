@@ -129,7 +129,7 @@ def test_unknown_chips_name_near_ones(lab_folder: Folder) -> None:
         with pytest.raises(UsageError, match="did you mean Alisson72"):
             function("Allison72", root(lab_folder))
     (root(lab_folder) / "histories" / "Alisson72_history.csv").unlink()
-    with pytest.raises(UsageError, match="ingestd chip-histories"):
+    with pytest.raises(UsageError, match="if the service is running; else write it: `ingestd chip-histories`"):
         ingestd.load_history("Alisson72", root(lab_folder))
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]  # the library has no types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

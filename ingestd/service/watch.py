@@ -7,6 +7,7 @@ reached), so `Watch.check` looks for each of these. Only this module and `limits
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -148,6 +149,7 @@ class Watch:
         self._limit, self._satisfied = None, None
         # watchdog warns when it meets a folder twice, as it does with nested new folders; nothing is wrong then.
         warnings.filterwarnings("ignore", r"Callback with id '\d+' already exists", RuntimeWarning)
+        logging.getLogger(InotifyEmitter.__module__).addFilter(_is_news)
         identity = self._identity()
         try:
             running = _Running(os.path.realpath(self.root), identity, self._on_hint, self._on_doubt)
@@ -217,6 +219,11 @@ class Watch:
             return limit_value(limit) > self._limit_value
         self._probe_in = PROBE_EVERY  # another program may have freed watches
         return limit_at_hand(self.root) is None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a message of watchdog is more than the error it logs if a watch is stopped while an event comes."""
+    return "called when the thread is inactive" not in str(record.msg)
 
 
 class _Running:

@@ -18,6 +18,7 @@ from fake_watch import FakeWatch
 from hints import LIMIT_S, Heard
 from short_queue import short_queue
 from waiting import wait_until
+from watchdog.observers.inotify import InotifyWatchGroup
 
 from ingestd.service.limits import LIMITS, limits_message
 from ingestd.service.watch import MISSES, Watch
@@ -29,6 +30,26 @@ def test_a_healthy_watch_has_nothing_to_say(watch: Watch) -> None:
     """With as many watches as folders there is no reason, however often one asks."""
     assert [watch.check(2) for _ in range(2 * MISSES)] == [None] * 2 * MISSES
     assert watch.limited is None
+
+
+def test_a_stop_while_an_event_comes_is_no_error(
+    root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reader may be handing an event over when the watch is stopped, which watchdog logs as an error."""
+    reading, stopped = threading.Event(), threading.Event()
+
+    def event_when_stopped(_group: InotifyWatchGroup) -> object:
+        reading.set()
+        assert stopped.wait(LIMIT_S)
+        return object()
+
+    monkeypatch.setattr(InotifyWatchGroup, "read_event", event_when_stopped)
+    monkeypatch.setattr(InotifyWatchGroup, "deactivate", lambda group: stopped.set())
+    watch = Watch(root, on_hint=heard.on_hint, on_doubt=heard.on_doubt)
+    watch.start()
+    assert reading.wait(LIMIT_S)
+    watch.stop()
+    assert not caplog.records
 
 
 def test_a_renamed_and_recreated_root_is_noticed(root: Path, watch: Watch, heard: Heard) -> None:

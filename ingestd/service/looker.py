@@ -49,15 +49,30 @@ class Looker:
         for name in names:
             if (status := self._stat(name)) is not None:
                 found[name], tracks[name] = status, self._track(name, status, time.monotonic())
+        began = time.monotonic()
+        for name in [name for name, track in tracks.items() if self._is_too_early(name, track, began)]:
+            seen = Observation(tracks[name].unchanged_s(began), "")
+            self._wait(name, judge_outside(seen, self._patience), seen, tracks.pop(name))
+            del found[name]
         if not found:
             return []
-        began = time.monotonic()
+        for name in found:
+            self._list.asked(name, began)
         writers = read_writers(found.values(), visible=self._ingest.settings.settle.writers_visible)
         self._look_s = min(HEAD_START_S, time.monotonic() - began)
         self._stand_still(tracks.values())
         order = looking_order(self._ingest.store.catalog, found)
         tasks = (self._task(name, found[name], tracks[name], writers) for name in order)
         return [task for task in tasks if task is not None]
+
+    def _is_too_early(self, name: str, track: Track, now: float) -> bool:
+        """Tell whether a file changed so lately that it cannot have settled, and who writes to it was asked lately too.
+
+        Some programs open and close a file for every row, perhaps a hundred times a second, and each close is a hint. A
+        look at all processes each time would take the processor from the measurement.
+        """
+        settle_s = self._patience.settle_s
+        return track.unchanged_s(now) < settle_s - HEAD_START_S and now - self._list.entries[name].asked_at < settle_s
 
     def _stand_still(self, tracks: Iterable[Track]) -> None:
         """Wait out the head start of the files that will have been unchanged long enough in a moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass, replace
 
 from ingestd.errors import Retry
@@ -25,14 +26,15 @@ class Entry:
 
     `due` is in monotonic seconds. `problem` is set while something outside keeps the file from being staged,
     `next_step` says what a person has to do about it, and `tries` counts the attempts. `state` is None before the first
-    look; `told` is the kind of reason that was last logged; `overtakings` counts how often in a row another process's
-    decision came first.
+    look; `told` is the kind of reason that was last logged; `asked_at` is when all processes were last looked at for
+    it, in monotonic seconds; `overtakings` counts how often in a row another process's decision came first.
     """
 
     due: float
     state: State | None = None
     track: Track | None = None
     told: str = ""
+    asked_at: float = -math.inf
     problem: str = ""
     next_step: str = ""
     tries: int = 0
@@ -76,8 +78,12 @@ class WaitList:
         entry = self.entries[name]
         news = verdict.code in WORTH_TELLING and verdict.code != entry.told
         told = verdict.code if news else entry.told
-        self._set(name, Entry(due, verdict.state, track, told))
+        self._set(name, Entry(due, verdict.state, track, told, entry.asked_at))
         return news
+
+    def asked(self, name: str, now: float) -> None:
+        """Note that all processes are looked at for a file."""
+        self.entries[name] = replace(self.entries[name], asked_at=now)
 
     def keep_track(self, name: str, track: Track) -> None:
         """Keep the track of a file that is being staged."""

@@ -126,8 +126,8 @@ def export_metadata(
 def compare_histories(settings: Settings, old: Old, new: New, as_json: AsJson = False) -> None:
     """Compare old histories with new ones.
 
-    For the cut-over from earlier histories: known differences are named and counted, all others are listed one by one.
-    Runs that wait as `queued` in the current data root do not count as a difference.
+    For the cut-over from earlier histories: known differences are named and counted, the others are listed, up to 20 of
+    each chip (`--json` lists all). Runs that wait as `queued` in the current data root do not count as a difference.
 
     Exit codes: 0 all differences are explained, 1 some are not, 2 could not compare.
 

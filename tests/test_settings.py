@@ -168,10 +168,12 @@ def test_a_path_in_the_environment_counts_from_the_config_file_too(
 
 
 def test_the_home_folder_is_understood(monkeypatch: Patch, tmp_path: Path) -> None:
-    """`~` in the config file is the user's home."""
+    """`~` in the config file is the user's home, and so it is where the environment names that file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     config = write(tmp_path / "config.toml", '[paths]\ndata_root = "~/lab"\n')
     assert load_settings(config).layout.data_root == tmp_path / "lab"
+    monkeypatch.setenv("INGESTD_CONFIG", "~/config.toml")
+    assert load_settings().config_file == config
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def _find_config(asked: Path | None) -> Path | None:
         UsageError: a file that was asked for does not exist or is not a file; or one cannot be looked at.
     """
     told = next((value for name, value in os.environ.items() if name.upper() == CONFIG_VARIABLE and value), None)
-    named = asked or (Path(told) if told else None)
+    named = asked or (files.in_full(told) if told else None)
     if named is None:
         return next(filter(_is_file, (Path("config.toml"), SYSTEM_CONFIG)), None)
     if not _is_file(named):

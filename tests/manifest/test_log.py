@@ -360,7 +360,7 @@ except Retry as error:
 def test_an_append_that_the_system_cuts_short_leaves_the_segment_as_it_was(wal: Path) -> None:
     """A real short write (the size limit of the process) is taken back whole and reported as `Retry`."""
     before = _contents(wal)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, wal],
         env={**os.environ, "PYTHONPATH": path},

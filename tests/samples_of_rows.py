@@ -1,4 +1,4 @@
-"""Rows, notes and records for the manifest's tests: fixed ones, and strategies for any."""
+"""Rows, notes and records of the manifest: fixed ones, and strategies for any."""
 
 from __future__ import annotations
 

@@ -153,7 +153,6 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
                 raise Retry("another process is deciding about it right now", place=name, next_step="try again")
             for undecided in [outcome, *done.failed]:
                 _raise_unless_decided(undecided, name)
-        changes = ingest.refresh_histories()  # also if the service has just staged it: it writes a moment later
         note = ingest.store.catalog.notes.get(name)
         if note is not None and note.outcome == "rejected":
             raise _remembered(settings.layout, name)
@@ -168,6 +167,8 @@ def stage_run(source: str | Path, data_root: Place = None, *, config: Place = No
                 place=name,
                 next_step="`touch` the file, and stage it again",
             )
+        # Last, since the file may be moved meanwhile; and also if the service staged it, which writes a moment later.
+        changes = ingest.refresh_histories()
         if (problem := problem_of(change for change in changes if change.chip == row.chip_name)) is not None:
             raise problem
         return row

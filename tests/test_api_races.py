@@ -12,6 +12,8 @@ from measurement import BROKEN, Measurement
 
 import ingestd
 from ingestd.errors import Reject, Retry, UsageError
+from ingestd.histories.chip import HistoryChange
+from ingestd.ingest.commit import Ingest
 from ingestd.manifest.row import ManifestRow
 from ingestd.stage.parquet import read_run
 from ingestd.stage.run import Outcome, StageContext, StageTask, stage_batch
@@ -124,4 +126,24 @@ def test_the_history_is_there_when_the_service_has_yet_to_write_it(tmp_path: Pat
     folder.put("It_1.csv", RUN.data)
     assert folder.run("stage-all", "--raw-root", "data/01_raw", "--stage-root", "data/02_stage").code == 0
     row = ingestd.stage_run("It_1.csv", tmp_path / "data")
+    assert ingestd.load_history("Alisson72", tmp_path / "data")["run_id"].to_list() == [row.run_id]
+
+
+def test_a_run_that_is_moved_while_its_history_is_written_gives_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may hold the histories' lock for seconds, and the service find the new name meanwhile."""
+    folder = Folder(tmp_path)
+    path = folder.put("day/It_1.csv", RUN.data)
+    write = Ingest.refresh_histories
+
+    def move_first(ingest: Ingest) -> list[HistoryChange]:
+        monkeypatch.undo()
+        path.parent.rename(path.parent.with_name("renamed"))
+        ingestd.stage_run("renamed/It_1.csv", tmp_path / "data")
+        return write(ingest)
+
+    monkeypatch.setattr(Ingest, "refresh_histories", move_first)
+    row = ingestd.stage_run("day/It_1.csv", tmp_path / "data")
+    assert row.source_file == "day/It_1.csv"
     assert ingestd.load_history("Alisson72", tmp_path / "data")["run_id"].to_list() == [row.run_id]

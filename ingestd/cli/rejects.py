@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from ingestd.cli import exits, report
 from ingestd.cli.options import STAGING, AsJson, with_settings
-from ingestd.cli.output import LONG_LIST, cell_width, near, say, say_below, say_json, say_more, say_table, say_verbatim
+from ingestd.cli.output import LONG_LIST, cell_width, near, say, say_below, say_json, say_table, say_verbatim
 from ingestd.cli.staging import run
 from ingestd.cli.typed import command
 from ingestd.errors import Corrupt, RejectCode, UsageError
@@ -183,7 +184,9 @@ def retry_rejects(settings: Settings, files: Files = None, every: All = False, a
     others = [(name, state) for name, state in states.items() if state not in told]
     for name, state in others[:LONG_LIST]:
         say(name, lead=f"{state:<10}")
-    say_more(len(others) - LONG_LIST)
+    hidden = Counter(state for _, state in others[LONG_LIST:])  # asked again, `--json` would not have them any more
+    for state, number in hidden.items():
+        say(f"... and {number:,} more", lead=f"{state:<10}")
     tried = sum(state not in {"failed", "not tried"} for state in states.values())
     say(f"{count(tried, 'file')} retried, {found.staged} staged")
     report.tell_stop(found)

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,8 +24,12 @@ from ingestd.cli.typed import insertions, typed
 from ingestd.words import shown
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
     from rich.text import Text
+
+    from ingestd.backfill.run import Progress
 
 LONGEST_LINE = 10_000
 WIDEST = 100
@@ -213,6 +217,15 @@ def say_more(hidden: int, where: str = "`--json`", *, lead: str = "") -> None:
     """Say how many entries of a list are not shown, and `where` all are; print nothing if none is hidden."""
     if hidden > 0:
         say(f"... and {hidden:,} more: {where} lists all", lead=lead)
+
+
+def progress(words: str) -> AbstractContextManager[Callable[[Progress], None]]:
+    """Show a progress bar on a terminal during the block, and nothing elsewhere; yield the function that moves it."""
+    if not sys.stderr.isatty():
+        return contextlib.nullcontext(lambda _: None)
+    from ingestd.cli.progress import progress_bar  # noqa: PLC0415  # cron and systemd have nobody to show it to
+
+    return progress_bar(words)
 
 
 def duration(seconds: float) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -12,13 +10,12 @@ import typer
 from ingestd.cli import exits, report
 from ingestd.cli.exports import write_metadata
 from ingestd.cli.options import STAGING, AsJson, with_settings
-from ingestd.cli.output import near, say, say_json
+from ingestd.cli.output import near, progress, say, say_json
 from ingestd.errors import Corrupt, Retry
 from ingestd.words import count
 
 if TYPE_CHECKING:
     from ingestd.backfill.report import Report
-    from ingestd.backfill.run import Progress
     from ingestd.manifest.record import Record
     from ingestd.settings import Settings
 
@@ -156,12 +153,3 @@ def run(
             force=force, histories=histories, only=only, stop=stop.asked, on_progress=show, on_record=on_record
         )
         return backfill(settings, options)
-
-
-def progress(words: str) -> AbstractContextManager[Callable[[Progress], None]]:
-    """Show a progress bar on a terminal during the block, and nothing elsewhere; yield the function that moves it."""
-    if not sys.stderr.isatty():
-        return nullcontext(lambda _: None)
-    from ingestd.cli.progress import progress_bar  # noqa: PLC0415  # cron and systemd have nobody to show it to
-
-    return progress_bar(words)

@@ -12,8 +12,7 @@ import typer
 
 from ingestd.cli import exits, report
 from ingestd.cli.options import PATHS, STAGING, AsJson, with_settings
-from ingestd.cli.output import LONG_LIST, near, say, say_json, say_more
-from ingestd.cli.staging import progress
+from ingestd.cli.output import LONG_LIST, near, progress, say, say_json, say_more
 from ingestd.words import count
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import subprocess
+import shutil
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -245,7 +245,7 @@ def test_another_data_root_in_place_of_the_own_ends_it(supervised: Supervised, *
             layout.wal_dir.mkdir()
         supervised.daemon._check()
         assert supervised.daemon._displaced is with_log
-        subprocess.run(["rm", "-r", layout.stage_root], check=True)
+        shutil.rmtree(layout.stage_root)
         away.rename(layout.stage_root)
 
 

@@ -257,7 +257,7 @@ def test_it_goes_on_with_what_root_has_left(service: Machine, repository: Path) 
     (giving_back,) = re.findall(r"^sudo (chown -R .*)$", told, re.MULTILINE)
     service.run(*giving_back.split())
     wait_until(lambda: status(service)["runs"] == 2, "both runs")
-    assert status(service)["troubles"] == []
+    wait_until(lambda: status(service)["troubles"] == [], "no trouble")  # the state is written a moment later
 
 
 def test_it_says_what_helps_when_a_folder_was_made_anew(service: Machine) -> None:
